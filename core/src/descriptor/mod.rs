@@ -1,0 +1,134 @@
+//! What a fork is: the published record of a seed.
+//!
+//! `codec` turns a [`Descriptor`] into bytes and back; everything else here is plain data.
+
+pub mod addr;
+pub mod codec;
+pub mod page_table;
+pub mod process;
+pub mod thread;
+pub mod vma;
+
+use serde::{Deserialize, Serialize};
+
+pub use addr::{ImageOffset, SeedAddr, SeedRange};
+pub use page_table::{OwnerIndex, PageTable, Run, Source};
+pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
+pub use thread::{Rseq, Thread};
+pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
+
+use crate::id::{ReadKey, SeedId};
+
+/// Owners that a descriptor can name: the seed and 15 ancestors (design: 15 hops).
+pub const MAX_OWNERS: usize = 16;
+
+/// The published record of a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The seed.
+    pub seed: SeedId,
+    /// Forks between its children and the first process: 1 for the children of a process that was
+    /// never forked.
+    pub generation: u64,
+    /// What a host must have to run it.
+    pub needs: HostNeeds,
+    /// log2 of the page size.
+    pub page_shift: u8,
+    /// Who holds bytes; index 0 is the seed itself.
+    pub owners: Vec<Owner>,
+    /// Its memory, ascending.
+    pub vmas: Vec<Vma>,
+    /// Who owns which page.
+    pub page_table: PageTable,
+    /// Files that it had mapped.
+    pub files: Vec<MappedFile>,
+    /// Its threads; the first one becomes the child's main thread.
+    pub threads: Vec<Thread>,
+    /// The rest of its state.
+    pub process: Process,
+    /// File descriptors that its parent had open.
+    pub open_files: Vec<OpenFile>,
+    /// System-call sites in its text that a child needs patched (design §6.1).
+    pub sites: Vec<CallSite>,
+    /// Where libmitosis looks in the child.
+    pub resume_area: ResumeArea,
+}
+
+impl Descriptor {
+    /// Bytes in a page.
+    pub fn page_size(&self) -> u64 {
+        1 << self.page_shift
+    }
+}
+
+/// Who holds bytes, and how they are READ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The seed.
+    pub seed: SeedId,
+    /// Incremented when a seed is exported anew.
+    pub epoch: u32,
+    /// Ways to READ it, the preferred one first.
+    pub exports: Vec<Export>,
+}
+
+/// A seed's bytes as a fabric can read them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Export {
+    /// The page service of the agent at `agent` ("host:port"; `None`: the agent of the seed's own host,
+    /// which has no remote listener).
+    Tcp {
+        /// Where.
+        agent: Option<String>,
+        /// What a READ must show.
+        read_key: ReadKey,
+    },
+}
+
+/// What a host must have to run a descriptor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNeeds {
+    /// ELF machine: 62 is x86-64.
+    pub machine: u16,
+    /// CPUID feature words that libc's ifuncs may have chosen by; all must be present.
+    pub cpu_features: Vec<u32>,
+    /// XCR0: the enabled extended state components, all must be enabled.
+    pub xcr0: u64,
+    /// Bytes of an XSAVE area of all enabled components.
+    pub xsave_size: u32,
+    /// BLAKE3 of the vDSO's bytes: only an equal one can be moved into place.
+    pub vdso: [u8; 32],
+    /// `uname -r`, for people.
+    pub kernel: String,
+}
+
+/// A raw system-call instruction in the seed's text whose call must go through the stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallSite {
+    /// Address of its first patched byte.
+    pub addr: SeedAddr,
+    /// The bytes found there.
+    pub kind: SiteKind,
+}
+
+/// What a call site looks like: each is 7 bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SiteKind {
+    /// `mov $28,%eax; syscall`.
+    Madvise,
+    /// `mov $25,%eax; syscall`.
+    Mremap,
+    /// `mov 8(%rsp),%r9; syscall`: the tail of libc's `syscall(3)`; number in `rax`.
+    Generic,
+}
+
+impl SiteKind {
+    /// The seven bytes.
+    pub fn bytes(self) -> [u8; 7] {
+        match self {
+            SiteKind::Madvise => [0xb8, 28, 0, 0, 0, 0x0f, 0x05],
+            SiteKind::Mremap => [0xb8, 25, 0, 0, 0, 0x0f, 0x05],
+            SiteKind::Generic => [0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05],
+        }
+    }
+}

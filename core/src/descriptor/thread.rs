@@ -1,0 +1,40 @@
+//! A thread of a seed. Its registers, FPU state and signal mask are not here: they lie in the signal
+//! frame on its own stack, put there by the kernel, and come back by `rt_sigreturn`.
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::SeedAddr;
+
+/// One parked thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id in the parent.
+    pub tid: u32,
+    /// Where `rsp` must point for `rt_sigreturn`: the frame's first byte behind the return address.
+    pub frame: SeedAddr,
+    /// `set_tid_address(2)`: written by the kernel with the child's tid.
+    pub tid_address: SeedAddr,
+    /// The FS base: thread-local storage.
+    pub fs_base: u64,
+    /// The GS base.
+    pub gs_base: u64,
+    /// get_robust_list(2).
+    pub robust_list: (SeedAddr, u64),
+    /// The rseq(2) registration, if there was one.
+    pub rseq: Option<Rseq>,
+    /// sigaltstack(2): base, flags, size.
+    pub alt_stack: (SeedAddr, u32, u64),
+    /// PR_GET_NAME: up to 15 bytes.
+    pub name: Vec<u8>,
+}
+
+/// An rseq(2) registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rseq {
+    /// The area.
+    pub addr: SeedAddr,
+    /// Its length as registered.
+    pub len: u32,
+    /// The abort signature.
+    pub signature: u32,
+}

@@ -1,0 +1,85 @@
+//! The virtual memory areas of a seed.
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::SeedRange;
+
+/// One VMA, as in a line of proc_pid_maps(5) with its VmFlags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vma {
+    /// Where it lies.
+    pub range: SeedRange,
+    /// `PROT_READ | PROT_WRITE | PROT_EXEC` bits of mmap(2).
+    pub prot: u8,
+    /// What backed it in the seed.
+    pub kind: VmaKind,
+    /// Advice that a child needs applied again.
+    pub flags: VmaFlags,
+}
+
+/// What backed a VMA in the seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmaKind {
+    /// Private anonymous memory, the heap included.
+    Anonymous,
+    /// The main thread's stack: grows down, anonymous in the child from the start.
+    Stack,
+    /// A private mapping of file `file` of the descriptor's table, from byte `offset`.
+    File {
+        /// Index into `Descriptor::files`.
+        file: u16,
+        /// Byte offset in the file.
+        offset: u64,
+    },
+    /// Shared memory (anonymous, memfd or a shared file mapping): copied at prepare, each child's own.
+    Shared,
+    /// `[vvar]` and its relatives, moved from the template's own.
+    Vvar,
+    /// `[vdso]`.
+    Vdso,
+    /// An address range that a child gets as PROT_NONE memory because nothing can be carried (a device).
+    Hole,
+}
+
+/// VmFlags of proc_pid_smaps(5) that a child needs applied again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmaFlags(pub u16);
+
+impl VmaFlags {
+    /// `wf`: MADV_WIPEONFORK.
+    pub const WIPE_ON_FORK: u16 = 1;
+    /// `dc`: MADV_DONTFORK.
+    pub const DONT_FORK: u16 = 2;
+    /// `hg`: MADV_HUGEPAGE.
+    pub const HUGE_PAGE: u16 = 4;
+    /// `nh`: MADV_NOHUGEPAGE.
+    pub const NO_HUGE_PAGE: u16 = 8;
+    /// `gd`: MAP_GROWSDOWN.
+    pub const GROWS_DOWN: u16 = 16;
+    /// `dd`: MADV_DONTDUMP.
+    pub const DONT_DUMP: u16 = 32;
+    /// `lo`: locked by mlock(2) (the child's copy is not: fork drops locks).
+    pub const LOCKED: u16 = 64;
+    /// `dp`: MAP_DROPPABLE.
+    pub const DROPPABLE: u16 = 128;
+    /// `nr`: MAP_NORESERVE.
+    pub const NO_RESERVE: u16 = 256;
+
+    /// Whether all of `bits` are set.
+    pub fn has(self, bits: u16) -> bool {
+        self.0 & bits == bits
+    }
+}
+
+/// A file that the seed had mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedFile {
+    /// Its path on the seed's host; may have been deleted since.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, ns since the epoch.
+    pub mtime_ns: i64,
+    /// Device and inode on the seed's host (equal on the same host alone).
+    pub dev_ino: (u64, u64),
+}

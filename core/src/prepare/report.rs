@@ -1,0 +1,307 @@
+//! The seed's report: what the frozen process tells the agent about itself, once, with its
+//! `/proc/self/{mem,pagemap,smaps}` descriptors.
+//!
+//! ```text
+//! "MITOSEED" u32 version   then records: u16 tag  u16 0  u32 len  len bytes
+//! ```
+//!
+//! Written without allocation on the seed's scratch memory ([`ReportWriter`]); read by the agent
+//! ([`parse`]). All numbers little-endian; unknown tags are passed over.
+
+use crate::descriptor::addr::SeedRange;
+use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
+use crate::descriptor::{MmLayout, OpenFile, Process, ResumeArea, Rseq, SeedAddr, SignalAction, Thread};
+
+/// First bytes.
+pub const MAGIC: [u8; 8] = *b"MITOSEED";
+/// Version of the records' contents; both ends come from one installation, others are refused.
+pub const VERSION: u32 = 1;
+/// A report is never longer.
+pub const MAX_REPORT_BYTES: usize = 1 << 20;
+
+/// Records.
+pub mod tag {
+    /// 14 x u64 (tid, tid address, frame, fs base, gs base, robust head, robust len, rseq addr, rseq len,
+    /// rseq signature, altstack base, flags, size, 0), then the name's bytes. Once for each thread.
+    pub const THREAD: u16 = 1;
+    /// 11 x u64: code start, end; data start, end; brk start, now; stack; args start, end; env start, end.
+    pub const LAYOUT: u16 = 2;
+    /// The auxiliary vector.
+    pub const AUXV: u16 = 3;
+    /// 64 x 4 u64: handler, flags, restorer, mask.
+    pub const SIGNAL_ACTIONS: u16 = 4;
+    /// Path.
+    pub const CWD: u16 = 5;
+    /// Path.
+    pub const EXE: u16 = 6;
+    /// 4 x u64: parent's pid, umask, personality, generation of the parent (0: never forked).
+    pub const SCALARS: u16 = 7;
+    /// 16 x 2 u64.
+    pub const LIMITS: u16 = 8;
+    /// u64 fd, flags, position, then the link's bytes. Once for each descriptor.
+    pub const OPEN_FILE: u16 = 9;
+    /// u64 address of the `ResumeInfo`.
+    pub const RESUME_AREA: u16 = 10;
+    /// u64 start, end: memory of libmitosis's that no child has. May stand several times.
+    pub const NOT_CARRIED: u16 = 11;
+    /// u64 start, end, copy: a shared VMA and the address of its copy made at prepare.
+    pub const SHARED_COPY: u16 = 12;
+    /// 3 x 4 u64: ITIMER_REAL, VIRTUAL, PROF of the parent.
+    pub const TIMERS: u16 = 13;
+    /// u64: threads in the seed beside the one that reports (a handler started them): refused; then the
+    /// text for people.
+    pub const FOREIGN_THREADS: u16 = 14;
+    /// Text: why this process cannot be a seed (a shared VMA too large, ...). Refused with it.
+    pub const REFUSED: u16 = 15;
+}
+
+/// Everything that a report says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Threads, the caller of prepare first.
+    pub threads: Vec<Thread>,
+    /// Process-wide state.
+    pub process: Process,
+    /// Open descriptors of the parent.
+    pub open_files: Vec<OpenFile>,
+    /// Where the child's libmitosis looks.
+    pub resume_area: ResumeArea,
+    /// Ranges that are not carried.
+    pub not_carried: Vec<SeedRange>,
+    /// Shared memory and where its copy lies.
+    pub shared_copies: Vec<(SeedRange, SeedAddr)>,
+    /// Generation of the parent.
+    pub generation: u64,
+    /// Why there can be no seed.
+    pub refused: Option<String>,
+}
+
+/// Writes records into memory that the caller owns; never allocates.
+#[derive(Debug)]
+pub struct ReportWriter<'a> {
+    buffer: &'a mut [u8],
+    len: usize,
+    overflow: bool,
+}
+
+impl<'a> ReportWriter<'a> {
+    /// A writer that has put the magic and version.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        let mut writer = ReportWriter { buffer, len: 0, overflow: false };
+        writer.put(&MAGIC);
+        writer.put(&VERSION.to_le_bytes());
+        writer
+    }
+
+    /// One record of `numbers` and then `bytes`.
+    pub fn record(&mut self, tag: u16, numbers: &[u64], bytes: &[u8]) {
+        let len = numbers.len() * 8 + bytes.len();
+        self.put(&tag.to_le_bytes());
+        self.put(&[0, 0]);
+        self.put(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+        for number in numbers {
+            self.put(&number.to_le_bytes());
+        }
+        self.put(bytes);
+    }
+
+    /// Bytes written; `None` if they did not fit.
+    pub fn finish(self) -> Option<usize> {
+        (!self.overflow).then_some(self.len)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        match self.buffer.get_mut(self.len..self.len + bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            None => self.overflow = true,
+        }
+    }
+}
+
+/// Why bytes are no report.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// Another program, or another version of libmitosis.
+    #[error("the seed's libmitosis speaks another version than this agent (install one version of both)")]
+    Version,
+    /// A record is cut off or too short for its tag.
+    #[error("the seed's report is broken at byte {at} (record {tag})")]
+    Broken {
+        /// Byte offset of the record.
+        at: usize,
+        /// Its tag.
+        tag: u16,
+    },
+}
+
+/// Parses a report.
+///
+/// # Errors
+/// Another version, or a record that is cut off.
+pub fn parse(bytes: &[u8]) -> Result<Report, ReportError> {
+    let body = bytes.strip_prefix(&MAGIC).ok_or(ReportError::Version)?;
+    let body = body.strip_prefix(&VERSION.to_le_bytes()).ok_or(ReportError::Version)?;
+    let mut report = Report::default();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        let header: &[u8; 8] = rest.first_chunk().ok_or(ReportError::Broken { at, tag: 0 })?;
+        let tag = u16::from_le_bytes([header[0], header[1]]);
+        let len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let record = rest.get(8..8 + len).ok_or(ReportError::Broken { at, tag })?;
+        take(&mut report, tag, record).ok_or(ReportError::Broken { at, tag })?;
+        rest = &rest[8 + len..];
+    }
+    Ok(report)
+}
+
+fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
+    match tag {
+        tag::THREAD => report.threads.push(thread(record)?),
+        tag::LAYOUT => report.process.layout = layout(&numbers(record, 11)?),
+        tag::AUXV => report.process.auxv = record.to_vec(),
+        tag::SIGNAL_ACTIONS => {
+            report.process.signal_actions = numbers(record, 4 * SIGNALS)?
+                .chunks_exact(4)
+                .map(|a| SignalAction { handler: a[0], flags: a[1], restorer: a[2], mask: a[3] })
+                .collect();
+        }
+        tag::CWD => report.process.cwd = text(record),
+        tag::EXE => report.process.exe = text(record),
+        tag::SCALARS => {
+            let n = numbers(record, 4)?;
+            report.process.parent_pid = u32::try_from(n[0]).ok()?;
+            report.process.umask = u32::try_from(n[1]).ok()?;
+            report.process.personality = u32::try_from(n[2] & 0xffff_ffff).ok()?;
+            report.generation = n[3];
+        }
+        tag::LIMITS => {
+            let n = numbers(record, 2 * RESOURCE_LIMITS)?;
+            report.process.limits = n.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        }
+        tag::OPEN_FILE => {
+            let n = numbers(record, 3)?;
+            report.open_files.push(OpenFile {
+                fd: u32::try_from(n[0]).ok()?,
+                flags: u32::try_from(n[1]).ok()?,
+                position: n[2],
+                link: text(&record[24..]),
+            });
+        }
+        tag::RESUME_AREA => report.resume_area.addr = SeedAddr(numbers(record, 1)?[0]),
+        tag::NOT_CARRIED => {
+            let n = numbers(record, 2)?;
+            report.not_carried.push(range(n[0], n[1])?);
+        }
+        tag::SHARED_COPY => {
+            let n = numbers(record, 3)?;
+            report.shared_copies.push((range(n[0], n[1])?, SeedAddr(n[2])));
+        }
+        tag::TIMERS => {
+            report.process.timers = numbers(record, 12)?
+                .chunks_exact(4)
+                .map(|timer| [timer[0], timer[1], timer[2], timer[3]])
+                .collect();
+        }
+        tag::FOREIGN_THREADS => report.refused = Some(text(record.get(8..)?)),
+        tag::REFUSED => report.refused = Some(text(record)),
+        _ => {}
+    }
+    Some(())
+}
+
+fn thread(record: &[u8]) -> Option<Thread> {
+    let n = numbers(record, 14)?;
+    let rseq = (n[7] != 0).then_some(Rseq {
+        addr: SeedAddr(n[7]),
+        len: u32::try_from(n[8]).ok()?,
+        signature: u32::try_from(n[9]).ok()?,
+    });
+    Some(Thread {
+        tid: u32::try_from(n[0]).ok()?,
+        tid_address: SeedAddr(n[1]),
+        frame: SeedAddr(n[2]),
+        fs_base: n[3],
+        gs_base: n[4],
+        robust_list: (SeedAddr(n[5]), n[6]),
+        rseq,
+        alt_stack: (SeedAddr(n[10]), u32::try_from(n[11]).ok()?, n[12]),
+        name: record[14 * 8..].to_vec(),
+    })
+}
+
+fn layout(n: &[u64]) -> MmLayout {
+    MmLayout {
+        code: (n[0], n[1]),
+        data: (n[2], n[3]),
+        brk: (n[4], n[5]),
+        stack: n[6],
+        args: (n[7], n[8]),
+        env: (n[9], n[10]),
+    }
+}
+
+fn range(start: u64, end: u64) -> Option<SeedRange> {
+    (start <= end).then(|| SeedRange::new(start, end))
+}
+
+fn numbers(record: &[u8], count: usize) -> Option<Vec<u64>> {
+    let bytes = record.get(..8 * count)?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Some(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back() {
+        let mut buffer = [0u8; 4096];
+        let mut writer = ReportWriter::new(&mut buffer);
+        let mut n = [0u64; 14];
+        n[0] = 7;
+        n[2] = 0x7000;
+        n[7] = 0x9000;
+        n[8] = 32;
+        n[9] = 0x5305_3053;
+        writer.record(tag::THREAD, &n, b"python3");
+        writer.record(tag::OPEN_FILE, &[3, 0o2, 17], b"/tmp/x");
+        writer.record(999, &[1], b"unknown");
+        writer.record(tag::SHARED_COPY, &[0x1000, 0x2000, 0x5000], b"");
+        let len = writer.finish().unwrap();
+        let report = parse(&buffer[..len]).unwrap();
+        assert_eq!(report.threads[0].name, b"python3");
+        assert_eq!(report.threads[0].rseq.unwrap().len, 32);
+        assert_eq!(report.open_files[0].link, "/tmp/x");
+        assert_eq!(report.shared_copies, [(SeedRange::new(0x1000, 0x2000), SeedAddr(0x5000))]);
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_a_shorter_report() {
+        let mut buffer = [0u8; 256];
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::LAYOUT, &[0; 11], b"");
+        let len = writer.finish().unwrap();
+        assert_eq!(parse(&buffer[..4]), Err(ReportError::Version));
+        for cut in 13..len {
+            assert!(matches!(parse(&buffer[..cut]), Err(ReportError::Broken { .. })), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let mut buffer = [0u8; 64];
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::AUXV, &[], &[0; 100]);
+        assert_eq!(writer.finish(), None);
+    }
+}

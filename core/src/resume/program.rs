@@ -1,0 +1,201 @@
+//! The restore program: a list of system calls, as plain data.
+//!
+//! A [`Program`] is what the freestanding blob runs in a template, or in a child as its *tail*. It can be
+//! printed (`mitosis inspect --program`), compared and tested without running. Encoded, it is an array
+//! of [`RawOp`] and, behind it, the bytes that ops point to; the encoder knows the address at which
+//! both will lie, so the blob relocates nothing.
+
+use std::fmt;
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A system call; the template ends, naming the step, when the result is not as expected.
+    Syscall {
+        /// Its name, for people.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+        /// Its arguments.
+        args: [Arg; 6],
+        /// What it must answer.
+        expect: Expect,
+    },
+    /// Copies bytes to an address.
+    Store {
+        /// Where.
+        addr: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The end of a tail: `rsp = frame`, `rt_sigreturn`.
+    SignalReturn {
+        /// Thread::frame.
+        frame: u64,
+    },
+}
+
+/// An argument of a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// A number or an address of the child's.
+    Value(u64),
+    /// The address at which these bytes will lie beside the program.
+    Bytes(Vec<u8>),
+}
+
+/// What a system call must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Anything but an error.
+    Success,
+    /// This very value (an address).
+    Exactly(u64),
+    /// Whatever: the step is a courtesy.
+    Ignored,
+}
+
+/// Op kinds as the blob knows them.
+pub mod raw {
+    /// System call, must succeed.
+    pub const SYSCALL: u32 = 1;
+    /// System call, must answer `expect`.
+    pub const SYSCALL_EXACT: u32 = 2;
+    /// System call, result ignored.
+    pub const SYSCALL_IGNORED: u32 = 3;
+    /// args: destination, source, bytes.
+    pub const STORE: u32 = 4;
+    /// args: frame.
+    pub const SIGNAL_RETURN: u32 = 5;
+}
+
+/// One op as the blob reads it (64 bytes).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawOp {
+    /// See [`raw`].
+    pub kind: u32,
+    /// System call number.
+    pub number: u32,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// For `SYSCALL_EXACT`.
+    pub expect: u64,
+}
+
+/// A list of steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+impl Program {
+    /// The program as it must lie at address `base`: ops, then bytes (each 8-aligned).
+    pub fn encode(&self, base: u64) -> Vec<u8> {
+        let ops_len = self.ops.len() * size_of::<RawOp>();
+        let mut ops = Vec::with_capacity(ops_len);
+        let mut data = Vec::new();
+        let place = |bytes: &[u8], data: &mut Vec<u8>| {
+            let at = base + (ops_len + data.len()) as u64;
+            data.extend_from_slice(bytes);
+            data.resize(data.len().next_multiple_of(8), 0);
+            at
+        };
+        for op in &self.ops {
+            let raw = match op {
+                Op::Syscall { number, args, expect, .. } => {
+                    let (kind, expect) = match *expect {
+                        Expect::Success => (raw::SYSCALL, 0),
+                        Expect::Exactly(value) => (raw::SYSCALL_EXACT, value),
+                        Expect::Ignored => (raw::SYSCALL_IGNORED, 0),
+                    };
+                    let args = std::array::from_fn(|i| match &args[i] {
+                        Arg::Value(value) => *value,
+                        Arg::Bytes(bytes) => place(bytes, &mut data),
+                    });
+                    RawOp { kind, number: *number, args, expect }
+                }
+                Op::Store { addr, bytes } => {
+                    let from = place(bytes, &mut data);
+                    let args = [*addr, from, bytes.len() as u64, 0, 0, 0];
+                    RawOp { kind: raw::STORE, args, ..RawOp::default() }
+                }
+                Op::SignalReturn { frame } => {
+                    let args = [*frame, 0, 0, 0, 0, 0];
+                    RawOp { kind: raw::SIGNAL_RETURN, args, ..RawOp::default() }
+                }
+            };
+            raw.append_to(&mut ops);
+        }
+        ops.extend_from_slice(&data);
+        ops
+    }
+}
+
+impl RawOp {
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.kind.to_le_bytes());
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        for arg in self.args {
+            bytes.extend_from_slice(&arg.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.expect.to_le_bytes());
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, op) in self.ops.iter().enumerate() {
+            match op {
+                Op::Syscall { name, args, expect, .. } => {
+                    let args: Vec<String> = args.iter().map(Arg::to_string).collect();
+                    write!(f, "{i:4} {name}({})", args.join(", "))?;
+                    match expect {
+                        Expect::Success => writeln!(f)?,
+                        Expect::Exactly(value) => writeln!(f, " = {value:#x}")?,
+                        Expect::Ignored => writeln!(f, " (may fail)")?,
+                    }
+                }
+                Op::Store { addr, bytes } => writeln!(f, "{i:4} store {} bytes at {addr:#x}", bytes.len())?,
+                Op::SignalReturn { frame } => writeln!(f, "{i:4} rt_sigreturn with rsp = {frame:#x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Arg::Value(value) if *value < 4096 => write!(f, "{value}"),
+            Arg::Value(value) => write!(f, "{value:#x}"),
+            Arg::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_lie_behind_the_ops_at_the_address_given() {
+        let program = Program {
+            ops: vec![
+                Op::Syscall {
+                    name: "chdir",
+                    number: 80,
+                    args: [Arg::Bytes(b"/tmp\0".to_vec()), Arg::Value(0), Arg::Value(0), Arg::Value(0), Arg::Value(0), Arg::Value(0)],
+                    expect: Expect::Success,
+                },
+                Op::Store { addr: 0x1234, bytes: vec![9; 3] },
+            ],
+        };
+        let bytes = program.encode(0x6000_0000);
+        assert_eq!(bytes.len(), 2 * 64 + 8 + 8);
+        assert_eq!(&bytes[8..16], &(0x6000_0000u64 + 128).to_le_bytes());
+        assert_eq!(&bytes[128..133], b"/tmp\0");
+        assert_eq!(&bytes[64 + 16..64 + 24], &(0x6000_0000u64 + 136).to_le_bytes());
+    }
+}

@@ -1,0 +1,282 @@
+//! What a process says to the agent of its host, over a unix stream socket.
+//!
+//! Each message is one frame (see `frame`); descriptors ride on its first byte by SCM_RIGHTS. A connection
+//! carries one request, its answer and, after `Resume`, the events of the children that it started, until
+//! either side closes it. The agent knows who speaks by SO_PEERCRED.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ChildId, Handle, PrepareToken, SeedId};
+
+/// A request to the local agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum LocalRequest {
+    /// From a frozen seed. Descriptors: its /proc/self/{mem, pagemap, smaps}. The connection stays open:
+    /// when the agent closes it, the seed ends.
+    Report {
+        /// Shared with the parent.
+        token: PrepareToken,
+        /// `prepare::report` bytes.
+        report: Vec<u8>,
+    },
+    /// From the parent: blocks until the seed of this token is published. Answer: `Published`.
+    Await {
+        /// Given to `prepare`.
+        token: PrepareToken,
+    },
+    /// Start children. Descriptors: stdin, stdout, stderr for them. Answer: `Started`, then `Exited` for
+    /// each child. Closing the connection leaves the children alone.
+    Resume(ResumeRequest),
+    /// Send a signal to a child. Answer: `Done`.
+    Kill {
+        /// Which.
+        child: ChildId,
+        /// Where it runs; `None` is here.
+        host: Option<String>,
+        /// signal(7) number.
+        signal: i32,
+    },
+    /// End a seed. Answer: `Done`.
+    Drop {
+        /// Which.
+        seed: SeedId,
+        /// How.
+        how: DropMode,
+    },
+    /// End the seed of a prepare call. Answer: `Done`.
+    DropPrepared {
+        /// Given to `prepare`.
+        token: PrepareToken,
+    },
+    /// All seeds and children here. Answer: `Listing`.
+    List,
+    /// The descriptor of a seed. Answer: `Inspected`.
+    Inspect {
+        /// A seed of any host.
+        handle: Option<Handle>,
+        /// A seed of this host.
+        seed: Option<SeedId>,
+    },
+    /// The agent's counters. Answer: `Stats`.
+    Stats,
+    /// End the agent, its seeds and children. Answer: `Done`.
+    Shutdown,
+}
+
+/// What to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResumeRequest {
+    /// Of which seed.
+    pub handle: Handle,
+    /// On which host: `None` is the agent's own, else "host" or "host:port".
+    pub host: Option<String>,
+    /// How many.
+    pub count: u32,
+    /// For `Resumed::payload`.
+    pub payload: Vec<u8>,
+    /// Environment changes; `None` unsets.
+    pub environment: Vec<(String, Option<String>)>,
+    /// The seed ends with the last of these children (`fork`).
+    pub seed_ends_with_children: bool,
+    /// Asked twice with one id, the children are started once.
+    pub request_id: u64,
+}
+
+/// How a seed ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropMode {
+    /// No new children; ends after the last one.
+    AfterChildren,
+    /// READs fail from now on; children that touch a missing page die with SIGBUS.
+    Revoke,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum LocalReply {
+    /// The seed can be resumed.
+    Published {
+        /// Its handle.
+        handle: Handle,
+    },
+    /// The children run.
+    Started {
+        /// In order.
+        children: Vec<StartedChild>,
+        /// How this resume went.
+        report: StartReport,
+    },
+    /// A child has ended.
+    Exited {
+        /// Which.
+        child: ChildId,
+        /// Its end.
+        end: ChildEnd,
+    },
+    /// The request is carried out.
+    Done,
+    /// Answer to `List`.
+    Listing(Listing),
+    /// Answer to `Inspect`: `descriptor::codec` bytes.
+    Inspected {
+        /// The descriptor.
+        descriptor: Vec<u8>,
+    },
+    /// Answer to `Stats`.
+    Stats(Stats),
+    /// The request failed.
+    Failed(Failure),
+}
+
+/// A child that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedChild {
+    /// Its name.
+    pub child: ChildId,
+    /// Its process id, as its host's agent sees it.
+    pub pid: u32,
+}
+
+/// How a resume went, for people and benchmarks. Times are CLOCK_REALTIME ns of the child's host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartReport {
+    /// The host that runs the children.
+    pub host: String,
+    /// When the request reached that host's agent.
+    pub requested_at_ns: u64,
+    /// When the last child was cloned.
+    pub started_at_ns: u64,
+    /// Bytes of the descriptor; 0 if it was there already.
+    pub descriptor_bytes: u64,
+    /// Pages of the seed in all.
+    pub pages_total: u64,
+    /// Whether this resume made the template.
+    pub new_template: bool,
+}
+
+/// How a child ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildEnd {
+    /// exit(3) status.
+    Exited(i32),
+    /// Killed by a signal.
+    Signalled(i32),
+    /// A page could not be had; the text says which seed, host and address. The child got SIGBUS.
+    PageLost(String),
+    /// Its host's agent is gone; nothing is known.
+    HostLost(String),
+}
+
+/// A failure with a fixed kind: SDKs map kinds to exceptions and codes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Kind.
+    pub kind: FailureKind,
+    /// What failed, on what, and what the user can do.
+    pub message: String,
+}
+
+/// Kinds of failure; the order is part of the protocol, new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// No such seed: dropped, ended or never there.
+    SeedGone,
+    /// The fork key is wrong or missing.
+    KeyRefused,
+    /// The process cannot be a seed.
+    NotForkable,
+    /// This host cannot run the seed.
+    HostUnfit,
+    /// The other host does not answer.
+    Unreachable,
+    /// The cluster secret is missing or differs.
+    Secret,
+    /// Bytes that break the protocol or the format, or another version.
+    Protocol,
+    /// A bad argument.
+    Argument,
+    /// A limit is reached.
+    Limit,
+    /// The host lacks FUSE, a capability or a kernel feature.
+    Missing,
+    /// No such child.
+    ChildGone,
+    /// Something else; the message tells.
+    Internal,
+}
+
+/// Seeds and children of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Seeds that live here.
+    pub seeds: Vec<SeedLine>,
+    /// Children that run here.
+    pub children: Vec<ChildLine>,
+}
+
+/// A seed, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedLine {
+    /// Its id.
+    pub seed: SeedId,
+    /// Its process id.
+    pub pid: u32,
+    /// Its parent's process id.
+    pub parent_pid: u32,
+    /// The parent's program.
+    pub exe: String,
+    /// Generation of its children.
+    pub generation: u64,
+    /// Pages that it owns.
+    pub pages: u64,
+    /// `published`, `dropping` or `publishing`.
+    pub state: String,
+    /// Hosts that hold it (children alive there).
+    pub holders: u32,
+    /// Seconds since prepare.
+    pub age_s: u64,
+}
+
+/// A child, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildLine {
+    /// Its id.
+    pub child: ChildId,
+    /// Its process id.
+    pub pid: u32,
+    /// Its seed.
+    pub seed: SeedId,
+    /// Seconds since its start.
+    pub age_s: u64,
+}
+
+/// Counters of an agent; all only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// FUSE read requests answered.
+    pub misses: u64,
+    /// Pages pulled by READs.
+    pub pages_pulled: u64,
+    /// Pages pushed into images here.
+    pub pages_pushed: u64,
+    /// Pages taken from identical local files.
+    pub pages_from_files: u64,
+    /// READs posted.
+    pub reads: u64,
+    /// READs that failed.
+    pub reads_failed: u64,
+    /// Misses answered by the fallback.
+    pub fallbacks: u64,
+    /// Misses that ended as SIGBUS.
+    pub pages_lost: u64,
+    /// Children started.
+    pub children_started: u64,
+    /// Seeds published.
+    pub seeds_published: u64,
+    /// READs served to others.
+    pub reads_served: u64,
+    /// Bytes served to others.
+    pub bytes_served: u64,
+}

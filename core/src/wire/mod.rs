@@ -1,0 +1,14 @@
+//! Bytes between processes: framing, the local agent's socket, agent to agent, and READ streams.
+//!
+//! | module | between | carried by |
+//! |---|---|---|
+//! | `local` | libmitosis or the command line, and the agent of this host | unix stream socket, frames |
+//! | `control` | agent and agent | tcp, Noise (`NNpsk0`), frames |
+//! | `read` | pager and page service | tcp, plain, opened by a one-time token |
+
+pub mod frame;
+pub mod local;
+#[cfg(feature = "agent")]
+pub mod control;
+#[cfg(feature = "agent")]
+pub mod read;
