@@ -160,7 +160,9 @@ impl FromStr for Handle {
         let (agent, seed) = place.rsplit_once('/').ok_or(HandleError::Scheme)?;
         let agent = match agent {
             "local" => None,
-            other if other.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            other
+                if other.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) =>
+            {
                 Some(other.to_owned())
             }
             other => return Err(HandleError::Agent(other.to_owned())),

@@ -43,7 +43,9 @@ impl Source {
     pub fn advanced(self, delta: u64) -> Source {
         match self {
             Source::Zero => Source::Zero,
-            Source::Owner { owner, addr } => Source::Owner { owner, addr: SeedAddr(addr.0 + delta) },
+            Source::Owner { owner, addr } => {
+                Source::Owner { owner, addr: SeedAddr(addr.0 + delta) }
+            }
             Source::File { file, offset, owner, addr } => {
                 Source::File { file, offset: offset + delta, owner, addr: SeedAddr(addr.0 + delta) }
             }
@@ -79,7 +81,10 @@ impl PageTable {
     ///
     /// # Errors
     /// A run that is empty, not aligned to `page_size` or not behind its predecessor.
-    pub fn new(runs: impl IntoIterator<Item = Run>, page_size: u64) -> Result<Self, PageTableError> {
+    pub fn new(
+        runs: impl IntoIterator<Item = Run>,
+        page_size: u64,
+    ) -> Result<Self, PageTableError> {
         let mut table = PageTable::default();
         let mut end = SeedAddr(0);
         for (index, run) in runs.into_iter().enumerate() {
@@ -114,10 +119,12 @@ impl PageTable {
     /// The runs that have a part in `range`, each cut to it, in order.
     pub fn overlapping(&self, range: SeedRange) -> impl Iterator<Item = Run> + '_ {
         let first = self.runs.partition_point(|run| run.range.end <= range.start);
-        self.runs[first..].iter().take_while(move |run| run.range.start < range.end).map(move |run| {
-            let cut = run.range.intersect(range);
-            Run { range: cut, source: run.source.advanced(cut.start.0 - run.range.start.0) }
-        })
+        self.runs[first..].iter().take_while(move |run| run.range.start < range.end).map(
+            move |run| {
+                let cut = run.range.intersect(range);
+                Run { range: cut, source: run.source.advanced(cut.start.0 - run.range.start.0) }
+            },
+        )
     }
 
     fn push_merged(&mut self, run: Run) {

@@ -10,7 +10,9 @@
 
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
-use crate::descriptor::{MmLayout, OpenFile, Process, ResumeArea, Rseq, SeedAddr, SignalAction, Thread};
+use crate::descriptor::{
+    MmLayout, OpenFile, Process, ResumeArea, Rseq, SeedAddr, SignalAction, Thread,
+};
 
 /// First bytes.
 pub const MAGIC: [u8; 8] = *b"MITOSEED";
@@ -126,7 +128,9 @@ impl<'a> ReportWriter<'a> {
 #[non_exhaustive]
 pub enum ReportError {
     /// Another program, or another version of libmitosis.
-    #[error("the seed's libmitosis speaks another version than this agent (install one version of both)")]
+    #[error(
+        "the seed's libmitosis speaks another version than this agent (install one version of both)"
+    )]
     Version,
     /// A record is cut off or too short for its tag.
     #[error("the seed's report is broken at byte {at} (record {tag})")]

@@ -157,8 +157,12 @@ impl fmt::Display for Program {
                         Expect::Ignored => writeln!(f, " (may fail)")?,
                     }
                 }
-                Op::Store { addr, bytes } => writeln!(f, "{i:4} store {} bytes at {addr:#x}", bytes.len())?,
-                Op::SignalReturn { frame } => writeln!(f, "{i:4} rt_sigreturn with rsp = {frame:#x}")?,
+                Op::Store { addr, bytes } => {
+                    writeln!(f, "{i:4} store {} bytes at {addr:#x}", bytes.len())?
+                }
+                Op::SignalReturn { frame } => {
+                    writeln!(f, "{i:4} rt_sigreturn with rsp = {frame:#x}")?
+                }
             }
         }
         Ok(())
@@ -186,7 +190,14 @@ mod tests {
                 Op::Syscall {
                     name: "chdir",
                     number: 80,
-                    args: [Arg::Bytes(b"/tmp\0".to_vec()), Arg::Value(0), Arg::Value(0), Arg::Value(0), Arg::Value(0), Arg::Value(0)],
+                    args: [
+                        Arg::Bytes(b"/tmp\0".to_vec()),
+                        Arg::Value(0),
+                        Arg::Value(0),
+                        Arg::Value(0),
+                        Arg::Value(0),
+                        Arg::Value(0),
+                    ],
                     expect: Expect::Success,
                 },
                 Op::Store { addr: 0x1234, bytes: vec![9; 3] },

@@ -1,1 +1,5 @@
-//! In work.
+//! Raw system calls, one noun a file. With `verbs`, `prepare`, `restorer` and `capi`, the only place
+//! where unsafe code stands.
+#![allow(unsafe_code)]
+
+pub mod scm;

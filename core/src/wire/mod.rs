@@ -6,9 +6,9 @@
 //! | `control` | agent and agent | tcp, Noise (`NNpsk0`), frames |
 //! | `read` | pager and page service | tcp, plain, opened by a one-time token |
 
-pub mod frame;
-pub mod local;
 #[cfg(feature = "agent")]
 pub mod control;
+pub mod frame;
+pub mod local;
 #[cfg(feature = "agent")]
 pub mod read;

@@ -1,0 +1,133 @@
+// What the blob and the agent agree on: plain data, no code. Included by both (`restorer/main.rs` is
+// compiled alone, without std), so it names nothing but core types.
+
+/// The blob's region, from its base. The agent fills [0, PROGRAM) in a memfd, the keeper's child maps it
+/// at the address that `Placement` chose and jumps to the entry with `rdi` = the region's base.
+///
+/// ```text
+/// 0          TEXT      the blob, r-x; its entry is the ELF entry
+/// +PARAMS    Params    r--
+/// +STUB      StubTable and its bitmaps, rw-
+/// +STACK     the runner's stack, rw-; a child leaves it by rt_sigreturn
+/// +MAIL      mailbox: a child's tail program, payload and environment, rw-
+/// +PROGRAM   the template's program, r--; unmapped before the template is ready
+/// ```
+pub const TEXT_LEN: u64 = 64 << 10;
+/// Offset of [`Params`].
+pub const PARAMS: u64 = TEXT_LEN;
+/// Bytes for [`Params`].
+pub const PARAMS_LEN: u64 = 4 << 10;
+/// Offset of the stub's table.
+pub const STUB: u64 = PARAMS + PARAMS_LEN;
+/// Bytes for it: the range table and one bit per 64 KiB of 128 GiB.
+pub const STUB_LEN: u64 = 512 << 10;
+/// Offset of the stack.
+pub const STACK: u64 = STUB + STUB_LEN;
+/// Bytes of stack.
+pub const STACK_LEN: u64 = 32 << 10;
+/// Offset of the mailbox.
+pub const MAIL: u64 = STACK + STACK_LEN;
+/// Bytes of mailbox: `MAX_MAIL_BYTES` and a tail program.
+pub const MAIL_LEN: u64 = (1 << 20) + (128 << 10);
+/// Offset of the template's program.
+pub const PROGRAM: u64 = MAIL + MAIL_LEN;
+/// Bytes of program: about 20,000 VMAs.
+pub const PROGRAM_LEN: u64 = 4 << 20;
+/// The whole region.
+pub const REGION_LEN: u64 = PROGRAM + PROGRAM_LEN;
+
+/// What the runner is to do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Params {
+    /// [`PARAMS_MAGIC`].
+    pub magic: u64,
+    /// Ops in the program at `base + PROGRAM`.
+    pub program_ops: u64,
+    /// The command socket (unix stream), as numbered in the template.
+    pub command_fd: u64,
+    /// The kernel writes the child's tid here (CLONE_CHILD_SETTID) and clears it at its end.
+    pub tid_address: u64,
+}
+
+/// "MITORUN1".
+pub const PARAMS_MAGIC: u64 = u64::from_le_bytes(*b"MITORUN1");
+
+/// Asks a template for a child. Followed on the socket by `mail_len` bytes, which land at `base + MAIL`:
+/// first `ops` RawOps, then whatever they point to. `fd_count` descriptors ride on its first byte; they
+/// get the lowest free numbers in the template, in order, and the tail program may count on
+/// `command_fd + 1`, `+ 2` ... for them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Command {
+    /// [`COMMAND_MAGIC`].
+    pub magic: u64,
+    /// Bytes of mail.
+    pub mail_len: u64,
+    /// Ops of the tail.
+    pub ops: u64,
+    /// Flags for clone3 beside CLONE_PARENT, CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID.
+    pub clone_flags: u64,
+    /// Descriptors that ride along.
+    pub fd_count: u64,
+}
+
+/// "MITOCHLD".
+pub const COMMAND_MAGIC: u64 = u64::from_le_bytes(*b"MITOCHLD");
+/// Descriptors that may ride on one command.
+pub const MAX_COMMAND_FDS: u64 = 8;
+
+/// What a template answers; a failing child's tail answers on the same socket before it ends with
+/// status 127.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reply {
+    /// READY, STARTED, FAILED or TAIL_FAILED.
+    pub kind: u32,
+    /// FAILED, TAIL_FAILED: which op.
+    pub step: u32,
+    /// STARTED: the child's pid in the template's pid namespace. FAILED: the system call's result.
+    pub value: i64,
+}
+
+/// The program ran; the template waits for commands.
+pub const READY: u32 = 1;
+/// A child was cloned.
+pub const STARTED: u32 = 2;
+/// An op of the program did not answer as expected (the template ends), or clone3 failed (it stays).
+pub const FAILED: u32 = 3;
+/// An op of a child's tail did not answer as expected; the child ends.
+pub const TAIL_FAILED: u32 = 4;
+
+/// One range of memory that was mapped from the image at restore, ascending by start. The stub asks the
+/// kernel only where a chunk's bit is set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StubRange {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Index, in the table's bitmap, of the bit of its first 64 KiB chunk.
+    pub first_bit: u64,
+}
+
+/// Head of the stub's table at `base + STUB`; the ranges follow, then the bitmap (u64 words).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StubTable {
+    /// Device of the image's file as PROCMAP_QUERY and maps tell it.
+    pub dev_major: u32,
+    /// Its minor number.
+    pub dev_minor: u32,
+    /// Inode of the image's file.
+    pub inode: u64,
+    /// Ranges.
+    pub ranges: u64,
+    /// Words of bitmap.
+    pub words: u64,
+    /// Set once moved ranges no longer fit their table: the kernel is asked about every range.
+    pub always_ask: u64,
+    /// The stub's own state (moved ranges), zero at start.
+    pub reserved: [u64; 11],
+}
