@@ -2,4 +2,6 @@
 //! where unsafe code stands.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+pub(crate) mod poll;
 pub mod scm;
