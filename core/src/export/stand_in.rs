@@ -58,6 +58,10 @@ impl StandIn {
         self.range
     }
 
+    pub(crate) fn mem(&self) -> File {
+        File::open(format!("/proc/{}/mem", self.process.id())).unwrap()
+    }
+
     pub(crate) fn export(&self, exports: &Arc<Exports>) -> (SeedId, ReadKey) {
         self.export_ranges(exports, vec![self.range])
     }
@@ -67,7 +71,7 @@ impl StandIn {
         exports: &Arc<Exports>,
         readable: Vec<SeedRange>,
     ) -> (SeedId, ReadKey) {
-        let mem = File::open(format!("/proc/{}/mem", self.process.id())).unwrap();
+        let mem = self.mem();
         let (seed, read_key) = (SeedId::random(), ReadKey::random());
         exports.add(seed, ProcessExport { mem, readable, read_key: read_key.clone() });
         (seed, read_key)

@@ -427,7 +427,7 @@ impl Pool {
             (_, Ok(Status::Busy)) => Err(ReadError::Unreachable(format!(
                 "{peer} serves as many READ streams as it takes"
             ))),
-            (_, Ok(_) | Err(_)) => Err(ReadError::Local(format!(
+            (_, Ok(_) | Err(_)) => Err(ReadError::Revoked(format!(
                 "{peer} speaks another READ protocol; both sides must run the same version of mitosis"
             ))),
         }
@@ -458,5 +458,30 @@ impl Pool {
             return Ok((tcp, read::parse_welcome(welcome)));
         }
         Err(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_free_and_the_pauses_end_growing() {
+        let pauses: Vec<u128> = (0..12).map(|failures| backoff(failures).as_millis()).collect();
+        assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
+        assert_eq!(backoff(u32::MAX), BACKOFF_LAST);
+    }
+
+    #[test]
+    fn a_mailbox_is_readable_until_it_was_heard() {
+        let mailbox = Mailbox::new().unwrap();
+        let readable = |mailbox: &Mailbox| crate::sys::poll::readable(&[mailbox.fd()], 0).unwrap();
+        assert!(!readable(&mailbox) && !mailbox.hear());
+        for _ in 0..3 {
+            mailbox.ring();
+            mailbox.ring();
+            assert!(readable(&mailbox) && mailbox.hear());
+            assert!(!readable(&mailbox) && !mailbox.hear());
+        }
     }
 }

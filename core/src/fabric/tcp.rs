@@ -17,6 +17,8 @@ mod link;
 mod push;
 mod queue;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;
 
 pub use super::pool::{Limits, TokenSource};

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 ///
 /// # Errors
 /// poll(2)'s.
-pub fn readable(fds: &[RawFd], timeout_ms: i32) -> io::Result<bool> {
+pub(crate) fn readable(fds: &[RawFd], timeout_ms: i32) -> io::Result<bool> {
     let mut polled: Vec<libc::pollfd> =
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     // SAFETY: the pointer and the length are those of `polled`, which lives until the call returns.

@@ -120,7 +120,7 @@ fn reads_are_answered_in_order_and_counted() {
 fn a_refused_read_leaves_the_stream_open() {
     let mut served = Served::start(4);
     let mut client = served.client();
-    let mut ask = |client: &mut Client, key: &ReadKey, addr| {
+    let ask = |client: &mut Client, key: &ReadKey, addr| {
         client.ask(1, served.seed, key, &[(addr, 4096)]);
         client.answer().0.status
     };

@@ -27,7 +27,7 @@ impl TokenSource for Issued {
     }
 }
 
-struct Host {
+pub(super) struct Host {
     stand_in: StandIn,
     exports: Arc<Exports>,
     tokens: Arc<Issued>,
@@ -38,7 +38,7 @@ struct Host {
 }
 
 impl Host {
-    fn start(bytes: u64, limits: Limits) -> Host {
+    pub(super) fn start(bytes: u64, limits: Limits) -> Host {
         let exports = Exports::new();
         let stand_in = StandIn::start(bytes);
         let (seed, key) = stand_in.export(&exports);
@@ -49,11 +49,15 @@ impl Host {
         Host { stand_in, exports, tokens, fabric, agent, seed, key }
     }
 
-    fn queue(&self) -> Box<dyn ReadQueue> {
+    pub(super) fn queue(&self) -> Box<dyn ReadQueue> {
         Arc::clone(&self.fabric).queue()
     }
 
-    fn read(&self, tag: u64, offset: u64, len: usize) -> Read {
+    pub(super) fn memory(&self) -> (std::fs::File, u64) {
+        (self.stand_in.mem(), self.stand_in.range().start.0)
+    }
+
+    pub(super) fn read(&self, tag: u64, offset: u64, len: usize) -> Read {
         let addr = self.stand_in.range().start.0 + offset;
         let mut read = read_of(&self.agent, self.seed, &self.key, tag);
         read.ranges = vec![(SeedAddr(addr), u32::try_from(len).unwrap())];
@@ -114,7 +118,7 @@ fn reap(queue: &mut dyn ReadQueue, count: usize) -> Vec<Completion> {
     ended
 }
 
-fn wait(queue: &dyn ReadQueue, timeout_ms: i32) -> bool {
+pub(super) fn wait(queue: &dyn ReadQueue, timeout_ms: i32) -> bool {
     let mut fds = Vec::new();
     queue.poll_fds(&mut fds);
     crate::sys::poll::readable(&fds, timeout_ms).unwrap()
@@ -196,17 +200,20 @@ fn refusals_end_one_read_and_leave_the_connection() {
 
 #[test]
 fn revoke_takes_hold_of_an_open_stream() {
-    let host = Host::start(32 << 20, Limits::default());
+    let host = Host::start(64 << 20, Limits::default());
     let mut queue = host.queue();
-    for tag in 0..32 {
+    queue.post(host.read(0, 0, 4096)).unwrap();
+    reap(&mut *queue, 1);
+    // More than the sockets hold: as nobody receives, the server is stopped in the middle.
+    for tag in 0..MAX_IN_FLIGHT as u64 {
         queue.post(host.read(tag, tag << 20, MAX_READ_BYTES)).unwrap();
     }
-    let first = reap(&mut *queue, 1).len() as u64;
     host.exports.revoke(host.seed);
-    let ended = reap(&mut *queue, 32 - usize::try_from(first).unwrap());
-    let refused = ended.iter().filter(|c| matches!(c.result, Err(ReadError::Revoked(_)))).count();
-    assert!(refused > 0, "READs behind the revoke are refused");
-    for completion in ended.iter().filter(|c| c.result.is_ok()) {
+    let ended = reap(&mut *queue, MAX_IN_FLIGHT);
+    let refused = |c: &&Completion| matches!(c.result, Err(ReadError::Revoked(_)));
+    assert!(ended.iter().filter(refused).count() > 0, "READs behind the revoke are refused");
+    for completion in ended.iter().filter(|c| !refused(c)) {
+        assert_eq!(completion.result, Ok(()));
         assert!(completion.buffer.0[..] == expected(completion.tag << 20, MAX_READ_BYTES)[..]);
     }
     queue.post(host.read(99, 0, 4096)).unwrap();
@@ -286,7 +293,7 @@ fn a_silent_server_ends_reads_by_their_deadline() {
     queue.post(read_of(&agent, seed, &key, 1)).unwrap();
     let ended = reap(&mut *queue, 2);
     let took = begun.elapsed();
-    assert!((100..300).contains(&took.as_millis()), "{took:?}");
+    assert!((100..1000).contains(&took.as_millis()), "{took:?}");
     let results = results(&ended);
     assert!(matches!(&results[0].1, Err(ReadError::Unreachable(text)) if text.contains(&agent)));
     assert_eq!(results[1].1, Err(ReadError::Flushed));
@@ -305,14 +312,14 @@ fn nobody_listening_is_tried_until_the_deadline_and_then_named() {
     read.deadline = begun + Duration::from_millis(150);
     queue.post(read).unwrap();
     let ended = reap(&mut *queue, 1);
-    assert!((150..350).contains(&begun.elapsed().as_millis()));
+    assert!((150..1000).contains(&begun.elapsed().as_millis()));
     assert!(
         matches!(&ended[0].result, Err(ReadError::Unreachable(text)) if text.contains("refused")),
         "{:?}",
         ended[0].result
     );
     let attempts = tokens.1.load(Ordering::SeqCst);
-    assert!((3..10).contains(&attempts), "it backs off: {attempts} attempts in 150 ms");
+    assert!((2..10).contains(&attempts), "it backs off: {attempts} attempts in 150 ms");
     // Once nobody waits, the connector ends.
     thread::sleep(Duration::from_millis(100));
     assert_eq!(fabric.connections(&agent), 0);
@@ -377,7 +384,7 @@ fn a_peer_of_another_version_fails_the_read_at_once() {
         queue.post(read_of(&agent, SeedId(1), &ReadKey::random(), 0)).unwrap();
         let ended = reap(&mut *queue, 1);
         assert!(
-            matches!(&ended[0].result, Err(ReadError::Local(text)) if text.contains("same version"))
+            matches!(&ended[0].result, Err(ReadError::Revoked(text)) if text.contains("same version"))
         );
     }
 }
@@ -397,6 +404,26 @@ fn a_token_that_is_denied_for_good_fails_the_read_at_once() {
 }
 
 #[test]
+fn a_server_that_welcomes_and_closes_is_backed_off_from() {
+    let (fabric, agent) = fabric_to(|_, stream| welcome(&stream));
+    let mut queue = Arc::clone(&fabric).queue();
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let (mut reposts, mut last) = (0, Ok(()));
+    while last != Err(ReadError::Flushed) || Instant::now() < deadline {
+        let mut read = read_of(&agent, SeedId(1), &ReadKey::random(), 0);
+        read.deadline = deadline;
+        queue.post(read).unwrap();
+        last = reap(&mut *queue, 1)[0].result.clone();
+        reposts += 1;
+        if matches!(last, Err(ReadError::Unreachable(_))) {
+            break;
+        }
+    }
+    assert!(matches!(last, Err(ReadError::Unreachable(_))), "{last:?}");
+    assert!((2..12).contains(&reposts), "{reposts} posts in 200 ms");
+}
+
+#[test]
 fn queues_share_the_pool() {
     let host = Host::start(16 * PAGE, Limits::default());
     let (mut one, mut two) = (host.queue(), host.queue());
@@ -412,6 +439,18 @@ fn queues_share_the_pool() {
     assert_eq!(reap(&mut *one, 1)[0].result, Ok(()));
     assert_eq!(reap(&mut *two, 1)[0].result, Ok(()));
     assert!(host.fabric.connections(&host.agent) <= 2);
+}
+
+#[test]
+fn connections_beyond_the_bound_of_idle_ones_are_closed() {
+    let host = Host::start(PAGE, Limits { idle: 0, ..Limits::default() });
+    let mut queue = host.queue();
+    for round in 0..3 {
+        queue.post(host.read(round, 0, 4096)).unwrap();
+        assert_eq!(reap(&mut *queue, 1)[0].result, Ok(()));
+        assert_eq!(host.fabric.connections(&host.agent), 0);
+    }
+    assert_eq!(host.tokens.1.load(Ordering::SeqCst), 3, "a token for each connection");
 }
 
 #[test]
