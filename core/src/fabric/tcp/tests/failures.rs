@@ -259,3 +259,26 @@ fn a_push_fails_well() {
     let broken = fabric.push(&agent, SeedId(1), &key, &mut |_, _| panic!("no whole run"));
     assert!(matches!(broken, Err(ReadError::Unreachable(text)) if text.contains("closed")));
 }
+
+#[test]
+fn queues_that_are_dropped_while_they_wait_leave_no_connection_behind() {
+    let limits = Limits { connections_per_peer: 2, ..Limits::default() };
+    let host = Host::start(PAGE, limits);
+    for _ in 0..50 {
+        let mut queues: Vec<_> = (0..6).map(|_| host.queue()).collect();
+        for queue in &mut queues {
+            queue.post(host.read(0, 0, 4096)).unwrap();
+        }
+        queues[0].reap(&mut drop);
+    }
+    // A place that leaked would be missing here: two connections are needed at the same time.
+    let (mut one, mut two) = (host.queue(), host.queue());
+    one.post(host.read(0, 0, 4096)).unwrap();
+    two.post(host.read(0, 0, 4096)).unwrap();
+    assert_eq!(reap(&mut *one, 1)[0].result, Ok(()));
+    assert_eq!(reap(&mut *two, 1)[0].result, Ok(()));
+    drop((one, two));
+    let idle = host.fabric.connections(&host.agent);
+    assert!(idle <= 2, "{idle} connections");
+    assert!(host.fabric.push(&host.agent, host.seed, &host.key, &mut |_, _| {}).is_ok());
+}
