@@ -2,4 +2,13 @@
 //! where unsafe code stands.
 #![allow(unsafe_code)]
 
+pub mod arch;
+pub mod pagemap;
 pub mod scm;
+
+/// Bytes in a page of this host.
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf only reads.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).expect("every Linux tells its page size")
+}
