@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod arch;
+pub mod clock;
 pub mod pagemap;
 pub mod scm;
 
