@@ -5,7 +5,10 @@
 pub mod arch;
 pub mod clock;
 pub mod pagemap;
+pub mod poll;
 pub mod scm;
+pub mod signal;
+pub mod socket;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
