@@ -2,4 +2,12 @@
 //! where unsafe code stands.
 #![allow(unsafe_code)]
 
+pub mod clone3;
+#[cfg(feature = "agent")]
+pub mod enter;
+pub mod limits;
+pub mod pidfd;
 pub mod scm;
+pub mod socket;
+pub mod timens;
+pub mod wait;
