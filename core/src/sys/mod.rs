@@ -11,3 +11,14 @@ pub mod scm;
 pub mod socket;
 pub mod timens;
 pub mod wait;
+pub mod arch;
+pub mod clock;
+pub mod pagemap;
+pub mod scm;
+
+/// Bytes in a page of this host.
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf only reads.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).expect("every Linux tells its page size")
+}
