@@ -4,11 +4,18 @@
 
 pub mod arch;
 pub mod clock;
+pub mod clone3;
+#[cfg(feature = "agent")]
+pub mod enter;
+pub mod limits;
 pub mod pagemap;
+pub mod pidfd;
 pub mod poll;
 pub mod scm;
 pub mod signal;
 pub mod socket;
+pub mod timens;
+pub mod wait;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// TCP keep-alive: the first probe after `idle_s` silent seconds, three more a second apart, then the
 /// connection fails (tcp(7)).
@@ -23,4 +23,20 @@ fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> 
         libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), len)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Two connected ends that keep messages apart.
+///
+/// # Errors
+/// socketpair(2)'s.
+pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: two descriptors are written, and owned only if they were.
+    unsafe {
+        if libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
 }
