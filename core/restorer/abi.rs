@@ -1,5 +1,5 @@
-// What the blob and the agent agree on: plain data, no code. Included by both (`restorer/main.rs` is
-// compiled alone, without std), so it names nothing but core types.
+//! What the blob and the agent agree on: plain data, no code. Included by both (`restorer/main.rs` is
+//! compiled alone, without std), so it names nothing but core types.
 
 /// The blob's region, from its base. The agent fills [0, PROGRAM) in a memfd, the keeper's child maps it
 /// at the address that `Placement` chose and jumps to the entry with `rdi` = the region's base.
@@ -70,6 +70,8 @@ pub struct Command {
     pub clone_flags: u64,
     /// Descriptors that ride along.
     pub fd_count: u64,
+    /// The child's name; comes back in every reply about it.
+    pub child: u64,
 }
 
 /// "MITOCHLD".
@@ -82,22 +84,56 @@ pub const MAX_COMMAND_FDS: u64 = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply {
-    /// READY, STARTED, FAILED or TAIL_FAILED.
+    /// READY, STARTED, FAILED, TAIL_FAILED, CLONE_FAILED or SETUP_FAILED.
     pub kind: u32,
-    /// FAILED, TAIL_FAILED: which op.
+    /// FAILED, TAIL_FAILED: which op. SETUP_FAILED: which of the keeper's steps.
     pub step: u32,
-    /// STARTED: the child's pid in the template's pid namespace. FAILED: the system call's result.
+    /// STARTED: the child's pid in the template's pid namespace. Failures: the system call's result.
     pub value: i64,
+    /// STARTED, TAIL_FAILED, CLONE_FAILED: [`Command::child`].
+    pub child: u64,
 }
 
 /// The program ran; the template waits for commands.
 pub const READY: u32 = 1;
 /// A child was cloned.
 pub const STARTED: u32 = 2;
-/// An op of the program did not answer as expected (the template ends), or clone3 failed (it stays).
+/// An op of the program did not answer as expected; the template ends.
 pub const FAILED: u32 = 3;
 /// An op of a child's tail did not answer as expected; the child ends.
 pub const TAIL_FAILED: u32 = 4;
+/// The child could not be cloned; the template stays.
+pub const CLONE_FAILED: u32 = 5;
+/// Said by the keeper's child when it could not even enter the blob; it ends.
+pub const SETUP_FAILED: u32 = 6;
+
+/// One op of a program (64 bytes).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawOp {
+    /// See [`op`].
+    pub kind: u32,
+    /// System call number.
+    pub number: u32,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// For `SYSCALL_EXACT`.
+    pub expect: u64,
+}
+
+/// Kinds of op.
+pub mod op {
+    /// System call, must succeed.
+    pub const SYSCALL: u32 = 1;
+    /// System call, must answer `expect`.
+    pub const SYSCALL_EXACT: u32 = 2;
+    /// System call, result ignored.
+    pub const SYSCALL_IGNORED: u32 = 3;
+    /// args: destination, source, bytes.
+    pub const STORE: u32 = 4;
+    /// args: frame.
+    pub const SIGNAL_RETURN: u32 = 5;
+}
 
 /// One range of memory that was mapped from the image at restore, ascending by start. The stub asks the
 /// kernel only where a chunk's bit is set.

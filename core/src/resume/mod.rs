@@ -7,4 +7,11 @@
 //!                                                                                child
 //! ```
 
+#[path = "../../restorer/abi.rs"]
+pub mod abi;
+pub mod blob;
+pub mod child;
+pub mod compile;
+pub mod placement;
 pub mod program;
+pub mod template;
