@@ -4,8 +4,16 @@
 
 pub mod arch;
 pub mod clock;
+pub mod clone3;
+#[cfg(feature = "agent")]
+pub mod enter;
+pub mod limits;
 pub mod pagemap;
+pub mod pidfd;
 pub mod scm;
+pub mod socket;
+pub mod timens;
+pub mod wait;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
