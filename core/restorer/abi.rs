@@ -135,22 +135,48 @@ pub mod op {
     pub const SIGNAL_RETURN: u32 = 5;
 }
 
-/// One range of memory that was mapped from the image at restore, ascending by start. The stub asks the
-/// kernel only where a chunk's bit is set.
+/// One range of memory that behaves as anonymous (or as shared) in the seed and was mapped from the image
+/// at restore, ascending by start and by offset. The stub asks the kernel only where a chunk's bit is set.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StubRange {
     /// First address.
     pub start: u64,
     /// First address behind it.
     pub end: u64,
-    /// Index, in the table's bitmap, of the bit of its first 64 KiB chunk.
-    pub first_bit: u64,
+    /// Where it begins in the image's file: a VMA keeps its offset when it moves, so that the offset tells
+    /// what it was.
+    pub offset: u64,
+    /// Index, in the table's bitmap, of the bit of its first chunk.
+    pub first_bit: u32,
+    /// [`RANGE_ANONYMOUS`] or [`RANGE_SHARED`].
+    pub kind: u32,
 }
+
+/// Private anonymous memory in the seed: a discard shows zeros.
+pub const RANGE_ANONYMOUS: u32 = 0;
+/// Shared memory in the seed: a discard changes nothing.
+pub const RANGE_SHARED: u32 = 1;
+
+/// Image-backed memory that mremap(2) has moved to where no [`StubRange`] is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StubMoved {
+    /// Low 48 bits: one per part that may still be image-backed; high 16: a generation, odd while the entry
+    /// is being written.
+    pub state: u64,
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+}
+
+/// Moved ranges that the stub can remember; one more and it asks the kernel about every call.
+pub const MAX_MOVED: usize = 64;
 
 /// Head of the stub's table at `base + STUB`; the ranges follow, then the bitmap (u64 words).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct StubTable {
     /// Device of the image's file as PROCMAP_QUERY and maps tell it.
     pub dev_major: u32,
@@ -162,8 +188,18 @@ pub struct StubTable {
     pub ranges: u64,
     /// Words of bitmap.
     pub words: u64,
+    /// log2 of the bytes that one bit stands for, at least [`MIN_CHUNK_SHIFT`].
+    pub chunk_shift: u32,
+    /// The kernel has no PROCMAP_QUERY: its maps are read as text. Found out by the stub.
+    pub maps_as_text: u32,
+    /// Whether a plain move may span VMAs and holes (Linux 6.17): 0 unknown, 1 no, 2 yes. Found out by the
+    /// stub.
+    pub moves_span: u32,
     /// Set once moved ranges no longer fit their table: the kernel is asked about every range.
-    pub always_ask: u64,
-    /// The stub's own state (moved ranges), zero at start.
-    pub reserved: [u64; 11],
+    pub always_ask: u32,
+    /// Image-backed memory elsewhere.
+    pub moved: [StubMoved; MAX_MOVED],
 }
+
+/// One bit stands for 64 KiB where they fit the table so.
+pub const MIN_CHUNK_SHIFT: u32 = 16;

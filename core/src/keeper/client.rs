@@ -82,9 +82,14 @@ pub struct TemplateRequest<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
 }
 
-/// The running keeper. Dropping it ends the keeper and all that it keeps.
-#[derive(Debug)]
+/// The running keeper. Dropping its last clone ends the keeper and all that it keeps.
+#[derive(Clone, Debug)]
 pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     socket: Arc<OwnedFd>,
     /// The last request's id; held while one is under way.
     call: Mutex<u32>,
@@ -121,8 +126,9 @@ impl Client {
             .spawn(move || read_all(&reader, &answers_in, &exits_in))
             .map_err(failed)?;
         let process = Mutex::new(process);
-        let client = Client { socket, call: Mutex::new(0), answers, exits, process, pid };
-        let [version, _, rseq, _] = client.answer(0)?.args;
+        let inner = Inner { socket, call: Mutex::new(0), answers, exits, process, pid };
+        let client = Client { inner: Arc::new(inner) };
+        let [version, _, rseq, _] = client.inner.answer(0)?.args;
         match (version, rseq) {
             (VERSION, 0) => Ok(client),
             (VERSION, _) => Err(KeeperError::Rseq),
@@ -132,13 +138,13 @@ impl Client {
 
     /// Its pid.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.inner.pid
     }
 
     /// Ends of templates and children, in the order in which they were reaped. Closed when the keeper is
     /// gone.
     pub fn exits(&self) -> Receiver<Exit> {
-        self.exits.clone()
+        self.inner.exits.clone()
     }
 
     /// Forks a template; answers its pid. How it fares is said on its command socket.
@@ -154,7 +160,7 @@ impl Client {
         let offset_ns = request.clock_offset_ns.cast_unsigned();
         let args = [request.base, request.entry, offset_ns, fds.len() as u64];
         let what = "fork a template in its time namespace";
-        let pid = self.request(Kind::Template, args, &fds, what)?;
+        let pid = self.inner.request(Kind::Template, args, &fds, what)?;
         u32::try_from(pid).map_err(|_| KeeperError::Gone)
     }
 
@@ -164,9 +170,11 @@ impl Client {
     /// ESRCH when it has ended.
     pub fn kill(&self, pid: u32, signal: i32) -> Result<(), KeeperError> {
         let args = [pid.into(), signal.unsigned_abs().into(), 0, 0];
-        self.request(Kind::Kill, args, &[], "signal the child").map(drop)
+        self.inner.request(Kind::Kill, args, &[], "signal the child").map(drop)
     }
+}
 
+impl Inner {
     fn request(
         &self,
         kind: Kind,
@@ -211,7 +219,7 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl Drop for Inner {
     fn drop(&mut self) {
         // A keeper that does not even read its socket is ended the hard way; its children follow.
         let end = Message::new(Kind::End, 0, [0; 4]);

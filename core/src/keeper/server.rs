@@ -12,8 +12,9 @@ use crate::resume::abi::{Reply, SETUP_FAILED};
 use crate::resume::template::reply_bytes;
 use crate::sys::clone3::{Fork, fork_with_default_signals};
 use crate::sys::enter::{self, Destination};
+use crate::sys::pidfd::PidFd;
 use crate::sys::wait::{self, Ended};
-use crate::sys::{pidfd, scm, timens};
+use crate::sys::{scm, timens};
 
 /// Ends kept while the agent's socket is full: every pid of a large host. Beyond it the oldest go.
 const MAX_KEPT_ENDS: usize = 1 << 17;
@@ -189,5 +190,5 @@ fn kill(pid: u64, signal: u64) -> io::Result<()> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
     let pid = u32::try_from(pid).ok().filter(|pid| wait::is_child(*pid)).ok_or_else(gone)?;
     let signal = i32::try_from(signal).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    pidfd::send_signal(pidfd::open(pid)?.as_fd(), signal)
+    PidFd::open(pid)?.signal(signal)
 }

@@ -30,8 +30,8 @@ pub struct ChildSpec<'a> {
     pub child: ChildId,
     /// For `Resumed::payload`.
     pub payload: &'a [u8],
-    /// Changes of its environment; `None` unsets.
-    pub environment: &'a [(String, Option<String>)],
+    /// Changes of its environment: `NAME=VALUE\0...`; a bare `NAME\0` unsets.
+    pub environment: &'a [u8],
     /// Its descriptors 0, 1 and 2; it has no others.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Flags for clone3(2): namespaces of its own.
@@ -107,8 +107,7 @@ impl TailFacts {
         base: u64,
         spec: &ChildSpec<'_>,
     ) -> Result<(Vec<u8>, u64), ResumeError> {
-        let environment = environment_bytes(spec.environment);
-        let carried = spec.payload.len() + environment.len();
+        let carried = spec.payload.len() + spec.environment.len();
         if carried > MAX_MAIL_BYTES {
             return Err(ResumeError::MailTooLarge { bytes: carried });
         }
@@ -117,11 +116,11 @@ impl TailFacts {
         // The length of the tail does not depend on what its info says.
         let tail_len = self.tail(keeper, &[0; INFO_LEN]).encode(at).len() as u64;
         let payload = (at + tail_len, spec.payload.len() as u64);
-        let environment_at = (payload.0 + payload.1, environment.len() as u64);
+        let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
         let tail = self.tail(keeper, &info_bytes(spec, payload, environment_at));
         let mut mail = tail.encode(at);
         mail.extend_from_slice(spec.payload);
-        mail.extend_from_slice(&environment);
+        mail.extend_from_slice(spec.environment);
         if mail.len() as u64 > MAIL_LEN {
             return Err(ResumeError::MailTooLarge { bytes: mail.len() });
         }
@@ -149,18 +148,5 @@ fn info_bytes(
     }
     let mut bytes = [0; INFO_LEN];
     bytes.copy_from_slice(&words);
-    bytes
-}
-
-fn environment_bytes(changes: &[(String, Option<String>)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, value) in changes {
-        bytes.extend_from_slice(name.as_bytes());
-        if let Some(value) = value {
-            bytes.push(b'=');
-            bytes.extend_from_slice(value.as_bytes());
-        }
-        bytes.push(0);
-    }
     bytes
 }

@@ -1,23 +1,25 @@
 //! A process laid out as a seed's children will be, stopped just before their first instruction.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::abi::{
-    self, CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, PARAMS, PARAMS_MAGIC, PROGRAM, PROGRAM_LEN,
+    CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, PARAMS, PARAMS_MAGIC, PROGRAM, PROGRAM_LEN,
     Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN, TAIL_FAILED,
 };
 use super::child::{ChildSpec, TailFacts};
-use super::compile::COMMAND_FD;
+use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::placement::Placement;
 use super::program::Program;
 use super::{ResumeError, blob};
+use crate::descriptor::{Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
 use crate::keeper::{self, TemplateRequest};
 use crate::sys::{enter, scm};
@@ -31,28 +33,51 @@ pub const CHILD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_FAILURES: usize = 1024;
 
 /// What a template is made of.
-#[derive(Debug)]
 pub struct TemplateSpec<'a> {
+    /// The seed.
+    pub descriptor: &'a Descriptor,
     /// Where things lie.
     pub placement: &'a Placement,
-    /// The restore program.
-    pub program: Program,
-    /// What its children's tails need.
-    pub tail: TailFacts,
-    /// What lies at `base + STUB`.
-    pub stub_table: &'a [u8],
+    /// Where in the image's file an address of the seed's lies.
+    pub offset_of: &'a dyn Fn(SeedAddr) -> Option<ImageOffset>,
     /// The image's file.
     pub image: BorrowedFd<'a>,
-    /// Local files, in the order given to `TemplateFds::number`.
-    pub files: &'a [BorrowedFd<'a>],
+    /// Local files that are identical to files of the descriptor's table, by index.
+    pub local_files: &'a HashMap<u16, File>,
+    /// The stub's trampolines: address and bytes.
+    pub trampolines: &'a [(u64, Vec<u8>)],
+    /// What lies at `base + STUB`.
+    pub stub_table: &'a [u8],
     /// CLOCK_MONOTONIC of the seed's host minus this host's.
     pub clock_offset_ns: i64,
+}
+
+impl fmt::Debug for TemplateSpec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TemplateSpec").field("seed", &self.descriptor.seed).finish_non_exhaustive()
+    }
+}
+
+impl TemplateSpec<'_> {
+    /// The restore program for a template that `host` becomes, and the files that it maps in the order of
+    /// their descriptors.
+    ///
+    /// # Errors
+    /// What this host cannot restore.
+    pub fn program(&self, host: &HostFacts) -> Result<(Program, Vec<BorrowedFd<'_>>), ResumeError> {
+        let indices: Vec<u16> = self.local_files.keys().copied().collect();
+        let (desc, placement) = (self.descriptor, self.placement);
+        let fds = TemplateFds::number(&indices);
+        let program = compile(desc, self.offset_of, placement, self.trampolines, host, &fds)?;
+        let files = std::iter::once(self.image).chain(self.local_files.values().map(AsFd::as_fd));
+        Ok((program, files.collect()))
+    }
 }
 
 /// A template, ready for children. Dropping it ends it; its children live on.
 #[derive(Debug)]
 pub struct Template {
-    keeper: Arc<keeper::Client>,
+    keeper: keeper::Client,
     pid: u32,
     base: u64,
     tail: TailFacts,
@@ -72,14 +97,16 @@ impl Template {
     /// # Errors
     /// The keeper's, and a step of the program that failed, by its text.
     pub fn start(
-        keeper: &Arc<keeper::Client>,
-        spec: TemplateSpec<'_>,
+        keeper: &keeper::Client,
+        spec: &TemplateSpec<'_>,
     ) -> Result<Template, ResumeError> {
+        let (program, files) = spec.program(&HostFacts::of_keeper(keeper.pid())?)?;
+        let tail = TailFacts::of(spec.descriptor)?;
         let base = spec.placement.base;
-        let region = region(&spec)?;
+        let region = region(spec, &program, &tail)?;
         let (ours, theirs) = UnixStream::pair().map_err(ResumeError::Socket)?;
-        let mut descriptors = vec![theirs.as_fd(), spec.image];
-        descriptors.extend_from_slice(spec.files);
+        let mut descriptors = vec![theirs.as_fd()];
+        descriptors.extend(files);
         let request = TemplateRequest {
             region: region.as_fd(),
             base,
@@ -89,16 +116,10 @@ impl Template {
         };
         let pid = keeper.template(&request)?;
         drop(theirs);
-        let line = Line { socket: ours, failures: HashMap::new() };
-        let keeper = Arc::clone(keeper);
-        let template = Template { keeper, pid, base, tail: spec.tail, line: Mutex::new(line) };
-        match template.wait_ready(&spec.program) {
-            Ok(()) => Ok(template),
-            Err(error) => {
-                template.kill();
-                Err(error)
-            }
-        }
+        let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
+        let template = Template { keeper: keeper.clone(), pid, base, tail, line };
+        template.wait_ready(&program).inspect_err(|_| template.kill())?;
+        Ok(template)
     }
 
     /// Its pid: one of those that the keeper will tell the end of.
@@ -217,8 +238,13 @@ impl Line {
 }
 
 /// The region's bytes, in a memfd.
-fn region(spec: &TemplateSpec<'_>) -> Result<std::os::fd::OwnedFd, ResumeError> {
-    let program = spec.program.encode(spec.placement.base + PROGRAM);
+fn region(
+    spec: &TemplateSpec<'_>,
+    program: &Program,
+    tail: &TailFacts,
+) -> Result<OwnedFd, ResumeError> {
+    let program_ops = program.ops.len() as u64;
+    let program = program.encode(spec.placement.base + PROGRAM);
     if program.len() as u64 > PROGRAM_LEN {
         return Err(ResumeError::ProgramTooLarge { bytes: program.len() });
     }
@@ -227,9 +253,9 @@ fn region(spec: &TemplateSpec<'_>) -> Result<std::os::fd::OwnedFd, ResumeError> 
     }
     let params = Params {
         magic: PARAMS_MAGIC,
-        program_ops: spec.program.ops.len() as u64,
+        program_ops,
         command_fd: COMMAND_FD.into(),
-        tid_address: spec.tail.tid_address(),
+        tid_address: tail.tid_address(),
     };
     let parts: [(u64, &[u8]); 4] = [
         (0, blob::text()),
@@ -259,14 +285,10 @@ pub(crate) fn reply_bytes(reply: Reply) -> Vec<u8> {
 
 fn parse_reply(bytes: &[u8; size_of::<Reply>()]) -> Reply {
     let word = |at: usize| {
-        bytes[at..at + 8].iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte))
+        bytes[at..at + 4].iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
     };
-    Reply {
-        kind: (word(0) & u64::from(u32::MAX)) as u32,
-        step: (word(0) >> 32) as u32,
-        value: word(8).cast_signed(),
-        child: word(16),
-    }
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    Reply { kind: word(0), step: word(4), value: long(8).cast_signed(), child: long(16) }
 }
 
 fn step_text(program: &Program, step: u32) -> String {
@@ -285,5 +307,3 @@ fn outcome(result: i64) -> String {
 fn errno(result: i64) -> io::Error {
     io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO))
 }
-
-const _: () = assert!(abi::REGION_LEN > abi::PROGRAM);
