@@ -20,6 +20,8 @@ pub mod wire;
 #[cfg(feature = "agent")]
 pub mod agent;
 #[cfg(feature = "agent")]
+pub mod describe;
+#[cfg(feature = "agent")]
 pub mod export;
 #[cfg(feature = "agent")]
 pub mod fabric;

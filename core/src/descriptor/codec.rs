@@ -1,1 +1,409 @@
-//! In work.
+//! A descriptor's bytes. All numbers little-endian.
+//!
+//! ```text
+//! header   8 "MITODESC"   u16 major  u16 minor   u16 machine   u8 page shift  u8 0
+//!          u32 length (whole)   u32 CRC-32 (of everything behind the header)
+//! section  u16 id  u16 flags (bit 0: critical)  u32 length   body          repeated to the end
+//! ```
+//!
+//! A reader passes over sections that it does not know unless they are *critical*; a new minor version
+//! adds sections, a new major version may change anything. Bodies are postcard, but for the page table:
+//!
+//! ```text
+//! varint runs, then for each: varint gap (pages since the last run's end)  varint pages  u8 kind
+//!   kind 0 zero
+//!   kind 1 owner    u8 owner  zigzag (owner's page - run's page)
+//!   kind 2 file     as owner, then varint file  varint page in the file
+//! ```
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, Owner, OwnerIndex,
+    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, Thread, Vma,
+};
+use crate::id::SeedId;
+
+/// First bytes.
+pub const MAGIC: [u8; 8] = *b"MITODESC";
+/// Version of this format.
+pub const MAJOR: u16 = 1;
+/// Additions since.
+pub const MINOR: u16 = 0;
+/// A descriptor is never longer: room for a quarter of a million runs.
+pub const MAX_DESCRIPTOR_BYTES: usize = 4 << 20;
+/// Bytes of header.
+pub const HEADER_LEN: usize = 24;
+
+const SECTION_HEADER_LEN: usize = 8;
+const CRITICAL: u16 = 1;
+/// Addresses stay below this (x86-64 user space is 2^47, with LA57 2^56), so that sums cannot overflow.
+const MAX_PAGE: u64 = 1 << 52;
+
+mod section {
+    pub(super) const IDENTITY: u16 = 1;
+    pub(super) const NEEDS: u16 = 2;
+    pub(super) const OWNERS: u16 = 3;
+    pub(super) const VMAS: u16 = 4;
+    pub(super) const PAGE_TABLE: u16 = 5;
+    pub(super) const FILES: u16 = 6;
+    pub(super) const THREADS: u16 = 7;
+    pub(super) const PROCESS: u16 = 8;
+    pub(super) const OPEN_FILES: u16 = 9;
+    pub(super) const SITES: u16 = 10;
+    pub(super) const RESUME_AREA: u16 = 11;
+    /// Sections that a descriptor cannot do without.
+    pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
+}
+
+/// Why bytes are no descriptor for this host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescriptorError {
+    /// The magic is missing.
+    #[error("these bytes are no mitosis descriptor")]
+    Magic,
+    /// Another major version.
+    #[error(
+        "the descriptor has format {major}.{minor}, this mitosis reads {MAJOR}.x: run the same major \
+         version on both hosts"
+    )]
+    Version {
+        /// Its major version.
+        major: u16,
+        /// Its minor version.
+        minor: u16,
+    },
+    /// Longer than the limit.
+    #[error("a descriptor of {0} bytes exceeds the limit of {MAX_DESCRIPTOR_BYTES} bytes")]
+    TooLong(usize),
+    /// Cut off, or bytes behind its end.
+    #[error(
+        "the descriptor is cut off or has bytes behind its end: {got} bytes instead of {expected}"
+    )]
+    Length {
+        /// By its header.
+        expected: usize,
+        /// Arrived.
+        got: usize,
+    },
+    /// The checksum differs.
+    #[error("the descriptor's checksum differs: it was damaged on its way")]
+    Checksum,
+    /// A critical section of a newer minor version.
+    #[error("the descriptor needs section {0}, which this mitosis does not know: update this host")]
+    UnknownCritical(u16),
+    /// A section does not parse.
+    #[error("section {section} of the descriptor is broken: {reason}")]
+    Section {
+        /// Its id.
+        section: u16,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A section is missing.
+    #[error("the descriptor has no section {0}")]
+    Missing(u16),
+}
+
+/// The bytes of `descriptor`.
+///
+/// # Errors
+/// One that would exceed [`MAX_DESCRIPTOR_BYTES`].
+pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
+    let mut body = Vec::with_capacity(32 << 10);
+    let page_table = encode_page_table(&descriptor.page_table, descriptor.page_shift);
+    put(&mut body, section::IDENTITY, &(descriptor.seed, descriptor.generation));
+    put(&mut body, section::NEEDS, &descriptor.needs);
+    put(&mut body, section::OWNERS, &descriptor.owners);
+    put(&mut body, section::FILES, &descriptor.files);
+    put(&mut body, section::VMAS, &descriptor.vmas);
+    put_bytes(&mut body, section::PAGE_TABLE, &page_table);
+    put(&mut body, section::THREADS, &descriptor.threads);
+    put(&mut body, section::PROCESS, &descriptor.process);
+    put(&mut body, section::OPEN_FILES, &descriptor.open_files);
+    put(&mut body, section::SITES, &descriptor.sites);
+    put(&mut body, section::RESUME_AREA, &descriptor.resume_area);
+    let total = HEADER_LEN + body.len();
+    let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
+    let length = length.ok_or(DescriptorError::TooLong(total))?;
+
+    let mut bytes = Vec::with_capacity(total);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&MAJOR.to_le_bytes());
+    bytes.extend_from_slice(&MINOR.to_le_bytes());
+    bytes.extend_from_slice(&descriptor.needs.machine.to_le_bytes());
+    bytes.extend_from_slice(&[descriptor.page_shift, 0]);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// The descriptor that `bytes` are.
+///
+/// # Errors
+/// Anything but one whole, undamaged descriptor of a version that this code reads. After it, indices
+/// (owners, files) are in range, VMAs and runs ascend.
+pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
+    let (header, body) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(DescriptorError::Magic)?;
+    if header[..8] != MAGIC {
+        return Err(DescriptorError::Magic);
+    }
+    let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let (major, minor) = (half(8), half(10));
+    if major != MAJOR {
+        return Err(DescriptorError::Version { major, minor });
+    }
+    let expected = word(16) as usize;
+    if expected > MAX_DESCRIPTOR_BYTES || bytes.len() > MAX_DESCRIPTOR_BYTES {
+        return Err(DescriptorError::TooLong(expected.max(bytes.len())));
+    }
+    if expected != bytes.len() {
+        return Err(DescriptorError::Length { expected, got: bytes.len() });
+    }
+    if crc32fast::hash(body) != word(20) {
+        return Err(DescriptorError::Checksum);
+    }
+    let sections = Sections::split(body)?;
+    sections.assemble(header[14])
+}
+
+/// The sections that this version knows, by id.
+struct Sections<'a>([Option<&'a [u8]>; 12]);
+
+impl<'a> Sections<'a> {
+    fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
+        let mut sections = Sections([None; 12]);
+        while !body.is_empty() {
+            let broken =
+                |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
+            let (header, rest) = body
+                .split_first_chunk::<SECTION_HEADER_LEN>()
+                .ok_or_else(|| broken("a section header is cut off"))?;
+            let id = u16::from_le_bytes([header[0], header[1]]);
+            let flags = u16::from_le_bytes([header[2], header[3]]);
+            let len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+            let (section, rest) =
+                rest.split_at_checked(len).ok_or_else(|| broken("a section is cut off"))?;
+            match sections.0.get_mut(usize::from(id)) {
+                Some(place) => *place = Some(section),
+                None if flags & CRITICAL != 0 => return Err(DescriptorError::UnknownCritical(id)),
+                None => {}
+            }
+            body = rest;
+        }
+        match section::REQUIRED.iter().find(|id| sections.0[usize::from(**id)].is_none()) {
+            Some(missing) => Err(DescriptorError::Missing(*missing)),
+            None => Ok(sections),
+        }
+    }
+
+    fn parse<T: DeserializeOwned + Default>(&self, id: u16) -> Result<T, DescriptorError> {
+        let Some(bytes) = self.0[usize::from(id)] else { return Ok(T::default()) };
+        postcard::from_bytes(bytes)
+            .map_err(|error| DescriptorError::Section { section: id, reason: error.to_string() })
+    }
+
+    fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {
+        let identity: (u64, u64) = self.parse(section::IDENTITY)?;
+        if !(12..=16).contains(&page_shift) {
+            let reason = format!("a page of 2^{page_shift} bytes");
+            return Err(DescriptorError::Section { section: section::IDENTITY, reason });
+        }
+        let page_table =
+            decode_page_table(self.0[usize::from(section::PAGE_TABLE)].unwrap_or(&[]), page_shift);
+        let descriptor = Descriptor {
+            seed: SeedId(identity.0),
+            generation: identity.1,
+            needs: self.parse::<HostNeeds>(section::NEEDS)?,
+            page_shift,
+            owners: self.parse::<Vec<Owner>>(section::OWNERS)?,
+            vmas: self.parse::<Vec<Vma>>(section::VMAS)?,
+            page_table: page_table.map_err(|reason| DescriptorError::Section {
+                section: section::PAGE_TABLE,
+                reason,
+            })?,
+            files: self.parse::<Vec<MappedFile>>(section::FILES)?,
+            threads: self.parse::<Vec<Thread>>(section::THREADS)?,
+            process: self.parse::<Process>(section::PROCESS)?,
+            open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
+            sites: self.parse::<Vec<CallSite>>(section::SITES)?,
+            resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
+        };
+        check(&descriptor)?;
+        Ok(descriptor)
+    }
+}
+
+/// Holds what the rest of the code takes for granted.
+fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
+    let fail = |section: u16, reason: &str| {
+        Err(DescriptorError::Section { section, reason: reason.to_owned() })
+    };
+    let owners = descriptor.owners.len();
+    if owners == 0 || owners > MAX_OWNERS || descriptor.owners[0].seed != descriptor.seed {
+        return fail(section::OWNERS, "it names no owner, too many, or another seed first");
+    }
+    if descriptor.threads.is_empty() {
+        return fail(section::THREADS, "there is no thread");
+    }
+    let page = descriptor.page_size();
+    let mut end = SeedAddr(0);
+    for vma in &descriptor.vmas {
+        let aligned = (vma.range.start.0 | vma.range.end.0) & (page - 1) == 0;
+        let orderly = vma.range.start >= end && vma.range.end > vma.range.start;
+        if !aligned || !orderly || vma.range.end.0 / page > MAX_PAGE || vma.prot & !7 != 0 {
+            return fail(section::VMAS, "VMAs are unaligned, out of order or overlap");
+        }
+        let file = match vma.kind {
+            super::VmaKind::File { file, .. } => Some(usize::from(file)),
+            _ => None,
+        };
+        if file.is_some_and(|file| file >= descriptor.files.len()) {
+            return fail(section::VMAS, "a VMA names a file that is not in the table");
+        }
+        end = vma.range.end;
+    }
+    for run in descriptor.page_table.runs() {
+        let (owner, file) = match run.source {
+            Source::Zero => continue,
+            Source::Owner { owner, .. } => (owner, None),
+            Source::File { owner, file, .. } => (owner, Some(file)),
+        };
+        let file_known = file.is_none_or(|file| usize::from(file) < descriptor.files.len());
+        if usize::from(owner.0) >= owners || !file_known {
+            return fail(
+                section::PAGE_TABLE,
+                "a run names an owner or a file that is not in the table",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn put<T: Serialize>(body: &mut Vec<u8>, id: u16, value: &T) {
+    let bytes = postcard::to_stdvec(value).expect("plain data serialises into a growing vector");
+    put_bytes(body, id, &bytes);
+}
+
+fn put_bytes(body: &mut Vec<u8>, id: u16, bytes: &[u8]) {
+    body.extend_from_slice(&id.to_le_bytes());
+    body.extend_from_slice(&CRITICAL.to_le_bytes());
+    body.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    body.extend_from_slice(bytes);
+}
+
+fn encode_page_table(table: &PageTable, page_shift: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 * table.runs().len());
+    put_varint(&mut out, table.runs().len() as u64);
+    let mut end = 0;
+    for run in table.runs() {
+        let start = run.range.start.0 >> page_shift;
+        put_varint(&mut out, start - end);
+        put_varint(&mut out, run.range.len() >> page_shift);
+        end = run.range.end.0 >> page_shift;
+        let at = |owner: OwnerIndex, addr: SeedAddr, out: &mut Vec<u8>| {
+            out.push(owner.0);
+            put_varint(out, zigzag((addr.0 >> page_shift).cast_signed() - start.cast_signed()));
+        };
+        match run.source {
+            Source::Zero => out.push(0),
+            Source::Owner { owner, addr } => {
+                out.push(1);
+                at(owner, addr, &mut out);
+            }
+            Source::File { file, offset, owner, addr } => {
+                out.push(2);
+                at(owner, addr, &mut out);
+                put_varint(&mut out, u64::from(file));
+                put_varint(&mut out, offset >> page_shift);
+            }
+        }
+    }
+    out
+}
+
+fn decode_page_table(bytes: &[u8], page_shift: u8) -> Result<PageTable, String> {
+    let mut rest = bytes;
+    let count = take_varint(&mut rest)?;
+    let mut runs = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / 3));
+    let mut page = 0u64;
+    for _ in 0..count {
+        page += take_varint(&mut rest)?;
+        let start = page;
+        page += take_varint(&mut rest)?;
+        if page > MAX_PAGE {
+            return Err("a run lies outside of the address space".to_owned());
+        }
+        let source = take_source(&mut rest, start, page_shift)?;
+        runs.push(Run { range: SeedRange::new(start << page_shift, page << page_shift), source });
+    }
+    if !rest.is_empty() {
+        return Err("bytes behind the last run".to_owned());
+    }
+    PageTable::new(runs, 1 << page_shift).map_err(|error| error.to_string())
+}
+
+fn take_source(rest: &mut &[u8], start: u64, page_shift: u8) -> Result<Source, String> {
+    let at = |rest: &mut &[u8]| -> Result<(OwnerIndex, SeedAddr), String> {
+        let owner = take_byte(rest)?;
+        let page = start.cast_signed() + unzigzag(take_varint(rest)?);
+        let page = u64::try_from(page).ok().filter(|page| *page <= MAX_PAGE);
+        let page = page.ok_or("an owner's address lies outside of the address space")?;
+        Ok((OwnerIndex(owner), SeedAddr(page << page_shift)))
+    };
+    match take_byte(rest)? {
+        0 => Ok(Source::Zero),
+        1 => at(rest).map(|(owner, addr)| Source::Owner { owner, addr }),
+        2 => {
+            let (owner, addr) = at(rest)?;
+            let file = u16::try_from(take_varint(rest)?).map_err(|_| "a file index above 65535")?;
+            let offset = take_varint(rest)? << page_shift;
+            Ok(Source::File { file, offset, owner, addr })
+        }
+        kind => Err(format!("a run of unknown kind {kind}")),
+    }
+}
+
+fn take_byte(rest: &mut &[u8]) -> Result<u8, String> {
+    let (first, tail) = rest.split_first().ok_or("cut off")?;
+    *rest = tail;
+    Ok(*first)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap_or(0));
+}
+
+/// Up to 2^56: enough for pages, too little for an overflow in the sums above.
+fn take_varint(rest: &mut &[u8]) -> Result<u64, String> {
+    let mut value = 0u64;
+    for shift in (0..56).step_by(7) {
+        let byte = take_byte(rest)?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err("a number of more than 56 bits".to_owned())
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

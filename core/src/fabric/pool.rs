@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn a_mailbox_is_readable_until_it_was_heard() {
         let mailbox = Mailbox::new().unwrap();
-        let readable = |mailbox: &Mailbox| crate::sys::poll::readable(&[mailbox.fd()], 0).unwrap();
+        let readable = |mailbox: &Mailbox| crate::sys::poll::is_readable(mailbox.fd()).unwrap();
         assert!(!readable(&mailbox) && !mailbox.hear());
         for _ in 0..3 {
             mailbox.ring();

@@ -2,6 +2,24 @@
 //! where unsafe code stands.
 #![allow(unsafe_code)]
 
-#[cfg(test)]
-pub(crate) mod poll;
+pub mod arch;
+pub mod clock;
+pub mod clone3;
+#[cfg(feature = "agent")]
+pub mod enter;
+pub mod limits;
+pub mod pagemap;
+pub mod pidfd;
+pub mod poll;
 pub mod scm;
+pub mod signal;
+pub mod socket;
+pub mod timens;
+pub mod wait;
+
+/// Bytes in a page of this host.
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf only reads.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).expect("every Linux tells its page size")
+}

@@ -90,10 +90,10 @@ fn reap(queue: &mut dyn ReadQueue, count: usize) -> Vec<Completion> {
     ended
 }
 
-pub(super) fn wait(queue: &dyn ReadQueue, timeout_ms: i32) -> bool {
+pub(super) fn wait(queue: &dyn ReadQueue, timeout_ms: u64) -> bool {
     let mut fds = Vec::new();
     queue.poll_fds(&mut fds);
-    crate::sys::poll::readable(&fds, timeout_ms).unwrap()
+    crate::sys::poll::readable(&fds, Some(Duration::from_millis(timeout_ms))).unwrap()
 }
 
 fn results(ended: &[Completion]) -> Vec<(u64, Result<(), ReadError>)> {

@@ -1,0 +1,328 @@
+//! A frozen seed -> its descriptor: off the parent's clock, in the agent.
+//!
+//! Reads what the seed handed over: its report, its smaps (VMAs with their flags), its pagemap (which
+//! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
+
+mod smaps;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use crate::descriptor::{
+    CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
+    SeedRange, Source, Vma, VmaFlags, VmaKind,
+};
+use crate::id::SeedId;
+use crate::prepare::report::Report;
+use crate::sys::{arch, pagemap, pagemap::PageKind};
+use smaps::SmapsEntry;
+
+/// What a seed handed over.
+#[derive(Debug)]
+pub struct SeedFiles {
+    /// Its /proc/self/mem.
+    pub mem: File,
+    /// Its /proc/self/pagemap.
+    pub pagemap: File,
+    /// Its /proc/self/smaps.
+    pub smaps: File,
+}
+
+/// Finds call sites in text; results for an unchanged file are kept.
+pub trait SiteScanner {
+    /// The sites in `text`, whose first byte is at `base`.
+    fn scan(
+        &mut self,
+        file: &MappedFile,
+        offset: u64,
+        base: SeedAddr,
+        text: &dyn TextSource,
+    ) -> Vec<CallSite>;
+}
+
+/// The bytes of one executable VMA, read only when asked for.
+pub trait TextSource {
+    /// All bytes of the VMA.
+    ///
+    /// # Errors
+    /// The seed is gone.
+    fn bytes(&self) -> io::Result<Vec<u8>>;
+}
+
+/// Why a seed cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescribeError {
+    /// The report refuses.
+    #[error("{0}")]
+    Refused(String),
+    /// The report lacks what every process has.
+    #[error("the seed's report has no {0}; both sides must run the same version of mitosis")]
+    Incomplete(&'static str),
+    /// A read failed: the seed is gone.
+    #[error("the seed could not be read ({what}): {error}; was it killed?")]
+    Read {
+        /// What was read.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+}
+
+/// Everything about a seed that is known without looking at it.
+#[derive(Debug)]
+pub struct SeedIdentity {
+    /// Its id.
+    pub seed: SeedId,
+    /// Itself, as owner 0.
+    pub owner: Owner,
+}
+
+/// The descriptor of a frozen seed.
+///
+/// # Errors
+/// See [`DescribeError`].
+pub fn describe(
+    identity: SeedIdentity,
+    report: Report,
+    files: &SeedFiles,
+    scanner: &mut dyn SiteScanner,
+) -> Result<Descriptor, DescribeError> {
+    if let Some(reason) = report.refused {
+        return Err(DescribeError::Refused(reason));
+    }
+    if report.threads.is_empty() {
+        return Err(DescribeError::Incomplete("thread"));
+    }
+    let page_size = page_size();
+    let text = read_all(&files.smaps)?;
+    let entries = smaps::parse(&text);
+    let carried = smaps::without(entries, &report.not_carried);
+
+    let mut builder = Builder::new(files, page_size, report.process.layout.stack);
+    for entry in &carried {
+        builder.add(entry, &report.shared_copies)?;
+    }
+    let Builder { vmas, runs, mapped, .. } = builder;
+    let page_table = PageTable::new(runs, page_size)
+        .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
+    let sites = call_sites(&vmas, &mapped, &page_table, files, scanner);
+    let needs =
+        HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    Ok(Descriptor {
+        seed: identity.seed,
+        generation: report.generation + 1,
+        needs,
+        page_shift: u8::try_from(page_size.trailing_zeros()).unwrap_or(12),
+        owners: vec![identity.owner],
+        vmas,
+        page_table,
+        files: mapped,
+        threads: report.threads,
+        process: report.process,
+        open_files: report.open_files,
+        sites,
+        resume_area: report.resume_area,
+    })
+}
+
+/// Collects VMAs, runs and the table of files, in ascending order.
+struct Builder<'a> {
+    files: &'a SeedFiles,
+    page_size: u64,
+    stack_top: u64,
+    vmas: Vec<Vma>,
+    runs: Vec<Run>,
+    mapped: Vec<MappedFile>,
+    known: HashMap<(u64, u64), Option<u16>>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64) -> Self {
+        let (vmas, runs, mapped) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { files, page_size, stack_top, vmas, runs, mapped, known: HashMap::new() }
+    }
+
+    fn add(
+        &mut self,
+        entry: &SmapsEntry,
+        copies: &[(SeedRange, SeedAddr)],
+    ) -> Result<(), DescribeError> {
+        let kind = match entry.name {
+            "[vsyscall]" => return Ok(()),
+            "[vdso]" => VmaKind::Vdso,
+            name if name.starts_with("[vvar") => VmaKind::Vvar,
+            _ if entry.device => VmaKind::Hole,
+            _ if entry.shared => VmaKind::Shared,
+            _ if entry.range.contains(SeedAddr(self.stack_top)) => VmaKind::Stack,
+            _ if entry.inode == 0 => VmaKind::Anonymous,
+            _ => match self.file(entry) {
+                Some(file) => VmaKind::File { file, offset: entry.offset },
+                // A deleted or replaced file: its bytes are carried as the seed's own.
+                None => VmaKind::Anonymous,
+            },
+        };
+        match &kind {
+            VmaKind::Vdso | VmaKind::Vvar | VmaKind::Hole => {}
+            VmaKind::Shared => self.add_shared(entry, copies),
+            _ => self.add_private(entry, &kind)?,
+        }
+        self.vmas.push(Vma { range: entry.range, prot: entry.prot, kind, flags: entry.flags });
+        Ok(())
+    }
+
+    /// Shared memory that was copied at prepare is owned at the copy's address. What was not copied (a
+    /// read-only shared file) is owned where it lies.
+    fn add_shared(&mut self, entry: &SmapsEntry, copies: &[(SeedRange, SeedAddr)]) {
+        let copy = copies.iter().find(|(range, _)| *range == entry.range);
+        let addr = copy.map_or(entry.range.start, |(_, copy)| *copy);
+        self.runs
+            .push(Run { range: entry.range, source: Source::Owner { owner: OwnerIndex(0), addr } });
+    }
+
+    fn add_private(&mut self, entry: &SmapsEntry, kind: &VmaKind) -> Result<(), DescribeError> {
+        let pages = pagemap::existing_pages(&self.files.pagemap, entry.range, self.page_size)
+            .map_err(|error| DescribeError::Read { what: "pagemap", error })?;
+        let owned = |start: SeedAddr| Source::Owner { owner: OwnerIndex(0), addr: start };
+        if entry.inode == 0 {
+            self.runs.extend(pages.into_iter().map(|(range, kind)| Run {
+                range,
+                source: if kind == PageKind::Zero { Source::Zero } else { owned(range.start) },
+            }));
+            return Ok(());
+        }
+        // A private file mapping: every page that is not the seed's own is the file's, touched or not.
+        let from_file = |start: SeedAddr| match *kind {
+            VmaKind::File { file, offset } => Source::File {
+                file,
+                offset: offset + (start.0 - entry.range.start.0),
+                owner: OwnerIndex(0),
+                addr: start,
+            },
+            _ => owned(start),
+        };
+        let mut at = entry.range.start;
+        for (range, kind) in pages {
+            if kind == PageKind::File {
+                continue;
+            }
+            if at < range.start {
+                let range = SeedRange { start: at, end: range.start };
+                self.runs.push(Run { range, source: from_file(at) });
+            }
+            self.runs.push(Run { range, source: owned(range.start) });
+            at = range.end;
+        }
+        if at < entry.range.end {
+            let range = SeedRange { start: at, end: entry.range.end };
+            self.runs.push(Run { range, source: from_file(at) });
+        }
+        Ok(())
+    }
+
+    /// The table index of a mapped file, if the path still leads to it.
+    fn file(&mut self, entry: &SmapsEntry) -> Option<u16> {
+        let key = (entry.device_number, entry.inode);
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        let found = fs::metadata(entry.name).ok().filter(|meta| {
+            meta.is_file() && meta.ino() == entry.inode && meta.dev() == entry.device_number
+        });
+        let index = found.and_then(|meta| {
+            let index = u16::try_from(self.mapped.len()).ok()?;
+            self.mapped.push(MappedFile {
+                path: entry.name.to_owned(),
+                size: meta.size(),
+                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+                dev_ino: (meta.dev(), meta.ino()),
+            });
+            Some(index)
+        });
+        self.known.insert(key, index);
+        index
+    }
+}
+
+struct VmaText<'a> {
+    mem: &'a File,
+    range: SeedRange,
+}
+
+impl TextSource for VmaText<'_> {
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0u8; usize::try_from(self.range.len()).unwrap_or(0)];
+        self.mem.read_exact_at(&mut bytes, self.range.start.0)?;
+        Ok(bytes)
+    }
+}
+
+/// Sites in text that is a file's, unmodified; what a JIT or a debugger wrote is left alone.
+fn call_sites(
+    vmas: &[Vma],
+    mapped: &[MappedFile],
+    table: &PageTable,
+    files: &SeedFiles,
+    scanner: &mut dyn SiteScanner,
+) -> Vec<CallSite> {
+    const EXEC: u8 = 4;
+    let mut sites = Vec::new();
+    for vma in vmas.iter().filter(|vma| vma.prot & EXEC != 0) {
+        let VmaKind::File { file, offset } = vma.kind else { continue };
+        let text = VmaText { mem: &files.mem, range: vma.range };
+        let found = scanner.scan(&mapped[usize::from(file)], offset, vma.range.start, &text);
+        let untouched = |site: &CallSite| {
+            let end = SeedAddr(site.addr.0 + 6);
+            [site.addr, end].iter().all(|addr| {
+                table.lookup(*addr).is_some_and(|run| matches!(run.source, Source::File { .. }))
+            })
+        };
+        sites.extend(found.into_iter().filter(untouched));
+    }
+    sites
+}
+
+fn vdso_digest(vmas: &[Vma], files: &SeedFiles) -> Result<[u8; 32], DescribeError> {
+    let Some(vma) = vmas.iter().find(|vma| vma.kind == VmaKind::Vdso) else { return Ok([0; 32]) };
+    let bytes = VmaText { mem: &files.mem, range: vma.range }
+        .bytes()
+        .map_err(|error| DescribeError::Read { what: "vDSO", error })?;
+    Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+/// Bytes in a page of this host.
+pub fn page_size() -> u64 {
+    crate::sys::page_size()
+}
+
+/// `uname -r`.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map(|r| r.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// A proc file's whole text; it has been opened by another process, whose file offset is at 0.
+fn read_all(file: &File) -> Result<String, DescribeError> {
+    let mut bytes = vec![0u8; 256 << 10];
+    let mut len = 0;
+    loop {
+        if len == bytes.len() {
+            bytes.resize(2 * len, 0);
+        }
+        match file.read_at(&mut bytes[len..], len as u64) {
+            Ok(0) => break,
+            Ok(got) => len += got,
+            Err(error) => return Err(DescribeError::Read { what: "smaps", error }),
+        }
+    }
+    bytes.truncate(len);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether the flags keep a VMA's content from children altogether.
+pub fn arrives_empty(flags: VmaFlags) -> bool {
+    flags.0 & (VmaFlags::WIPE_ON_FORK | VmaFlags::DROPPABLE) != 0
+}

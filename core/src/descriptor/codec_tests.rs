@@ -1,0 +1,173 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::descriptor::{Export, SiteKind, VmaFlags, VmaKind};
+use crate::id::ReadKey;
+
+/// A small descriptor with one of everything, every field fixed: the golden bytes are made of it.
+pub(crate) fn sample() -> Descriptor {
+    let owner = OwnerIndex(0);
+    let runs = [
+        Run {
+            range: SeedRange::new(0x40_0000, 0x40_3000),
+            source: Source::File { file: 0, offset: 0x1000, owner, addr: SeedAddr(0x40_0000) },
+        },
+        Run { range: SeedRange::new(0x50_0000, 0x50_1000), source: Source::Zero },
+        Run {
+            range: SeedRange::new(0x50_1000, 0x50_9000),
+            source: Source::Owner { owner, addr: SeedAddr(0x50_1000) },
+        },
+        Run {
+            range: SeedRange::new(0x7fff_0000_0000, 0x7fff_0000_2000),
+            source: Source::Owner { owner, addr: SeedAddr(0x1000) },
+        },
+    ];
+    let vma = |start, end, prot, kind| Vma {
+        range: SeedRange::new(start, end),
+        prot,
+        kind,
+        flags: VmaFlags(VmaFlags::DONT_FORK),
+    };
+    Descriptor {
+        seed: SeedId(0x0123_4567_89ab_cdef),
+        generation: 1,
+        needs: HostNeeds {
+            machine: 62,
+            cpu_features: vec![1, 0x8000_0000],
+            xcr0: 7,
+            xsave_size: 832,
+            vdso: [3; 32],
+            kernel: "6.1.0".to_owned(),
+        },
+        page_shift: 12,
+        owners: vec![Owner {
+            seed: SeedId(0x0123_4567_89ab_cdef),
+            epoch: 1,
+            exports: vec![Export::Tcp {
+                agent: Some("host-a:7370".to_owned()),
+                read_key: ReadKey([9; 16]),
+            }],
+        }],
+        vmas: vec![
+            vma(0x40_0000, 0x40_3000, 5, VmaKind::File { file: 0, offset: 0x1000 }),
+            vma(0x50_0000, 0x51_0000, 3, VmaKind::Anonymous),
+            vma(0x7fff_0000_0000, 0x7fff_0000_2000, 3, VmaKind::Stack),
+        ],
+        page_table: PageTable::new(runs, 4096).unwrap(),
+        files: vec![MappedFile {
+            path: "/usr/bin/true".to_owned(),
+            size: 12345,
+            mtime_ns: -1,
+            dev_ino: (1, 2),
+        }],
+        threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
+        process: Process { cwd: "/".to_owned(), ..Process::default() },
+        open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
+        sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
+        resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
+    }
+}
+
+#[test]
+fn a_descriptor_survives_its_bytes() {
+    let descriptor = sample();
+    assert_eq!(decode(&encode(&descriptor).unwrap()).unwrap(), descriptor);
+}
+
+/// The bytes of minor version 0 stay readable for ever, and what this version writes is what it wrote.
+#[test]
+fn golden_bytes_of_1_0() {
+    let golden = include_bytes!("../../../tests/wire/descriptor-1.0.bin");
+    assert_eq!(decode(golden).unwrap(), sample());
+    assert_eq!(encode(&sample()).unwrap(), golden);
+}
+
+#[test]
+fn damage_is_named() {
+    let good = encode(&sample()).unwrap();
+    let seal = |mut bytes: Vec<u8>| {
+        let crc = crc32fast::hash(&bytes[HEADER_LEN..]).to_le_bytes();
+        bytes[20..24].copy_from_slice(&crc);
+        let len = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        bytes[16..20].copy_from_slice(&len);
+        bytes
+    };
+    for cut in 0..good.len() {
+        let error = decode(&good[..cut]).unwrap_err();
+        assert!(matches!(error, DescriptorError::Magic | DescriptorError::Length { .. }), "{cut}");
+        if cut > HEADER_LEN {
+            // A cut between two sections leaves a descriptor that lacks optional ones; it is another one.
+            assert_ne!(decode(&seal(good[..cut].to_vec())).ok(), Some(sample()), "{cut}");
+        }
+    }
+    let mut flipped = good.clone();
+    flipped[HEADER_LEN + 40] ^= 1;
+    assert_eq!(decode(&flipped), Err(DescriptorError::Checksum));
+    let mut newer = good.clone();
+    newer[8] = 2;
+    assert_eq!(decode(&newer), Err(DescriptorError::Version { major: 2, minor: 0 }));
+    assert!(matches!(decode(&vec![0x4d; 8]), Err(DescriptorError::Magic)));
+}
+
+#[test]
+fn the_size_limit_holds_at_the_limit_and_one_past_it() {
+    let mut big = encode(&sample()).unwrap();
+    big.resize(MAX_DESCRIPTOR_BYTES, 0);
+    big[16..20].copy_from_slice(&u32::try_from(MAX_DESCRIPTOR_BYTES).unwrap().to_le_bytes());
+    assert_eq!(decode(&big), Err(DescriptorError::Checksum));
+    big.push(0);
+    big[16..20].copy_from_slice(&u32::try_from(MAX_DESCRIPTOR_BYTES + 1).unwrap().to_le_bytes());
+    assert_eq!(decode(&big), Err(DescriptorError::TooLong(MAX_DESCRIPTOR_BYTES + 1)));
+}
+
+#[test]
+fn unknown_sections_pass_unless_critical() {
+    for (flags, expected) in [(0u16, None), (1, Some(DescriptorError::UnknownCritical(900)))] {
+        let mut bytes = encode(&sample()).unwrap();
+        bytes.extend_from_slice(&900u16.to_le_bytes());
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        bytes.extend_from_slice(&2u32.to_le_bytes());
+        bytes.extend_from_slice(&[1, 2]);
+        let crc = crc32fast::hash(&bytes[HEADER_LEN..]).to_le_bytes();
+        bytes[20..24].copy_from_slice(&crc);
+        let len = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        bytes[16..20].copy_from_slice(&len);
+        assert_eq!(decode(&bytes).err(), expected);
+    }
+}
+
+proptest! {
+    /// No bytes make the parser panic or take memory by their own say, even with a right checksum.
+    #[test]
+    fn hostile_bytes_are_errors_or_descriptors(flips in prop::collection::vec((24usize..2000, any::<u8>()), 1..8)) {
+        let mut bytes = encode(&sample()).unwrap();
+        for (at, value) in flips {
+            let at = HEADER_LEN + at % (bytes.len() - HEADER_LEN);
+            bytes[at] = value;
+        }
+        let crc = crc32fast::hash(&bytes[HEADER_LEN..]).to_le_bytes();
+        bytes[20..24].copy_from_slice(&crc);
+        if let Ok(descriptor) = decode(&bytes) {
+            prop_assert!(encode(&descriptor).is_ok());
+        }
+    }
+
+    #[test]
+    fn page_tables_survive_their_bytes(gaps in prop::collection::vec((1u64..1000, 1u64..1000, 0u8..3, any::<u32>()), 0..200)) {
+        let mut page = 0;
+        let mut runs = Vec::new();
+        for (gap, len, kind, at) in gaps {
+            let start = page + gap;
+            page = start + len;
+            let (owner, addr) = (OwnerIndex(0), SeedAddr(u64::from(at) << 12));
+            let source = match kind {
+                0 => Source::Zero,
+                1 => Source::Owner { owner, addr },
+                _ => Source::File { file: 3, offset: u64::from(at) << 12, owner, addr },
+            };
+            runs.push(Run { range: SeedRange::new(start << 12, page << 12), source });
+        }
+        let table = PageTable::new(runs, 4096).unwrap();
+        prop_assert_eq!(decode_page_table(&encode_page_table(&table, 12), 12).unwrap(), table);
+    }
+}
