@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use mitosis::agent::config::{self, Config, DEFAULT_PORT};
 use mitosis::agent::Agent;
+use mitosis::agent::config::{self, Config, DEFAULT_PORT};
 use mitosis::client::AgentAddress;
 use mitosis::keeper;
 use mitosis::sys::signal;
@@ -64,7 +64,8 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
         _ => config.socket.display().to_string(),
     };
     let termination = signal::block_termination()?;
-    let (agent, listeners) = Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let (agent, listeners) =
+        Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
     let ended_by_signal = agent.clone();
     termination.then(move || ended_by_signal.shut_down())?;
     if embedded {
@@ -103,7 +104,8 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
     let advertise = args
         .advertise
         .or_else(|| listen.map(|address| format!("{}:{}", config::host_name(), address.port())));
-    let secrets = args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
+    let secrets =
+        args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
     let pager_cpus = if args.pager_cpus.is_empty() { defaults.pager_cpus } else { args.pager_cpus };
     Ok(Config {
         listen,
@@ -122,7 +124,11 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
     let with_port = match text.parse::<u16>() {
         Ok(port) => format!("0.0.0.0:{port}"),
         Err(_) if text.parse::<SocketAddr>().is_ok() => text.to_owned(),
-        Err(_) if text.contains(':') && !text.starts_with('[') && text.matches(':').count() == 1 => text.to_owned(),
+        Err(_)
+            if text.contains(':') && !text.starts_with('[') && text.matches(':').count() == 1 =>
+        {
+            text.to_owned()
+        }
         Err(_) => format!("{text}:{DEFAULT_PORT}"),
     };
     let mut addresses = with_port
@@ -146,10 +152,9 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     let mut secret = [0u8; SECRET_BYTES];
     let is_hex = hex.len() == 2 * SECRET_BYTES && hex.is_ascii();
     let parsed = is_hex
-        && secret
-            .iter_mut()
-            .enumerate()
-            .all(|(i, byte)| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map(|v| *byte = v).is_ok());
+        && secret.iter_mut().enumerate().all(|(i, byte)| {
+            u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map(|v| *byte = v).is_ok()
+        });
     if !parsed {
         bail!("secret file {shown} holds neither 32 bytes nor 64 hex digits; {remedy}");
     }

@@ -60,11 +60,20 @@ pub fn listing(listing: &Listing, as_json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
-    println!("{:16}  {:>7} {:>7} {:>9} {:>7} {:10} {:>6}  PROGRAM", "SEED", "PID", "PARENT", "PAGES", "HOLDERS", "STATE", "AGE");
+    println!(
+        "{:16}  {:>7} {:>7} {:>9} {:>7} {:10} {:>6}  PROGRAM",
+        "SEED", "PID", "PARENT", "PAGES", "HOLDERS", "STATE", "AGE"
+    );
     for seed in &listing.seeds {
         println!(
             "{:16}  {:>7} {:>7} {:>9} {:>7} {:10} {:>5}s  {}",
-            seed.seed.to_string(), seed.pid, seed.parent_pid, seed.pages, seed.holders, seed.state, seed.age_s,
+            seed.seed.to_string(),
+            seed.pid,
+            seed.parent_pid,
+            seed.pages,
+            seed.holders,
+            seed.state,
+            seed.age_s,
             seed.exe
         );
     }
@@ -72,7 +81,10 @@ pub fn listing(listing: &Listing, as_json: bool) -> anyhow::Result<()> {
     for child in &listing.children {
         println!(
             "{:16}  {:>7} {:16} {:>5}s",
-            child.child.to_string(), child.pid, child.seed.to_string(), child.age_s
+            child.child.to_string(),
+            child.pid,
+            child.seed.to_string(),
+            child.age_s
         );
     }
     Ok(())
@@ -111,14 +123,18 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
         println!("owner {hop}     seed {} at {}", owner.seed, places.join(", "));
     }
     println!("pages       {} of {page} bytes", descriptor.page_table.pages(page));
-    println!("\n{:>12}-{:<12} prot {:>8} {:>8} {:>8}  BACKING", "START", "END", "OWNED", "FILE", "ABSENT");
+    println!(
+        "\n{:>12}-{:<12} prot {:>8} {:>8} {:>8}  BACKING",
+        "START", "END", "OWNED", "FILE", "ABSENT"
+    );
     for vma in &descriptor.vmas {
         let (owned, from_file, zero) = count(descriptor, vma);
         let absent = vma.range.len() / page - owned - from_file - zero;
         let (start, end) = (vma.range.start.0, vma.range.end.0);
         println!(
             "{start:012x}-{end:012x} {}  {owned:>8} {from_file:>8} {absent:>8}  {}",
-            protection(vma.prot), backing(descriptor, vma)
+            protection(vma.prot),
+            backing(descriptor, vma)
         );
     }
     println!("\nFD   BECOMES   WAS");
@@ -151,7 +167,8 @@ fn backing(descriptor: &Descriptor, vma: &Vma) -> String {
         VmaKind::Anonymous => "anonymous".to_owned(),
         VmaKind::Stack => "[stack]".to_owned(),
         VmaKind::File { file, offset } => {
-            let path = descriptor.files.get(usize::from(*file)).map_or("?", |file| file.path.as_str());
+            let path =
+                descriptor.files.get(usize::from(*file)).map_or("?", |file| file.path.as_str());
             format!("{path} +{offset:#x}")
         }
         VmaKind::Shared => "shared (each child's own)".to_owned(),
@@ -162,7 +179,10 @@ fn backing(descriptor: &Descriptor, vma: &Vma) -> String {
 }
 
 fn protection(prot: u8) -> String {
-    [(1, 'r'), (2, 'w'), (4, 'x')].iter().map(|(bit, name)| if prot & bit == 0 { '-' } else { *name }).collect()
+    [(1, 'r'), (2, 'w'), (4, 'x')]
+        .iter()
+        .map(|(bit, name)| if prot & bit == 0 { '-' } else { *name })
+        .collect()
 }
 
 fn export(export: &Export) -> String {

@@ -71,7 +71,11 @@ fn status_of(child: &Child, end: &ChildEnd) -> u8 {
     match end {
         ChildEnd::Exited(status) => u8::try_from(status & 0xff).unwrap_or(LOST),
         ChildEnd::Signalled(signal) => {
-            eprintln!("mitosis: child {} on {} was killed by signal {signal}", child.pid(), child.host());
+            eprintln!(
+                "mitosis: child {} on {} was killed by signal {signal}",
+                child.pid(),
+                child.host()
+            );
             u8::try_from(128 + signal).unwrap_or(LOST)
         }
         ChildEnd::PageLost(text) | ChildEnd::HostLost(text) => {
@@ -136,7 +140,10 @@ pub fn shutdown(context: &Context) -> anyhow::Result<ExitCode> {
 fn read_handle(text: &str) -> anyhow::Result<Handle> {
     let mut read = String::new();
     let text = if text == "-" {
-        std::io::stdin().take(MAX_HANDLE_BYTES).read_to_string(&mut read).context("standard input")?;
+        std::io::stdin()
+            .take(MAX_HANDLE_BYTES)
+            .read_to_string(&mut read)
+            .context("standard input")?;
         &read
     } else if let Some(path) = text.strip_prefix('@') {
         let file = std::fs::File::open(path).with_context(|| path.to_owned())?;

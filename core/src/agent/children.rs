@@ -79,7 +79,8 @@ impl Children {
     /// The limit is reached.
     pub fn admit(&self, count: u32) -> Result<(), Failure> {
         if self.table.lock().by_pid.len() + count as usize > MAX_CHILDREN {
-            let text = format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
+            let text =
+                format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
             return Err(fail(FailureKind::Limit, text));
         }
         Ok(())
@@ -156,7 +157,10 @@ impl Children {
             fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
         })?;
         entry.process.signal(signal).map_err(|error| {
-            fail(FailureKind::Argument, format!("signal {signal} cannot be sent to child {child}: {error}"))
+            fail(
+                FailureKind::Argument,
+                format!("signal {signal} cannot be sent to child {child}: {error}"),
+            )
         })
     }
 
@@ -165,11 +169,6 @@ impl Children {
         for entry in self.table.lock().by_pid.values() {
             let _ = entry.process.signal(libc::SIGKILL);
         }
-    }
-
-    /// Children of one seed that are alive here.
-    pub fn of_seed(&self, seed: SeedId) -> usize {
-        self.table.lock().by_pid.values().filter(|entry| entry.seed == seed).count()
     }
 
     /// A line for each.

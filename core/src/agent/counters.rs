@@ -30,8 +30,8 @@ impl Counters {
         let mut stats = Stats {
             children_started: read(&self.children_started),
             seeds_published: read(&self.seeds_published),
-            reads_served: pages.reads_served(),
-            bytes_served: pages.bytes_served(),
+            reads_served: read(&pages.counters().reads_served),
+            bytes_served: read(&pages.counters().bytes_served),
             ..Stats::default()
         };
         hosting.for_each(|hosted| {

@@ -70,7 +70,9 @@ impl Agent {
     ) -> Result<HashMap<u16, File>, Failure> {
         let numbered = descriptor.files.iter().zip(0u16..);
         if local {
-            return Ok(numbered.filter_map(|(mapped, i)| Some((i, open_unchanged(mapped)?))).collect());
+            return Ok(numbered
+                .filter_map(|(mapped, i)| Some((i, open_unchanged(mapped)?)))
+                .collect());
         }
         let candidates: Vec<(u16, File)> =
             numbered.filter_map(|(mapped, i)| Some((i, open_alike(mapped)?))).collect();
@@ -84,7 +86,8 @@ impl Agent {
         };
         let agent = handle.agent.as_deref().unwrap_or_default();
         let ControlReply::Digests(theirs) = self.peers.call(agent, &request)? else {
-            let text = format!("agent {agent} answered out of turn: run the same version on both hosts");
+            let text =
+                format!("agent {agent} answered out of turn: run the same version on both hosts");
             return Err(fail(FailureKind::Protocol, text));
         };
         let equal = |file: &File, theirs: &Option<[u8; 32]>| {

@@ -14,7 +14,8 @@ pub fn check(descriptor: &Descriptor) -> Result<(), Failure> {
     let here = HostNeeds { vdso: own_vdso(), kernel: describe::kernel_release(), ..arch::cpu() };
     let page_size = describe::page_size();
     if descriptor.page_size() != page_size {
-        let text = format!("its pages have {} bytes, this host's {page_size}", descriptor.page_size());
+        let text =
+            format!("its pages have {} bytes, this host's {page_size}", descriptor.page_size());
         return Err(unfit(descriptor, &text));
     }
     compare(&descriptor.needs, &here).map_err(|text| unfit(descriptor, &text))
@@ -28,7 +29,9 @@ fn unfit(descriptor: &Descriptor, text: &str) -> Failure {
 fn compare(needs: &HostNeeds, here: &HostNeeds) -> Result<(), String> {
     if needs.machine != here.machine {
         let (needs, here) = (needs.machine, here.machine);
-        return Err(format!("it is a program for ELF machine {needs}, this host is machine {here}"));
+        return Err(format!(
+            "it is a program for ELF machine {needs}, this host is machine {here}"
+        ));
     }
     let lacking: u32 = needs
         .cpu_features

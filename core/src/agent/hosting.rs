@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -22,9 +22,7 @@ use crate::descriptor::{Descriptor, Export, codec};
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
 use crate::resume::stub::{self, Stub};
-use crate::resume::{
-    ChildSpec, HostFacts, Placement, TailFacts, Template, TemplateFds, TemplateSpec, compile,
-};
+use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -51,6 +49,7 @@ pub struct Hosted {
     // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
     template: Template,
     image: Image,
+    #[expect(dead_code, reason = "held for its drop")]
     lease: Lease,
 }
 
@@ -101,7 +100,10 @@ impl Hosted {
     /// The template's.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, Failure> {
         self.template.child(spec).map_err(|error| {
-            fail(FailureKind::HostUnfit, format!("a child of seed {} could not be started: {error}", self.seed))
+            fail(
+                FailureKind::HostUnfit,
+                format!("a child of seed {} could not be started: {error}", self.seed),
+            )
         })
     }
 
@@ -232,7 +234,10 @@ impl Agent {
     fn find(self: &Arc<Self>, handle: &Handle, ends_with_children: bool) -> Result<Found, Failure> {
         let decode = |bytes: &[u8]| {
             codec::decode(bytes).map_err(|error| {
-                fail(FailureKind::Protocol, format!("the descriptor of seed {}: {error}", handle.seed))
+                fail(
+                    FailureKind::Protocol,
+                    format!("the descriptor of seed {}: {error}", handle.seed),
+                )
             })
         };
         if self.is_own(handle.agent.as_deref()) {
@@ -268,7 +273,8 @@ impl Agent {
     /// Lets the owner push the seed's hot pages into the image.
     fn take_push(&self, descriptor: &Descriptor, image: &Image) {
         let seed = descriptor.seed;
-        let Some(Export::Tcp { agent: Some(owner), read_key }) = descriptor.owners[0].exports.first()
+        let Some(Export::Tcp { agent: Some(owner), read_key }) =
+            descriptor.owners[0].exports.first()
         else {
             return;
         };
@@ -293,7 +299,10 @@ fn build(
     fit::check(&descriptor)?;
     let local_files = agent.identical_files(handle, &descriptor, local)?;
     let unfit = |error: &dyn std::fmt::Display| {
-        fail(FailureKind::HostUnfit, format!("seed {} cannot be resumed here: {error}", handle.seed))
+        fail(
+            FailureKind::HostUnfit,
+            format!("seed {} cannot be resumed here: {error}", handle.seed),
+        )
     };
     let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
     let facts = HostFacts::of_keeper(agent.keeper.pid()).map_err(|error| unfit(&error))?;
@@ -321,35 +330,23 @@ fn build(
     if local {
         image.trace_start();
     }
-    let (indices, files): (Vec<u16>, Vec<BorrowedFd<'_>>) =
-        local_files.iter().map(|(index, file)| (*index, file.as_fd())).unzip();
-    let fds = TemplateFds::number(&indices);
     let table = stub::table(&descriptor, &layout, image.dev_inode());
-    let prepared = compile(
-        &descriptor,
-        &|addr| layout.offset_of(addr),
-        &placement,
-        &stub.trampolines,
-        &facts,
-        &fds,
-    )
-    .and_then(|program| Ok((program, TailFacts::of(&descriptor)?)));
-    let (program, tail) = prepared.map_err(|error| unfit(&error))?;
     // The push arrives beside the making of the template: both take about a millisecond.
     let template = std::thread::scope(|scope| {
         if !local {
             scope.spawn(|| agent.take_push(&descriptor, &image));
         }
         let spec = TemplateSpec {
+            descriptor: &descriptor,
             placement: &placement,
-            program,
-            tail,
-            stub_table: &table,
+            offset_of: &|addr| layout.offset_of(addr),
             image: image.file(),
-            files: &files,
+            local_files: &local_files,
+            trampolines: &stub.trampolines,
+            stub_table: &table,
             clock_offset_ns,
         };
-        Template::start(&agent.keeper, spec)
+        Template::start(&agent.keeper, &spec)
     })
     .map_err(|error| unfit(&error))?;
     let hosted = Arc::new(Hosted {
@@ -375,7 +372,9 @@ fn clone_files(files: &HashMap<u16, File>) -> Result<HashMap<u16, File>, Failure
         .iter()
         .map(|(index, file)| Ok((*index, file.try_clone()?)))
         .collect::<std::io::Result<_>>()
-        .map_err(|error| fail(FailureKind::Limit, format!("no descriptor left for a mapped file: {error}")))
+        .map_err(|error| {
+            fail(FailureKind::Limit, format!("no descriptor left for a mapped file: {error}"))
+        })
 }
 
 /// What a child is started with.

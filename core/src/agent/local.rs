@@ -166,7 +166,9 @@ impl Agent {
             }
             (Some(handle), _) => self.seeds.fetch(handle.seed, &handle.key)?.1.descriptor.to_vec(),
             (None, Some(seed)) => self.seeds.inspect(seed)?.descriptor.to_vec(),
-            (None, None) => return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id")),
+            (None, None) => {
+                return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id"));
+            }
         };
         Ok(LocalReply::Inspected { descriptor })
     }
@@ -252,7 +254,8 @@ fn resume_there(
     }
     let (reply, channel) = agent.peers.converse(other, &ControlRequest::Resume(request))?;
     let ControlReply::Started { children, report } = reply else {
-        let text = format!("agent {other} answered out of turn: run the same version on both hosts");
+        let text =
+            format!("agent {other} answered out of turn: run the same version on both hosts");
         return Err(fail(FailureKind::Protocol, text));
     };
     let waiting = children.clone();

@@ -66,7 +66,7 @@ pub struct Agent {
     children: Arc<children::Children>,
     digests: files::Digests,
     scanned: publish::ScannedTexts,
-    keeper: Arc<keeper::Client>,
+    keeper: keeper::Client,
     mounts: OnceLock<Result<Mounts, Failure>>,
     counters: counters::Counters,
     ending: (Sender<()>, Receiver<()>),
@@ -108,7 +108,7 @@ impl Agent {
             children: Arc::default(),
             digests: files::Digests::default(),
             scanned: publish::ScannedTexts::default(),
-            keeper: Arc::new(keeper),
+            keeper,
             mounts: OnceLock::new(),
             counters: counters::Counters::default(),
             ending: crossbeam_channel::bounded(1),
@@ -203,7 +203,9 @@ impl Agent {
 fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = config.listen else { return Ok(None) };
     TcpListener::bind(address).map(Some).map_err(|error| {
-        let text = format!("the agent cannot listen on {address}: {error}; give another one with --listen");
+        let text = format!(
+            "the agent cannot listen on {address}: {error}; give another one with --listen"
+        );
         fail(FailureKind::Missing, text)
     })
 }

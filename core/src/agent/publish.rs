@@ -55,8 +55,11 @@ impl SiteScanner for &ScannedTexts {
         let key = (file.dev_ino, file.size, file.mtime_ns, offset);
         let known = self.known.lock().get(&key).cloned();
         let relative = known.unwrap_or_else(|| {
-            let found: Arc<[CallSite]> =
-                text.bytes().map(|bytes| sites::scan(&bytes, SeedAddr(0))).unwrap_or_default().into();
+            let found: Arc<[CallSite]> = text
+                .bytes()
+                .map(|bytes| sites::scan(&bytes, SeedAddr(0)))
+                .unwrap_or_default()
+                .into();
             let mut known = self.known.lock();
             if known.len() >= MAX_SCANNED {
                 known.clear();
@@ -80,8 +83,8 @@ impl Agent {
         fds: Vec<OwnedFd>,
         connection: UnixStream,
     ) -> Result<(), Failure> {
-        let report = report::parse(bytes)
-            .map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
+        let report =
+            report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
         let files = seed_files(fds)?;
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),
@@ -91,7 +94,8 @@ impl Agent {
             pid: report.threads.first().map_or(0, |thread| thread.tid),
             created: Instant::now(),
         });
-        let ours = connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
+        let ours =
+            connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
         self.seeds.add(record.clone(), ours)?;
         let result = self.publish(&record, report, files);
         if let Err(failure) = &result {
@@ -164,7 +168,8 @@ impl Agent {
         let handle = self.seeds.handle(record, self.config.advertise.as_deref());
         let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
         let null = File::options().read(true).write(true).open("/dev/null");
-        let null = null.map_err(|error| fail(FailureKind::Missing, format!("/dev/null: {error}")))?;
+        let null =
+            null.map_err(|error| fail(FailureKind::Missing, format!("/dev/null: {error}")))?;
         let child = ChildId::random();
         let pid = hosted.start(&Start {
             role: ROLE_REHEARSAL,
@@ -176,7 +181,14 @@ impl Agent {
         })?;
         let (events, ended) = crossbeam_channel::bounded(1);
         let (stderr, lives_on) = (Arc::new(null), hosted.clone());
-        self.children.add(NewChild { child, seed: record.id, pid, events, hosted: lives_on, stderr });
+        self.children.add(NewChild {
+            child,
+            seed: record.id,
+            pid,
+            events,
+            hosted: lives_on,
+            stderr,
+        });
         let outcome = ended.recv_timeout(REHEARSAL_DEADLINE);
         if outcome.is_err() {
             let _ = self.children.kill(child, libc::SIGKILL);

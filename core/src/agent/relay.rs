@@ -88,7 +88,6 @@ fn discard(mut waker: &PipeReader, count: usize) -> io::Result<()> {
     waker.read_exact(&mut vec![0u8; count])
 }
 
-
 /// The pipes of one resume: what its children write, and the ends they write to.
 #[derive(Debug)]
 pub struct Pipes {
@@ -109,4 +108,3 @@ impl Pipes {
         Ok(Pipes { output: vec![(1, out), (2, err)], children: [out_writer, err_writer] })
     }
 }
-

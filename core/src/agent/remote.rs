@@ -204,7 +204,7 @@ impl Agent {
         let agent = self.clone();
         let (_, mut receiver): (_, ChannelReceiver) = channel.split();
         let watch = move || {
-            let _ = receiver.set_no_deadline();
+            let _ = receiver.stream().set_read_timeout(None);
             while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
                 if matches!(reply, ControlReply::Dropping) {
                     agent.hosting.let_go(seed);

@@ -77,7 +77,12 @@ impl Agent {
         Ok(Started { children, report, events })
     }
 
-    fn start_report(&self, hosted: &Hosted, requested_at_ns: u64, new_template: bool) -> StartReport {
+    fn start_report(
+        &self,
+        hosted: &Hosted,
+        requested_at_ns: u64,
+        new_template: bool,
+    ) -> StartReport {
         StartReport {
             host: self.config.host.clone(),
             requested_at_ns,
@@ -119,7 +124,9 @@ fn encode_environment(changes: &[(String, Option<String>)]) -> Result<Vec<u8>, F
             || name.contains(['=', '\0'])
             || value.as_ref().is_some_and(|value| value.contains('\0'));
         if bad {
-            let text = format!("'{name}' cannot be an environment variable's name, or its value holds a NUL");
+            let text = format!(
+                "'{name}' cannot be an environment variable's name, or its value holds a NUL"
+            );
             return Err(fail(FailureKind::Argument, text));
         }
         bytes.extend_from_slice(name.as_bytes());
@@ -138,10 +145,13 @@ mod tests {
 
     #[test]
     fn environments_are_encoded_and_checked() {
-        let set = |name: &str, value: Option<&str>| vec![(name.to_owned(), value.map(str::to_owned))];
+        let set =
+            |name: &str, value: Option<&str>| vec![(name.to_owned(), value.map(str::to_owned))];
         assert_eq!(encode_environment(&set("A", Some("b=c"))).unwrap(), b"A=b=c\0");
         assert_eq!(encode_environment(&set("A", None)).unwrap(), b"A\0");
-        for (name, value) in [("", Some("x")), ("A=B", Some("x")), ("A", Some("x\0y")), ("A\0", None)] {
+        for (name, value) in
+            [("", Some("x")), ("A=B", Some("x")), ("A", Some("x\0y")), ("A\0", None)]
+        {
             assert_eq!(
                 encode_environment(&set(name, value)).unwrap_err().kind,
                 FailureKind::Argument

@@ -23,3 +23,9 @@ pub fn page_size() -> u64 {
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).expect("every Linux tells its page size")
 }
+
+/// The effective user id.
+pub fn user_id() -> u32 {
+    // SAFETY: geteuid only reads and cannot fail.
+    unsafe { libc::geteuid() }
+}
