@@ -202,7 +202,8 @@ fn map(ops: &mut Vec<Op>, piece: &Piece, fds: &TemplateFds) {
         extra |= libc::MAP_NORESERVE;
     }
     if piece.stack {
-        extra |= libc::MAP_GROWSDOWN | libc::MAP_STACK;
+        // Not MAP_STACK: it sets a flag on the mapping that the seed's stack does not have.
+        extra |= libc::MAP_GROWSDOWN;
     }
     let (flags, fd, offset) = match piece.backing {
         Backing::Anonymous => (FIXED_ANONYMOUS, None, 0),
@@ -311,3 +312,7 @@ fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
     bytes.extend_from_slice(&size.to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+pub(crate) mod tests;
