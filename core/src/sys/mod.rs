@@ -4,8 +4,13 @@
 
 pub mod arch;
 pub mod clock;
+pub(crate) mod dispatch;
+pub(crate) mod local_socket;
 pub mod pagemap;
+pub(crate) mod rawcall;
+pub(crate) mod readiness;
 pub mod scm;
+pub(crate) mod spawn;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
