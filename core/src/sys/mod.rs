@@ -3,7 +3,13 @@
 #![allow(unsafe_code)]
 
 pub mod arch;
+#[cfg(feature = "agent")]
+pub mod event;
+#[cfg(feature = "agent")]
+pub mod fuse;
 pub mod pagemap;
+#[cfg(feature = "agent")]
+pub mod sched;
 pub mod scm;
 
 /// Bytes in a page of this host.
