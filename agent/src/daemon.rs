@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +14,7 @@ use mitosis::agent::Agent;
 use mitosis::agent::config::{self, Config, DEFAULT_PORT};
 use mitosis::client::AgentAddress;
 use mitosis::keeper;
-use mitosis::sys::signal;
+use mitosis::sys::{signal, socket};
 use mitosis::wire::control::ClusterSecret;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
@@ -84,12 +83,8 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
 
 /// `mitosis keeper --fd N`.
 pub fn keeper(fd: i32) -> anyhow::Result<ExitCode> {
-    if fd < 3 {
-        bail!("the keeper is started by the agent; there is no use in starting it by hand");
-    }
-    // SAFETY: the agent started this process with its socket at this number and nothing else uses it; a
-    // number that is not open makes the keeper's first read fail and it ends.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket::inherited(fd)
+        .context("the keeper is started by the agent; there is no use in starting it by hand")?;
     keeper::run(socket)
 }
 
@@ -97,7 +92,7 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
     let program = std::env::current_exe().context("this program's own path cannot be read")?;
     let socket = match socket {
         Some(path) => path,
-        None => AgentAddress::default().path().to_owned(),
+        None => AgentAddress::find().0,
     };
     let defaults = Config::local(socket, program);
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use mitosis::client::{self, AgentAddress, Child, ResumeOptions};
+use mitosis::client::{self, AgentAddress, Child, Inspected, ResumeOptions};
 use mitosis::descriptor::codec;
 use mitosis::id::{Handle, SeedId};
-use mitosis::wire::local::{ChildEnd, DropMode, LocalRequest};
+use mitosis::wire::local::{ChildEnd, DropMode};
 
 use crate::show;
 use crate::{DropArgs, InspectArgs, ResumeArgs};
@@ -30,7 +30,7 @@ pub struct Context {
 
 impl Context {
     fn agent(&self) -> AgentAddress {
-        self.socket.clone().map_or_else(AgentAddress::default, AgentAddress::at)
+        self.socket.clone().map_or_else(AgentAddress::find, AgentAddress)
     }
 }
 
@@ -56,7 +56,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
     }
     let mut status = 0;
     for child in &children {
-        let end = child.wait()?;
+        let end = child.wait();
         let own = status_of(child, &end);
         status = if status == 0 { own } else { status };
         if context.json {
@@ -94,11 +94,11 @@ pub fn list(context: &Context) -> anyhow::Result<ExitCode> {
 
 /// `mitosis inspect`.
 pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let (handle, seed) = match SeedId::from_str(&args.seed) {
-        Ok(seed) => (None, Some(seed)),
-        Err(_) => (Some(read_handle(&args.seed)?), None),
+    let which = match SeedId::from_str(&args.seed) {
+        Ok(seed) => Inspected::Seed(seed),
+        Err(_) => Inspected::Handle(read_handle(&args.seed)?),
     };
-    let bytes = client::inspect(&context.agent(), handle, seed)?;
+    let bytes = client::inspect(&context.agent(), which)?;
     let descriptor = codec::decode(&bytes).context("the agent's answer")?;
     if args.program {
         let program = show::program(&descriptor)?;
@@ -116,7 +116,7 @@ pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode>
         Err(_) => read_handle(&args.seed)?.seed,
     };
     let how = if args.revoke { DropMode::Revoke } else { DropMode::AfterChildren };
-    client::call(&context.agent(), &LocalRequest::Drop { seed, how })?;
+    client::drop_seed(&context.agent(), seed, how)?;
     if context.json {
         println!("{}", serde_json::json!({ "dropped": seed.to_string(), "revoked": args.revoke }));
     }
