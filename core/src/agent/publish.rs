@@ -22,7 +22,8 @@ use super::hosting::{Hosting, Start};
 use super::seeds::{Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
-    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, codec,
+    CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
+    codec,
 };
 use crate::export::ProcessExport;
 use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
@@ -166,6 +167,7 @@ impl Agent {
         bytes: u64,
     ) -> Result<Vec<SeedRange>, Failure> {
         let handle = self.seeds.handle(record, self.config.advertise.as_deref());
+        let page_table = descriptor.page_table.clone();
         let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
         let null = File::options().read(true).write(true).open("/dev/null");
         let null =
@@ -193,7 +195,7 @@ impl Agent {
         if outcome.is_err() {
             let _ = self.children.kill(child, libc::SIGKILL);
         }
-        let hot = hosted.image().trace_take();
+        let hot = pushable(&hosted.image().trace_take(), &page_table);
         tracing::debug!(seed = %record.id, ?outcome, runs = hot.len(), "rehearsed");
         self.hosting.enter(hosted);
         Ok(hot)
@@ -219,6 +221,19 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
         joins
     });
     ranges
+}
+
+/// The parts of what a rehearsal touched that the seed owns where the child has them, in the order of first
+/// touch: zeros and absent pages are never sent.
+fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
+    let owned = |run: &Run| match run.source {
+        Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
+            owner.0 == 0 && addr == run.range.start
+        }
+        Source::Zero => false,
+    };
+    let runs = touched.iter().flat_map(|range| table.overlapping(*range));
+    runs.filter(owned).map(|run| run.range).collect()
 }
 
 fn seed_files(fds: Vec<OwnedFd>) -> Result<SeedFiles, Failure> {
