@@ -6,8 +6,7 @@ use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
 use mitosis::resume::program::Program;
-use mitosis::resume::stub::Stub;
-use mitosis::resume::{HostFacts, Placement, TemplateFds, compile};
+use mitosis::resume::{HostFacts, Placement, TemplateFds, blob, compile, stub};
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
 use serde_json::{Value, json};
 
@@ -238,9 +237,10 @@ pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
     let keeper = keeper::Client::spawn(&program)?;
     let facts = HostFacts::of_keeper(keeper.pid())?;
     let placement = Placement::choose(descriptor, &facts.avoid())?;
-    let stub = Stub::new(descriptor, &placement);
+    let stub_entry = placement.base + blob::stub_entry();
+    let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)?;
     let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
     let fds = TemplateFds::number(&[]);
     let offset_of = |addr| layout.offset_of(addr);
-    Ok(compile(descriptor, &offset_of, &placement, &stub.trampolines, &facts, &fds)?)
+    Ok(compile(descriptor, &offset_of, &placement, &diversions.trampolines, &facts, &fds)?)
 }

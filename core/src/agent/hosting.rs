@@ -21,8 +21,7 @@ use super::seeds::Hold;
 use crate::descriptor::{Descriptor, Export, codec};
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
-use crate::resume::stub::{self, Stub};
-use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec};
+use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -308,7 +307,9 @@ fn build(
     let facts = HostFacts::of_keeper(agent.keeper.pid()).map_err(|error| unfit(&error))?;
     let placement =
         Placement::choose(&descriptor, &facts.avoid()).map_err(|error| unfit(&error))?;
-    let stub = Stub::new(&descriptor, &placement);
+    let stub_entry = placement.base + blob::stub_entry();
+    let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
+        .map_err(|error| unfit(&error))?;
     let mount = agent.mounts()?.take().map_err(|error| unfit(&error))?;
     let spec = ImageSpec {
         seed: handle.seed,
@@ -317,7 +318,7 @@ fn build(
         page_size: descriptor.page_size(),
         owners: descriptor.owners.clone(),
         local_files: clone_files(&local_files)?,
-        patches: stub.patches,
+        patches: diversions.patches,
         fabrics: agent.fabrics(),
         pager: PagerConfig {
             cpus: agent.config.pager_cpus.clone(),
@@ -330,7 +331,9 @@ fn build(
     if local {
         image.trace_start();
     }
-    let table = stub::table(&descriptor, &layout, image.dev_inode());
+    let offset_of = |addr| layout.offset_of(addr);
+    let table =
+        stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
     // The push arrives beside the making of the template: both take about a millisecond.
     let template = std::thread::scope(|scope| {
         if !local {
@@ -339,10 +342,10 @@ fn build(
         let spec = TemplateSpec {
             descriptor: &descriptor,
             placement: &placement,
-            offset_of: &|addr| layout.offset_of(addr),
+            offset_of: &offset_of,
             image: image.file(),
             local_files: &local_files,
-            trampolines: &stub.trampolines,
+            trampolines: &diversions.trampolines,
             stub_table: &table,
             clock_offset_ns,
         };

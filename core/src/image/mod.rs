@@ -48,10 +48,9 @@ pub use counters::ImageCounters;
 pub use layout::{ALIGNMENT, GUARD, ImageLayout, Slot};
 pub use loss::PageLost;
 pub use mount::{Mount, Mounts, READAHEAD_BYTES};
-pub use patch::{PATCH_BYTES, Patch};
 pub use plan::MAX_MISS_BYTES;
 
-use crate::descriptor::{ImageOffset, Owner, PageTable, SeedAddr, SeedRange, Source};
+use crate::descriptor::{ImageOffset, Owner, PageTable, Patch, SeedAddr, SeedRange, Source};
 use crate::fabric::Fabric;
 use crate::id::SeedId;
 use crate::sys::event::Bell;

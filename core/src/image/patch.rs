@@ -1,20 +1,6 @@
 //! Bytes that a child sees changed: system-call sites that jump to the stub.
 
-use crate::descriptor::{SeedAddr, SeedRange};
-
-/// Bytes of a patch.
-pub const PATCH_BYTES: usize = 7;
-
-/// One change, applied while pages are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patch {
-    /// Where.
-    pub addr: SeedAddr,
-    /// What must stand there; where something else does, nothing is changed.
-    pub expect: [u8; PATCH_BYTES],
-    /// What the child sees instead.
-    pub bytes: [u8; PATCH_BYTES],
-}
+use crate::descriptor::{Patch, SITE_LEN, SeedAddr, SeedRange};
 
 /// All patches of an image, ascending.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +24,7 @@ impl Patches {
         let range = SeedRange { start: addr, end: SeedAddr(addr.0 + page.len() as u64) };
         for patch in self.overlapping(range) {
             let whole =
-                SeedRange { start: patch.addr, end: SeedAddr(patch.addr.0 + PATCH_BYTES as u64) };
+                SeedRange { start: patch.addr, end: SeedAddr(patch.addr.0 + SITE_LEN as u64) };
             let inside = whole.intersect(range);
             let page = &mut page[index(inside.start, addr)..index(inside.end, addr)];
             let part = index(inside.start, patch.addr)..index(inside.end, patch.addr);
@@ -52,7 +38,7 @@ impl Patches {
     }
 
     fn overlapping(&self, range: SeedRange) -> impl Iterator<Item = &Patch> {
-        let reaches_in = range.start.0.saturating_sub(PATCH_BYTES as u64 - 1);
+        let reaches_in = range.start.0.saturating_sub(SITE_LEN as u64 - 1);
         let first = self.0.partition_point(|patch| patch.addr.0 < reaches_in);
         self.0[first..].iter().take_while(move |patch| patch.addr < range.end)
     }
@@ -68,7 +54,7 @@ mod tests {
     use super::*;
 
     fn patch(addr: u64) -> Patch {
-        Patch { addr: SeedAddr(addr), expect: [1, 2, 3, 4, 5, 6, 7], bytes: [9; PATCH_BYTES] }
+        Patch { addr: SeedAddr(addr), expect: [1, 2, 3, 4, 5, 6, 7], bytes: [9; SITE_LEN] }
     }
 
     #[test]
