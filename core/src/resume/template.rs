@@ -144,8 +144,9 @@ impl Template {
         let mut line = self.line.lock();
         let socket = line.socket.as_fd();
         line.socket.set_write_timeout(Some(CHILD_TIMEOUT)).map_err(ResumeError::Socket)?;
-        let sent = scm::send_all(socket, &command_bytes(command), &spec.stdio)
-            .and_then(|()| scm::send_all(socket, &mail, &[]));
+        // In one piece: the template is woken once.
+        let message = [command_bytes(command), mail].concat();
+        let sent = scm::send_all(socket, &message, &spec.stdio);
         if let Err(error) = sent {
             // What it has of the command makes no sense without the rest.
             self.kill();

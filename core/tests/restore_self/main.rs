@@ -87,7 +87,7 @@ fn a_hundred_children(world: &mut World) {
     let mut turns: Vec<Duration> = (0..100)
         .map(|index| {
             let begun = Instant::now();
-            let child = world.child(&template, index, b"");
+            let child = world.child(&template, index, b"clock");
             child.read_line();
             let turn = begun.elapsed();
             world.end_of(child.pid);
