@@ -56,7 +56,7 @@ pub enum KeeperError {
         "the keeper's libc has registered rseq: start it with GLIBC_TUNABLES=glibc.pthread.rseq=0"
     )]
     Rseq,
-    /// More descriptors than [`MAX_TEMPLATE_FDS`].
+    /// The seed maps too many files.
     #[error(
         "a template was given {0} descriptors, {MAX_TEMPLATE_FDS} are the limit: map fewer files"
     )]
