@@ -346,18 +346,31 @@ pub(crate) fn a_seccomp_trap_in_another_thread_reaches_its_handler() {
 
 /// A filter for the calling thread: getpgrp(2) raises SIGSYS.
 fn trap_getpgrp() {
+    filter(libc::SYS_getpgrp, None, libc::SECCOMP_RET_TRAP);
+}
+
+/// A filter for the calling thread: `answer` to system call `number`, if its first argument is as given.
+fn filter(number: libc::c_long, argument: Option<u32>, answer: u32) {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let number = u32::try_from(libc::SYS_getpgrp).unwrap();
-    let mut filter = [
-        op(LOAD_NUMBER, 0, 0, 0),
-        op(JUMP_IF_EQUAL, 0, 1, number),
-        op(RETURN, 0, 0, libc::SECCOMP_RET_TRAP),
-        op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    let number = u32::try_from(number).unwrap();
+    // Offset of the first argument's low half in struct seccomp_data.
+    const ARGUMENT: u32 = 16;
+    let allow = op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
+    let mut filter = match argument {
+        None => vec![op(LOAD_NUMBER, 0, 0, 0), op(JUMP_IF_EQUAL, 0, 1, number)],
+        Some(argument) => vec![
+            op(LOAD_NUMBER, 0, 0, 0),
+            op(JUMP_IF_EQUAL, 0, 3, number),
+            op(LOAD_NUMBER, 0, 0, ARGUMENT),
+            op(JUMP_IF_EQUAL, 0, 1, argument),
+        ],
+    };
+    filter.extend([op(RETURN, 0, 0, answer), allow]);
+    let len = u16::try_from(filter.len()).unwrap();
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     // SAFETY: a live program.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
@@ -546,6 +559,67 @@ pub(crate) fn an_agent_that_hangs_up_is_an_error_at_once() {
     }
 }
 
+pub(crate) fn a_sandbox_without_dispatch_is_refused_unless_a_visible_seed_is_allowed() {
+    const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
+    let einval = libc::SECCOMP_RET_ERRNO | libc::EINVAL.cast_unsigned();
+    filter(libc::SYS_prctl, Some(PR_SET_SYSCALL_USER_DISPATCH), einval);
+    let before = (fds(), signal_state());
+    let error = seed_with(&PrepareOptions::default()).unwrap_err();
+    assert!(matches!(error, PrepareError::NoDispatch), "{error}");
+    assert!(error.to_string().contains("allow_visible_seed"), "{error}");
+    assert_eq!((fds(), signal_state()), before);
+    handle(libc::SIGCHLD, count_signal as *const () as usize);
+    let options = PrepareOptions { allow_visible_seed: true, ..PrepareOptions::default() };
+    let seed = seed_with(&options).unwrap();
+    seed.handle().unwrap();
+    // SAFETY: asks.
+    assert_eq!(unsafe { libc::waitpid(-1, null_mut(), libc::WNOHANG) }, 0, "it shows");
+    assert_eq!(signal_state()[0], before.1[0]);
+    drop_and_reap(seed);
+    assert_eq!(SIGNALS_SEEN.load(SeqCst), 1);
+}
+
+pub(crate) fn a_process_that_is_not_dumpable_is_refused() {
+    // SAFETY: drops root, then asks for what setuid programs have anyway.
+    unsafe {
+        let socket = std::env::var("MITOSIS_AGENT").unwrap();
+        let open = |path: &std::path::Path| {
+            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            fs::set_permissions(path, everybody).unwrap();
+        };
+        open(socket.as_ref());
+        open(std::path::Path::new(&socket).parent().unwrap());
+        assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 0), 0);
+    }
+    match seed().handle() {
+        Err(ClientError::Failed(failure)) => {
+            assert!(failure.to_string().contains("PR_SET_DUMPABLE"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn a_fork_that_fails_leaves_nothing() {
+    let error = mitosis::client::fork(Some("host-b")).unwrap_err().to_string();
+    assert!(error.contains("a stand-in cannot Resume"), "{error}");
+    let seeds = || {
+        let ours = |stat: String| {
+            let rest = stat.rsplit_once(") ").unwrap().1.to_owned();
+            rest.split(' ').nth(1).unwrap().parse() == Ok(std::process::id())
+        };
+        let stats = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("stat")).ok());
+        stats.filter(|stat| stat.contains(") ")).filter(|stat| ours(stat.clone())).count()
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while seeds() > 0 {
+        assert!(Instant::now() < deadline, "a seed is left");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waits for a line on stdin: whoever attends the case has taken hold of this process.
 fn await_go() {
     let mut line = String::new();
@@ -587,6 +661,7 @@ pub(crate) fn a_resumed_child_goes_on_from_prepare() {
             assert_eq!(LATE_HANDLER_RAN.load(SeqCst), 0);
             await_go();
         }
+        Prepared::Child(resumed) if resumed.rehearsal => panic!("prepare ends a rehearsal itself"),
         Prepared::Child(resumed) => {
             let Resumed { index, generation, ref payload, rehearsal, .. } = resumed;
             assert_eq!((index, generation, rehearsal), (5, 3, false));
@@ -607,6 +682,11 @@ pub(crate) fn a_resumed_child_goes_on_from_prepare() {
             std::process::exit(0);
         }
     }
+}
+
+/// As the case before, with another role in its `ResumeInfo`.
+pub(crate) fn a_rehearsal_ends_before_user_code() {
+    a_resumed_child_goes_on_from_prepare();
 }
 
 /// No test: what prepare costs beside fork(2), for people.

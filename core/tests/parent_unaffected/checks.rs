@@ -41,11 +41,15 @@ pub(crate) fn all() -> Vec<Case> {
         shared_memory_above_the_limit_is_refused_by_name,
         without_an_agent_nothing_stops { manner: Manner::Absent },
         an_agent_that_hangs_up_is_an_error_at_once { manner: Manner::ClosesAtOnce },
+        a_sandbox_without_dispatch_is_refused_unless_a_visible_seed_is_allowed,
+        a_process_that_is_not_dumpable_is_refused,
+        a_fork_that_fails_leaves_nothing,
         nothing_is_written_behind_the_frame { attend: Some(traced::witness) },
         a_resumed_child_goes_on_from_prepare {
             attend: Some(traced::resume_in_place),
             check: generations_count_up
         },
+        a_rehearsal_ends_before_user_code { attend: Some(traced::rehearse_in_place) },
     ];
     if std::env::args().any(|arg| arg == "cost") {
         all = cases![cost];

@@ -10,7 +10,7 @@ use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
 use mitosis::descriptor::SeedRange;
-use mitosis::prepare::{RESUME_MAGIC, ROLE_CHILD, ResumeInfo};
+use mitosis::prepare::{RESUME_MAGIC, ROLE_CHILD, ROLE_REHEARSAL, ResumeInfo};
 
 use super::agent::Agent;
 
@@ -121,6 +121,36 @@ fn detach(pid: i32) {
 
 /// Does to the seed itself what a restore does to a copy of it: mail, `ResumeInfo`, rt_sigreturn.
 pub(crate) fn resume_in_place(agent: &Agent, process: &mut Child) {
+    let seed = wake(agent, process, ROLE_CHILD);
+    let told = agent.socket().with_extension("sock.child");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::read(&told).unwrap_or_default() != b"fine" {
+        assert!(Instant::now() < deadline, "the child did not come through");
+        assert!(fs::metadata(format!("/proc/{seed}")).is_ok(), "the child ended early");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    go(process);
+}
+
+/// The same for a rehearsal: it ends by itself, having done nothing.
+pub(crate) fn rehearse_in_place(agent: &Agent, process: &mut Child) {
+    let seed = wake(agent, process, ROLE_REHEARSAL);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{seed}/stat")).unwrap();
+        if stat.contains(") Z ") {
+            // Its exit status is the last field.
+            assert!(stat.trim_end().ends_with(" 0"), "{stat}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "the rehearsal did not end");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(!agent.socket().with_extension("sock.child").exists());
+    go(process);
+}
+
+fn wake(agent: &Agent, process: &mut Child, role: u32) -> i32 {
     let seed = seed_pid(process);
     let (frame, area, scratch) = agent.with_seed(0, |taken| {
         let thread = &taken.report.threads[0];
@@ -137,7 +167,7 @@ pub(crate) fn resume_in_place(agent: &Agent, process: &mut Child) {
     mem.write_all_at(environment, mail + 4096).unwrap();
     let info = ResumeInfo {
         magic: RESUME_MAGIC,
-        role: ROLE_CHILD,
+        role,
         index: 5,
         generation: 3,
         seed: 7,
@@ -160,12 +190,5 @@ pub(crate) fn resume_in_place(agent: &Agent, process: &mut Child) {
     registers.rsp = frame;
     trace(libc::PTRACE_SETREGS, seed, (&raw mut registers) as usize);
     trace(libc::PTRACE_DETACH, seed, 0);
-    let told = agent.socket().with_extension("sock.child");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while fs::read(&told).unwrap_or_default() != b"fine" {
-        assert!(Instant::now() < deadline, "the child did not come through");
-        assert!(fs::metadata(format!("/proc/{seed}")).is_ok(), "the child ended early");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    go(process);
+    seed
 }

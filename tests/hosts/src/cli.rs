@@ -39,10 +39,7 @@ Exit status 125: mitosis-hosts itself failed; 126, 127: CMD cannot be run, is no
 
 /// What a command finds in its environment unless `--env` says otherwise.
 const BASE_ENVIRONMENT: [(&str, &str); 3] = [
-    (
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ),
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
     ("LANG", "C.UTF-8"),
 ];
@@ -86,9 +83,7 @@ impl Arguments {
     }
 
     fn value(&mut self, option: &str) -> Result<OsString> {
-        self.0
-            .next()
-            .with_context(|| format!("{option} needs a value"))
+        self.0.next().with_context(|| format!("{option} needs a value"))
     }
 
     fn number<N: std::str::FromStr>(&mut self, option: &str) -> Result<N> {
@@ -107,17 +102,11 @@ fn unknown(option: &str) -> Result<()> {
 }
 
 fn up(mut arguments: Arguments) -> Result<ExitCode> {
-    let mut wanted = Wanted {
-        files: Vec::new(),
-        hosts: 2,
-        time_offset_s: TIME_OFFSET_S,
-        owner: None,
-    };
+    let mut wanted =
+        Wanted { files: Vec::new(), hosts: 2, time_offset_s: TIME_OFFSET_S, owner: None };
     while let Some(option) = arguments.option()? {
         match option.as_str() {
-            "--file" => wanted
-                .files
-                .push(FileSpec::parse(&arguments.value(&option)?)?),
+            "--file" => wanted.files.push(FileSpec::parse(&arguments.value(&option)?)?),
             "--hosts" => wanted.hosts = arguments.number(&option)?,
             "--b-time-offset-s" => wanted.time_offset_s = arguments.number(&option)?,
             "--owner" => wanted.owner = Some(arguments.number(&option)?),
@@ -160,19 +149,13 @@ fn exec(mut arguments: Arguments) -> Result<ExitCode> {
     }
     let init_pid: i32 = init_pid.context("which host? give --host or --pid")?;
     let argv = arguments.rest();
-    let [program, rest @ ..] = &argv[..] else {
-        bail!("no command is given after --")
-    };
+    let [program, rest @ ..] = &argv[..] else { bail!("no command is given after --") };
 
     enter(init_pid)?;
     std::env::set_current_dir(&directory)
         .with_context(|| format!("no directory {} on that host", directory.display()))?;
     let mut command = Command::new(program);
-    command
-        .args(rest)
-        .env_clear()
-        .envs(BASE_ENVIRONMENT)
-        .envs(environment);
+    command.args(rest).env_clear().envs(BASE_ENVIRONMENT).envs(environment);
     Ok(guest::run(command, cpu)?.imitate())
 }
 

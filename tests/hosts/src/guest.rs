@@ -102,11 +102,7 @@ fn monitor(
 
 /// Lets go of standard descriptors, so that only the command's own copies keep a pipe open.
 fn close_stdio(which: std::ops::Range<i32>) -> Result<()> {
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .context("/dev/null")?;
+    let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     for stdio in which {
         ns::replace_stdio(&null, stdio)?;
     }

@@ -65,19 +65,12 @@ fn build(blueprint: &Blueprint<'_>, lifeline: BorrowedFd<'_>) -> Result<OwnedFd>
         )
     })?;
     tree::seal_mounts()?;
-    let identity = Identity {
-        name: &plan.name,
-        hosts_file: blueprint.hosts_file,
-    };
+    let identity = Identity { name: &plan.name, hosts_file: blueprint.hosts_file };
     match blueprint.inventory {
         None => tree::whole_machine(&identity)?,
         Some(inventory) => tree::in_memory(&identity, inventory)?,
     }
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .context("/dev/null")?;
+    let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     for stdio in 0..3 {
         ns::replace_stdio(&null, stdio)?;
     }

@@ -77,10 +77,7 @@ impl Inventory {
         let file = File::open(source).with_context(what)?;
         let metadata = file.metadata().with_context(what)?;
         if !metadata.is_file() {
-            bail!(
-                "{}: it is no regular file; name each file of a directory",
-                what()
-            );
+            bail!("{}: it is no regular file; name each file of a directory", what());
         }
         let entry = Entry::File(file, metadata.mode() & 0o7777);
         self.entries.insert(destination.to_owned(), entry);
@@ -113,19 +110,11 @@ fn parse_ldd(listing: &str) -> Result<Vec<PathBuf>> {
     for line in listing.lines() {
         // "libc.so.6 => /lib/libc.so.6 (0x7f..)", "/lib64/ld-linux.so.2 (0x7f..)", and
         // "linux-vdso.so.1 (0x7f..)" or "statically linked", which name no file.
-        let name = line
-            .split_once("=>")
-            .map_or(line, |(_, place)| place)
-            .trim();
+        let name = line.split_once("=>").map_or(line, |(_, place)| place).trim();
         if name == "not found" {
-            bail!(
-                "it needs{}; install that library",
-                line.trim_end_matches("=> not found")
-            );
+            bail!("it needs{}; install that library", line.trim_end_matches("=> not found"));
         }
-        if let Some((name, _)) = name
-            .rsplit_once(" (0x")
-            .filter(|(name, _)| name.starts_with('/'))
+        if let Some((name, _)) = name.rsplit_once(" (0x").filter(|(name, _)| name.starts_with('/'))
         {
             libraries.push(PathBuf::from(name));
         }

@@ -49,42 +49,19 @@ pub(crate) fn join(mesh: &[HostPlan], inits: &[i32]) -> Result<()> {
 
 /// Drops, silently, all that the host of `init` sends towards `there`.
 pub(crate) fn cut(init: i32, there: char) -> Result<()> {
-    tc(
-        init,
-        &[
-            "replace",
-            "dev",
-            &device_towards(there),
-            "root",
-            "blackhole",
-        ],
-    )
+    tc(init, &["replace", "dev", &device_towards(there), "root", "blackhole"])
 }
 
 /// Holds what the host of `init` sends towards `there` back by `delay_ms`.
 pub(crate) fn delay(init: i32, there: char, delay_ms: u32) -> Result<()> {
     let delay = format!("{delay_ms}ms");
-    tc(
-        init,
-        &[
-            "replace",
-            "dev",
-            &device_towards(there),
-            "root",
-            "netem",
-            "delay",
-            &delay,
-        ],
-    )
-    .context("a link can be delayed only where the kernel has sch_netem")
+    tc(init, &["replace", "dev", &device_towards(there), "root", "netem", "delay", &delay])
+        .context("a link can be delayed only where the kernel has sch_netem")
 }
 
 /// Ends [`cut`] and [`delay`].
 pub(crate) fn restore(init: i32, there: char) -> Result<()> {
-    tc(
-        init,
-        &["replace", "dev", &device_towards(there), "root", "noqueue"],
-    )
+    tc(init, &["replace", "dev", &device_towards(there), "root", "noqueue"])
 }
 
 fn tc(init: i32, arguments: &[&str]) -> Result<()> {
@@ -117,9 +94,7 @@ fn run(init: Option<i32>, mut command: Command, input: &str) -> Result<()> {
     // A tool that has failed already closes its end; what it says tells more than our EPIPE.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    let output = child
-        .wait_with_output()
-        .with_context(|| format!("cannot wait for {tool}"))?;
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {tool}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed ({}): {}", output.status, said.trim());

@@ -31,11 +31,7 @@ pub(crate) const CLONE_NEWTIME: i32 = 0x80;
 const FIRST_FREE_FD: u32 = 3;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn check_long(result: libc::c_long) -> io::Result<i32> {
@@ -130,13 +126,7 @@ pub(crate) fn mount(
     let data = CString::new(data).map_err(io::Error::other)?;
     // SAFETY: all four pointers are NUL-terminated strings that outlive the call.
     check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
     })?;
     Ok(())
 }
@@ -165,11 +155,7 @@ pub(crate) fn make_char_device(path: &Path, major: u32, minor: u32) -> io::Resul
     let name = c_path(path)?;
     // SAFETY: a NUL-terminated string that outlives the call, and integers.
     check(unsafe {
-        libc::mknod(
-            name.as_ptr(),
-            libc::S_IFCHR | 0o666,
-            libc::makedev(major, minor),
-        )
+        libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(major, minor))
     })?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
 }
@@ -220,10 +206,7 @@ pub(crate) fn pin_to_cpu(cpu: usize) -> io::Result<()> {
 
 /// Points descriptor `to` (0, 1 or 2) at what `from` is open on.
 pub(crate) fn replace_stdio(from: &impl AsRawFd, to: i32) -> io::Result<()> {
-    assert!(
-        (0..=2).contains(&to),
-        "only the three standard descriptors may be replaced"
-    );
+    assert!((0..=2).contains(&to), "only the three standard descriptors may be replaced");
     // SAFETY: `from` is open for the length of the call, and nobody in Rust owns 0, 1 or 2.
     check(unsafe { libc::dup2(from.as_raw_fd(), to) })?;
     Ok(())
@@ -267,16 +250,8 @@ pub(crate) fn signals_as_fd() -> io::Result<OwnedFd> {
     // SAFETY: pointers to one live set; the old mask is not asked for.
     let fd = unsafe {
         libc::sigfillset(&raw mut set);
-        check(libc::sigprocmask(
-            libc::SIG_SETMASK,
-            &raw const set,
-            ptr::null_mut(),
-        ))?;
-        check(libc::signalfd(
-            -1,
-            &raw const set,
-            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
-        ))?
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()))?;
+        check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?
     };
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -374,10 +349,7 @@ pub(crate) fn poll<const N: usize>(
 
 /// A clock's reading in seconds.
 pub(crate) fn clock_s(clock: libc::clockid_t) -> io::Result<f64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is live for the call.
     check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
     #[allow(clippy::cast_precision_loss)] // seconds of uptime are far below 2^52

@@ -31,11 +31,7 @@ pub struct PairConfig {
 
 impl Default for PairConfig {
     fn default() -> Self {
-        Self {
-            files: Vec::new(),
-            time_offset_s: TIME_OFFSET_S,
-            bin: None,
-        }
+        Self { files: Vec::new(), time_offset_s: TIME_OFFSET_S, bin: None }
     }
 }
 
@@ -54,16 +50,9 @@ impl PairConfig {
             return Ok(bin.into());
         }
         let own = std::env::current_exe().context("cannot name the running program")?;
-        let found = own
-            .ancestors()
-            .skip(1)
-            .map(|d| d.join(BIN_NAME))
-            .find(|p| p.is_file());
+        let found = own.ancestors().skip(1).map(|d| d.join(BIN_NAME)).find(|p| p.is_file());
         found.with_context(|| {
-            format!(
-                "no {BIN_NAME} beside {}; build it (cargo build -p {BIN_NAME})",
-                own.display()
-            )
+            format!("no {BIN_NAME} beside {}; build it (cargo build -p {BIN_NAME})", own.display())
         })
     }
 }
@@ -112,13 +101,7 @@ impl Pair {
     pub fn up(config: PairConfig) -> Result<Self> {
         let bin = config.binary()?;
         let mut command = Command::new(&bin);
-        command.args([
-            "up",
-            "--hosts",
-            "2",
-            "--owner",
-            &std::process::id().to_string(),
-        ]);
+        command.args(["up", "--hosts", "2", "--owner", &std::process::id().to_string()]);
         command.args(["--b-time-offset-s", &config.time_offset_s.to_string()]);
         for file in &config.files {
             let mut argument = file.source.clone().into_os_string();
@@ -133,32 +116,15 @@ impl Pair {
             .spawn()
             .with_context(|| format!("cannot start {}", bin.display()))?;
         let mut line = String::new();
-        let stdout = supervisor
-            .stdout
-            .take()
-            .context("no pipe from the supervisor")?;
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("cannot hear of the hosts")?;
+        let stdout = supervisor.stdout.take().context("no pipe from the supervisor")?;
+        BufReader::new(stdout).read_line(&mut line).context("cannot hear of the hosts")?;
         if line.is_empty() {
             let error = finish(supervisor).err();
-            bail!(
-                "{}",
-                error.map_or_else(|| "the hosts are gone".into(), |e| format!("{e:#}"))
-            );
+            bail!("{}", error.map_or_else(|| "the hosts are gone".into(), |e| format!("{e:#}")));
         }
         let hosts: Hosts = serde_json::from_str(&line).context("not a record of hosts")?;
-        let host = |name| {
-            anyhow::Ok(Host {
-                record: hosts.named(name)?.clone(),
-                bin: bin.clone(),
-            })
-        };
-        Ok(Self {
-            a: host("a")?,
-            b: host("b")?,
-            supervisor: Some(supervisor),
-        })
+        let host = |name| anyhow::Ok(Host { record: hosts.named(name)?.clone(), bin: bin.clone() });
+        Ok(Self { a: host("a")?, b: host("b")?, supervisor: Some(supervisor) })
     }
 
     /// `host-a`, with this machine's root file system.
@@ -185,8 +151,7 @@ impl Pair {
 
     /// Ends what [`Pair::cut_link`] or [`Pair::delay_link`] began.
     pub fn restore_link(&self) -> Result<()> {
-        self.each_end(link::restore)
-            .context("cannot restore the link")
+        self.each_end(link::restore).context("cannot restore the link")
     }
 
     fn each_end(&self, change: impl Fn(i32, char) -> Result<()>) -> Result<()> {
@@ -219,19 +184,13 @@ fn finish(mut supervisor: Child) -> Result<()> {
     drop(supervisor.stdin.take());
     let deadline = Instant::now() + DOWN_TIMEOUT;
     let status = loop {
-        if let Some(status) = supervisor
-            .try_wait()
-            .context("cannot wait for the supervisor")?
-        {
+        if let Some(status) = supervisor.try_wait().context("cannot wait for the supervisor")? {
             break status;
         }
         if Instant::now() >= deadline {
             // Its hosts die with it, but something in them did not want to.
             supervisor.kill()?;
-            bail!(
-                "the hosts did not end within {} s; killed",
-                DOWN_TIMEOUT.as_secs()
-            );
+            bail!("the hosts did not end within {} s; killed", DOWN_TIMEOUT.as_secs());
         }
         std::thread::sleep(Duration::from_millis(1));
     };
@@ -240,9 +199,7 @@ fn finish(mut supervisor: Child) -> Result<()> {
     }
     let mut said = String::new();
     if let Some(mut stderr) = supervisor.stderr.take() {
-        stderr
-            .read_to_string(&mut said)
-            .context("cannot read what the supervisor said")?;
+        stderr.read_to_string(&mut said).context("cannot read what the supervisor said")?;
     }
     bail!("hosts failed ({status}): {}", said.trim())
 }
@@ -256,9 +213,7 @@ impl Host {
     /// The path by which a file of this host is reached from outside.
     pub fn outside(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        self.record
-            .root
-            .join(path.strip_prefix("/").unwrap_or(path))
+        self.record.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// A command that runs on this host. Its environment is fresh: what is set with

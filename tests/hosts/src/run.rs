@@ -61,15 +61,8 @@ pub(crate) fn start(mut command: Command, cpu: Option<usize>) -> Result<i32> {
             Ok(()) => command.exec(),
             Err(error) => error,
         };
-        eprintln!(
-            "mitosis-hosts: cannot run {}: {error}",
-            command.get_program().to_string_lossy()
-        );
-        if error.kind() == io::ErrorKind::NotFound {
-            NOT_FOUND
-        } else {
-            CANNOT_EXECUTE
-        }
+        eprintln!("mitosis-hosts: cannot run {}: {error}", command.get_program().to_string_lossy());
+        if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
     });
     // The command may tell by the other end for as long as it has not started.
     std::mem::forget(writer);

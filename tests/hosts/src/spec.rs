@@ -92,12 +92,8 @@ impl HostPlan {
 
     /// /etc/hosts for a host of this mesh.
     pub(crate) fn hosts_file(mesh: &[Self]) -> String {
-        let lines = mesh
-            .iter()
-            .map(|plan| format!("{} {}\n", plan.address, plan.name));
-        std::iter::once("127.0.0.1 localhost\n".to_owned())
-            .chain(lines)
-            .collect()
+        let lines = mesh.iter().map(|plan| format!("{} {}\n", plan.address, plan.name));
+        std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect()
     }
 }
 
@@ -132,10 +128,7 @@ impl FileSpec {
                 destination.display()
             );
         }
-        Ok(Self {
-            source,
-            destination,
-        })
+        Ok(Self { source, destination })
     }
 
     /// Parses `SRC[:DST]`; a colon separates only where `/` follows it.

@@ -66,9 +66,7 @@ impl Supervisor {
         if !ns::is_root() {
             bail!("sealed hosts need root, to make namespaces and links; run this with sudo");
         }
-        let owner = wanted
-            .owner
-            .map(|pid| ns::pidfd_open(pid).context("the owner has ended"));
+        let owner = wanted.owner.map(|pid| ns::pidfd_open(pid).context("the owner has ended"));
         let owner = owner.transpose()?;
         let signals = ns::signals_as_fd().context("cannot block signals")?;
         let mesh = HostPlan::mesh(wanted.hosts, wanted.time_offset_s)?;
@@ -86,11 +84,7 @@ impl Supervisor {
         let mut reports = Vec::new();
         for (index, plan) in mesh.iter().enumerate() {
             let inventory = (index > 0).then_some(&inventory);
-            let blueprint = Blueprint {
-                plan,
-                hosts_file: &hosts_file,
-                inventory,
-            };
+            let blueprint = Blueprint { plan, hosts_file: &hosts_file, inventory };
             reports.push(supervisor.start_init(&blueprint, lifeline_end.as_fd())?);
         }
         // The links need the namespaces alone, which are there by now; the inits go on meanwhile.
@@ -127,12 +121,7 @@ impl Supervisor {
             // It has failed already, and had nothing to wait for but to say why.
             bail!("{} did not come up: {}", plan.name, hear(&mut report)?);
         };
-        self.inits.push(Init {
-            name: plan.name.clone(),
-            pid,
-            pidfd,
-            namespaces,
-        });
+        self.inits.push(Init { name: plan.name.clone(), pid, pidfd, namespaces });
         self.hosts.hosts.push(HostRecord {
             name: plan.name.clone(),
             init_pid: pid,
@@ -149,15 +138,10 @@ impl Supervisor {
 
     /// Runs `argv` outside of the hosts, with [`HOSTS_ENV`] set, for as long as they are up.
     pub(crate) fn run(&self, argv: &[std::ffi::OsString]) -> Result<Ended> {
-        let [program, arguments @ ..] = argv else {
-            bail!("no command is given")
-        };
+        let [program, arguments @ ..] = argv else { bail!("no command is given") };
         let mut command = Command::new(program);
         command.args(arguments).env(HOSTS_ENV, self.json()?);
-        command.env(
-            BIN_ENV,
-            std::env::current_exe().context("cannot name this program")?,
-        );
+        command.env(BIN_ENV, std::env::current_exe().context("cannot name this program")?);
         let pid = run::start(command, None)?;
         match self.wait(Some(pid))? {
             Event::Command(ended) => return Ok(ended),
@@ -213,17 +197,11 @@ impl Supervisor {
         let deadline = Instant::now() + TAKE_DOWN_TIMEOUT;
         self.kill_inits();
         for init in &self.inits {
-            let left = deadline
-                .saturating_duration_since(Instant::now())
-                .as_millis();
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             let left = i32::try_from(left).unwrap_or(i32::MAX);
             let [ended] = ns::poll([Some(init.pidfd.as_fd())], left)?;
             if !ended {
-                bail!(
-                    "{} does not end; {}",
-                    init.name,
-                    still_there(&self.remaining())
-                );
+                bail!("{} does not end; {}", init.name, still_there(&self.remaining()));
             }
         }
         while ns::reap().is_some() {}
@@ -258,17 +236,11 @@ impl Supervisor {
             WATCHED_NAMESPACES.iter().enumerate().any(|(i, name)| {
                 // No metadata: the process has ended, or is a zombie, which holds no namespace.
                 fs::metadata(process.join("ns").join(name)).is_ok_and(|namespace| {
-                    self.inits
-                        .iter()
-                        .any(|init| init.namespaces[i].0 == namespace.ino())
+                    self.inits.iter().any(|init| init.namespaces[i].0 == namespace.ino())
                 })
             })
         };
-        processes
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| ours(path))
-            .collect()
+        processes.flatten().map(|entry| entry.path()).filter(|path| ours(path)).collect()
     }
 }
 
@@ -285,24 +257,15 @@ fn identify(pid: i32) -> io::Result<(OwnedFd, Vec<(u64, File)>)> {
         let namespace = File::open(format!("/proc/{pid}/ns/{name}"))?;
         Ok((namespace.metadata()?.ino(), namespace))
     };
-    let namespaces = WATCHED_NAMESPACES
-        .into_iter()
-        .map(watched)
-        .collect::<io::Result<_>>()?;
+    let namespaces = WATCHED_NAMESPACES.into_iter().map(watched).collect::<io::Result<_>>()?;
     Ok((ns::pidfd_open(pid)?, namespaces))
 }
 
 /// What an init says of its host.
 fn hear(report: &mut File) -> Result<String> {
     let mut said = String::new();
-    report
-        .read_to_string(&mut said)
-        .context("cannot hear of a host")?;
-    Ok(if said.is_empty() {
-        "its init was killed".to_owned()
-    } else {
-        said
-    })
+    report.read_to_string(&mut said).context("cannot hear of a host")?;
+    Ok(if said.is_empty() { "its init was killed".to_owned() } else { said })
 }
 
 fn still_there(processes: &[PathBuf]) -> String {

@@ -70,13 +70,9 @@ pub(crate) fn in_memory(identity: &Identity<'_>, inventory: &Inventory) -> Resul
         symlink(target, &place).with_context(|| format!("cannot link {}", path.display()))?;
         fs::create_dir_all(root.join(target.strip_prefix("/").unwrap_or(target)))?;
     }
-    for (name, mode) in [
-        ("proc", 0o555),
-        ("sys", 0o555),
-        ("run", 0o755),
-        ("etc", 0o755),
-        ("root", 0o700),
-    ] {
+    for (name, mode) in
+        [("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("etc", 0o755), ("root", 0o700)]
+    {
         make_directory(&root.join(name), mode)?;
     }
     for name in ["tmp", "dev", "dev/shm"] {
@@ -108,11 +104,7 @@ fn add_entry(root: &Path, path: &Path, entry: &Entry) -> Result<()> {
     match entry {
         Entry::Link(target) => symlink(target, &place)?,
         Entry::File(source, mode) => {
-            let mut copy = File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&place)?;
+            let mut copy = File::options().write(true).create_new(true).mode(0o600).open(&place)?;
             // The descriptor's offset is shared with a sibling host that copies the same file.
             io::copy(&mut File::open(own_descriptor(source))?, &mut copy)?;
             copy.set_permissions(fs::Permissions::from_mode(*mode))?;
@@ -155,12 +147,8 @@ fn mount_tmpfs(target: &Path, flags: libc::c_ulong, options: &str) -> Result<()>
 /// Binds a file with this text over `target`. It lies on the host's own /run and loses its name
 /// there at once.
 fn cover_file(target: &Path, text: &str) -> Result<()> {
-    let what = || {
-        format!(
-            "cannot put a host's own file over {0}; {0} must exist",
-            target.display()
-        )
-    };
+    let what =
+        || format!("cannot put a host's own file over {0}; {0} must exist", target.display());
     let source = Path::new("/run/covering");
     fs::write(source, text).with_context(what)?;
     ns::mount(source, target, "", libc::MS_BIND, "").with_context(what)?;

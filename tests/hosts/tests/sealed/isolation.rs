@@ -28,13 +28,7 @@ fn every_namespace_is_its_own() {
             .lines()
             .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
             .collect();
-        assert_eq!(
-            seen,
-            expected
-                .iter()
-                .map(|namespace| namespace.inode)
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(seen, expected.iter().map(|namespace| namespace.inode).collect::<Vec<_>>());
     }
 }
 
@@ -46,40 +40,23 @@ fn hosts_see_no_files_of_each_other() {
             shell(here, &format!("echo x > {directory}/only-here"));
             let listing = shell(there, &format!("ls {directory}"));
             assert!(!listing.contains("only-here"), "{directory}: {listing}");
-            assert!(
-                !Path::new(directory).join("only-here").exists(),
-                "{directory} leaks outside"
-            );
-            shell(
-                here,
-                &format!("[ -e {directory}/only-here ] && > {directory}/only-here"),
-            );
+            assert!(!Path::new(directory).join("only-here").exists(), "{directory} leaks outside");
+            shell(here, &format!("[ -e {directory}/only-here ] && > {directory}/only-here"));
             fs::remove_file(here.outside(format!("{directory}/only-here"))).unwrap();
         }
     }
     let top = "bin dev etc lib proc root run sbin sys tmp usr";
-    let seen = shell(pair.b(), "cd /; echo *")
-        .replace("lib32 ", "")
-        .replace("lib64 ", "");
+    let seen = shell(pair.b(), "cd /; echo *").replace("lib32 ", "").replace("lib64 ", "");
     assert_eq!(seen, top);
     // What is not of the tree itself is the kernel's: no mount leads to a disk or to host-a.
     let mounts = shell(pair.b(), "cat /proc/self/mountinfo");
     for mount in mounts.lines() {
-        let kind = mount
-            .split(" - ")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap();
+        let kind = mount.split(" - ").nth(1).unwrap().split(' ').next().unwrap();
         assert!(["tmpfs", "proc", "sysfs"].contains(&kind), "{mount}");
     }
     for file in ["/etc/passwd", "/etc/os-release", BIN] {
         assert!(shell(pair.a(), &format!("ls {file}")).contains(file));
-        assert_eq!(
-            shell(pair.b(), &format!("ls {file} 2>/dev/null || echo none")),
-            "none"
-        );
+        assert_eq!(shell(pair.b(), &format!("ls {file} 2>/dev/null || echo none")), "none");
     }
 }
 
@@ -88,10 +65,7 @@ fn hosts_see_no_processes_of_each_other() {
     let pair = pair();
     let sleeps = ["123.25", "124.25"];
     let start = |host: &Host, seconds| {
-        host.command(["/bin/sleep", seconds])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
+        host.command(["/bin/sleep", seconds]).stdout(Stdio::null()).spawn().unwrap()
     };
     let mut children = [start(pair.a(), sleeps[0]), start(pair.b(), sleeps[1])];
     let listing =
@@ -120,10 +94,7 @@ fn hosts_see_no_processes_of_each_other() {
 #[test]
 fn host_b_has_no_python_and_what_was_asked_for() {
     let pair = pair();
-    let found = shell(
-        pair.b(),
-        "ls /bin /usr/bin /usr/local/bin /usr/lib 2>/dev/null; :",
-    );
+    let found = shell(pair.b(), "ls /bin /usr/bin /usr/local/bin /usr/lib 2>/dev/null; :");
     assert!(!found.contains("python"), "{found}");
     assert!(found.contains("bash"), "{found}");
     shell(
@@ -131,10 +102,7 @@ fn host_b_has_no_python_and_what_was_asked_for() {
         "echo x > /dev/null; for d in zero full random urandom tty fuse; do [ -c /dev/$d ]; done",
     );
     shell(pair.b(), "exec 3<>/dev/fuse");
-    shell(
-        pair.b(),
-        "! echo 0 2>/dev/null > /sys/kernel/mm/transparent_hugepage/enabled",
-    );
+    shell(pair.b(), "! echo 0 2>/dev/null > /sys/kernel/mm/transparent_hugepage/enabled");
 }
 
 #[test]
@@ -143,18 +111,11 @@ fn clocks_of_host_b_are_ahead() {
     let clocks = |host: &Host, bin: &str| -> serde_json::Value {
         serde_json::from_slice(&host.command([bin, "clocks"]).output().unwrap().stdout).unwrap()
     };
-    let (a, b) = (
-        clocks(pair.a(), BIN),
-        clocks(pair.b(), "/bin/mitosis-hosts"),
-    );
+    let (a, b) = (clocks(pair.a(), BIN), clocks(pair.b(), "/bin/mitosis-hosts"));
     let ahead = |clock: &str| b[clock].as_f64().unwrap() - a[clock].as_f64().unwrap();
     let week_s = 7.0 * 24.0 * 3600.0;
     for clock in ["monotonic_s", "boottime_s"] {
-        assert!(
-            (ahead(clock) - week_s).abs() < 5.0,
-            "{clock}: {}",
-            ahead(clock)
-        );
+        assert!((ahead(clock) - week_s).abs() < 5.0, "{clock}: {}", ahead(clock));
     }
     assert!(ahead("realtime_s").abs() < 5.0);
 }
@@ -172,12 +133,7 @@ fn names_resolve_on_both() {
             assert!(resolved.starts_with(address), "{resolved}");
         }
     }
-    assert!(
-        !fs::read_to_string("/etc/hosts")
-            .unwrap()
-            .contains("10.77.0."),
-        "leaks outside"
-    );
+    assert!(!fs::read_to_string("/etc/hosts").unwrap().contains("10.77.0."), "leaks outside");
 }
 
 #[test]
@@ -187,25 +143,14 @@ fn tcp_crosses_the_link_and_a_cut_is_silent() {
     assert_eq!(shell(pair.b(), GREET), "hello");
 
     pair.cut_link().unwrap();
-    let mut caller = pair
-        .b()
-        .command(["/bin/bash", "-c", GREET])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut caller =
+        pair.b().command(["/bin/bash", "-c", GREET]).stdout(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    assert!(
-        caller.try_wait().unwrap().is_none(),
-        "a cut link must neither answer nor refuse"
-    );
+    assert!(caller.try_wait().unwrap().is_none(), "a cut link must neither answer nor refuse");
 
     pair.restore_link().unwrap();
     let output = caller.wait_with_output().unwrap();
-    assert_eq!(
-        text(&output),
-        "hello\n",
-        "a call begun over the cut link goes on after it"
-    );
+    assert_eq!(text(&output), "hello\n", "a call begun over the cut link goes on after it");
     server.kill().unwrap();
     server.wait().unwrap();
 }
@@ -219,11 +164,7 @@ fn a_delayed_link_is_slow_or_says_what_the_kernel_lacks() {
         Ok(()) => {
             let start = Instant::now();
             assert_eq!(shell(pair.b(), GREET), "hello");
-            assert!(
-                start.elapsed() >= Duration::from_millis(400),
-                "{:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
         }
     }
     pair.restore_link().unwrap();

@@ -31,29 +31,17 @@ fn a_killed_harness_leaves_nothing() {
     let namespaces = namespaces_of_all(&hosts);
     let pid = hosts.hosts[1].init_pid.to_string();
     let mut command = Command::new(BIN)
-        .args([
-            "exec",
-            "--pid",
-            &pid,
-            "--",
-            "/bin/cat",
-            "/etc/hostname",
-            "-",
-        ])
+        .args(["exec", "--pid", &pid, "--", "/bin/cat", "/etc/hostname", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(command.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(command.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "host-b\n");
     up.kill().unwrap();
     up.wait().unwrap();
-    soon("no process is left in a namespace of the hosts", || {
-        !populated(&namespaces)
-    });
+    soon("no process is left in a namespace of the hosts", || !populated(&namespaces));
     assert!(!command.wait().unwrap().success());
     assert_eq!((outer_mounts(), outer_links()), (mounts, links));
 }
@@ -95,11 +83,7 @@ fn up_runs_a_command_and_ends_as_it_does() {
         .args(["up", "--file", "/bin/cat", "--", "bash", "-c", script])
         .output()
         .unwrap();
-    assert_eq!(
-        (text(&output).as_str(), output.status.code()),
-        ("host-a\n", Some(7)),
-        "{output:?}"
-    );
+    assert_eq!((text(&output).as_str(), output.status.code()), ("host-a\n", Some(7)), "{output:?}");
 
     // A command of a killed `up` does not live on.
     let mut up = Command::new(BIN)
@@ -108,9 +92,7 @@ fn up_runs_a_command_and_ends_as_it_does() {
         .spawn()
         .unwrap();
     let mut pid = String::new();
-    BufReader::new(up.stdout.take().unwrap())
-        .read_line(&mut pid)
-        .unwrap();
+    BufReader::new(up.stdout.take().unwrap()).read_line(&mut pid).unwrap();
     let process = Path::new("/proc").join(pid.trim()).join("exe");
     assert!(fs::read_link(&process).is_ok());
     up.kill().unwrap();
@@ -121,40 +103,15 @@ fn up_runs_a_command_and_ends_as_it_does() {
 #[test]
 fn status_and_signals_pass_through_exec() {
     let pair = pair();
-    let run = |script: &str| {
-        pair.b()
-            .command(["/bin/bash", "-c", script])
-            .status()
-            .unwrap()
-    };
+    let run = |script: &str| pair.b().command(["/bin/bash", "-c", script]).status().unwrap();
     assert_eq!(run("exit 3").code(), Some(3));
     assert_eq!(run("kill -KILL $$").signal(), Some(SIGKILL));
-    assert_eq!(
-        pair.b()
-            .command(["/bin/none"])
-            .output()
-            .unwrap()
-            .status
-            .code(),
-        Some(127)
-    );
-    assert_eq!(
-        pair.b()
-            .command(["/etc/hosts"])
-            .output()
-            .unwrap()
-            .status
-            .code(),
-        Some(126)
-    );
+    assert_eq!(pair.b().command(["/bin/none"]).output().unwrap().status.code(), Some(127));
+    assert_eq!(pair.b().command(["/etc/hosts"]).output().unwrap().status.code(), Some(126));
 
     let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done";
-    let mut child = pair
-        .b()
-        .command(["/bin/bash", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        pair.b().command(["/bin/bash", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     signal(&child, SIGTERM);
@@ -163,14 +120,10 @@ fn status_and_signals_pass_through_exec() {
 
     let mut child = pair.b().command(["/bin/sleep", "77.5"]).spawn().unwrap();
     let listing = "for p in /proc/[0-9]*; do cat $p/cmdline; done 2>/dev/null | cat -v";
-    soon("the command runs", || {
-        shell(pair.b(), listing).contains("77.5")
-    });
+    soon("the command runs", || shell(pair.b(), listing).contains("77.5"));
     child.kill().unwrap();
     child.wait().unwrap();
-    soon("the command dies with its exec", || {
-        !shell(pair.b(), listing).contains("77.5")
-    });
+    soon("the command dies with its exec", || !shell(pair.b(), listing).contains("77.5"));
 }
 
 #[test]
@@ -178,10 +131,7 @@ fn orphans_are_reaped() {
     let pair = pair();
     let orphan = shell(pair.b(), "(sleep 0.05 >/dev/null 2>&1 & echo $!)");
     soon("the orphan is gone, not a zombie", || {
-        shell(
-            pair.b(),
-            &format!("ls /proc/{orphan}/stat 2>/dev/null || echo none"),
-        ) == "none"
+        shell(pair.b(), &format!("ls /proc/{orphan}/stat 2>/dev/null || echo none")) == "none"
     });
 }
 
@@ -194,28 +144,17 @@ fn commands_get_a_fresh_environment() {
         cwd: Some("/run".into()),
     };
     let script = "echo $KEY $HOME ${CARGO_MANIFEST_DIR-unset} $PWD";
-    let output = pair
-        .b()
-        .command_with(&options, ["/bin/bash", "-c", script])
-        .output()
-        .unwrap();
+    let output = pair.b().command_with(&options, ["/bin/bash", "-c", script]).output().unwrap();
     assert_eq!(text(&output), "a=b /root unset /run\n");
-    let output = pair
-        .b()
-        .command_with(&options, ["/bin/cat", "/proc/self/status"])
-        .output()
-        .unwrap();
+    let output =
+        pair.b().command_with(&options, ["/bin/cat", "/proc/self/status"]).output().unwrap();
     assert!(text(&output).contains("Cpus_allowed_list:\t0\n"));
 }
 
 #[test]
 fn failures_name_cause_and_remedy() {
     let fails = |arguments: &[&str]| {
-        let output = Command::new(BIN)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let output = Command::new(BIN).args(arguments).stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -225,27 +164,16 @@ fn failures_name_cause_and_remedy() {
     assert!(fails(&["up", "--b-time-offset-s", "-999999999"]).contains("clocks"));
     assert!(fails(&["exec", "--pid", "1", "--", "x"]).contains("no host has the init 1"));
     assert!(fails(&["exec", "--host", "b", "--", "x"]).contains("MITOSIS_HOSTS_JSON"));
-    let config = PairConfig {
-        bin: Some(BIN.into()),
-        time_offset_s: -999_999_999,
-        ..Default::default()
-    };
+    let config =
+        PairConfig { bin: Some(BIN.into()), time_offset_s: -999_999_999, ..Default::default() };
     let error = Pair::up(config).unwrap_err().to_string();
     assert!(error.contains("host-b did not come up"), "{error}");
 
-    let mut config = PairConfig {
-        bin: Some(BIN.into()),
-        ..PairConfig::default()
-    };
+    let mut config = PairConfig { bin: Some(BIN.into()), ..PairConfig::default() };
     config = config.file("/usr/bin/setpriv").unwrap().file(BIN).unwrap();
     let pair = Pair::up(config).unwrap();
     let nobody = ["setpriv", "--reuid", "65534", "--clear-groups", BIN, "up"];
-    let output = pair
-        .b()
-        .command(nobody)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = pair.b().command(nobody).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("need root"), "{said}");
 }

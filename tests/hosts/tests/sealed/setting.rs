@@ -19,22 +19,11 @@ pub(crate) const SIGKILL: i32 = 9;
 
 /// Two hosts; host-b has a shell and a few tools.
 pub(crate) fn pair() -> Pair {
-    let mut config = PairConfig {
-        bin: Some(BIN.into()),
-        ..PairConfig::default()
-    };
-    for tool in [
-        "/bin/bash",
-        "/bin/ls",
-        "/bin/cat",
-        "/bin/sleep",
-        "/usr/bin/getent",
-    ] {
+    let mut config = PairConfig { bin: Some(BIN.into()), ..PairConfig::default() };
+    for tool in ["/bin/bash", "/bin/ls", "/bin/cat", "/bin/sleep", "/usr/bin/getent"] {
         config = config.file(tool).unwrap();
     }
-    config
-        .files
-        .push(FileSpec::new(BIN, "/bin/mitosis-hosts").unwrap());
+    config.files.push(FileSpec::new(BIN, "/bin/mitosis-hosts").unwrap());
     Pair::up(config).expect("sealed hosts come up (they need root)")
 }
 
@@ -69,15 +58,9 @@ pub(crate) struct Namespace {
 pub(crate) fn namespaces_of(pid: i32) -> Vec<Namespace> {
     let namespace = |name| {
         let held = File::open(format!("/proc/{pid}/ns/{name}")).unwrap();
-        Namespace {
-            name,
-            inode: held.metadata().unwrap().ino(),
-            _held: held,
-        }
+        Namespace { name, inode: held.metadata().unwrap().ino(), _held: held }
     };
-    ["pid", "net", "mnt", "uts", "ipc", "time", "cgroup"]
-        .map(namespace)
-        .into()
+    ["pid", "net", "mnt", "uts", "ipc", "time", "cgroup"].map(namespace).into()
 }
 
 /// Whether a live process is in one of `namespaces`. A zombie is not: when the harness was killed,
@@ -105,9 +88,7 @@ pub(crate) fn outer_links() -> BTreeSet<String> {
 }
 
 pub(crate) fn signal(child: &Child, number: i32) {
-    let status = Command::new("kill")
-        .args([format!("-{number}"), child.id().to_string()])
-        .status();
+    let status = Command::new("kill").args([format!("-{number}"), child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }
 
@@ -121,21 +102,12 @@ pub(crate) fn held_up(options: &[&str]) -> (Child, Hosts) {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(up.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    (
-        up,
-        serde_json::from_str(&line).expect("a record of hosts (they need root)"),
-    )
+    BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (up, serde_json::from_str(&line).expect("a record of hosts (they need root)"))
 }
 
 pub(crate) fn namespaces_of_all(hosts: &Hosts) -> Vec<Namespace> {
-    hosts
-        .hosts
-        .iter()
-        .flat_map(|host| namespaces_of(host.init_pid))
-        .collect()
+    hosts.hosts.iter().flat_map(|host| namespaces_of(host.init_pid)).collect()
 }
 
 /// A listener on host-a that says hello to each caller; perl, as Debian always has it.
@@ -143,16 +115,10 @@ pub(crate) fn greeter(pair: &Pair) -> Child {
     let program = "use IO::Socket::INET; $| = 1;
         my $l = IO::Socket::INET->new(Listen => 5, LocalPort => 7000) or die $!;
         print qq(listening\n); while (my $c = $l->accept) { print $c qq(hello\n); close $c }";
-    let mut child = pair
-        .a()
-        .command(["/usr/bin/perl", "-e", program])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        pair.a().command(["/usr/bin/perl", "-e", program]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "listening\n");
     child
 }
