@@ -122,8 +122,10 @@ impl Player {
                 Op::Advise { at, len, advice, by_number } => {
                     let result = advise(self.address(at), len, advice, by_number);
                     // What MADV_FREE leaves is the kernel's choice until it is discarded.
-                    if advice == libc::MADV_FREE && result == 0 {
+                    if advice == libc::MADV_FREE {
+                        let error = errno();
                         advise(self.address(at), len, libc::MADV_DONTNEED, by_number);
+                        set_errno(error);
                     }
                     result
                 }
