@@ -9,7 +9,7 @@ use crate::player::{Exchange, PAGES, Player, Role, exit, wait};
 
 /// How long one op may take before the process counts as hung.
 const DEADLINE_MS: i32 = 10_000;
-/// Of the ops before a difference, how many are told.
+/// Of the ops before a difference, how many are told where many seeds are played.
 const TOLD: usize = 12;
 
 /// What came of a duel.
@@ -58,11 +58,13 @@ fn duel(seed: u64, ops: &[(Op, bool)], maps_as_text: bool) -> Result<Tally, Stri
     let mut plain = Opponent::start(Role::Plain, seed);
     let mut child = Opponent::start(Role::Child { maps_as_text }, seed);
     let mut tally = Tally::default();
+    let looks_closely = ops.iter().all(|(_, show)| *show);
+    let told_ops = if looks_closely { ops.len() } else { TOLD };
     for (step, (op, show)) in ops.iter().chain([&(Op::End, true)]).enumerate() {
         let told = |what: String| {
             let mut log = format!("step {step}: {what}\n");
             for (step, (op, _)) in
-                ops.iter().enumerate().take(step + 1).skip(step.saturating_sub(TOLD))
+                ops.iter().enumerate().take(step + 1).skip(step.saturating_sub(told_ops))
             {
                 _ = writeln!(log, "  {step}: {op:x?}");
             }
@@ -101,6 +103,7 @@ fn difference(expected: &Exchange, found: &Exchange, shown: bool) -> Option<Stri
     }
     let page = (0..PAGES).find(|page| {
         expected.protections[*page] != found.protections[*page]
+            || expected.locked[*page] != found.locked[*page]
             || expected.bytes[*page] != found.bytes[*page]
     })?;
     let (window, offset) = match page as u64 {
@@ -109,7 +112,8 @@ fn difference(expected: &Exchange, found: &Exchange, shown: bool) -> Option<Stri
     };
     let [plain, child] = [expected, found].map(|exchange| {
         let protection = String::from_utf8_lossy(&exchange.protections[page]).into_owned();
-        (protection, exchange.bytes[page][0], exchange.bytes[page][4095])
+        let bytes = &exchange.bytes[page];
+        (protection, exchange.locked[page], bytes[0], bytes[4095])
     });
     Some(format!("window {window} page {offset:#x}: plain {plain:x?}, child {child:x?}"))
 }

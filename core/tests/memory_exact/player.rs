@@ -36,6 +36,8 @@ pub(crate) struct Exchange {
     /// At the end: what the stub's table tells.
     pub(crate) cleared: u64,
     pub(crate) moved: u64,
+    /// Which pages are locked.
+    pub(crate) locked: [bool; PAGES],
     /// r w x p of each page; zeros where nothing is mapped.
     pub(crate) protections: [[u8; 4]; PAGES],
     pub(crate) bytes: [[u8; PAGE as usize]; PAGES],
@@ -255,6 +257,9 @@ impl Player {
                     false => self.windows[1] + (page - arena) as u64 * PAGE,
                 };
                 let mapped = exchange.protections[page] != [0; 4];
+                // Advice that locked memory refuses, and that changes nothing to see.
+                exchange.locked[page] =
+                    mapped && advise(address, PAGE, libc::MADV_COLD, false) != 0;
                 if !mapped
                     || libc::pread(memory, into.cast(), PAGE as usize, address.cast_signed())
                         != PAGE.cast_signed() as isize
