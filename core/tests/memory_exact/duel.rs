@@ -12,6 +12,9 @@ const DEADLINE_MS: i32 = 10_000;
 /// Of the ops before a difference, how many are told where many seeds are played.
 const TOLD: usize = 12;
 
+/// Fills the windows of scripts.
+const SCRIPT_SEED: u64 = 1;
+
 /// What came of a duel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -43,20 +46,25 @@ pub(crate) fn random(
     let pace = 1 + draw.below(4);
     let ops = (0..count).map(|step| (draw.op(), step % pace == 0 || step + 1 == count));
     let ops: Vec<(Op, bool)> = ops.map(|(op, show)| (op, show || show_all)).collect();
-    duel(seed, &ops, maps_as_text)
+    duel(seed, &ops, Role::Child { maps_as_text })
 }
 
 /// Plays a script, looking after each op.
 pub(crate) fn script(ops: &[Op]) -> Result<Tally, String> {
     let ops: Vec<(Op, bool)> = ops.iter().map(|op| (*op, true)).collect();
-    let tally = duel(1, &ops, false)?;
-    duel(1, &ops, true)?;
+    let tally = duel(SCRIPT_SEED, &ops, Role::Child { maps_as_text: false })?;
+    duel(SCRIPT_SEED, &ops, Role::Child { maps_as_text: true })?;
     Ok(tally)
 }
 
-fn duel(seed: u64, ops: &[(Op, bool)], maps_as_text: bool) -> Result<Tally, String> {
+/// Plays against a child without its stub.
+pub(crate) fn unpatched(ops: &[(Op, bool)]) -> Result<Tally, String> {
+    duel(SCRIPT_SEED, ops, Role::Unpatched)
+}
+
+fn duel(seed: u64, ops: &[(Op, bool)], role: Role) -> Result<Tally, String> {
     let mut plain = Opponent::start(Role::Plain, seed);
-    let mut child = Opponent::start(Role::Child { maps_as_text }, seed);
+    let mut child = Opponent::start(role, seed);
     let mut tally = Tally::default();
     let looks_closely = ops.iter().all(|(_, show)| *show);
     let told_ops = if looks_closely { ops.len() } else { TOLD };

@@ -72,12 +72,15 @@ impl Player {
                 }
             }
         }
-        if let Role::Child { maps_as_text } = role {
+        if !matches!(role, Role::Plain) {
             let [heap, arena] =
                 [spans[1], spans[0]].map(|(start, len)| Snapshot::anonymous(start, len));
             let mut snapshots = [heap, arena];
             snapshots.sort_by_key(|snapshot| snapshot.start);
-            stand_in = Some(StandIn::make(&snapshots, maps_as_text));
+            stand_in = Some(match role {
+                Role::Child { maps_as_text } => StandIn::make(&snapshots, maps_as_text),
+                _ => StandIn::unpatched(&snapshots, false),
+            });
         }
         Player { exchange, socket, windows, stand_in }
     }
@@ -277,7 +280,11 @@ impl Player {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
     Plain,
-    Child { maps_as_text: bool },
+    Child {
+        maps_as_text: bool,
+    },
+    /// A child whose call sites were forgotten.
+    Unpatched,
 }
 
 /// Through libc's own functions, whose text is patched in a child.

@@ -46,6 +46,13 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// Turns `snapshots` (ascending) into image-backed memory and patches libc.
     pub(crate) fn make(snapshots: &[Snapshot], maps_as_text: bool) -> StandIn {
+        let mut made = Self::unpatched(snapshots, maps_as_text);
+        made.trampolines = divert(made.stub_entry);
+        made
+    }
+
+    /// As `make`, but libc's calls go to the kernel.
+    pub(crate) fn unpatched(snapshots: &[Snapshot], maps_as_text: bool) -> StandIn {
         let (image, ranges) = image_of(snapshots);
         let facts = image.metadata().expect("fstat of the image");
         let device = (libc::major(facts.dev()), libc::minor(facts.dev()), facts.ino());
@@ -67,7 +74,7 @@ impl StandIn {
             map_image(&image, range);
         }
         let stub_entry = base + blob::stub_entry();
-        StandIn { table, stub_entry, trampolines: divert(stub_entry) }
+        StandIn { table, stub_entry, trampolines: Vec::new() }
     }
 
     /// Chunks that hold no image page any more, as the stub sees it.
@@ -80,6 +87,12 @@ impl StandIn {
                 .map(|i| u64::from((*words.add(i)).count_zeros()))
                 .sum()
         }
+    }
+
+    /// Chunks that began with a bit.
+    pub(crate) fn chunks(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (*self.table).words * 64 }
     }
 
     /// Moved ranges that were ever remembered, up to a table's worth.
