@@ -1,5 +1,5 @@
-// What the blob and the agent agree on: plain data, no code. Included by both (`restorer/main.rs` is
-// compiled alone, without std), so it names nothing but core types.
+//! What the blob and the agent agree on: plain data, no code. Included by both (`restorer/main.rs` is
+//! compiled alone, without std), so it names nothing but core types.
 
 /// The blob's region, from its base. The agent fills [0, PROGRAM) in a memfd, the keeper's child maps it
 /// at the address that `Placement` chose and jumps to the entry with `rdi` = the region's base.
@@ -70,6 +70,8 @@ pub struct Command {
     pub clone_flags: u64,
     /// Descriptors that ride along.
     pub fd_count: u64,
+    /// The child's name; comes back in every reply about it.
+    pub child: u64,
 }
 
 /// "MITOCHLD".
@@ -82,39 +84,99 @@ pub const MAX_COMMAND_FDS: u64 = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply {
-    /// READY, STARTED, FAILED or TAIL_FAILED.
+    /// READY, STARTED, FAILED, TAIL_FAILED, CLONE_FAILED or SETUP_FAILED.
     pub kind: u32,
-    /// FAILED, TAIL_FAILED: which op.
+    /// FAILED, TAIL_FAILED: which op. SETUP_FAILED: which of the keeper's steps.
     pub step: u32,
-    /// STARTED: the child's pid in the template's pid namespace. FAILED: the system call's result.
+    /// STARTED: the child's pid in the template's pid namespace. Failures: the system call's result.
     pub value: i64,
+    /// STARTED, TAIL_FAILED, CLONE_FAILED: [`Command::child`].
+    pub child: u64,
 }
 
 /// The program ran; the template waits for commands.
 pub const READY: u32 = 1;
 /// A child was cloned.
 pub const STARTED: u32 = 2;
-/// An op of the program did not answer as expected (the template ends), or clone3 failed (it stays).
+/// An op of the program did not answer as expected; the template ends.
 pub const FAILED: u32 = 3;
 /// An op of a child's tail did not answer as expected; the child ends.
 pub const TAIL_FAILED: u32 = 4;
+/// The child could not be cloned; the template stays.
+pub const CLONE_FAILED: u32 = 5;
+/// Said by the keeper's child when it could not even enter the blob; it ends.
+pub const SETUP_FAILED: u32 = 6;
 
-/// One range of memory that was mapped from the image at restore, ascending by start. The stub asks the
-/// kernel only where a chunk's bit is set.
+/// One op of a program (64 bytes).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawOp {
+    /// See [`op`].
+    pub kind: u32,
+    /// System call number.
+    pub number: u32,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// For `SYSCALL_EXACT`.
+    pub expect: u64,
+}
+
+/// Kinds of op.
+pub mod op {
+    /// System call, must succeed.
+    pub const SYSCALL: u32 = 1;
+    /// System call, must answer `expect`.
+    pub const SYSCALL_EXACT: u32 = 2;
+    /// System call, result ignored.
+    pub const SYSCALL_IGNORED: u32 = 3;
+    /// args: destination, source, bytes.
+    pub const STORE: u32 = 4;
+    /// args: frame.
+    pub const SIGNAL_RETURN: u32 = 5;
+}
+
+/// One range of memory that behaves as anonymous (or as shared) in the seed and was mapped from the image
+/// at restore, ascending by start and by offset. The stub asks the kernel only where a chunk's bit is set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StubRange {
     /// First address.
     pub start: u64,
     /// First address behind it.
     pub end: u64,
-    /// Index, in the table's bitmap, of the bit of its first 64 KiB chunk.
-    pub first_bit: u64,
+    /// Where it begins in the image's file: a VMA keeps its offset when it moves, so that the offset tells
+    /// what it was.
+    pub offset: u64,
+    /// Index, in the table's bitmap, of the bit of its first chunk.
+    pub first_bit: u32,
+    /// [`RANGE_ANONYMOUS`] or [`RANGE_SHARED`].
+    pub kind: u32,
 }
+
+/// Private anonymous memory in the seed: a discard shows zeros.
+pub const RANGE_ANONYMOUS: u32 = 0;
+/// Shared memory in the seed: a discard changes nothing.
+pub const RANGE_SHARED: u32 = 1;
+
+/// Image-backed memory that mremap(2) has moved to where no [`StubRange`] is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StubMoved {
+    /// Low 48 bits: one per part that may still be image-backed; high 16: a generation, odd while the entry
+    /// is being written.
+    pub state: u64,
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+}
+
+/// Moved ranges that the stub can remember; one more and it asks the kernel about every call.
+pub const MAX_MOVED: usize = 64;
 
 /// Head of the stub's table at `base + STUB`; the ranges follow, then the bitmap (u64 words).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct StubTable {
     /// Device of the image's file as PROCMAP_QUERY and maps tell it.
     pub dev_major: u32,
@@ -126,8 +188,18 @@ pub struct StubTable {
     pub ranges: u64,
     /// Words of bitmap.
     pub words: u64,
+    /// log2 of the bytes that one bit stands for, at least [`MIN_CHUNK_SHIFT`].
+    pub chunk_shift: u32,
+    /// The kernel has no PROCMAP_QUERY: its maps are read as text. Found out by the stub.
+    pub maps_as_text: u32,
+    /// Whether a plain move may span VMAs and holes (Linux 6.17): 0 unknown, 1 no, 2 yes. Found out by the
+    /// stub.
+    pub moves_span: u32,
     /// Set once moved ranges no longer fit their table: the kernel is asked about every range.
-    pub always_ask: u64,
-    /// The stub's own state (moved ranges), zero at start.
-    pub reserved: [u64; 11],
+    pub always_ask: u32,
+    /// Image-backed memory elsewhere.
+    pub moved: [StubMoved; MAX_MOVED],
 }
+
+/// One bit stands for 64 KiB where they fit the table so.
+pub const MIN_CHUNK_SHIFT: u32 = 16;

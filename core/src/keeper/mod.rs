@@ -1,1 +1,28 @@
-//! In work.
+//! The keeper: a tiny process, without threads or network, that is the parent of every template and
+//! child of a host.
+//!
+//! ```text
+//!  agent --fork, exec `mitosis keeper`--> keeper --fork--> template --clone3(CLONE_PARENT)--> child
+//!    |  one seqpacket socket: requests, ends    | reaps both                |
+//!    +------------------------------------------+                           | PDEATHSIG = SIGKILL
+//!                                               dies => they die -----------+
+//! ```
+//!
+//! It is apart from the agent so that the parent of children has no threads (a fork of it is whole), no
+//! rseq and no secrets in its memory.
+//!
+//! - A keeper that dies takes its templates and children along, by their parent-death signal.
+//! - An agent that dies closes the socket: the keeper ends after [`AGENT_GRACE`], and all of them with
+//!   it. Until then children run on as far as memory that they have already pulled carries them.
+
+pub mod client;
+mod message;
+mod server;
+
+use std::time::Duration;
+
+pub use client::{Client, Exit, KeeperError, TemplateRequest};
+pub use server::run;
+
+/// How long children outlive their agent: time to write out what they are at, and none to wait in.
+pub const AGENT_GRACE: Duration = Duration::from_millis(500);

@@ -7,4 +7,122 @@
 //!                                                                                child
 //! ```
 
+#[path = "../../restorer/abi.rs"]
+pub mod abi;
+pub mod blob;
+mod calls;
+pub mod child;
+pub mod compile;
+mod host;
+mod pieces;
+pub mod placement;
 pub mod program;
+pub mod template;
+
+use std::io;
+use std::time::Duration;
+
+use crate::descriptor::SeedAddr;
+use crate::keeper::KeeperError;
+
+pub use child::{ChildSpec, TailFacts};
+pub use compile::{CompileError, HostFacts, TemplateFds, compile};
+pub use placement::Placement;
+pub use template::{Template, TemplateSpec};
+
+/// Why there is no template or child.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// The seed's address space is too full.
+    #[error("the seed leaves no room for the restorer{}: it cannot be resumed",
+        near.map(|addr| format!(" near {addr}")).unwrap_or_default())]
+    NoRoom {
+        /// The call sites that a trampoline was wanted for; `None` for the restorer itself.
+        near: Option<SeedAddr>,
+    },
+    /// The descriptor cannot be restored here.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The keeper did not do its part.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// What the keeper has mapped could not be read.
+    #[error("cannot read {what} of the keeper: {source}")]
+    Facts {
+        /// A file below /proc.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The region's memfd could not be made.
+    #[error("cannot make the restorer's memory: {0}")]
+    Region(io::Error),
+    /// The command socket could not be made.
+    #[error("cannot make a template's socket: {0}")]
+    Socket(io::Error),
+    /// The program has too many steps.
+    #[error("the restore program has {bytes} bytes, too many: the seed has too many mappings")]
+    ProgramTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The stub's table is too large.
+    #[error("the stub's table has {bytes} bytes, too many: the seed maps too much memory")]
+    StubTableTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The keeper's child did not get into the restorer.
+    #[error("a template could not begin: {what} ({source})")]
+    Setup {
+        /// What went wrong.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A step of the program failed.
+    #[error("step {step} of the restore program, {text}: {why}")]
+    Step {
+        /// Its number.
+        step: u32,
+        /// The step.
+        text: String,
+        /// What it answered.
+        why: String,
+    },
+    /// The template ended.
+    #[error("template {pid} is gone: it was killed, or memory of its seed could not be had")]
+    TemplateGone {
+        /// Its pid.
+        pid: u32,
+    },
+    /// The template hangs.
+    #[error("template {pid} did not {what} within {timeout:?}: is its seed's host reachable?")]
+    Timeout {
+        /// Its pid.
+        pid: u32,
+        /// What it was to do.
+        what: &'static str,
+        /// Its time.
+        timeout: Duration,
+    },
+    /// The kernel does not clone.
+    #[error("a child cannot be cloned: {source} (limits on processes or memory?)")]
+    Clone {
+        /// Why.
+        source: io::Error,
+    },
+    /// Payload and environment are too large.
+    #[error(
+        "payload and environment have {bytes} bytes, {} are the limit",
+        crate::prepare::MAX_MAIL_BYTES
+    )]
+    MailTooLarge {
+        /// Their size.
+        bytes: usize,
+    },
+    /// The template says what makes no sense.
+    #[error("the template broke its protocol: this is a defect of mitosis")]
+    Protocol,
+}

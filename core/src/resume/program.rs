@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use super::abi::{RawOp, op as raw};
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -55,34 +57,6 @@ pub enum Expect {
     Ignored,
 }
 
-/// Op kinds as the blob knows them.
-pub mod raw {
-    /// System call, must succeed.
-    pub const SYSCALL: u32 = 1;
-    /// System call, must answer `expect`.
-    pub const SYSCALL_EXACT: u32 = 2;
-    /// System call, result ignored.
-    pub const SYSCALL_IGNORED: u32 = 3;
-    /// args: destination, source, bytes.
-    pub const STORE: u32 = 4;
-    /// args: frame.
-    pub const SIGNAL_RETURN: u32 = 5;
-}
-
-/// One op as the blob reads it (64 bytes).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RawOp {
-    /// See [`raw`].
-    pub kind: u32,
-    /// System call number.
-    pub number: u32,
-    /// Arguments.
-    pub args: [u64; 6],
-    /// For `SYSCALL_EXACT`.
-    pub expect: u64,
-}
-
 /// A list of steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
@@ -126,46 +100,44 @@ impl Program {
                     RawOp { kind: raw::SIGNAL_RETURN, args, ..RawOp::default() }
                 }
             };
-            raw.append_to(&mut ops);
+            append(&raw, &mut ops);
         }
         ops.extend_from_slice(&data);
         ops
     }
 }
 
-impl RawOp {
-    fn append_to(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.kind.to_le_bytes());
-        bytes.extend_from_slice(&self.number.to_le_bytes());
-        for arg in self.args {
-            bytes.extend_from_slice(&arg.to_le_bytes());
-        }
-        bytes.extend_from_slice(&self.expect.to_le_bytes());
+fn append(raw: &RawOp, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&raw.kind.to_le_bytes());
+    bytes.extend_from_slice(&raw.number.to_le_bytes());
+    for arg in raw.args {
+        bytes.extend_from_slice(&arg.to_le_bytes());
     }
+    bytes.extend_from_slice(&raw.expect.to_le_bytes());
 }
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, op) in self.ops.iter().enumerate() {
-            match op {
-                Op::Syscall { name, args, expect, .. } => {
-                    let args: Vec<String> = args.iter().map(Arg::to_string).collect();
-                    write!(f, "{i:4} {name}({})", args.join(", "))?;
-                    match expect {
-                        Expect::Success => writeln!(f)?,
-                        Expect::Exactly(value) => writeln!(f, " = {value:#x}")?,
-                        Expect::Ignored => writeln!(f, " (may fail)")?,
-                    }
-                }
-                Op::Store { addr, bytes } => {
-                    writeln!(f, "{i:4} store {} bytes at {addr:#x}", bytes.len())?
-                }
-                Op::SignalReturn { frame } => {
-                    writeln!(f, "{i:4} rt_sigreturn with rsp = {frame:#x}")?
+        self.ops.iter().enumerate().try_for_each(|(i, op)| writeln!(f, "{i:4} {op}"))
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Syscall { name, args, expect, .. } => {
+                let used = args.iter().rposition(|arg| *arg != Arg::Value(0)).map_or(0, |i| i + 1);
+                let args: Vec<String> = args[..used].iter().map(Arg::to_string).collect();
+                write!(f, "{name}({})", args.join(", "))?;
+                match expect {
+                    Expect::Success => Ok(()),
+                    Expect::Exactly(value) => write!(f, " = {value:#x}"),
+                    Expect::Ignored => write!(f, " (may fail)"),
                 }
             }
+            Op::Store { addr, bytes } => write!(f, "store {} bytes at {addr:#x}", bytes.len()),
+            Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }
-        Ok(())
     }
 }
 
@@ -173,6 +145,7 @@ impl fmt::Display for Arg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Arg::Value(value) if *value < 4096 => write!(f, "{value}"),
+            Arg::Value(u64::MAX) => write!(f, "-1"),
             Arg::Value(value) => write!(f, "{value:#x}"),
             Arg::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
         }

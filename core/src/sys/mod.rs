@@ -3,14 +3,25 @@
 #![allow(unsafe_code)]
 
 pub mod arch;
+pub mod clock;
+pub mod clone3;
+#[cfg(feature = "agent")]
+pub mod enter;
 #[cfg(feature = "agent")]
 pub mod event;
 #[cfg(feature = "agent")]
 pub mod fuse;
+pub mod limits;
 pub mod pagemap;
+pub mod pidfd;
+pub mod poll;
 #[cfg(feature = "agent")]
 pub mod sched;
 pub mod scm;
+pub mod signal;
+pub mod socket;
+pub mod timens;
+pub mod wait;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {

@@ -62,6 +62,17 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     }
 }
 
+/// Sends `bytes` as one message if the socket takes them at once.
+///
+/// # Errors
+/// send(2)'s: `WouldBlock` when its buffer is full.
+pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads `bytes` during the call alone.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sends all of `bytes`, with `fds` on the first.
 ///
 /// # Errors

@@ -55,6 +55,8 @@ pub enum ControlRequest {
         seed: SeedId,
         /// The right to it.
         key: ForkKey,
+        /// The seed is to end with the children that are started now.
+        ends_with_children: bool,
     },
     /// A token for one more READ stream. Answer: `Token`.
     Token,
@@ -87,6 +89,8 @@ pub enum ControlReply {
         bytes: Vec<u8>,
         /// Opens one READ stream.
         token: StreamToken,
+        /// CLOCK_MONOTONIC of the seed's host when it answered, ns.
+        monotonic_ns: i64,
     },
     /// Answer to `Token`.
     Token(StreamToken),

@@ -1,0 +1,115 @@
+# Mitosis: the commands of the house. `make help` lists them.
+#
+# `make test` is a list of steps, each of them a target of its own; what fails names itself and can
+# be run again alone. A new step is a target that is added to TEST_STEPS.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Absolute, as maturin and pytest run in other directories.
+VENV := $(abspath $(TARGET))/venv
+WHEELS := $(abspath $(TARGET))/wheels
+PY := $(VENV)/bin/python
+HOSTS_BIN := $(abspath $(TARGET))/release/mitosis-hosts
+export CARGO_TERM_COLOR ?= auto
+# For maturin and build scripts: the interpreter that the wheel is for.
+export PYO3_PYTHON := $(PY)
+
+TEST_STEPS := test-fmt test-clippy test-rust test-doc \
+    test-header test-wheel test-python test-examples
+# What host B of the demo has: the programs of Mitosis, and no Python.
+DEMO_FILES := $(abspath $(TARGET))/release/mitosis
+DEMO ?= examples/demo/run.py
+BENCH ?= benches/run.py
+# make bench ONLY=name runs one measurement.
+ONLY ?=
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort |
+	    sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.PHONY: demo
+demo: setup ## a warm CPython forks onto another host; writes target/demo.json
+	$(CARGO) build --release --workspace
+	$(MAKE) --no-print-directory install-python
+	$(HOSTS_BIN) up $(addprefix --file ,$(DEMO_FILES)) -- $(PY) $(DEMO)
+
+.PHONY: test
+test: setup ## all that CI runs
+	@for step in $(TEST_STEPS); do
+	    echo "=== $$step"
+	    $(MAKE) --no-print-directory "$$step" || {
+	        echo "make test: $$step failed; 'make $$step' runs it alone" >&2
+	        exit 1
+	    }
+	done
+
+.PHONY: bench
+bench: setup ## every number in the README; writes target/bench.json (ONLY=name: one)
+	$(CARGO) build --release --workspace
+	$(MAKE) --no-print-directory install-python
+	$(PY) $(BENCH) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: lint
+lint: setup test-fmt test-clippy test-doc ## what a compiler can tell without running anything
+
+.PHONY: fmt
+fmt: ## formats the Rust code
+	$(CARGO) fmt --all
+
+.PHONY: clean
+clean: ## removes all that was built
+	$(CARGO) clean
+	rm -rf $(TARGET)
+
+.PHONY: setup
+setup:
+	@PYTHON="$(PYTHON)" bash tests/setup.sh
+
+.PHONY: install-python
+install-python: setup
+	@rm -rf $(WHEELS)
+	cd python
+	$(VENV)/bin/maturin build --release --quiet --interpreter $(PY) --out $(WHEELS)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+	    $(WHEELS)/*.whl
+
+.PHONY: test-fmt
+test-fmt:
+	$(CARGO) fmt --all --check
+
+.PHONY: test-clippy
+test-clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# The closing lines of cargo test are what CI reads.
+.PHONY: test-rust
+test-rust:
+	$(CARGO) test --workspace
+
+.PHONY: test-doc
+test-doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+# The header that is checked in is the one that the code makes.
+.PHONY: test-header
+test-header:
+	bash capi/check-header.sh
+
+.PHONY: test-wheel
+test-wheel: install-python
+	$(PY) -c 'import mitosis; print("import mitosis:", mitosis.__version__)'
+
+.PHONY: test-python
+test-python:
+	$(PY) -m pytest python
+
+.PHONY: test-examples
+test-examples:
+	bash examples/run-all.sh

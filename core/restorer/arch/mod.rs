@@ -1,0 +1,7 @@
+//! The instructions that no compiler writes, one file an architecture.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{copy, signal_return, syscall};

@@ -1,0 +1,80 @@
+//! The interpreter of restore programs.
+
+use crate::abi::{RawOp, Reply, op};
+use crate::arch;
+
+/// Errors are `FIRST_ERROR..=-1`, each the negative errno.
+const FIRST_ERROR: i64 = -4095;
+/// What a step of an unknown kind answers.
+const ENOSYS: i64 = 38;
+
+/// An op that did not answer as expected.
+pub struct Failure {
+    step: u32,
+    result: i64,
+}
+
+impl Failure {
+    /// The part of a reply that tells of it.
+    pub fn reply(&self) -> Reply {
+        Reply { step: self.step, value: self.result, ..Reply::default() }
+    }
+}
+
+/// Runs ops in order, up to the first that does not answer as expected. Does not return from
+/// [`op::SIGNAL_RETURN`].
+///
+/// # Safety
+/// `count` ops lie at `ops` and stay mapped and unchanged while they run; what they do to this process is
+/// what their author wants.
+pub unsafe fn run(ops: *const RawOp, count: u64) -> Result<(), Failure> {
+    let mut step = 0;
+    while u64::from(step) < count {
+        // SAFETY: `step < count`.
+        let op = unsafe { &*ops.add(step as usize) };
+        // SAFETY: the caller's promise.
+        unsafe { perform(op) }.map_err(|result| Failure { step, result })?;
+        step += 1;
+    }
+    Ok(())
+}
+
+/// One op; an unexpected result is the error.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn perform(op: &RawOp) -> Result<(), i64> {
+    let [a, b, c, ..] = op.args;
+    // SAFETY: each arm is what the op's author wants.
+    unsafe {
+        match op.kind {
+            op::SYSCALL => match call(op) {
+                error @ FIRST_ERROR..=-1 => Err(error),
+                _ => Ok(()),
+            },
+            op::SYSCALL_EXACT => match call(op) {
+                result if result as u64 == op.expect => Ok(()),
+                other => Err(other),
+            },
+            op::SYSCALL_IGNORED => {
+                call(op);
+                Ok(())
+            }
+            op::STORE => {
+                arch::copy(a as *mut u8, b as *const u8, c as usize);
+                Ok(())
+            }
+            op::SIGNAL_RETURN => arch::signal_return(a),
+            _ => Err(-ENOSYS),
+        }
+    }
+}
+
+/// The op's system call.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn call(op: &RawOp) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { arch::syscall(u64::from(op.number), op.args) }
+}

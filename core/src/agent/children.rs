@@ -1,0 +1,183 @@
+//! The children of this host: who they are, how they end, who wants to know.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use super::failure::fail;
+use super::hosting::Hosted;
+use crate::id::{ChildId, SeedId};
+use crate::sys::pidfd::PidFd;
+use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
+
+/// Children alive at once on one host: below the kernel's usual pid_max.
+pub const MAX_CHILDREN: usize = 20_000;
+/// Exit statuses kept for children that end before they are entered.
+const MAX_EARLY: usize = 1024;
+
+/// A child's end, for the one who started it.
+#[derive(Debug)]
+pub struct ChildEvent {
+    /// Which.
+    pub child: ChildId,
+    /// How.
+    pub end: ChildEnd,
+}
+
+#[derive(Debug)]
+struct Entry {
+    child: ChildId,
+    seed: SeedId,
+    process: PidFd,
+    started: Instant,
+    lost: Option<String>,
+    events: Sender<ChildEvent>,
+    /// Keeps image, template and lease alive.
+    _hosted: Option<Arc<Hosted>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_pid: HashMap<u32, Entry>,
+    early: HashMap<u32, i32>,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Children {
+    table: Mutex<Table>,
+}
+
+/// What is known of a child when it is entered.
+#[derive(Debug)]
+pub struct NewChild {
+    /// Its name.
+    pub child: ChildId,
+    /// Its seed.
+    pub seed: SeedId,
+    /// Its process id.
+    pub pid: u32,
+    /// Where its end is told.
+    pub events: Sender<ChildEvent>,
+    /// What it lives on.
+    pub hosted: Arc<Hosted>,
+}
+
+impl Children {
+    /// Whether `count` more may be started.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn admit(&self, count: u32) -> Result<(), Failure> {
+        if self.table.lock().by_pid.len() + count as usize > MAX_CHILDREN {
+            let text = format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
+            return Err(fail(FailureKind::Limit, text));
+        }
+        Ok(())
+    }
+
+    /// Enters a child. One that has ended meanwhile is told of at once.
+    pub fn add(&self, new: NewChild) {
+        let process = PidFd::open(new.pid);
+        let mut table = self.table.lock();
+        let early = table.early.remove(&new.pid);
+        let process = match (process, early) {
+            (Ok(process), None) => process,
+            (_, status) => {
+                let end = status.map_or(ChildEnd::Exited(127), |status| decode(status, None));
+                let _ = new.events.send(ChildEvent { child: new.child, end });
+                return;
+            }
+        };
+        let entry = Entry {
+            child: new.child,
+            seed: new.seed,
+            process,
+            started: Instant::now(),
+            lost: None,
+            events: new.events,
+            _hosted: Some(new.hosted),
+        };
+        table.by_pid.insert(new.pid, entry);
+    }
+
+    /// A process of the keeper's has ended with this wait(2) status.
+    pub fn ended(&self, pid: u32, status: i32) {
+        let entry = {
+            let mut table = self.table.lock();
+            let entry = table.by_pid.remove(&pid);
+            if entry.is_none() && table.early.len() < MAX_EARLY {
+                table.early.insert(pid, status);
+            }
+            entry
+        };
+        // Told, and then dropped, outside of the lock: the last one to let go of an image tears it down.
+        if let Some(mut entry) = entry {
+            let end = decode(status, entry.lost.take());
+            entry._hosted = None;
+            let _ = entry.events.send(ChildEvent { child: entry.child, end });
+        }
+    }
+
+    /// A page of this process could not be had: its SIGBUS has a cause.
+    pub fn page_lost(&self, pid: u32, text: &str) {
+        if let Some(entry) = self.table.lock().by_pid.get_mut(&pid) {
+            entry.lost.get_or_insert_with(|| text.to_owned());
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// No such child, or a number that is no signal.
+    pub fn kill(&self, child: ChildId, signal: i32) -> Result<(), Failure> {
+        let table = self.table.lock();
+        let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(|| {
+            fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
+        })?;
+        entry.process.signal(signal).map_err(|error| {
+            fail(FailureKind::Argument, format!("signal {signal} cannot be sent to child {child}: {error}"))
+        })
+    }
+
+    /// Kills every child.
+    pub fn kill_all(&self) {
+        for entry in self.table.lock().by_pid.values() {
+            let _ = entry.process.signal(libc::SIGKILL);
+        }
+    }
+
+    /// Children of one seed that are alive here.
+    pub fn of_seed(&self, seed: SeedId) -> usize {
+        self.table.lock().by_pid.values().filter(|entry| entry.seed == seed).count()
+    }
+
+    /// A line for each.
+    pub fn lines(&self) -> Vec<ChildLine> {
+        let table = self.table.lock();
+        let line = |(pid, entry): (&u32, &Entry)| ChildLine {
+            child: entry.child,
+            pid: *pid,
+            seed: entry.seed,
+            age_s: entry.started.elapsed().as_secs(),
+        };
+        let mut lines: Vec<ChildLine> = table.by_pid.iter().map(line).collect();
+        lines.sort_by_key(|line| line.pid);
+        lines
+    }
+}
+
+/// A wait(2) status in words.
+fn decode(status: i32, lost: Option<String>) -> ChildEnd {
+    if libc::WIFSIGNALED(status) {
+        let signal = libc::WTERMSIG(status);
+        return match lost {
+            Some(text) if signal == libc::SIGBUS => ChildEnd::PageLost(text),
+            _ => ChildEnd::Signalled(signal),
+        };
+    }
+    ChildEnd::Exited(libc::WEXITSTATUS(status))
+}

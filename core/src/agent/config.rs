@@ -1,0 +1,68 @@
+//! What an agent is told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::wire::control::ClusterSecret;
+
+/// The port agents listen on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 7370;
+
+/// An agent's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The unix socket for processes of this host.
+    pub socket: PathBuf,
+    /// Where other agents connect; `None`: no remote listener.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` that handles and descriptors carry for this agent.
+    pub advertise: Option<String>,
+    /// The cluster secret, and the one before it while it rotates. Needed for anything remote.
+    pub secrets: Vec<ClusterSecret>,
+    /// This host's name, for people.
+    pub host: String,
+    /// CPUs that get a pager thread for each image, which is pinned to it.
+    pub pager_cpus: Vec<usize>,
+    /// Whether each seed is rehearsed, so that its hot pages are pushed.
+    pub rehearse: bool,
+    /// How long a page may take before the child that waits for it gets SIGBUS.
+    pub miss_deadline: Duration,
+    /// How long another agent may take to answer.
+    pub peer_deadline: Duration,
+    /// How long an image without children is kept for the next resume.
+    pub linger: Duration,
+    /// The program to run as keeper: this one.
+    pub program: PathBuf,
+}
+
+impl Config {
+    /// Settings for an agent that serves this host alone.
+    pub fn local(socket: PathBuf, program: PathBuf) -> Self {
+        Config {
+            socket,
+            listen: None,
+            advertise: None,
+            secrets: Vec::new(),
+            host: host_name(),
+            pager_cpus: online_cpus(),
+            rehearse: true,
+            miss_deadline: Duration::from_secs(5),
+            peer_deadline: Duration::from_secs(5),
+            linger: Duration::from_secs(30),
+            program,
+        }
+    }
+}
+
+/// uname(2) nodename.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "localhost".to_owned())
+}
+
+/// CPUs this process may run on.
+fn online_cpus() -> Vec<usize> {
+    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
+}

@@ -1,0 +1,237 @@
+//! Other agents, as a client: connections, descriptors, tokens.
+//!
+//! A connection that is idle is kept for the next request to the same agent, up to [`MAX_IDLE`]; the
+//! connection of a `Fetch` becomes the seed's lease and lives as long as its image here.
+
+use std::collections::HashMap;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::config::DEFAULT_PORT;
+use super::failure::fail;
+use crate::fabric::ReadError;
+use crate::fabric::tcp::TokenSource;
+use crate::id::{Handle, StreamToken};
+use crate::wire::control::{Channel, ChannelError, ClusterSecret, ControlReply, ControlRequest};
+use crate::wire::frame;
+use crate::wire::local::{Failure, FailureKind};
+
+/// Idle connections kept for each peer.
+const MAX_IDLE: usize = 4;
+/// READ tokens kept for each peer, from fetches.
+const MAX_TOKENS: usize = 4;
+/// Tokens older than this are not used: the server forgets them after 30 s.
+const TOKEN_AGE: Duration = Duration::from_secs(20);
+
+/// Other agents.
+#[derive(Debug)]
+pub struct Peers {
+    secrets: Vec<ClusterSecret>,
+    deadline: Duration,
+    idle: Mutex<HashMap<String, Vec<Channel>>>,
+    tokens: Mutex<HashMap<String, Vec<(Instant, StreamToken)>>>,
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub struct Fetched {
+    /// `descriptor::codec` bytes.
+    pub bytes: Vec<u8>,
+    /// The other host's CLOCK_MONOTONIC less this one's, ns.
+    pub clock_offset_ns: i64,
+    /// The connection, to be kept as lease.
+    pub lease: Channel,
+}
+
+impl Peers {
+    /// A client with these secrets (the first is shown) and this patience.
+    pub fn new(secrets: Vec<ClusterSecret>, deadline: Duration) -> Arc<Self> {
+        let (idle, tokens) = (Mutex::default(), Mutex::default());
+        Arc::new(Peers { secrets, deadline, idle, tokens })
+    }
+
+    /// One request, one reply.
+    ///
+    /// # Errors
+    /// The peer's own failure, or that it cannot be reached.
+    pub fn call(&self, agent: &str, request: &ControlRequest) -> Result<ControlReply, Failure> {
+        let (reply, channel) = self.converse(agent, request)?;
+        self.put_back(agent, channel);
+        Ok(reply)
+    }
+
+    /// One request and its reply, and the connection for what follows.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn converse(
+        &self,
+        agent: &str,
+        request: &ControlRequest,
+    ) -> Result<(ControlReply, Channel), Failure> {
+        // An idle connection may have died since; a request that never reached the peer is asked again.
+        let pooled = self.idle.lock().get_mut(agent).and_then(Vec::pop);
+        if let Some(mut channel) = pooled
+            && frame::write(&mut channel, request).is_ok()
+            && let Ok(reply) = frame::read::<ControlReply>(&mut channel)
+        {
+            return answered(reply, channel);
+        }
+        let mut channel = self.connect(agent)?;
+        frame::write(&mut channel, request).map_err(|error| unreachable(agent, &error))?;
+        let reply = frame::read(&mut channel).map_err(|error| unreachable(agent, &error))?;
+        answered(reply, channel)
+    }
+
+    /// The descriptor behind a handle.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn fetch(&self, agent: &str, handle: &Handle, ends: bool) -> Result<Fetched, Failure> {
+        let request = ControlRequest::Fetch {
+            seed: handle.seed,
+            key: handle.key.clone(),
+            ends_with_children: ends,
+        };
+        let asked_ns = crate::sys::clock::monotonic_ns();
+        match self.converse(agent, &request)? {
+            (ControlReply::Descriptor { bytes, token, monotonic_ns }, lease) => {
+                let answered_ns = crate::sys::clock::monotonic_ns();
+                self.keep_token(agent, token);
+                let here_ns = asked_ns + (answered_ns - asked_ns) / 2;
+                Ok(Fetched { bytes, clock_offset_ns: monotonic_ns - here_ns, lease })
+            }
+            (other, _) => Err(unexpected(agent, &other)),
+        }
+    }
+
+    fn connect(&self, agent: &str) -> Result<Channel, Failure> {
+        let secret = self.secrets.first().ok_or_else(|| {
+            let text = format!(
+                "agent {agent} is on another host and this agent has no cluster secret: start both with \
+                 --secret-file"
+            );
+            fail(FailureKind::Secret, text)
+        })?;
+        let stream = dial(agent, self.deadline).map_err(|error| unreachable(agent, &error))?;
+        let timeouts = stream
+            .set_read_timeout(Some(self.deadline))
+            .and_then(|()| stream.set_write_timeout(Some(self.deadline)));
+        timeouts.map_err(|error| unreachable(agent, &error))?;
+        Channel::connect(stream, secret).map_err(|error| match error {
+            ChannelError::Secret => fail(FailureKind::Secret, format!("agent {agent}: {error}")),
+            ChannelError::Version(..) => fail(FailureKind::Protocol, format!("agent {agent}: {error}")),
+            ChannelError::Io(_) => unreachable(agent, &error),
+        })
+    }
+
+    fn put_back(&self, agent: &str, channel: Channel) {
+        let mut idle = self.idle.lock();
+        let kept = idle.entry(agent.to_owned()).or_default();
+        if kept.len() < MAX_IDLE {
+            kept.push(channel);
+        }
+    }
+
+    fn keep_token(&self, agent: &str, token: StreamToken) {
+        let mut tokens = self.tokens.lock();
+        let kept = tokens.entry(agent.to_owned()).or_default();
+        kept.retain(|(since, _)| since.elapsed() < TOKEN_AGE);
+        if kept.len() < MAX_TOKENS {
+            kept.push((Instant::now(), token));
+        }
+    }
+}
+
+impl TokenSource for Peers {
+    fn token(&self, agent: &str) -> Result<StreamToken, ReadError> {
+        let kept = {
+            let mut tokens = self.tokens.lock();
+            let kept = tokens.entry(agent.to_owned()).or_default();
+            kept.retain(|(since, _)| since.elapsed() < TOKEN_AGE);
+            kept.pop()
+        };
+        if let Some((_, token)) = kept {
+            return Ok(token);
+        }
+        match self.call(agent, &ControlRequest::Token) {
+            Ok(ControlReply::Token(token)) => Ok(token),
+            Ok(_) => Err(ReadError::Unreachable(format!("agent {agent} answered out of turn"))),
+            Err(failure) => Err(ReadError::Unreachable(failure.message)),
+        }
+    }
+}
+
+/// `host` or `host:port` with the port.
+pub fn with_port(host: &str) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
+        port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))
+    });
+    if has_port { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }
+}
+
+fn answered(reply: ControlReply, channel: Channel) -> Result<(ControlReply, Channel), Failure> {
+    match reply {
+        ControlReply::Failed(failure) => Err(failure),
+        reply => Ok((reply, channel)),
+    }
+}
+
+fn dial(agent: &str, deadline: Duration) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in agent.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, deadline) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn unreachable(agent: &str, error: &dyn std::fmt::Display) -> Failure {
+    let text = format!(
+        "agent {agent} does not answer ({error}): is it running there with --listen, and is its port open \
+         to this host?"
+    );
+    fail(FailureKind::Unreachable, text)
+}
+
+fn unexpected(agent: &str, reply: &ControlReply) -> Failure {
+    let text = format!("agent {agent} answered out of turn ({reply:.40?}): run the same version on both hosts");
+    fail(FailureKind::Protocol, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_port_is_the_default() {
+        for (given, meant) in [
+            ("host-b", "host-b:7370"),
+            ("host-b:99", "host-b:99"),
+            ("[fd00::1]:99", "[fd00::1]:99"),
+            ("[fd00::1]", "[fd00::1]:7370"),
+        ] {
+            assert_eq!(with_port(given), meant);
+        }
+    }
+
+    #[test]
+    fn no_secret_is_said_before_anything_is_dialled() {
+        let peers = Peers::new(Vec::new(), Duration::from_secs(1));
+        let failure = peers.call("192.0.2.1:1", &ControlRequest::Token).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Secret);
+    }
+
+    #[test]
+    fn nobody_there_is_unreachable() {
+        let peers = Peers::new(vec![ClusterSecret([0; 32])], Duration::from_secs(1));
+        let failure = peers.call("127.0.0.1:1", &ControlRequest::Token).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unreachable, "{}", failure.message);
+        assert!(failure.message.contains("127.0.0.1:1"));
+    }
+}

@@ -1,0 +1,316 @@
+//! The seeds of this host.
+//!
+//! ```text
+//!  Report --> Publishing --describe, rehearse--> Published --drop--> Dropping --last holder--> gone
+//!                  \--> Failed (kept for the parent's Await, then gone)
+//! ```
+//!
+//! A seed lives as long as the agent holds its connection: closing it ends the process. Holders are
+//! hosts with an image of it, this one included while children run here.
+
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::failure::{fail, seed_gone};
+use crate::descriptor::MappedFile;
+use crate::id::{ForkKey, Handle, PrepareToken, ReadKey, SeedId};
+use crate::wire::local::{Failure, FailureKind, SeedLine};
+
+/// Seeds that one agent keeps: each is a process with its page tables.
+pub const MAX_SEEDS: usize = 1024;
+/// How long a parent waits for the report of its seed before it is told that the seed died.
+const REPORT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a parent waits for the publication of a seed that has reported.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is fixed about a seed from its report on.
+#[derive(Debug)]
+pub struct SeedRecord {
+    /// Its id.
+    pub id: SeedId,
+    /// The parent's name for it.
+    pub token: PrepareToken,
+    /// The right to fork it.
+    pub fork_key: ForkKey,
+    /// The right to READ it.
+    pub read_key: ReadKey,
+    /// Its process id.
+    pub pid: u32,
+    /// When it reported.
+    pub created: Instant,
+}
+
+/// What publication added.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// `descriptor::codec` bytes.
+    pub descriptor: Arc<[u8]>,
+    /// The descriptor's table of files.
+    pub files: Arc<[MappedFile]>,
+    /// For people.
+    pub exe: String,
+    /// For people.
+    pub parent_pid: u32,
+    /// For people.
+    pub generation: u64,
+    /// For people.
+    pub pages: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Publishing,
+    Published(Published),
+    Dropping(Published),
+    Failed(Failure),
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Arc<SeedRecord>,
+    state: State,
+    connection: UnixStream,
+    holders: u32,
+    ends_with_children: bool,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Seeds {
+    table: Mutex<HashMap<SeedId, Entry>>,
+    changed: Condvar,
+}
+
+impl Seeds {
+    /// Takes a seed that has reported.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn add(&self, record: Arc<SeedRecord>, connection: UnixStream) -> Result<(), Failure> {
+        let mut table = self.table.lock();
+        if table.len() >= MAX_SEEDS {
+            let text = format!("this agent already keeps {MAX_SEEDS} seeds: drop some (mitosis ls, mitosis drop)");
+            return Err(fail(FailureKind::Limit, text));
+        }
+        let entry = Entry {
+            record: record.clone(),
+            state: State::Publishing,
+            connection,
+            holders: 0,
+            ends_with_children: false,
+        };
+        table.insert(record.id, entry);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Ends a seed's publication.
+    pub fn publish(&self, id: SeedId, result: Result<Published, Failure>) {
+        if let Some(entry) = self.table.lock().get_mut(&id) {
+            entry.state = match result {
+                Ok(published) => State::Published(published),
+                Err(failure) => State::Failed(failure),
+            };
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until the seed of a prepare call is published.
+    ///
+    /// # Errors
+    /// Its publication's failure; the seed never reported.
+    pub fn wait_published(&self, token: PrepareToken) -> Result<Arc<SeedRecord>, Failure> {
+        let begun = Instant::now();
+        let mut table = self.table.lock();
+        loop {
+            let entry = table.values().find(|entry| entry.record.token == token);
+            let deadline = match entry.map(|entry| &entry.state) {
+                Some(State::Published(_) | State::Dropping(_)) => {
+                    return Ok(entry.expect("it was just looked at").record.clone());
+                }
+                Some(State::Failed(failure)) => return Err(failure.clone()),
+                Some(State::Publishing) => PUBLISH_DEADLINE,
+                None => REPORT_DEADLINE,
+            };
+            if self.changed.wait_until(&mut table, begun + deadline).timed_out() {
+                let text = "the seed has not reported to the agent: it was killed (out of memory? a pids limit?) \
+                            or has been dropped";
+                return Err(fail(FailureKind::SeedGone, text));
+            }
+        }
+    }
+
+    /// The record and descriptor of a seed, to whoever shows its fork key.
+    ///
+    /// # Errors
+    /// No such seed, or another key: the same words for both, so that ids cannot be probed.
+    pub fn fetch(&self, id: SeedId, key: &ForkKey) -> Result<(Arc<SeedRecord>, Published), Failure> {
+        let table = self.table.lock();
+        let entry = table.get(&id).ok_or_else(|| seed_gone(id))?;
+        if entry.record.fork_key != *key {
+            return Err(fail(
+                FailureKind::KeyRefused,
+                format!("the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"),
+            ));
+        }
+        match &entry.state {
+            State::Published(published) => Ok((entry.record.clone(), published.clone())),
+            State::Failed(failure) => Err(failure.clone()),
+            State::Publishing | State::Dropping(_) => Err(seed_gone(id)),
+        }
+    }
+
+    /// The descriptor of a seed of this host, for its own administrator.
+    ///
+    /// # Errors
+    /// No such seed.
+    pub fn inspect(&self, id: SeedId) -> Result<Published, Failure> {
+        match self.table.lock().get(&id).map(|entry| &entry.state) {
+            Some(State::Published(published) | State::Dropping(published)) => Ok(published.clone()),
+            Some(State::Failed(failure)) => Err(failure.clone()),
+            Some(State::Publishing) | None => Err(seed_gone(id)),
+        }
+    }
+
+    /// The handle of a published seed.
+    pub fn handle(&self, record: &SeedRecord, advertise: Option<&str>) -> Handle {
+        Handle { agent: advertise.map(str::to_owned), seed: record.id, key: record.fork_key.clone() }
+    }
+
+    /// Counts one more holder; the guard's drop lets go.
+    pub fn hold(self: &Arc<Self>, id: SeedId) -> Hold {
+        if let Some(entry) = self.table.lock().get_mut(&id) {
+            entry.holders += 1;
+        }
+        Hold { seeds: self.clone(), id }
+    }
+
+    /// From now on the seed ends with its last holder.
+    pub fn end_with_children(&self, id: SeedId) {
+        if let Some(entry) = self.table.lock().get_mut(&id) {
+            entry.ends_with_children = true;
+        }
+    }
+
+    /// Refuses new children; the seed ends now if nobody holds it.
+    ///
+    /// # Errors
+    /// No such seed.
+    pub fn drop_after_children(&self, id: SeedId) -> Result<(), Failure> {
+        let mut table = self.table.lock();
+        let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
+        entry.state = match std::mem::replace(&mut entry.state, State::Publishing) {
+            State::Published(published) => State::Dropping(published),
+            other => other,
+        };
+        entry.end_if_over();
+        Ok(())
+    }
+
+    /// Ends the seed now.
+    ///
+    /// # Errors
+    /// No such seed.
+    pub fn end(&self, id: SeedId) -> Result<(), Failure> {
+        let table = self.table.lock();
+        table.get(&id).ok_or_else(|| seed_gone(id))?.end();
+        Ok(())
+    }
+
+    /// Forgets a seed whose connection has closed.
+    pub fn forget(&self, id: SeedId) {
+        let mut table = self.table.lock();
+        if let Some(entry) = table.get(&id) {
+            // The parent may still be on its way to ask why there is no seed.
+            if !matches!(entry.state, State::Failed(_)) {
+                table.remove(&id);
+            }
+        }
+        let is_stale = |entry: &Entry| {
+            matches!(entry.state, State::Failed(_)) && entry.record.created.elapsed() > PUBLISH_DEADLINE
+        };
+        table.retain(|_, entry| !is_stale(entry));
+        self.changed.notify_all();
+    }
+
+    /// The seed of a prepare call.
+    pub fn by_token(&self, token: PrepareToken) -> Option<SeedId> {
+        self.table.lock().values().find(|entry| entry.record.token == token).map(|entry| entry.record.id)
+    }
+
+    /// A line for each seed.
+    pub fn lines(&self) -> Vec<SeedLine> {
+        let mut lines: Vec<SeedLine> = self.table.lock().values().filter_map(Entry::line).collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.age_s));
+        lines
+    }
+}
+
+impl Entry {
+    fn end_if_over(&self) {
+        let dropping = matches!(self.state, State::Dropping(_));
+        if self.holders == 0 && (dropping || self.ends_with_children) {
+            self.end();
+        }
+    }
+
+    /// The seed's process sees the end of its connection and exits; whoever reads our end forgets it.
+    fn end(&self) {
+        let _ = self.connection.shutdown(Shutdown::Both);
+    }
+
+    fn line(&self) -> Option<SeedLine> {
+        let (state, published) = match &self.state {
+            State::Publishing => ("publishing", None),
+            State::Published(published) => ("published", Some(published)),
+            State::Dropping(published) => ("dropping", Some(published)),
+            State::Failed(_) => return None,
+        };
+        Some(SeedLine {
+            seed: self.record.id,
+            pid: self.record.pid,
+            parent_pid: published.map_or(0, |p| p.parent_pid),
+            exe: published.map_or_else(String::new, |p| p.exe.clone()),
+            generation: published.map_or(0, |p| p.generation),
+            pages: published.map_or(0, |p| p.pages),
+            state: state.to_owned(),
+            holders: self.holders,
+            age_s: self.record.created.elapsed().as_secs(),
+        })
+    }
+}
+
+/// One holder of a seed.
+#[derive(Debug)]
+pub struct Hold {
+    seeds: Arc<Seeds>,
+    id: SeedId,
+}
+
+impl Hold {
+    /// Whether the seed is to end once its holders let go.
+    pub fn seed_is_dropping(&self) -> bool {
+        match self.seeds.table.lock().get(&self.id) {
+            Some(entry) => matches!(entry.state, State::Dropping(_)) || entry.ends_with_children,
+            None => true,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(entry) = self.seeds.table.lock().get_mut(&self.id) {
+            entry.holders = entry.holders.saturating_sub(1);
+            entry.end_if_over();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "seeds_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+use std::io::Read;
+
+use super::*;
+
+fn record(token: u8) -> Arc<SeedRecord> {
+    Arc::new(SeedRecord {
+        id: SeedId::random(),
+        token: PrepareToken([token; 16]),
+        fork_key: ForkKey([1; 32]),
+        read_key: ReadKey([2; 16]),
+        pid: 1,
+        created: Instant::now(),
+    })
+}
+
+fn published() -> Published {
+    Published {
+        descriptor: Arc::from([1u8, 2].as_slice()),
+        files: Arc::from([].as_slice()),
+        exe: "python3".to_owned(),
+        parent_pid: 2,
+        generation: 1,
+        pages: 3,
+    }
+}
+
+/// Whether the seed's side of the connection has seen its end.
+fn has_ended(seed: &UnixStream) -> bool {
+    seed.set_nonblocking(true).unwrap();
+    matches!((&*seed).read(&mut [0u8; 1]), Ok(0))
+}
+
+#[test]
+fn a_seed_is_found_by_key_alone() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, _seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    assert_eq!(seeds.fetch(record.id, &ForkKey([1; 32])).unwrap_err().kind, FailureKind::SeedGone);
+    seeds.publish(record.id, Ok(published()));
+    assert!(seeds.fetch(record.id, &ForkKey([1; 32])).is_ok());
+    assert_eq!(seeds.fetch(record.id, &ForkKey([9; 32])).unwrap_err().kind, FailureKind::KeyRefused);
+    assert_eq!(seeds.wait_published(record.token).unwrap().id, record.id);
+}
+
+#[test]
+fn a_failed_publication_reaches_the_parent() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, _seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    seeds.publish(record.id, Err(fail(FailureKind::NotForkable, "a reason")));
+    seeds.forget(record.id);
+    assert_eq!(seeds.wait_published(record.token).unwrap_err().message, "a reason");
+}
+
+#[test]
+fn drop_waits_for_the_last_holder() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    seeds.publish(record.id, Ok(published()));
+    let (first, second) = (seeds.hold(record.id), seeds.hold(record.id));
+    seeds.drop_after_children(record.id).unwrap();
+    assert!(first.seed_is_dropping());
+    assert!(seeds.fetch(record.id, &ForkKey([1; 32])).is_err());
+    drop(first);
+    assert!(!has_ended(&seed));
+    drop(second);
+    assert!(has_ended(&seed));
+}
+
+#[test]
+fn a_forked_seed_ends_with_its_last_child_and_not_before_the_first() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    seeds.publish(record.id, Ok(published()));
+    seeds.end_with_children(record.id);
+    assert!(!has_ended(&seed));
+    drop(seeds.hold(record.id));
+    assert!(has_ended(&seed));
+}
+
+#[test]
+fn the_table_is_bounded() {
+    let seeds = Arc::new(Seeds::default());
+    for _ in 0..MAX_SEEDS {
+        let (ours, _seed) = UnixStream::pair().unwrap();
+        seeds.add(record(1), ours).unwrap();
+    }
+    let (ours, _seed) = UnixStream::pair().unwrap();
+    assert_eq!(seeds.add(record(1), ours).unwrap_err().kind, FailureKind::Limit);
+}

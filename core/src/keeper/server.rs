@@ -1,0 +1,194 @@
+//! The keeper's side: a loop over one socket and one signal descriptor.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use super::AGENT_GRACE;
+use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use crate::resume::abi::{Reply, SETUP_FAILED};
+use crate::resume::template::reply_bytes;
+use crate::sys::clone3::{Fork, fork_with_default_signals};
+use crate::sys::enter::{self, Destination};
+use crate::sys::pidfd::PidFd;
+use crate::sys::wait::{self, Ended};
+use crate::sys::{scm, timens};
+
+/// Ends kept while the agent's socket is full: every pid of a large host. Beyond it the oldest go.
+const MAX_KEPT_ENDS: usize = 1 << 17;
+/// Exit status of a template that could not be entered.
+const EXIT_BROKEN: i32 = 127;
+
+/// Is the keeper, with the agent at the other end of `socket`; ends with it.
+pub fn run(socket: OwnedFd) -> ! {
+    enter::restore_sigpipe();
+    enter::new_session();
+    let status = match Server::start(socket).and_then(Server::serve) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+        Err(error) => {
+            eprintln!("mitosis keeper: {error}; its children end with it");
+            1
+        }
+    };
+    std::process::exit(status)
+}
+
+struct Server {
+    socket: OwnedFd,
+    ended: OwnedFd,
+    pid: u32,
+    /// Not told yet, oldest first.
+    ends: VecDeque<Ended>,
+}
+
+impl Server {
+    fn start(socket: OwnedFd) -> io::Result<Server> {
+        let ended = wait::child_signals()?;
+        let pid = std::process::id();
+        let server = Server { socket, ended, pid, ends: VecDeque::new() };
+        server.answer(Kind::Hello, 0, [VERSION, pid.into(), enter::has_rseq().into(), 0])?;
+        Ok(server)
+    }
+
+    fn serve(mut self) -> io::Result<Infallible> {
+        loop {
+            let owes = !self.ends.is_empty();
+            let fds = [(self.socket.as_fd(), owes), (self.ended.as_fd(), false)];
+            let [agent, children] = wait::ready(fds, None)?;
+            if children.read {
+                self.reap()?;
+            }
+            self.tell();
+            if agent.read {
+                self.request()?;
+            }
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        let mut siginfo = [0u8; 128 * 16];
+        // Only empties the descriptor: several ends may share one signal.
+        let _ = io::Read::read(&mut std::fs::File::from(self.ended.try_clone()?), &mut siginfo);
+        while let Some(ended) = wait::reap_any()? {
+            if self.ends.len() == MAX_KEPT_ENDS {
+                self.ends.pop_front();
+            }
+            self.ends.push_back(ended);
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes; the rest when it is writable again.
+    fn tell(&mut self) {
+        while let Some(ended) = self.ends.front() {
+            let status = u64::from(ended.status.cast_unsigned());
+            let message = Message::new(Kind::Exit, 0, [ended.pid.into(), status, 0, 0]);
+            if message.send_now(self.socket.as_fd()).is_err() {
+                return;
+            }
+            self.ends.pop_front();
+        }
+    }
+
+    fn request(&mut self) -> io::Result<()> {
+        let mut fds = Vec::new();
+        let Some(message) = Message::receive(self.socket.as_fd(), &mut fds)? else {
+            return self.outlive_agent();
+        };
+        let [first, second, ..] = message.args;
+        match message.kind {
+            Kind::Template => {
+                let made = self.template(&message);
+                self.settle(message.id, made?)
+            }
+            Kind::Kill => {
+                let done = kill(first, second).map(|()| 0);
+                self.settle(message.id, done)
+            }
+            Kind::End => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the agent breaks the protocol")),
+        }
+    }
+
+    /// Collects a template's descriptors and forks it. The outer error is the connection's.
+    fn template(&self, request: &Message) -> io::Result<io::Result<u64>> {
+        let [base, entry, offset_ns, count] = request.args;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "a template's descriptors");
+        if !(2..=MAX_TEMPLATE_FDS).contains(&count) {
+            return Err(broken());
+        }
+        let mut fds = Vec::with_capacity(count);
+        while fds.len() < count {
+            let before = fds.len();
+            let message = Message::receive(self.socket.as_fd(), &mut fds)?;
+            let more = fds.len() - before;
+            let follows = message.is_some_and(|m| m.kind == Kind::Fds && m.id == request.id);
+            if !follows || !(1..=FDS_PER_MESSAGE).contains(&more) || fds.len() > count {
+                return Err(broken());
+            }
+        }
+        Ok(self.fork_template(base, entry, offset_ns.cast_signed(), &fds))
+    }
+
+    fn fork_template(
+        &self,
+        base: u64,
+        entry: u64,
+        offset_ns: i64,
+        fds: &[OwnedFd],
+    ) -> io::Result<u64> {
+        timens::set_for_children(offset_ns)?;
+        match fork_with_default_signals()? {
+            Fork::Parent(pid) => Ok(pid.into()),
+            Fork::Child => {
+                let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                let (region, descriptors) = (borrowed[0], &borrowed[1..]);
+                let destination =
+                    Destination { region, base, entry, descriptors, keeper: self.pid };
+                let (step, error) = enter::into_restorer(&destination);
+                let value = -i64::from(error.raw_os_error().unwrap_or(libc::EIO));
+                let reply = Reply { kind: SETUP_FAILED, step: step as u32, value, child: 0 };
+                let _ = scm::send_all(descriptors[0], &reply_bytes(reply), &[]);
+                std::process::exit(EXIT_BROKEN)
+            }
+        }
+    }
+
+    fn settle(&self, id: u32, result: io::Result<u64>) -> io::Result<()> {
+        match result {
+            Ok(value) => self.answer(Kind::Done, id, [value, 0, 0, 0]),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.answer(Kind::Failed, id, [errno.cast_unsigned().into(), 0, 0, 0])
+            }
+        }
+    }
+
+    fn answer(&self, kind: Kind, id: u32, args: [u64; 4]) -> io::Result<()> {
+        Message::new(kind, id, args).send(self.socket.as_fd(), &[])
+    }
+
+    /// The agent is gone: goes on reaping for the grace, then ends, and everyone with it.
+    fn outlive_agent(&mut self) -> io::Result<()> {
+        let until = Instant::now() + AGENT_GRACE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            wait::ready([(self.ended.as_fd(), false)], Some(left))?;
+            self.reap()?;
+        }
+    }
+}
+
+/// Signals a child that is not reaped; its pid can then be no one else's.
+fn kill(pid: u64, signal: u64) -> io::Result<()> {
+    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+    let pid = u32::try_from(pid).ok().filter(|pid| wait::is_child(*pid)).ok_or_else(gone)?;
+    let signal = i32::try_from(signal).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    PidFd::open(pid)?.signal(signal)
+}

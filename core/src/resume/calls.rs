@@ -1,0 +1,160 @@
+//! System calls as ops. Each names its arguments; numbers are of the kernel's ABI.
+
+use super::program::{Arg, Expect, Op};
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Arg {
+        Arg::Value(value)
+    }
+}
+
+impl From<Vec<u8>> for Arg {
+    fn from(bytes: Vec<u8>) -> Arg {
+        Arg::Bytes(bytes)
+    }
+}
+
+/// A system call; arguments that are not given are zero.
+fn call<const N: usize>(name: &'static str, number: i64, args: [Arg; N], expect: Expect) -> Op {
+    let mut args = args.into_iter();
+    let args = std::array::from_fn(|_| args.next().unwrap_or(Arg::Value(0)));
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    Op::Syscall { name, number, args, expect }
+}
+
+fn flag(value: i32) -> Arg {
+    Arg::Value(u64::from(value.cast_unsigned()))
+}
+
+/// mmap(2) at `addr`.
+pub(super) fn mmap(addr: u64, len: u64, prot: u8, flags: i32, fd: Option<u32>, offset: u64) -> Op {
+    let fd = fd.map_or(u64::MAX, u64::from);
+    let args =
+        [addr.into(), len.into(), u64::from(prot).into(), flag(flags), fd.into(), offset.into()];
+    call("mmap", libc::SYS_mmap, args, Expect::Exactly(addr))
+}
+
+/// mmap(2) in place of what lies at `addr`, if the kernel knows these flags.
+pub(super) fn try_mmap(addr: u64, len: u64, prot: u8, flags: i32) -> Op {
+    let args =
+        [addr.into(), len.into(), u64::from(prot).into(), flag(flags), u64::MAX.into(), 0.into()];
+    call("mmap", libc::SYS_mmap, args, Expect::Ignored)
+}
+
+/// munmap(2).
+pub(super) fn munmap(start: u64, end: u64) -> Op {
+    call("munmap", libc::SYS_munmap, [start.into(), (end - start).into()], Expect::Success)
+}
+
+/// mremap(2) of `len` bytes from `from` to `to`.
+pub(super) fn relocate(from: u64, len: u64, to: u64) -> Op {
+    let flags = flag(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
+    let args = [from.into(), len.into(), len.into(), flags, to.into()];
+    call("mremap", libc::SYS_mremap, args, Expect::Exactly(to))
+}
+
+/// mprotect(2).
+pub(super) fn mprotect(addr: u64, len: u64, prot: u8) -> Op {
+    let args = [addr.into(), len.into(), u64::from(prot).into()];
+    call("mprotect", libc::SYS_mprotect, args, Expect::Success)
+}
+
+/// madvise(2).
+pub(super) fn madvise(addr: u64, len: u64, advice: i32, expect: Expect) -> Op {
+    call("madvise", libc::SYS_madvise, [addr.into(), len.into(), flag(advice)], expect)
+}
+
+/// pread(2) of all `len` bytes.
+pub(super) fn pread(fd: u32, addr: u64, len: u64, offset: u64) -> Op {
+    let args = [u64::from(fd).into(), addr.into(), len.into(), offset.into()];
+    call("pread64", libc::SYS_pread64, args, Expect::Exactly(len))
+}
+
+/// prctl(2).
+pub(super) fn prctl<const N: usize>(what: i32, rest: [Arg; N], expect: Expect) -> Op {
+    let mut args = [const { Arg::Value(0) }; 5];
+    args[0] = flag(what);
+    for (place, arg) in args[1..].iter_mut().zip(rest) {
+        *place = arg;
+    }
+    call("prctl", libc::SYS_prctl, args, expect)
+}
+
+/// arch_prctl(2) with a value.
+pub(super) fn arch_prctl(what: u64, value: u64) -> Op {
+    call("arch_prctl", libc::SYS_arch_prctl, [what.into(), value.into()], Expect::Success)
+}
+
+/// Blocks every signal.
+pub(super) fn block_signals() -> Op {
+    let all = u64::MAX.to_le_bytes().to_vec();
+    let args = [flag(libc::SIG_SETMASK), all.into(), 0.into(), 8.into()];
+    call("rt_sigprocmask", libc::SYS_rt_sigprocmask, args, Expect::Success)
+}
+
+/// rt_sigaction(2) with a kernel `struct sigaction`.
+pub(super) fn sigaction(signal: u64, action: Vec<u8>) -> Op {
+    let args = [signal.into(), action.into(), 0.into(), 8.into()];
+    call("rt_sigaction", libc::SYS_rt_sigaction, args, Expect::Success)
+}
+
+/// sigaltstack(2) with a `stack_t`.
+pub(super) fn sigaltstack(stack: Vec<u8>) -> Op {
+    call("sigaltstack", libc::SYS_sigaltstack, [stack.into()], Expect::Success)
+}
+
+/// prlimit64(2) of this process.
+pub(super) fn set_limit(resource: u64, soft: u64, hard: u64) -> Op {
+    let pair = [soft.to_le_bytes(), hard.to_le_bytes()].concat();
+    let args = [0.into(), resource.into(), pair.into()];
+    call("prlimit64", libc::SYS_prlimit64, args, Expect::Success)
+}
+
+/// umask(2).
+pub(super) fn umask(mask: u32) -> Op {
+    call("umask", libc::SYS_umask, [u64::from(mask).into()], Expect::Ignored)
+}
+
+/// personality(2).
+pub(super) fn personality(persona: u32) -> Op {
+    call("personality", libc::SYS_personality, [u64::from(persona).into()], Expect::Success)
+}
+
+/// chdir(2): a host need not have the directory.
+pub(super) fn chdir(path: &str) -> Op {
+    let path = [path.as_bytes(), b"\0"].concat();
+    call("chdir", libc::SYS_chdir, [path.into()], Expect::Ignored)
+}
+
+/// close_range(2) from `first` up.
+pub(super) fn close_from(first: u32) -> Op {
+    let args = [u64::from(first).into(), u64::from(u32::MAX).into()];
+    call("close_range", libc::SYS_close_range, args, Expect::Success)
+}
+
+/// dup2(2).
+pub(super) fn dup2(fd: u32, to: u32) -> Op {
+    let args = [u64::from(fd).into(), u64::from(to).into()];
+    call("dup2", libc::SYS_dup2, args, Expect::Exactly(to.into()))
+}
+
+/// getppid(2), which must answer `parent`.
+pub(super) fn check_parent(parent: u32) -> Op {
+    call("getppid", libc::SYS_getppid, [], Expect::Exactly(parent.into()))
+}
+
+/// setsid(2).
+pub(super) fn setsid() -> Op {
+    call("setsid", libc::SYS_setsid, [], Expect::Success)
+}
+
+/// set_robust_list(2).
+pub(super) fn set_robust_list(head: u64, len: u64) -> Op {
+    call("set_robust_list", libc::SYS_set_robust_list, [head.into(), len.into()], Expect::Success)
+}
+
+/// rseq(2): registers an area.
+pub(super) fn rseq(addr: u64, len: u32, signature: u32) -> Op {
+    let args = [addr.into(), u64::from(len).into(), 0.into(), u64::from(signature).into()];
+    call("rseq", libc::SYS_rseq, args, Expect::Success)
+}

@@ -1,0 +1,152 @@
+//! A child's mail: its tail program, and what it will find in its `ResumeInfo`.
+//!
+//! ```text
+//! base + MAIL   tail: ops, bytes      payload      environment: NAME=VALUE\0 or NAME\0 ...
+//! ```
+
+use std::os::fd::BorrowedFd;
+
+use super::ResumeError;
+use super::abi::{MAIL, MAIL_LEN};
+use super::calls;
+use super::compile::{COMMAND_FD, CompileError};
+use super::program::{Expect, Op, Program};
+use crate::descriptor::{Descriptor, SeedAddr, SeedRange, Thread, VmaFlags};
+use crate::id::{ChildId, SeedId};
+use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ResumeInfo};
+
+/// What one child is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct ChildSpec<'a> {
+    /// `prepare::ROLE_CHILD` or `ROLE_REHEARSAL`.
+    pub role: u32,
+    /// Which of the children of one resume.
+    pub index: u32,
+    /// Forks between it and the first process.
+    pub generation: u64,
+    /// Its seed.
+    pub seed: SeedId,
+    /// Its name.
+    pub child: ChildId,
+    /// For `Resumed::payload`.
+    pub payload: &'a [u8],
+    /// Changes of its environment: `NAME=VALUE\0...`; a bare `NAME\0` unsets.
+    pub environment: &'a [u8],
+    /// Its descriptors 0, 1 and 2; it has no others.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Flags for clone3(2): namespaces of its own.
+    pub extra_clone_flags: u64,
+}
+
+/// What all tails of a template share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailFacts {
+    thread: Thread,
+    dont_fork: Vec<SeedRange>,
+    resume_area: SeedAddr,
+}
+
+impl TailFacts {
+    /// Of the children of `desc`.
+    ///
+    /// # Errors
+    /// `Threads` for any number but one.
+    pub fn of(desc: &Descriptor) -> Result<TailFacts, CompileError> {
+        let [thread] = desc.threads.as_slice() else {
+            return Err(CompileError::Threads(desc.threads.len()));
+        };
+        let dont_fork = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::DONT_FORK));
+        Ok(TailFacts {
+            thread: thread.clone(),
+            dont_fork: dont_fork.map(|vma| vma.range).collect(),
+            resume_area: desc.resume_area.addr,
+        })
+    }
+
+    /// Where the kernel writes a child's tid.
+    pub fn tid_address(&self) -> u64 {
+        self.thread.tid_address.0
+    }
+
+    /// The tail, whose last act before it leaves for the seed's code is to close what is not the child's.
+    ///
+    /// The parent-death signal comes first and is checked against a keeper that was gone before; rseq comes
+    /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
+    pub fn tail(&self, keeper: u32, info: &[u8; INFO_LEN]) -> Program {
+        let kill = u64::from(libc::SIGKILL.cast_unsigned());
+        let mut ops = vec![
+            calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success),
+            calls::check_parent(keeper),
+            // A child that signals its process group must not reach the keeper and its siblings.
+            calls::setsid(),
+        ];
+        ops.extend((0..3).map(|number| calls::dup2(COMMAND_FD + 1 + number, number)));
+        ops.extend(self.dont_fork.iter().map(|range| {
+            calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
+        }));
+        let (head, len) = self.thread.robust_list;
+        if len != 0 {
+            ops.push(calls::set_robust_list(head.0, len));
+        }
+        ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
+        if let Some(rseq) = self.thread.rseq {
+            ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
+        }
+        ops.push(calls::close_from(COMMAND_FD));
+        ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
+        Program { ops }
+    }
+
+    /// The mail for a child, and its number of ops. `base` is the region's.
+    ///
+    /// # Errors
+    /// `MailTooLarge`.
+    pub fn mail(
+        &self,
+        keeper: u32,
+        base: u64,
+        spec: &ChildSpec<'_>,
+    ) -> Result<(Vec<u8>, u64), ResumeError> {
+        let carried = spec.payload.len() + spec.environment.len();
+        if carried > MAX_MAIL_BYTES {
+            return Err(ResumeError::MailTooLarge { bytes: carried });
+        }
+        let at = base + MAIL;
+        let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { keeper };
+        // The length of the tail does not depend on what its info says.
+        let tail_len = self.tail(keeper, &[0; INFO_LEN]).encode(at).len() as u64;
+        let payload = (at + tail_len, spec.payload.len() as u64);
+        let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
+        let tail = self.tail(keeper, &info_bytes(spec, payload, environment_at));
+        let mut mail = tail.encode(at);
+        mail.extend_from_slice(spec.payload);
+        mail.extend_from_slice(spec.environment);
+        if mail.len() as u64 > MAIL_LEN {
+            return Err(ResumeError::MailTooLarge { bytes: mail.len() });
+        }
+        Ok((mail, tail.ops.len() as u64))
+    }
+}
+
+/// Bytes of a `ResumeInfo`.
+pub const INFO_LEN: usize = size_of::<ResumeInfo>();
+
+const NEW_PID: u64 = libc::CLONE_NEWPID.cast_unsigned() as u64;
+
+/// A `ResumeInfo` as it lies in memory.
+fn info_bytes(
+    spec: &ChildSpec<'_>,
+    payload: (u64, u64),
+    environment: (u64, u64),
+) -> [u8; INFO_LEN] {
+    let mut words = RESUME_MAGIC.to_le_bytes().to_vec();
+    words.extend_from_slice(&spec.role.to_le_bytes());
+    words.extend_from_slice(&spec.index.to_le_bytes());
+    let (seed, child) = (spec.seed.0, spec.child.0);
+    for word in [spec.generation, seed, child, payload.0, payload.1, environment.0, environment.1] {
+        words.extend_from_slice(&word.to_le_bytes());
+    }
+    let mut bytes = [0; INFO_LEN];
+    bytes.copy_from_slice(&words);
+    bytes
+}

@@ -1,0 +1,313 @@
+//! Descriptor -> the template's restore program. A pure function: same input, same program.
+//!
+//! In this order, and why:
+//!
+//! 1. All signals are blocked, for good: a child's mask comes from its signal frame. The alternate stack
+//!    becomes the seed's.
+//! 2. The process's own vvar and vdso are parked behind the region, then everything but the region is
+//!    unmapped: from here on only the blob's memory exists.
+//! 3. Trampolines are written, then every VMA is mapped: from the image, from an identical local file, or
+//!    fresh where the seed had nothing. Advice follows each mapping. Nothing is touched: what a template
+//!    writes is copied by every clone.
+//! 4. The stack, anonymous and growing, is filled from the image: the kernel reads argv and environ
+//!    from anonymous memory alone, and lets no file mapping grow.
+//! 5. vvar and vdso move to where the seed's were, for its libc calls into them.
+//! 6. The kernel is told where code, data, heap, stack, argv, environ and auxv lie (PR_SET_MM_MAP): brk
+//!    goes on exactly where the seed's stood.
+//! 7. Thread state that clones inherit: FS and GS base, name. Process state: signal actions, personality,
+//!    umask, directory, limits. Limits come late, so that they do not limit the work above.
+//! 8. Every descriptor but 0-2 and the command socket is closed: mappings hold their files.
+//!
+//! What clones do not inherit (rseq, robust list, parent-death signal) or would lose (DONTFORK memory) is
+//! the tail's, see `child`.
+
+use std::collections::HashMap;
+
+use super::abi::{MAIL, MAIL_LEN};
+use super::calls;
+use super::pieces::{Backing, Piece, Places};
+use super::placement::{Placement, USER_END};
+use super::program::{Expect, Op, Program};
+use crate::descriptor::{
+    Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
+};
+
+/// Present stack that is copied into each template at most; a seed with more is refused.
+pub const MAX_STACK_COPY: u64 = 64 << 20;
+/// Number of the command socket in a template.
+pub const COMMAND_FD: u32 = 3;
+
+const READ_WRITE: u8 = 3;
+const READ_EXECUTE: u8 = 5;
+const FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
+const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
+const MAP_DROPPABLE: i32 = 8;
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const SS_DISABLE: u32 = 2;
+
+/// Numbers, in the template, of the descriptors that the program maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TemplateFds {
+    /// The image's file.
+    pub image: u32,
+    /// Local files that are identical to files of the descriptor's table.
+    pub files: HashMap<u16, u32>,
+}
+
+impl TemplateFds {
+    /// Numbers for the image and then for these files: the order in which [`super::template::TemplateSpec`]
+    /// takes them.
+    pub fn number(files: &[u16]) -> TemplateFds {
+        let image = COMMAND_FD + 1;
+        TemplateFds { image, files: files.iter().copied().zip(image + 1..).collect() }
+    }
+}
+
+/// What is known of the process that will become the template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its own vvar mappings and vdso, ascending.
+    pub special: Vec<(VmaKind, SeedRange)>,
+    /// Everything else that it has mapped.
+    pub mapped: Vec<SeedRange>,
+    /// Its resource limits, soft and hard.
+    pub limits: Vec<(u64, u64)>,
+}
+
+/// Why a descriptor makes no program.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// More or less than one thread.
+    #[error("the seed has {0} threads: only a seed of one thread can be resumed")]
+    Threads(usize),
+    /// The vDSO cannot be moved.
+    #[error(
+        "this kernel's vDSO ({host}) is not laid out as the seed's ({seed}): \
+         resume on a host with the kernel of the seed's"
+    )]
+    Vdso {
+        /// Sizes of the seed's mappings.
+        seed: String,
+        /// And of this host's.
+        host: String,
+    },
+    /// The stack is too large.
+    #[error(
+        "the seed's stack holds {0} bytes, more than the {MAX_STACK_COPY} that a template copies"
+    )]
+    StackTooLarge(u64),
+    /// The image and the descriptor do not fit together.
+    #[error("the image has no place for {0}: the descriptor's VMAs are inconsistent")]
+    NotInImage(SeedAddr),
+}
+
+/// The program that makes a template of `desc`. `offset_of` says where in the image's file a seed's address
+/// lies; `trampolines` are the bytes at the placement's trampolines.
+///
+/// # Errors
+/// What this host cannot restore.
+pub fn compile(
+    desc: &Descriptor,
+    offset_of: &dyn Fn(SeedAddr) -> Option<ImageOffset>,
+    placement: &Placement,
+    trampolines: &[(u64, Vec<u8>)],
+    host: &HostFacts,
+    fds: &TemplateFds,
+) -> Result<Program, CompileError> {
+    let [thread] = desc.threads.as_slice() else {
+        return Err(CompileError::Threads(desc.threads.len()));
+    };
+    let moves = vdso_moves(desc, placement, host)?;
+    let places = Places { desc, offset_of, files: &fds.files };
+    let pieces = places.pieces().map_err(CompileError::NotInImage)?;
+    let (alt_base, alt_flags, alt_size) = thread.alt_stack;
+    let mut ops = vec![
+        calls::block_signals(),
+        calls::sigaltstack(alternate_stack(alt_base.0, alt_flags, alt_size)),
+    ];
+    ops.extend(moves.iter().map(|m| calls::relocate(m.from, m.len, m.parked)));
+    ops.push(calls::munmap(0, placement.base));
+    ops.push(calls::munmap(placement.region().end.0, USER_END));
+    write_trampolines(&mut ops, placement, trampolines);
+    for piece in &pieces {
+        map(&mut ops, piece, fds);
+    }
+    fill_stacks(&mut ops, &pieces, &places, fds)?;
+    ops.extend(moves.iter().map(|m| calls::relocate(m.parked, m.len, m.to)));
+    let parking = placement.parking();
+    ops.push(calls::munmap(parking.start.0, parking.end.0));
+    set_layout(&mut ops, desc, placement.base + MAIL);
+    ops.push(calls::arch_prctl(ARCH_SET_FS, thread.fs_base));
+    ops.push(calls::arch_prctl(ARCH_SET_GS, thread.gs_base));
+    let name = [thread.name.as_slice(), b"\0"].concat();
+    ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
+    set_process_state(&mut ops, desc, host);
+    ops.push(calls::close_from(COMMAND_FD + 1));
+    Ok(Program { ops })
+}
+
+/// One vvar or vdso mapping's way.
+struct Move {
+    from: u64,
+    parked: u64,
+    to: u64,
+    len: u64,
+}
+
+fn vdso_moves(
+    desc: &Descriptor,
+    placement: &Placement,
+    host: &HostFacts,
+) -> Result<Vec<Move>, CompileError> {
+    let special = |kind: &VmaKind| matches!(kind, VmaKind::Vvar | VmaKind::Vdso);
+    let seeds = desc.vmas.iter().filter(|vma| special(&vma.kind));
+    let seeds: Vec<(VmaKind, SeedRange)> = seeds.map(|vma| (vma.kind.clone(), vma.range)).collect();
+    if seeds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shape = |all: &[(VmaKind, SeedRange)]| -> Vec<(VmaKind, u64)> {
+        all.iter().map(|(kind, range)| (kind.clone(), range.len())).collect()
+    };
+    let total: u64 = host.special.iter().map(|(_, range)| range.len()).sum();
+    if shape(&seeds) != shape(&host.special) || total > placement.parking().len() {
+        let text =
+            |all| shape(all).iter().map(|(k, len)| format!("{k:?} {len}")).collect::<Vec<_>>();
+        let (seed, host) = (text(&seeds).join(", "), text(&host.special).join(", "));
+        return Err(CompileError::Vdso { seed, host });
+    }
+    let mut parked = placement.parking().start.0;
+    let moves = host.special.iter().zip(&seeds).map(|((_, own), (_, seed))| {
+        let len = own.len();
+        parked += len;
+        Move { from: own.start.0, parked: parked - len, to: seed.start.0, len }
+    });
+    Ok(moves.collect())
+}
+
+fn write_trampolines(ops: &mut Vec<Op>, placement: &Placement, bytes: &[(u64, Vec<u8>)]) {
+    for page in &placement.trampoline_pages {
+        ops.push(calls::mmap(page.start.0, page.len(), READ_WRITE, FIXED_ANONYMOUS, None, 0));
+        let inside = bytes.iter().filter(|(addr, _)| page.contains(SeedAddr(*addr)));
+        ops.extend(inside.map(|(addr, bytes)| Op::Store { addr: *addr, bytes: bytes.clone() }));
+        ops.push(calls::mprotect(page.start.0, page.len(), READ_EXECUTE));
+    }
+}
+
+fn map(ops: &mut Vec<Op>, piece: &Piece, fds: &TemplateFds) {
+    let (start, len) = (piece.range.start.0, piece.range.len());
+    let mut extra = 0;
+    if piece.flags.has(VmaFlags::NO_RESERVE) {
+        extra |= libc::MAP_NORESERVE;
+    }
+    if piece.stack {
+        extra |= libc::MAP_GROWSDOWN | libc::MAP_STACK;
+    }
+    let (flags, fd, offset) = match piece.backing {
+        Backing::Anonymous => (FIXED_ANONYMOUS, None, 0),
+        Backing::Image(offset) => (FIXED, Some(fds.image), offset.0),
+        Backing::File { fd, offset } => (FIXED, Some(fd), offset),
+    };
+    ops.push(calls::mmap(start, len, piece.prot, flags | extra, fd, offset));
+    if piece.flags.has(VmaFlags::DROPPABLE) {
+        // A kernel that does not know it keeps the mapping above; both lose their content at fork.
+        let flags = MAP_DROPPABLE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        ops.push(calls::madvise(start, len, libc::MADV_WIPEONFORK, Expect::Success));
+        ops.push(calls::try_mmap(start, len, piece.prot, flags));
+    }
+    for (bit, advice, expect) in [
+        (VmaFlags::WIPE_ON_FORK, libc::MADV_WIPEONFORK, Expect::Success),
+        (VmaFlags::DONT_DUMP, libc::MADV_DONTDUMP, Expect::Success),
+        (VmaFlags::HUGE_PAGE, libc::MADV_HUGEPAGE, Expect::Ignored),
+        (VmaFlags::NO_HUGE_PAGE, libc::MADV_NOHUGEPAGE, Expect::Ignored),
+    ] {
+        if piece.flags.has(bit) {
+            ops.push(calls::madvise(start, len, advice, expect));
+        }
+    }
+}
+
+fn fill_stacks(
+    ops: &mut Vec<Op>,
+    pieces: &[Piece],
+    places: &Places<'_>,
+    fds: &TemplateFds,
+) -> Result<(), CompileError> {
+    let mut total = 0;
+    for piece in pieces.iter().filter(|piece| piece.stack) {
+        // A stack's pages are where they are, whoever owns them: neighbours are one read.
+        let mut runs: Vec<SeedRange> = Vec::new();
+        for run in places.present(piece.range).filter(|run| run.source != Source::Zero) {
+            match runs.last_mut() {
+                Some(last) if last.end == run.range.start => last.end = run.range.end,
+                _ => runs.push(run.range),
+            }
+        }
+        for run in runs {
+            total += run.len();
+            let Backing::Image(offset) =
+                places.image_at(run.start).map_err(CompileError::NotInImage)?
+            else {
+                continue;
+            };
+            ops.push(calls::pread(fds.image, run.start.0, run.len(), offset.0));
+        }
+    }
+    if total > MAX_STACK_COPY { Err(CompileError::StackTooLarge(total)) } else { Ok(()) }
+}
+
+/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox.
+fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64) {
+    const LEN: usize = 104;
+    const KEEP_EXE: u32 = u32::MAX;
+    let process = &desc.process;
+    debug_assert!(process.auxv.len() as u64 <= MAIL_LEN);
+    let MmLayout { code, data, brk, stack, args, env } = process.layout;
+    let mut map = Vec::with_capacity(LEN);
+    for field in
+        [code.0, code.1, data.0, data.1, brk.0, brk.1, stack, args.0, args.1, env.0, env.1, scratch]
+    {
+        map.extend_from_slice(&field.to_le_bytes());
+    }
+    map.extend_from_slice(&u32::try_from(process.auxv.len()).unwrap_or(0).to_le_bytes());
+    map.extend_from_slice(&KEEP_EXE.to_le_bytes());
+    ops.push(Op::Store { addr: scratch, bytes: process.auxv.clone() });
+    let what = u64::from(libc::PR_SET_MM_MAP.cast_unsigned());
+    let args = [what.into(), map.into(), (LEN as u64).into()];
+    ops.push(calls::prctl(libc::PR_SET_MM, args, Expect::Success));
+}
+
+fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
+    let process = &desc.process;
+    for (signal, action) in (1..).zip(&process.signal_actions) {
+        let fixed = signal == u64::from(libc::SIGKILL.cast_unsigned())
+            || signal == u64::from(libc::SIGSTOP.cast_unsigned());
+        // The keeper's children start with default actions.
+        if !fixed && *action != SignalAction::default() {
+            let SignalAction { handler, flags, restorer, mask } = *action;
+            let bytes = [handler, flags, restorer, mask].map(u64::to_le_bytes).concat();
+            ops.push(calls::sigaction(signal, bytes));
+        }
+    }
+    ops.push(calls::personality(process.personality));
+    ops.push(calls::umask(process.umask));
+    ops.push(calls::chdir(&process.cwd));
+    for (resource, ((soft, _), (own_soft, hard))) in
+        (0..).zip(process.limits.iter().zip(&host.limits))
+    {
+        let soft = *soft.min(hard);
+        if soft != *own_soft {
+            ops.push(calls::set_limit(resource, soft, *hard));
+        }
+    }
+}
+
+/// A `stack_t`.
+fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
+    let flags = if size == 0 { SS_DISABLE } else { flags };
+    let mut bytes = base.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&u64::from(flags & !1).to_le_bytes());
+    bytes.extend_from_slice(&size.to_le_bytes());
+    bytes
+}

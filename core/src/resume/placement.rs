@@ -1,0 +1,145 @@
+//! Where the restorer's region and the stub's trampolines lie in a child: in holes that the seed did not
+//! use, and out of the way of what grows (the heap upwards, stacks and mmap's area downwards).
+
+use super::ResumeError;
+use super::abi::REGION_LEN;
+use crate::descriptor::{Descriptor, SeedAddr, SeedRange, VmaFlags, VmaKind};
+
+/// Bytes of trampoline that each call site gets.
+pub const TRAMPOLINE_LEN: u64 = 64;
+/// Room behind the region where the template's own vvar and vdso wait while all else is unmapped.
+pub const PARKING_LEN: u64 = 256 << 10;
+
+/// Lowest address considered: far above mmap_min_addr and non-PIE programs.
+const LOWEST: u64 = 4 << 30;
+/// End of user space with four-level page tables.
+pub(super) const USER_END: u64 = 0x7fff_ffff_f000;
+/// Between where PIE programs and where mmap's area lie on x86-64.
+const PREFERRED: u64 = 0x6000_0000_0000;
+const ALIGNMENT: u64 = 2 << 20;
+/// How far to stay from neighbours, the best first.
+const DISTANCES: [u64; 3] = [64 << 30, 1 << 30, 16 << 20];
+/// A 32-bit displacement reaches 2 GiB; less, so that both ends of a trampoline are in reach.
+const REACH: u64 = (2 << 30) - (64 << 20);
+/// Sites this far apart share trampolines.
+const GROUP_SPAN: u64 = 1 << 30;
+/// Kept free above the heap and below stacks.
+const GROWTH: u64 = 1 << 30;
+/// Kept free beside other memory.
+const MARGIN: u64 = 64 << 10;
+
+/// Where things lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The region's first address.
+    pub base: u64,
+    /// The trampoline of each of `Descriptor::sites`, in their order.
+    pub trampolines: Vec<SeedAddr>,
+    /// The pages that hold them.
+    pub trampoline_pages: Vec<SeedRange>,
+}
+
+impl Placement {
+    /// Finds room in `desc`'s holes. The region stays clear of `avoid`, too: what is mapped in the keeper.
+    ///
+    /// # Errors
+    /// `NoRoom` when no hole is large or near enough.
+    pub fn choose(desc: &Descriptor, avoid: &[SeedRange]) -> Result<Placement, ResumeError> {
+        let own: Vec<SeedRange> = desc.vmas.iter().map(|vma| vma.range).collect();
+        let all: Vec<SeedRange> = own.iter().chain(avoid).copied().collect();
+        let base = region_base(&holes(all)).ok_or(ResumeError::NoRoom { near: None })?;
+        let mut placement =
+            Placement { base, trampolines: Vec::new(), trampoline_pages: Vec::new() };
+        placement.trampolines = vec![SeedAddr(0); desc.sites.len()];
+        for group in groups(desc) {
+            let bytes = group.len() as u64 * TRAMPOLINE_LEN;
+            let len = bytes.next_multiple_of(desc.page_size());
+            let taken = own.iter().copied();
+            let taken = taken.chain(placement.trampoline_pages.iter().copied());
+            let taken = taken.chain([placement.region()]).collect();
+            let ends = [group[0], group[group.len() - 1]].map(|site| desc.sites[site].addr.0);
+            let start = near(desc, &holes(taken), ends, len)
+                .ok_or(ResumeError::NoRoom { near: Some(SeedAddr(ends[0])) })?;
+            placement.trampoline_pages.push(SeedRange::new(start, start + len));
+            for (slot, site) in (0..).zip(group) {
+                placement.trampolines[site] = SeedAddr(start + slot * TRAMPOLINE_LEN);
+            }
+        }
+        placement.trampoline_pages.sort();
+        Ok(placement)
+    }
+
+    /// The region with its parking.
+    pub fn region(&self) -> SeedRange {
+        SeedRange::new(self.base, self.base + REGION_LEN + PARKING_LEN)
+    }
+
+    /// The parking.
+    pub(super) fn parking(&self) -> SeedRange {
+        SeedRange::new(self.base + REGION_LEN, self.base + REGION_LEN + PARKING_LEN)
+    }
+}
+
+/// Free ranges between `taken` ones, ascending.
+fn holes(mut taken: Vec<SeedRange>) -> Vec<SeedRange> {
+    taken.sort();
+    let mut holes = Vec::with_capacity(taken.len() + 1);
+    let mut free_from = LOWEST;
+    for range in taken.into_iter().chain([SeedRange::new(USER_END, USER_END)]) {
+        let end = range.start.0.min(USER_END);
+        if free_from < end {
+            holes.push(SeedRange::new(free_from, end));
+        }
+        free_from = free_from.max(range.end.0);
+    }
+    holes
+}
+
+/// As near to `PREFERRED` as a hole with the greatest possible distance to its neighbours allows.
+fn region_base(holes: &[SeedRange]) -> Option<u64> {
+    let inside = |hole: &SeedRange, distance: u64| {
+        let lowest = (hole.start.0 + distance).next_multiple_of(ALIGNMENT);
+        let highest = hole.end.0.checked_sub(distance + REGION_LEN + PARKING_LEN)?;
+        let highest = highest / ALIGNMENT * ALIGNMENT;
+        (lowest <= highest).then(|| PREFERRED.clamp(lowest, highest))
+    };
+    DISTANCES.iter().find_map(|distance| {
+        let bases = holes.iter().filter_map(|hole| inside(hole, *distance));
+        bases.min_by_key(|base| base.abs_diff(PREFERRED))
+    })
+}
+
+/// Indices of sites, ascending by address, cut where a group would span too much.
+fn groups(desc: &Descriptor) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..desc.sites.len()).collect();
+    order.sort_by_key(|site| desc.sites[*site].addr);
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for site in order {
+        let addr = |site: usize| desc.sites[site].addr.0;
+        match groups.last_mut() {
+            Some(group) if addr(site) - addr(group[0]) <= GROUP_SPAN => group.push(site),
+            _ => groups.push(vec![site]),
+        }
+    }
+    groups
+}
+
+/// `len` bytes in reach of both `ends`, in the middle of the largest free stretch there.
+fn near(desc: &Descriptor, holes: &[SeedRange], ends: [u64; 2], len: u64) -> Option<u64> {
+    let page = desc.page_size();
+    let heap_end = desc.process.layout.brk.1.next_multiple_of(page);
+    let grows_down = |start: SeedAddr| {
+        let vma = desc.vmas.iter().find(|vma| vma.range.start == start);
+        vma.is_some_and(|vma| vma.kind == VmaKind::Stack || vma.flags.has(VmaFlags::GROWS_DOWN))
+    };
+    let window = SeedRange::new(ends[1].saturating_sub(REACH), ends[0] + REACH);
+    let usable = holes.iter().filter_map(|hole| {
+        let above = if hole.start.0 == heap_end { GROWTH } else { MARGIN };
+        let below = if grows_down(hole.end) { GROWTH } else { MARGIN };
+        let (start, end) = (hole.start.0 + above, hole.end.0.checked_sub(below)?);
+        let free = SeedRange::new(start.min(end), end).intersect(window);
+        (free.len() >= len).then_some(free)
+    });
+    let free = usable.max_by_key(|free| free.len())?;
+    Some((free.start.0 + (free.len() - len) / 2) / page * page).map(|start| start.max(free.start.0))
+}

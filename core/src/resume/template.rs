@@ -1,0 +1,309 @@
+//! A process laid out as a seed's children will be, stopped just before their first instruction.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::abi::{
+    CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, PARAMS, PARAMS_MAGIC, PROGRAM, PROGRAM_LEN,
+    Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN, TAIL_FAILED,
+};
+use super::child::{ChildSpec, TailFacts};
+use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
+use super::placement::Placement;
+use super::program::Program;
+use super::{ResumeError, blob};
+use crate::descriptor::{Descriptor, ImageOffset, SeedAddr};
+use crate::id::ChildId;
+use crate::keeper::{self, TemplateRequest};
+use crate::sys::{enter, scm};
+
+/// How long laying out a template may take: hundreds of system calls, and reads of its stack that may go
+/// to another host and be asked there twice.
+pub const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a template may take to clone a child: it waits for nothing but memory.
+pub const CHILD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures of tails that are remembered until someone asks; beyond it they are forgotten.
+const MAX_FAILURES: usize = 1024;
+
+/// What a template is made of.
+pub struct TemplateSpec<'a> {
+    /// The seed.
+    pub descriptor: &'a Descriptor,
+    /// Where things lie.
+    pub placement: &'a Placement,
+    /// Where in the image's file an address of the seed's lies.
+    pub offset_of: &'a dyn Fn(SeedAddr) -> Option<ImageOffset>,
+    /// The image's file.
+    pub image: BorrowedFd<'a>,
+    /// Local files that are identical to files of the descriptor's table, by index.
+    pub local_files: &'a HashMap<u16, File>,
+    /// The stub's trampolines: address and bytes.
+    pub trampolines: &'a [(u64, Vec<u8>)],
+    /// What lies at `base + STUB`.
+    pub stub_table: &'a [u8],
+    /// CLOCK_MONOTONIC of the seed's host minus this host's.
+    pub clock_offset_ns: i64,
+}
+
+impl fmt::Debug for TemplateSpec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TemplateSpec").field("seed", &self.descriptor.seed).finish_non_exhaustive()
+    }
+}
+
+impl TemplateSpec<'_> {
+    /// The restore program for a template that `host` becomes, and the files that it maps in the order of
+    /// their descriptors.
+    ///
+    /// # Errors
+    /// What this host cannot restore.
+    pub fn program(&self, host: &HostFacts) -> Result<(Program, Vec<BorrowedFd<'_>>), ResumeError> {
+        let indices: Vec<u16> = self.local_files.keys().copied().collect();
+        let (desc, placement) = (self.descriptor, self.placement);
+        let fds = TemplateFds::number(&indices);
+        let program = compile(desc, self.offset_of, placement, self.trampolines, host, &fds)?;
+        let files = std::iter::once(self.image).chain(self.local_files.values().map(AsFd::as_fd));
+        Ok((program, files.collect()))
+    }
+}
+
+/// A template, ready for children. Dropping it ends it; its children live on.
+#[derive(Debug)]
+pub struct Template {
+    keeper: keeper::Client,
+    pid: u32,
+    base: u64,
+    tail: TailFacts,
+    line: Mutex<Line>,
+}
+
+/// The command socket, and what came on it that nobody has asked for.
+#[derive(Debug)]
+struct Line {
+    socket: UnixStream,
+    failures: HashMap<ChildId, String>,
+}
+
+impl Template {
+    /// Makes a template and waits until it is ready.
+    ///
+    /// # Errors
+    /// The keeper's, and a step of the program that failed, by its text.
+    pub fn start(
+        keeper: &keeper::Client,
+        spec: &TemplateSpec<'_>,
+    ) -> Result<Template, ResumeError> {
+        let (program, files) = spec.program(&HostFacts::of_keeper(keeper.pid())?)?;
+        let tail = TailFacts::of(spec.descriptor)?;
+        let base = spec.placement.base;
+        let region = region(spec, &program, &tail)?;
+        let (ours, theirs) = UnixStream::pair().map_err(ResumeError::Socket)?;
+        let mut descriptors = vec![theirs.as_fd()];
+        descriptors.extend(files);
+        let request = TemplateRequest {
+            region: region.as_fd(),
+            base,
+            entry: blob::entry(),
+            clock_offset_ns: spec.clock_offset_ns,
+            descriptors: &descriptors,
+        };
+        let pid = keeper.template(&request)?;
+        drop(theirs);
+        let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
+        let template = Template { keeper: keeper.clone(), pid, base, tail, line };
+        template.wait_ready(&program).inspect_err(|_| template.kill())?;
+        Ok(template)
+    }
+
+    /// Its pid: one of those that the keeper will tell the end of.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Clones a child; answers its pid. It runs from now on.
+    ///
+    /// # Errors
+    /// The template is gone or silent, or the kernel refuses the clone.
+    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, ResumeError> {
+        let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, spec)?;
+        let command = Command {
+            magic: COMMAND_MAGIC,
+            mail_len: mail.len() as u64,
+            ops,
+            clone_flags: spec.extra_clone_flags,
+            fd_count: spec.stdio.len() as u64,
+            child: spec.child.0,
+        };
+        let mut line = self.line.lock();
+        let socket = line.socket.as_fd();
+        let gone = |_| ResumeError::TemplateGone { pid: self.pid };
+        line.socket.set_write_timeout(Some(CHILD_TIMEOUT)).map_err(ResumeError::Socket)?;
+        scm::send_all(socket, &command_bytes(command), &spec.stdio).map_err(gone)?;
+        scm::send_all(socket, &mail, &[]).map_err(gone)?;
+        loop {
+            let reply = line.receive(CHILD_TIMEOUT, "clone a child", self.pid)?;
+            match reply.kind {
+                STARTED if reply.child == spec.child.0 => {
+                    return u32::try_from(reply.value).map_err(|_| ResumeError::Protocol);
+                }
+                CLONE_FAILED if reply.child == spec.child.0 => {
+                    return Err(ResumeError::Clone { source: errno(reply.value) });
+                }
+                TAIL_FAILED => line.remember(reply, &self.tail),
+                // The answer to a child that was given up after its deadline.
+                STARTED => {
+                    let pid = u32::try_from(reply.value).map_err(|_| ResumeError::Protocol)?;
+                    let _ = self.keeper.kill(pid, libc::SIGKILL);
+                }
+                CLONE_FAILED => {}
+                _ => return Err(ResumeError::Protocol),
+            }
+        }
+    }
+
+    /// Why a child ended with status 127 before it ran, if it was its tail that failed.
+    pub fn why_failed(&self, child: ChildId) -> Option<String> {
+        let mut line = self.line.lock();
+        // What has arrived is read without waiting.
+        line.socket.set_nonblocking(true).ok()?;
+        while let Ok(reply) = line.receive(CHILD_TIMEOUT, "", self.pid) {
+            if reply.kind == TAIL_FAILED {
+                line.remember(reply, &self.tail);
+            }
+        }
+        line.socket.set_nonblocking(false).ok()?;
+        line.failures.remove(&child)
+    }
+
+    fn kill(&self) {
+        let _ = self.keeper.kill(self.pid, libc::SIGKILL);
+    }
+
+    fn wait_ready(&self, program: &Program) -> Result<(), ResumeError> {
+        let reply = self.line.lock().receive(TEMPLATE_TIMEOUT, "lay itself out", self.pid)?;
+        match reply.kind {
+            READY => Ok(()),
+            FAILED => Err(ResumeError::Step {
+                step: reply.step,
+                text: step_text(program, reply.step),
+                why: outcome(reply.value),
+            }),
+            SETUP_FAILED => Err(ResumeError::Setup {
+                what: match reply.step {
+                    1 => "the keeper went away",
+                    2 => "its region cannot be mapped where the placement says",
+                    _ => "its descriptors cannot be put into place",
+                },
+                source: errno(reply.value),
+            }),
+            _ => Err(ResumeError::Protocol),
+        }
+    }
+}
+
+impl Line {
+    /// The next reply.
+    fn receive(
+        &mut self,
+        timeout: Duration,
+        what: &'static str,
+        pid: u32,
+    ) -> Result<Reply, ResumeError> {
+        self.socket.set_read_timeout(Some(timeout)).map_err(ResumeError::Socket)?;
+        let mut bytes = [0u8; size_of::<Reply>()];
+        match self.socket.read_exact(&mut bytes) {
+            Ok(()) => Ok(parse_reply(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(ResumeError::Timeout { pid, what, timeout })
+            }
+            Err(_) => Err(ResumeError::TemplateGone { pid }),
+        }
+    }
+
+    fn remember(&mut self, reply: Reply, tail: &TailFacts) {
+        if self.failures.len() < MAX_FAILURES {
+            let program = tail.tail(0, &[0; super::child::INFO_LEN]);
+            let (text, why) = (step_text(&program, reply.step), outcome(reply.value));
+            let message = format!("step {} of its start, {text}: {why}", reply.step);
+            self.failures.insert(ChildId(reply.child), message);
+        }
+    }
+}
+
+/// The region's bytes, in a memfd.
+fn region(
+    spec: &TemplateSpec<'_>,
+    program: &Program,
+    tail: &TailFacts,
+) -> Result<OwnedFd, ResumeError> {
+    let program_ops = program.ops.len() as u64;
+    let program = program.encode(spec.placement.base + PROGRAM);
+    if program.len() as u64 > PROGRAM_LEN {
+        return Err(ResumeError::ProgramTooLarge { bytes: program.len() });
+    }
+    if spec.stub_table.len() as u64 > STUB_LEN {
+        return Err(ResumeError::StubTableTooLarge { bytes: spec.stub_table.len() });
+    }
+    let params = Params {
+        magic: PARAMS_MAGIC,
+        program_ops,
+        command_fd: COMMAND_FD.into(),
+        tid_address: tail.tid_address(),
+    };
+    let parts: [(u64, &[u8]); 4] = [
+        (0, blob::text()),
+        (PARAMS, &params_bytes(params)),
+        (STUB, spec.stub_table),
+        (PROGRAM, &program),
+    ];
+    enter::memfd(c"mitosis-restorer", &parts, REGION_LEN).map_err(ResumeError::Region)
+}
+
+fn params_bytes(params: Params) -> Vec<u8> {
+    let Params { magic, program_ops, command_fd, tid_address } = params;
+    [magic, program_ops, command_fd, tid_address].map(u64::to_le_bytes).concat()
+}
+
+fn command_bytes(command: Command) -> Vec<u8> {
+    let Command { magic, mail_len, ops, clone_flags, fd_count, child } = command;
+    [magic, mail_len, ops, clone_flags, fd_count, child].map(u64::to_le_bytes).concat()
+}
+
+/// A reply as it goes over the socket.
+pub(crate) fn reply_bytes(reply: Reply) -> Vec<u8> {
+    let Reply { kind, step, value, child } = reply;
+    let head = u64::from(kind) | u64::from(step) << 32;
+    [head, value.cast_unsigned(), child].map(u64::to_le_bytes).concat()
+}
+
+fn parse_reply(bytes: &[u8; size_of::<Reply>()]) -> Reply {
+    let word = |at: usize| {
+        bytes[at..at + 4].iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
+    };
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    Reply { kind: word(0), step: word(4), value: long(8).cast_signed(), child: long(16) }
+}
+
+fn step_text(program: &Program, step: u32) -> String {
+    let op = usize::try_from(step).ok().and_then(|step| program.ops.get(step));
+    op.map_or_else(|| "a step that is not in its program".to_owned(), ToString::to_string)
+}
+
+/// What a system call answered, for people.
+fn outcome(result: i64) -> String {
+    match result {
+        -4095..=-1 => errno(result).to_string(),
+        other => format!("it answered {other:#x}"),
+    }
+}
+
+fn errno(result: i64) -> io::Error {
+    io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO))
+}

@@ -1,0 +1,42 @@
+//! Socket options that std does not set.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// TCP keep-alive: the first probe after `idle_s` silent seconds, three more a second apart, then the
+/// connection fails (tcp(7)).
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn keep_alive(stream: &TcpStream, idle_s: i32) -> io::Result<()> {
+    set(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle_s)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
+}
+
+fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
+    // SAFETY: the option's value is an int that lives through the call.
+    let result = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Two connected ends that keep messages apart.
+///
+/// # Errors
+/// socketpair(2)'s.
+pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: two descriptors are written, and owned only if they were.
+    unsafe {
+        if libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}

@@ -1,0 +1,155 @@
+//! Restores a real process, needs root: a seed stand-in parks itself in a signal handler, its memory is
+//! copied into a memfd in place of an image, and templates and children are made of it.
+//!
+//! This program is its own keeper (`keeper --fd 0`) and its own seed (`seed DIRECTORY`).
+#![allow(missing_docs)]
+
+mod seed;
+mod world;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use mitosis::resume::ResumeError;
+use world::World;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("keeper") => {
+            let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("the socket is fd 0");
+            mitosis::keeper::run(socket)
+        }
+        Some("seed") => seed::run(std::path::Path::new(&arguments[2])),
+        _ => run_tests(),
+    }
+}
+
+fn run_tests() {
+    type Test = fn(&mut World);
+    let tests: [(&str, Test); 7] = [
+        ("a_child_goes_on_where_the_seed_stopped", a_child_goes_on_where_the_seed_stopped),
+        ("a_hundred_children_differ_in_what_they_were_told", a_hundred_children),
+        ("a_template_has_the_clock_of_the_seeds_host", a_template_has_the_clock_of_the_seeds_host),
+        ("a_failing_program_names_its_step", a_failing_program_names_its_step),
+        ("a_failing_tail_names_its_step", a_failing_tail_names_its_step),
+        ("a_killed_child_is_told_of", a_killed_child_is_told_of),
+        ("a_killed_keeper_leaves_nothing", a_killed_keeper_leaves_nothing),
+    ];
+    let mut world = World::new();
+    println!("running {} tests", tests.len());
+    for (name, test) in &tests {
+        print!("test {name} ... ");
+        test(&mut world);
+        println!("ok");
+    }
+    println!("test result: ok. {} passed", tests.len());
+}
+
+fn a_child_goes_on_where_the_seed_stopped(world: &mut World) {
+    let begun = Instant::now();
+    let template = world.template();
+    let ready = begun.elapsed();
+    let child = world.child(&template, 0, b"hello");
+    let line = child.read_line();
+    let running = begun.elapsed() - ready;
+    assert_eq!(line, "child 0 generation 1 payload hello sum ok argv seed env A=1 brk ok");
+    assert_eq!(world.end_of(child.pid), 42 << 8);
+    print!("(template {ready:?}, first child {running:?}) ");
+}
+
+fn a_hundred_children(world: &mut World) {
+    let template = world.template();
+    let mut times = Vec::new();
+    for round in 0..2 {
+        let mut children = Vec::new();
+        for index in 0..100u32 {
+            let begun = Instant::now();
+            let child = world.child(&template, index, format!("p{index}").as_bytes());
+            times.push(begun.elapsed());
+            children.push(child);
+        }
+        for (index, child) in children.into_iter().enumerate() {
+            let line = child.read_line();
+            assert!(
+                line.starts_with(&format!("child {index} generation 1 payload p{index} ")),
+                "{line}"
+            );
+            assert_eq!(world.end_of(child.pid), 42 << 8, "round {round}");
+        }
+    }
+    times.sort();
+    print!("(clone median {:?}, ", times[times.len() / 2]);
+    let mut turns: Vec<Duration> = (0..100)
+        .map(|index| {
+            let begun = Instant::now();
+            let child = world.child(&template, index, b"");
+            child.read_line();
+            let turn = begun.elapsed();
+            world.end_of(child.pid);
+            turn
+        })
+        .collect();
+    turns.sort();
+    print!("to its first line {:?}) ", turns[turns.len() / 2]);
+}
+
+fn a_template_has_the_clock_of_the_seeds_host(world: &mut World) {
+    let day = Duration::from_secs(86_400);
+    let ahead = i64::try_from(day.as_nanos()).expect("fits");
+    for (offset_ns, least) in [(ahead, day), (0, Duration::ZERO)] {
+        let template = world.template_with(offset_ns, |_| {}).expect("a template");
+        let now = world::monotonic();
+        let child = world.child(&template, 0, b"clock");
+        let told = child.read_line().rsplit(' ').next().and_then(|ns| ns.parse().ok());
+        let told = Duration::from_nanos(told.expect("the child tells its clock"));
+        world.end_of(child.pid);
+        let ahead = told - now;
+        assert!(ahead >= least && ahead < least + Duration::from_secs(10), "{ahead:?}");
+    }
+}
+
+fn a_failing_program_names_its_step(world: &mut World) {
+    let error = world.template_with(0, |desc| desc.process.auxv = vec![0; 4096]).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, ResumeError::Step { .. }), "{text}");
+    assert!(text.contains("prctl(35, 14, ") && text.contains("Invalid argument"), "{text}");
+}
+
+fn a_failing_tail_names_its_step(world: &mut World) {
+    let template =
+        world.template_with(0, |desc| desc.threads[0].robust_list.1 = 7).expect("a template");
+    let child = world.child(&template, 3, b"");
+    assert_eq!(world.end_of(child.pid), 127 << 8);
+    let text = template.why_failed(child.id).expect("a reason");
+    assert!(text.contains("set_robust_list") && text.contains("Invalid argument"), "{text}");
+    assert_eq!(template.why_failed(child.id), None);
+}
+
+fn a_killed_child_is_told_of(world: &mut World) {
+    let template = world.template();
+    let child = world.child(&template, 0, b"wait");
+    world.keeper.kill(child.pid, libc::SIGTERM).expect("it runs");
+    assert_eq!(world.end_of(child.pid), libc::SIGTERM);
+    let gone = world.keeper.kill(child.pid, libc::SIGTERM).unwrap_err().to_string();
+    assert!(gone.contains("No such process"), "{gone}");
+    drop(template);
+}
+
+fn a_killed_keeper_leaves_nothing(world: &mut World) {
+    let template = world.template();
+    let children: Vec<u32> = (0..5).map(|i| world.child(&template, i, b"wait").pid).collect();
+    assert!(children.iter().all(|pid| world::is_alive(*pid)));
+    world::kill(world.keeper.pid());
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while children.iter().chain([&template.pid()]).any(|pid| world::is_alive(*pid)) {
+        assert!(Instant::now() < deadline, "children outlive their keeper");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The ends of earlier templates, and then the end of the channel.
+    let exits = world.keeper.exits();
+    while let Ok(_earlier) = exits.recv_deadline(deadline) {}
+    assert!(Instant::now() < deadline, "the agent is not told");
+    let error = world.template_with(0, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("keeper"), "{error}");
+}

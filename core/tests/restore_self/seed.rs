@@ -1,0 +1,194 @@
+//! The seed stand-in: what libmitosis does at prepare, in its simplest form. The same code runs on in each
+//! child, from the signal's return on.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mitosis::prepare::report::{ReportWriter, tag};
+use mitosis::prepare::{RESUME_MAGIC, ROLE_CHILD, ROLE_NONE, ResumeInfo};
+
+static mut INFO: ResumeInfo = ResumeInfo {
+    magic: RESUME_MAGIC,
+    role: ROLE_NONE,
+    index: 0,
+    generation: 0,
+    seed: 0,
+    child: 0,
+    payload: (0, 0),
+    environment: (0, 0),
+};
+static FRAME: AtomicU64 = AtomicU64::new(0);
+static DIRECTORY: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+
+const PR_GET_TID_ADDRESS: i32 = 40;
+const ARCH_GET_FS: i32 = 0x1003;
+
+pub(crate) fn run(directory: &Path) -> ! {
+    DIRECTORY.set(directory.to_owned()).expect("once");
+    let numbers: Vec<u64> = (0..1 << 17).map(|i| i * i).collect();
+    // SAFETY: grows the heap by a page so that brk has something to go on from.
+    let end = unsafe { libc::sbrk(8192) } as u64 + 8192;
+    park();
+    // From here on this is a child.
+    // SAFETY: written before this process ran.
+    let info = unsafe { (&raw const INFO).read_volatile() };
+    assert_eq!((info.magic, info.role), (RESUME_MAGIC, ROLE_CHILD));
+    // SAFETY: the restorer left the payload there.
+    let payload =
+        unsafe { std::slice::from_raw_parts(info.payload.0 as *const u8, info.payload.1 as usize) };
+    let payload = String::from_utf8_lossy(payload).into_owned();
+    match payload.as_str() {
+        "wait" => loop {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        },
+        "clock" => {
+            println!("clock {}", super::world::monotonic().as_nanos());
+            std::process::exit(0)
+        }
+        _ => {}
+    }
+    let sum: u64 = numbers.iter().sum();
+    let wanted: u64 = (0..1 << 17).map(|i: u64| i * i).sum();
+    let command_line = fs::read("/proc/self/cmdline").expect("readable");
+    let environment = fs::read("/proc/self/environ").expect("readable");
+    let argument = command_line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
+    // SAFETY: only asks.
+    let now = unsafe { libc::sbrk(0) } as u64;
+    let went_on = unsafe { libc::sbrk(4096) } as u64;
+    println!(
+        "child {} generation {} payload {} sum {} argv {} env {} brk {}",
+        info.index,
+        info.generation,
+        payload,
+        if sum == wanted { "ok" } else { "wrong" },
+        String::from_utf8_lossy(argument),
+        String::from_utf8_lossy(environment.split(|byte| *byte == 0).next().unwrap_or_default()),
+        if now == end && went_on == end { "ok" } else { "wrong" },
+    );
+    std::thread::spawn(|| ()).join().expect("threads work");
+    std::process::exit(42)
+}
+
+/// Raises a real-time signal; returns in children alone.
+fn park() {
+    // SAFETY: the action's fields are set; the handler below has the signature that SA_SIGINFO wants.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = parked as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGRTMIN() + 3, &raw const action, std::ptr::null_mut());
+        libc::raise(libc::SIGRTMIN() + 3);
+    }
+}
+
+extern "C" fn parked(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    FRAME.store(context as u64, Ordering::SeqCst);
+    let mut buffer = vec![0u8; 1 << 16];
+    let mut writer = ReportWriter::new(&mut buffer);
+    describe(&mut writer);
+    let len = writer.finish().expect("it fits");
+    let directory = DIRECTORY.get().expect("set");
+    fs::write(directory.join("part"), &buffer[..len]).expect("writable");
+    // Nothing of this process changes after the report is seen.
+    let (from, to) = (path(directory, "part"), path(directory, "report"));
+    // SAFETY: C strings; pause only waits.
+    unsafe {
+        libc::rename(from.as_ptr(), to.as_ptr());
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+fn path(directory: &Path, name: &str) -> std::ffi::CString {
+    std::ffi::CString::new(directory.join(name).to_str().expect("text")).expect("no NUL")
+}
+
+fn describe(writer: &mut ReportWriter<'_>) {
+    let (mut fs_base, mut tid_address, mut robust, mut robust_len) = (0u64, 0u64, 0u64, 0u64);
+    // SAFETY: each call writes one word into a local.
+    unsafe {
+        libc::syscall(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut fs_base);
+        libc::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address);
+        libc::syscall(libc::SYS_get_robust_list, 0, &raw mut robust, &raw mut robust_len);
+    }
+    let rseq = rseq_area(fs_base);
+    let tid = u64::from(std::process::id());
+    let frame = FRAME.load(Ordering::SeqCst);
+    let (area, len) = rseq.unwrap_or((0, 0));
+    let thread = [
+        tid,
+        tid_address,
+        frame,
+        fs_base,
+        0,
+        robust,
+        robust_len,
+        area,
+        len,
+        0x5305_3053,
+        0,
+        2,
+        0,
+        0,
+    ];
+    writer.record(tag::THREAD, &thread, b"warm");
+    let stat = fs::read_to_string("/proc/self/stat").expect("readable");
+    let fields: Vec<u64> = stat
+        .rsplit_once(") ")
+        .expect("a stat line")
+        .1
+        .split(' ')
+        .map(|field| field.trim().parse().unwrap_or(0))
+        .collect();
+    let field = |number: usize| fields[number - 3];
+    // SAFETY: only asks.
+    let brk = unsafe { libc::sbrk(0) } as u64;
+    let layout = [
+        field(26),
+        field(27),
+        field(45),
+        field(46),
+        field(47),
+        brk,
+        field(28),
+        field(48),
+        field(49),
+        field(50),
+        field(51),
+    ];
+    writer.record(tag::LAYOUT, &layout, &[]);
+    writer.record(tag::AUXV, &[], &fs::read("/proc/self/auxv").expect("readable"));
+    let mut actions = vec![0u64; 64 * 4];
+    for (signal, action) in (1i32..).zip(actions.chunks_exact_mut(4)) {
+        let none = std::ptr::null::<u64>();
+        // SAFETY: a kernel sigaction is four words.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, action.as_mut_ptr(), 8) };
+    }
+    let actions: Vec<u64> =
+        actions.chunks_exact(4).flat_map(|a| [a[0], a[1], a[2], a[3]]).collect();
+    writer.record(tag::SIGNAL_ACTIONS, &actions, &[]);
+    writer.record(tag::CWD, &[], b"/tmp");
+    writer.record(tag::EXE, &[], b"/seed");
+    writer.record(tag::SCALARS, &[tid, 0o22, 0, 0], &[]);
+    // SAFETY: only the address is taken.
+    writer.record(tag::RESUME_AREA, &[(&raw const INFO) as u64], &[]);
+}
+
+/// The area that libc has registered, if it has.
+fn rseq_area(fs_base: u64) -> Option<(u64, u64)> {
+    // SAFETY: dlsym only looks up; both symbols are words where they exist.
+    unsafe {
+        let word = |name: &std::ffi::CStr| {
+            let at = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()).cast::<i64>();
+            if at.is_null() { None } else { Some(at.read()) }
+        };
+        let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();
+        let offset = word(c"__rseq_offset")?;
+        if size.is_null() || size.read() == 0 {
+            return None;
+        }
+        Some((fs_base.wrapping_add_signed(offset), 32))
+    }
+}

@@ -1,0 +1,193 @@
+//! What the tests run in: a seed, its image, a keeper.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, PipeReader};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mitosis::describe::{SeedFiles, SeedIdentity, SiteScanner, TextSource, describe};
+use mitosis::descriptor::{
+    CallSite, Descriptor, ImageOffset, MappedFile, Owner, SeedAddr, Source, VmaKind,
+};
+use mitosis::id::{ChildId, SeedId};
+use mitosis::keeper::{Client, Exit};
+use mitosis::prepare::{ROLE_CHILD, report};
+use mitosis::resume::{ChildSpec, HostFacts, Placement, ResumeError, Template, TemplateSpec};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) struct World {
+    pub(crate) keeper: Client,
+    seed: Child,
+    desc: Descriptor,
+    image: File,
+    files: HashMap<u16, File>,
+    ends: HashMap<u32, i32>,
+}
+
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    pub(crate) id: ChildId,
+    output: PipeReader,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let program = std::env::current_exe().expect("this program has a path");
+        let directory = tempfile::tempdir().expect("a directory");
+        let seed = Command::new(&program)
+            .args(["seed".as_ref(), directory.path()])
+            .env_clear()
+            .env("A", "1")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the seed starts");
+        let report = directory.path().join("report");
+        let begun = Instant::now();
+        while !report.exists() {
+            assert!(begun.elapsed() < DEADLINE, "the seed does not report");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let report = report::parse(&fs::read(report).expect("a report")).expect("a sound report");
+        let desc = descriptor(seed.id(), report);
+        let image = image(seed.id(), &desc);
+        let files = (0..).zip(&desc.files);
+        let files = files.filter_map(|(i, file)| Some((i, File::open(&file.path).ok()?))).collect();
+        let keeper = Client::spawn(&program).expect("the keeper starts");
+        World { keeper, seed, desc, image, files, ends: HashMap::new() }
+    }
+
+    pub(crate) fn template(&self) -> Template {
+        self.template_with(0, |_| {}).expect("a template")
+    }
+
+    pub(crate) fn template_with(
+        &self,
+        clock_offset_ns: i64,
+        change: impl FnOnce(&mut Descriptor),
+    ) -> Result<Template, ResumeError> {
+        let mut desc = self.desc.clone();
+        change(&mut desc);
+        let host = HostFacts::of_keeper(self.keeper.pid())?;
+        let placement = Placement::choose(&desc, &host.avoid())?;
+        let spec = TemplateSpec {
+            descriptor: &desc,
+            placement: &placement,
+            offset_of: &|addr| Some(ImageOffset(addr.0)),
+            image: self.image.as_fd(),
+            local_files: &self.files,
+            trampolines: &[],
+            stub_table: &[],
+            clock_offset_ns,
+        };
+        if std::env::var_os("PRINT_PROGRAM").is_some() {
+            println!("{placement:x?}\n{}", spec.program(&host)?.0);
+        }
+        Template::start(&self.keeper, &spec)
+    }
+
+    pub(crate) fn child(&self, template: &Template, index: u32, payload: &[u8]) -> Started {
+        let (output, input) = std::io::pipe().expect("a pipe");
+        let null = File::open("/dev/null").expect("/dev/null");
+        let errors = std::io::stderr();
+        let id = ChildId::random();
+        let spec = ChildSpec {
+            role: ROLE_CHILD,
+            index,
+            generation: 1,
+            seed: self.desc.seed,
+            child: id,
+            payload,
+            environment: b"B=2\0",
+            stdio: [null.as_fd(), input.as_fd(), errors.as_fd()],
+            extra_clone_flags: 0,
+        };
+        let pid = template.child(&spec).expect("a child");
+        Started { pid, id, output }
+    }
+
+    /// The wait(2) status of a child.
+    pub(crate) fn end_of(&mut self, pid: u32) -> i32 {
+        loop {
+            if let Some(status) = self.ends.remove(&pid) {
+                return status;
+            }
+            let Exit { pid, status } =
+                self.keeper.exits().recv_timeout(DEADLINE).expect("the child ends");
+            self.ends.insert(pid, status);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.seed.kill();
+        let _ = self.seed.wait();
+    }
+}
+
+impl Started {
+    pub(crate) fn read_line(&self) -> String {
+        let mut line = String::new();
+        BufReader::new(&self.output).read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+}
+
+struct NoSites;
+
+impl SiteScanner for NoSites {
+    fn scan(&mut self, _: &MappedFile, _: u64, _: SeedAddr, _: &dyn TextSource) -> Vec<CallSite> {
+        Vec::new()
+    }
+}
+
+fn descriptor(pid: u32, report: report::Report) -> Descriptor {
+    let open = |name: &str| File::open(format!("/proc/{pid}/{name}")).expect("root can open it");
+    let files = SeedFiles { mem: open("mem"), pagemap: open("pagemap"), smaps: open("smaps") };
+    let seed = SeedId::random();
+    let owner = Owner { seed, epoch: 0, exports: Vec::new() };
+    describe(SeedIdentity { seed, owner }, report, &files, &mut NoSites)
+        .expect("it can be described")
+}
+
+/// The seed's memory at its own addresses, in place of an image.
+fn image(pid: u32, desc: &Descriptor) -> File {
+    let mem = File::open(format!("/proc/{pid}/mem")).expect("root can open it");
+    let image = tempfile::tempfile_in("/dev/shm").expect("shared memory");
+    image.set_len(1 << 47).expect("a sparse file");
+    let special =
+        |vma: &&mitosis::descriptor::Vma| !matches!(vma.kind, VmaKind::Vvar | VmaKind::Vdso);
+    for vma in desc.vmas.iter().filter(special) {
+        for run in desc.page_table.overlapping(vma.range) {
+            if run.source != Source::Zero {
+                let mut bytes = vec![0; usize::try_from(run.range.len()).expect("fits")];
+                if mem.read_exact_at(&mut bytes, run.range.start.0).is_ok() {
+                    image.write_all_at(&bytes, run.range.start.0).expect("room");
+                }
+            }
+        }
+    }
+    image
+}
+
+pub(crate) fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is written during the call alone.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).expect("below a second"))
+}
+
+/// Neither gone nor a zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+pub(crate) fn kill(pid: u32) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+}

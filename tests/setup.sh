@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Installs what `make test` and `make demo` need on a Debian 12 that has none of it, and makes
+# target/venv. Says nothing, and takes no time to speak of, where all is there already.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly RUST_MINOR_MIN=85   # edition 2024
+readonly PYTHON_MINOR_MIN=10 # what the Python package supports
+readonly TARGET=${CARGO_TARGET_DIR:-target}
+readonly VENV=$TARGET/venv
+readonly REQUIREMENTS=tests/requirements.txt
+readonly PYTHON_REMEDY='name another: make PYTHON=/path/to/python3'
+
+fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- Debian packages, each only if what it is for is missing -----------------------------------
+
+packages=()
+
+# need COMMAND PACKAGE
+need() { have "$1" || packages+=("$2"); }
+
+install_packages() {
+  ((${#packages[@]})) || return 0
+  have apt-get || fail "missing: ${packages[*]} (Debian's names); install them and run this again"
+  [[ $(id -u) == 0 ]] || fail "missing: ${packages[*]}; run 'sudo apt-get install ${packages[*]}'"
+  printf 'setup: installing %s\n' "${packages[*]}" >&2
+  local log
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive
+  # The package lists of a fresh image are empty, and those of an old one name files long gone.
+  if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "${packages[@]}"; } \
+    >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    fail "apt-get could not install ${packages[*]} (its last lines stand above)"
+  fi
+  rm -f "$log"
+  packages=()
+}
+
+# --- Rust ---------------------------------------------------------------------------------------
+
+check_rust() {
+  local remedy='install Rust with rustup; the rustc of Debian 12 is too old'
+  local rustup_bin=${CARGO_HOME:-$HOME/.cargo}/bin
+  if ! have cargo && [[ -x $rustup_bin/cargo ]]; then
+    fail "cargo is not in PATH but in $rustup_bin; run 'export PATH=\"$rustup_bin:\$PATH\"'"
+  fi
+  have cargo && have rustc || fail "no cargo and rustc in PATH; $remedy"
+  local version minor
+  version=$(rustc --version) || fail "rustc does not run; $remedy"
+  [[ $version =~ ^rustc\ 1\.([0-9]+)\. ]] || fail "cannot read the version in '$version'; $remedy"
+  minor=${BASH_REMATCH[1]}
+  ((minor >= RUST_MINOR_MIN)) || fail "$version is too old, 1.$RUST_MINOR_MIN is needed; $remedy"
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+    fail "rustfmt or clippy is missing; run 'rustup component add rustfmt clippy'"
+}
+
+# --- Python -------------------------------------------------------------------------------------
+
+# True if $1 is an interpreter that is new enough.
+suits() {
+  "$1" -c "import sys; sys.exit(sys.version_info < (3, $PYTHON_MINOR_MIN))" >/dev/null 2>&1
+}
+
+# True if $1 can make a venv, which Debian's own cannot without python3-venv.
+makes_venvs() { "$1" -c 'import venv, ensurepip' >/dev/null 2>&1; }
+
+has_headers() {
+  "$1" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+    >/dev/null 2>&1
+}
+
+# The first interpreter that suits: the caller's choice, the one in PATH (pyenv's, say), Debian's.
+choose_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3 python3.{13,12,11,10} /usr/bin/python3; do
+    if have "$candidate" && suits "$candidate"; then
+      # The interpreter itself: a shim of pyenv chooses anew in each directory.
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+  done
+  return 1
+}
+
+prepare_python() {
+  local python
+  if ! python=$(choose_python); then
+    packages+=(python3 python3-venv python3-dev)
+    install_packages
+    python=$(choose_python) ||
+      fail "no Python from 3.$PYTHON_MINOR_MIN on; $PYTHON_REMEDY"
+  fi
+  if [[ $(readlink -f "$python") == /usr/bin/* ]]; then
+    makes_venvs "$python" || packages+=(python3-venv)
+    has_headers "$python" || packages+=(python3-dev)
+    install_packages
+  fi
+  makes_venvs "$python" || fail "$python has no venv module; $PYTHON_REMEDY"
+  has_headers "$python" || fail "$python has no headers; $PYTHON_REMEDY"
+  make_venv "$python"
+}
+
+make_venv() {
+  local python=$1 stamp=$VENV/.made-from wanted
+  wanted="$("$python" -VV) $python $(cksum <"$REQUIREMENTS")"
+  if [[ -x $VENV/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+    return
+  fi
+  rm -rf "$VENV"
+  "$python" -m venv "$VENV"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REQUIREMENTS" ||
+    fail "pip could not install what $REQUIREMENTS lists (its message stands above)"
+  # Written last: a venv that was interrupted half-way is made again.
+  printf '%s\n' "$wanted" >"$stamp"
+}
+
+need cc build-essential
+need ld build-essential
+need pkg-config pkg-config
+need ip iproute2
+need tc iproute2
+need ldd libc-bin
+need perl perl-base
+need setpriv util-linux
+# The test suite downloads crates and wheels by https.
+[[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
+[[ -e /usr/include/stdlib.h ]] || packages+=(build-essential)
+install_packages
+check_rust
+prepare_python
