@@ -7,7 +7,7 @@ use mitosis::descriptor::SeedAddr;
 use mitosis::image::{Image, ImageLayout};
 
 /// The image's descriptor in a reader.
-const IMAGE_FD: RawFd = 400;
+pub(crate) const IMAGE_FD: RawFd = 400;
 
 /// A forked reader; killed when dropped.
 #[derive(Debug)]

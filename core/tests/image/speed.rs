@@ -68,7 +68,7 @@ impl ReadQueue for DirectQueue {
 }
 
 /// This process's own memory as the owner's: `bytes` lies at [`BASE`].
-fn own_memory(bytes: usize) -> File {
+pub(crate) fn own_memory(bytes: usize) -> File {
     // SAFETY: a mapping at an address that nothing but an earlier measurement uses.
     unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -181,7 +181,7 @@ fn speed_of_a_local_miss_needs_root_and_fuse() {
     println!("x{:.2} (child and pager on CPU {CPU}, MADV_RANDOM, interleaved)", p50[1] / p50[0]);
 }
 
-fn shared_times() -> &'static mut [u32] {
+pub(crate) fn shared_times() -> &'static mut [u32] {
     // SAFETY: a new shared mapping, never unmapped, and used by the reader alone until it has ended.
     unsafe {
         let (prot, flags) =
@@ -203,10 +203,12 @@ fn fork_on(
     }
 }
 
-/// Sums `bytes` of the image from [`BASE`] on.
-fn sum(view: &View, bytes: usize) -> u64 {
-    let words = view.bytes(0, bytes).chunks_exact(8);
-    words.map(|word| u64::from_ne_bytes(word.try_into().unwrap_or([0; 8]))).fold(0, u64::wrapping_add)
+/// The sum of all words.
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8);
+    words
+        .map(|word| u64::from_ne_bytes(word.try_into().unwrap_or([0; 8])))
+        .fold(0, u64::wrapping_add)
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn speed_of_a_sequential_reader_needs_root_and_fuse() {
             let _ = sched::pin(CPU);
             let view = View::new(&fixture.layout, SeedAddr(BASE), bytes);
             let begin = Instant::now();
-            let sum = sum(&view, bytes);
+            let sum = sum(view.bytes(0, bytes));
             times[0] = u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX);
             i32::from(sum == 0)
         });
