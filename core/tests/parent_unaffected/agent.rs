@@ -154,10 +154,11 @@ fn take(
     let described = describe(identity, report.clone(), &files, &mut NoSites);
     let described = described.map_err(|error| error.to_string());
     let connection = Some(connection);
-    let (mem, mut magic) = (files.mem, [0; 8]);
-    mem.read_exact_at(&mut magic, report.resume_area.addr.0).unwrap();
-    let mut mask = [0; 8];
-    mem.read_exact_at(&mut mask, report.threads[0].frame.0 + MASK_IN_FRAME).unwrap();
+    let (mem, mut magic, mut mask) = (files.mem, [0; 8], [0; 8]);
+    if described.is_ok() {
+        mem.read_exact_at(&mut magic, report.resume_area.addr.0).unwrap();
+        mem.read_exact_at(&mut mask, report.threads[0].frame.0 + MASK_IN_FRAME).unwrap();
+    }
     let frame_mask = u64::from_le_bytes(mask);
     let mut taken = Taken { token, report, mem, magic, frame_mask, described, connection };
     let mut all = seeds.taken.lock().unwrap();
