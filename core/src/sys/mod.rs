@@ -4,8 +4,8 @@
 
 pub mod arch;
 pub mod clock;
-pub mod clone3;
 #[cfg(feature = "agent")]
+pub mod clone3;
 pub mod enter;
 pub mod limits;
 pub mod pagemap;
@@ -16,6 +16,11 @@ pub mod signal;
 pub mod socket;
 pub mod timens;
 pub mod wait;
+pub(crate) mod dispatch;
+pub(crate) mod local_socket;
+pub(crate) mod rawcall;
+pub(crate) mod readiness;
+pub(crate) mod spawn;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
