@@ -259,12 +259,12 @@ fn fill_stacks(
 
 /// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox.
 fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64) {
-    const LEN: u64 = 104;
+    const LEN: usize = 104;
     const KEEP_EXE: u32 = u32::MAX;
     let process = &desc.process;
     debug_assert!(process.auxv.len() as u64 <= MAIL_LEN);
     let MmLayout { code, data, brk, stack, args, env } = process.layout;
-    let mut map = Vec::with_capacity(LEN as usize);
+    let mut map = Vec::with_capacity(LEN);
     for field in
         [code.0, code.1, data.0, data.1, brk.0, brk.1, stack, args.0, args.1, env.0, env.1, scratch]
     {
@@ -274,7 +274,7 @@ fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64) {
     map.extend_from_slice(&KEEP_EXE.to_le_bytes());
     ops.push(Op::Store { addr: scratch, bytes: process.auxv.clone() });
     let what = u64::from(libc::PR_SET_MM_MAP.cast_unsigned());
-    let args = [what.into(), map.into(), LEN.into()];
+    let args = [what.into(), map.into(), (LEN as u64).into()];
     ops.push(calls::prctl(libc::PR_SET_MM, args, Expect::Success));
 }
 

@@ -61,8 +61,8 @@ impl Placement {
             let start = near(desc, &holes(taken), ends, len)
                 .ok_or(ResumeError::NoRoom { near: Some(SeedAddr(ends[0])) })?;
             placement.trampoline_pages.push(SeedRange::new(start, start + len));
-            for (slot, site) in (start..).step_by(TRAMPOLINE_LEN as usize).zip(group) {
-                placement.trampolines[site] = SeedAddr(slot);
+            for (slot, site) in (0..).zip(group) {
+                placement.trampolines[site] = SeedAddr(start + slot * TRAMPOLINE_LEN);
             }
         }
         placement.trampoline_pages.sort();

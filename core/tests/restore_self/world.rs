@@ -71,10 +71,7 @@ impl World {
     ) -> Result<Template, ResumeError> {
         let mut desc = self.desc.clone();
         change(&mut desc);
-        let host = HostFacts::of_keeper(self.keeper.pid()).map_err(|error| {
-            assert!(!is_alive(self.keeper.pid()), "{error}");
-            error
-        })?;
+        let host = HostFacts::of_keeper(self.keeper.pid())?;
         let placement = Placement::choose(&desc, &host.avoid())?;
         let spec = TemplateSpec {
             descriptor: &desc,
