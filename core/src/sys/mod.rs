@@ -4,23 +4,23 @@
 
 pub mod arch;
 pub mod clock;
-#[cfg(feature = "agent")]
 pub mod clone3;
+pub(crate) mod dispatch;
+#[cfg(feature = "agent")]
 pub mod enter;
 pub mod limits;
+pub(crate) mod local_socket;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
+pub(crate) mod rawcall;
+pub(crate) mod readiness;
 pub mod scm;
 pub mod signal;
 pub mod socket;
+pub(crate) mod spawn;
 pub mod timens;
 pub mod wait;
-pub(crate) mod dispatch;
-pub(crate) mod local_socket;
-pub(crate) mod rawcall;
-pub(crate) mod readiness;
-pub(crate) mod spawn;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
