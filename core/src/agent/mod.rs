@@ -150,6 +150,12 @@ impl Agent {
         self.children.kill_all();
         self.hosting.sweep(Duration::ZERO);
         let _ = std::fs::remove_file(&self.config.socket);
+        if self.config.embedded
+            && let Some(folder) = self.config.socket.parent()
+        {
+            // Made for this agent alone, as are the socket and the log in it.
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 
     /// Ends the agent: children are killed, seeds end with their connections.
@@ -160,6 +166,7 @@ impl Agent {
     fn take_exits(&self) {
         for exit in self.keeper.exits() {
             self.children.ended(exit.pid, exit.status);
+            self.hosting.sweep(self.config.linger);
         }
         tracing::error!("the keeper is gone, and with it all children of this host");
         self.shut_down();

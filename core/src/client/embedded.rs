@@ -74,7 +74,6 @@ static EMBEDDED: Mutex<Option<Embedded>> = Mutex::new(None);
 /// # Errors
 /// None can be started; the text repeats what it said last.
 pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
-<<<<<<< HEAD
     ensure_agent_of(None)
 }
 
@@ -84,13 +83,8 @@ pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
 /// # Errors
 /// As [`ensure_agent`].
 pub fn ensure_agent_of(carried: Option<&Path>) -> Result<AgentAddress, ClientError> {
-    let found = AgentAddress::find();
-    if env::var_os(AGENT_VARIABLE).is_some_and(|named| !named.is_empty()) || found.answers() {
-        return Ok(found);
-=======
     if env::var_os(AGENT_VARIABLE).is_some_and(|named| !named.is_empty()) {
         return Ok(AgentAddress::find());
->>>>>>> P
     }
     let mut embedded = EMBEDDED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = embedded.as_ref().and_then(Embedded::still_there) {
