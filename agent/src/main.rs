@@ -1,1 +1,111 @@
-fn main() {}
+//! `mitosis`: the agent of a host, and the command line to it.
+#![deny(unsafe_code)]
+
+mod daemon;
+mod show;
+mod verbs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Remote fork: one warmed-up process becomes N running processes on M machines.
+#[derive(Debug, Parser)]
+#[command(name = "mitosis", version, propagate_version = true)]
+struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// The local agent's unix socket.
+    #[arg(long, global = true, env = "MITOSIS_AGENT", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent of this host, in the foreground.
+    Agent(daemon::AgentArgs),
+    /// Start children of a seed; their output is relayed, the exit status is the first failing child's.
+    Resume(ResumeArgs),
+    /// List the seeds and children of this host.
+    Ls,
+    /// Show a seed's descriptor.
+    Inspect(InspectArgs),
+    /// End a seed: no new children, and its memory goes with the last child.
+    Drop(DropArgs),
+    /// Show the agent's counters.
+    Stats,
+    /// End the agent of this host, with its seeds and children.
+    Shutdown,
+    /// The keeper process of an agent; started by it.
+    #[command(hide = true)]
+    Keeper {
+        /// The socket to the agent.
+        #[arg(long)]
+        fd: i32,
+    },
+}
+
+/// How to start children.
+#[derive(Debug, Args)]
+struct ResumeArgs {
+    /// The seed's handle; `-` reads it from standard input, `@FILE` from a file.
+    handle: String,
+    /// The host to run on; this one if not given.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    on: Option<String>,
+    /// How many children.
+    #[arg(short = 'n', default_value_t = 1)]
+    count: u32,
+    /// Bytes for the children (`Resumed.payload`).
+    #[arg(long, default_value = "")]
+    payload: String,
+    /// Set a variable in the children's environment; `NAME` alone unsets it.
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    environment: Vec<String>,
+    /// Print the children and return; do not wait for them.
+    #[arg(long)]
+    detach: bool,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// A handle (or `-`, `@FILE`), or the id of a seed of this host.
+    seed: String,
+    /// Print the restore program that would lay out a template here.
+    #[arg(long)]
+    program: bool,
+}
+
+/// What to end.
+#[derive(Debug, Args)]
+struct DropArgs {
+    /// The id of a seed of this host, or its handle (or `-`, `@FILE`).
+    seed: String,
+    /// Make READs fail at once; children that touch a missing page die with SIGBUS.
+    #[arg(long)]
+    revoke: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = verbs::Context { json: cli.json, socket: cli.socket };
+    let result = match cli.verb {
+        Verb::Agent(args) => daemon::run(args, context.socket),
+        Verb::Keeper { fd } => daemon::keeper(fd),
+        Verb::Resume(args) => verbs::resume(&context, &args),
+        Verb::Ls => verbs::list(&context),
+        Verb::Inspect(args) => verbs::inspect(&context, &args),
+        Verb::Drop(args) => verbs::drop_seed(&context, &args),
+        Verb::Stats => verbs::stats(&context),
+        Verb::Shutdown => verbs::shutdown(&context),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("mitosis: {error:#}");
+        ExitCode::FAILURE
+    })
+}

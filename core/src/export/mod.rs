@@ -1,1 +1,303 @@
-//! In work.
+//! A seed's bytes made readable.
+//!
+//! [`Exports`] is the registry of this host's seeds: the agent adds and revokes, the page service
+//! ([`service`]) and the `local` fabric read. A READ is pread(2) on the seed's /proc/PID/mem: the kernel
+//! copies, and no line of the seed's process runs.
+//!
+//! ```text
+//!   add --> readable --revoke--> refused --remove--> unknown
+//!               \--- the seed's process ends: reads find end-of-file, and fail
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::descriptor::{SeedAddr, SeedRange};
+use crate::fabric::ReadError;
+use crate::id::{ReadKey, SeedId};
+
+pub mod service;
+#[cfg(test)]
+pub(crate) mod stand_in;
+
+pub use service::{PageService, ServiceCounters};
+
+/// The seeds of this host as readable bytes. Shared by the agent, the page service and the `local`
+/// fabric; no lock is held across a system call.
+#[derive(Debug, Default)]
+pub struct Exports {
+    seeds: RwLock<HashMap<SeedId, Arc<Exported>>>,
+}
+
+/// What makes a process readable.
+#[derive(Debug)]
+pub struct ProcessExport {
+    /// The process' /proc/PID/mem, open for reading.
+    pub mem: File,
+    /// What may be read, ascending and disjoint.
+    pub readable: Vec<SeedRange>,
+    /// What a READ must show.
+    pub read_key: ReadKey,
+}
+
+/// Why bytes of a seed cannot be had here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// No such seed, a wrong key, or revoked: which of them is not told.
+    #[error("seed {0} is not exported here, or was dropped, or the read key is not its own")]
+    Refused(SeedId),
+    /// Not all of the range is the seed's own memory.
+    #[error("seed {seed} does not export all of {range}")]
+    NotExported {
+        /// Whose.
+        seed: SeedId,
+        /// What was asked for.
+        range: SeedRange,
+    },
+    /// The seed's process is gone.
+    #[error("seed {0} has ended, its memory is gone; prepare a new one")]
+    Ended(SeedId),
+    /// The kernel cannot read there.
+    #[error("seed {seed} has no readable bytes at {addr} ({source})")]
+    Unreadable {
+        /// Whose.
+        seed: SeedId,
+        /// Where reading stopped.
+        addr: SeedAddr,
+        /// pread(2)'s error.
+        source: io::Error,
+    },
+}
+
+impl From<ExportError> for ReadError {
+    fn from(error: ExportError) -> Self {
+        ReadError::Revoked(error.to_string())
+    }
+}
+
+impl Exports {
+    /// An empty registry.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Makes `seed` readable; takes the place of what it exported before.
+    pub fn add(&self, seed: SeedId, export: ProcessExport) {
+        let ordered = export.readable.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        debug_assert!(ordered, "readable ranges ascend and are disjoint");
+        let exported = Arc::new(Exported {
+            seed,
+            export,
+            hot: RwLock::default(),
+            revoked: AtomicBool::new(false),
+        });
+        self.seeds.write().insert(seed, exported);
+    }
+
+    /// Sets what a push of `seed` sends, in this order. Nothing happens if it is not exported.
+    pub fn set_hot(&self, seed: SeedId, hot: Vec<SeedRange>) {
+        let exported = self.seeds.read().get(&seed).cloned();
+        if let Some(exported) = exported {
+            *exported.hot.write() = hot.into();
+        }
+    }
+
+    /// From now on READs of `seed` fail, also on streams that are open. A READ that the kernel is
+    /// carrying out is refused when it comes back.
+    pub fn revoke(&self, seed: SeedId) {
+        if let Some(exported) = self.seeds.read().get(&seed) {
+            exported.revoked.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Forgets `seed` and closes its memory once the last READ has ended.
+    pub fn remove(&self, seed: SeedId) {
+        self.revoke(seed);
+        let removed = self.seeds.write().remove(&seed);
+        drop(removed);
+    }
+
+    /// Reads all of `into` from `addr` on.
+    ///
+    /// # Errors
+    /// `Revoked`, with the reason; see [`ExportError`].
+    pub fn read(
+        &self,
+        seed: SeedId,
+        key: &ReadKey,
+        addr: SeedAddr,
+        into: &mut [u8],
+    ) -> Result<(), ReadError> {
+        Ok(self.open(seed, key)?.read(addr, into)?)
+    }
+
+    /// The export of `seed`, if `key` is its own.
+    ///
+    /// # Errors
+    /// `Refused`.
+    pub(crate) fn open(&self, seed: SeedId, key: &ReadKey) -> Result<Arc<Exported>, ExportError> {
+        let exported = self.seeds.read().get(&seed).cloned();
+        // `==` of keys takes the same time wherever they differ.
+        exported
+            .filter(|exported| exported.export.read_key == *key && !exported.is_revoked())
+            .ok_or(ExportError::Refused(seed))
+    }
+}
+
+/// One seed's bytes.
+#[derive(Debug)]
+pub(crate) struct Exported {
+    seed: SeedId,
+    export: ProcessExport,
+    hot: RwLock<Arc<[SeedRange]>>,
+    revoked: AtomicBool,
+}
+
+impl Exported {
+    /// What a push sends.
+    pub(crate) fn hot(&self) -> Arc<[SeedRange]> {
+        self.hot.read().clone()
+    }
+
+    /// Reads all of `into` from `addr` on, or fails; never gives zeros in place of bytes.
+    pub(crate) fn read(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
+        self.check(addr, into.len())?;
+        let mut at = 0;
+        while at < into.len() {
+            let here = SeedAddr(addr.0 + at as u64);
+            match self.export.mem.read_at(&mut into[at..], here.0) {
+                // /proc/PID/mem of a process whose memory is gone is at its end everywhere.
+                Ok(0) => return Err(ExportError::Ended(self.seed)),
+                Ok(got) => at += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(ExportError::Unreadable { seed: self.seed, addr: here, source });
+                }
+            }
+        }
+        if self.is_revoked() {
+            return Err(ExportError::Refused(self.seed));
+        }
+        Ok(())
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::SeqCst)
+    }
+
+    /// Whether the readable ranges cover `[addr, addr + len)` without a gap.
+    fn check(&self, addr: SeedAddr, len: usize) -> Result<(), ExportError> {
+        let end = SeedAddr(addr.0.saturating_add(len as u64));
+        let readable = &self.export.readable;
+        let first = readable.partition_point(|range| range.end <= addr);
+        let mut covered = addr;
+        for range in &readable[first..] {
+            if covered >= end || range.start > covered {
+                break;
+            }
+            covered = range.end;
+        }
+        if covered >= end {
+            return Ok(());
+        }
+        let range = SeedRange { start: addr, end };
+        Err(ExportError::NotExported { seed: self.seed, range })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stand_in::{StandIn, expected};
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    #[test]
+    fn a_read_gives_the_seeds_bytes_at_any_alignment() {
+        let exports = Exports::new();
+        let stand_in = StandIn::start(16 * PAGE);
+        let (seed, key) = stand_in.export(&exports);
+        let base = stand_in.range().start.0;
+        for (offset, len) in [(0, 4096), (4096, 65536 - 4096), (5, 1), (4090, 12), (0, 65536)] {
+            let mut bytes = vec![0; len];
+            exports.read(seed, &key, SeedAddr(base + offset), &mut bytes).unwrap();
+            assert_eq!(bytes, expected(offset, len));
+        }
+    }
+
+    #[test]
+    fn wrong_key_unknown_seed_and_revoked_are_refused_alike() {
+        let exports = Exports::new();
+        let stand_in = StandIn::start(PAGE);
+        let (seed, key) = stand_in.export(&exports);
+        let addr = stand_in.range().start;
+        let mut page = [0; 4096];
+        let mut refused = |seed, key: &ReadKey| match exports.read(seed, key, addr, &mut page) {
+            Err(ReadError::Revoked(text)) => text.contains("is not exported here"),
+            _ => false,
+        };
+        assert!(refused(seed, &ReadKey::random()));
+        assert!(refused(SeedId(seed.0 ^ 1), &key));
+        assert!(!refused(seed, &key));
+        exports.revoke(seed);
+        assert!(refused(seed, &key));
+        exports.remove(seed);
+        assert!(refused(seed, &key));
+    }
+
+    #[test]
+    fn only_what_is_exported_is_readable() {
+        let exports = Exports::new();
+        let stand_in = StandIn::start(8 * PAGE);
+        let base = stand_in.range().start.0;
+        let pages = |from: u64, to: u64| SeedRange::new(base + from * PAGE, base + to * PAGE);
+        let ranges = vec![pages(0, 2), pages(2, 4), pages(5, 6)];
+        let (seed, key) = stand_in.export_ranges(&exports, ranges);
+        let mut bytes = vec![0; 8 * 4096];
+        let mut read = |page: u64, len: usize| {
+            exports.read(seed, &key, SeedAddr(base + page * PAGE), &mut bytes[..len])
+        };
+        assert_eq!(read(0, 4 * 4096), Ok(()));
+        assert_eq!(read(1, 2 * 4096), Ok(()));
+        assert_eq!(read(5, 4096), Ok(()));
+        for (page, len) in [(0, 4 * 4096 + 1), (3, 3 * 4096), (4, 1), (6, 1), (5, 4097)] {
+            let result = read(page, len);
+            assert!(matches!(&result, Err(ReadError::Revoked(text)) if text.contains("does not")));
+        }
+        let far = exports.read(seed, &key, SeedAddr(u64::MAX - 1), &mut [0; 8]);
+        assert!(matches!(far, Err(ReadError::Revoked(_))));
+    }
+
+    #[test]
+    fn a_dead_seed_gives_an_error_and_no_zeros() {
+        let exports = Exports::new();
+        let mut stand_in = StandIn::start(PAGE);
+        let (seed, key) = stand_in.export(&exports);
+        let addr = stand_in.range().start;
+        let mut page = [0; 4096];
+        exports.read(seed, &key, addr, &mut page).unwrap();
+        stand_in.kill();
+        let error = exports.read(seed, &key, addr, &mut page).unwrap_err();
+        assert!(
+            matches!(&error, ReadError::Revoked(text) if text.contains("has ended")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unmapped_page_is_an_error() {
+        let exports = Exports::new();
+        let stand_in = StandIn::start(PAGE);
+        // Page 16 is below mmap_min_addr: no process has it.
+        let (seed, key) = stand_in.export_ranges(&exports, vec![SeedRange::new(PAGE, 2 * PAGE)]);
+        let error = exports.read(seed, &key, SeedAddr(PAGE), &mut [0; 8]).unwrap_err();
+        assert!(matches!(&error, ReadError::Revoked(text) if text.contains("no readable bytes")));
+    }
+}

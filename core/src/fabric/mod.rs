@@ -16,6 +16,7 @@ use crate::descriptor::{Export, SeedAddr};
 use crate::id::SeedId;
 
 pub mod local;
+mod pool;
 pub mod tcp;
 
 /// READs that one queue may have in flight; `post` answers `Full` beyond.
@@ -41,6 +42,7 @@ pub trait Fabric: Send + Sync + std::fmt::Debug {
 /// One pager thread's READs.
 pub trait ReadQueue: Send + std::fmt::Debug {
     /// Starts a READ. An error is immediate: nothing is in flight then, and the buffer comes back with it.
+    #[expect(clippy::result_large_err, reason = "a box would be an allocation on the miss path")]
     fn post(&mut self, read: Read) -> Result<(), PostError>;
 
     /// Gives every completion that is there to `done`, without waiting. Deadlines are enforced here: a

@@ -14,7 +14,8 @@
 //! trampoline itself, on the caller's own stack, for it may be clone or vfork.
 
 use crate::descriptor::{
-    CallSite, Descriptor, ImageOffset, SeedAddr, SeedRange, SiteKind, VmaFlags, VmaKind,
+    CallSite, Descriptor, ImageOffset, Patch, SITE_LEN, SeedAddr, SeedRange, SiteKind, VmaFlags,
+    VmaKind,
 };
 use crate::resume::abi::{
     MAX_MOVED, MIN_CHUNK_SHIFT, RANGE_ANONYMOUS, RANGE_SHARED, STUB_LEN, StubMoved, StubRange,
@@ -22,8 +23,6 @@ use crate::resume::abi::{
 };
 use crate::resume::placement::TRAMPOLINE_LEN;
 
-/// Bytes of a call site.
-pub const SITE_LEN: usize = 7;
 /// Bytes of `jmp rel32`.
 const JUMP_LEN: usize = 5;
 /// Where in a trampoline the stub's address stands.
@@ -57,17 +56,6 @@ pub enum StubError {
         /// How many.
         ranges: usize,
     },
-}
-
-/// A change to the seven bytes of a call site, applied as the image serves them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patch {
-    /// Where.
-    pub addr: SeedAddr,
-    /// What must stand there.
-    pub expect: [u8; SITE_LEN],
-    /// What the child sees.
-    pub bytes: [u8; SITE_LEN],
 }
 
 /// What leads call sites to the stub.

@@ -1,7 +1,29 @@
-//! Unix sockets that std does not make: socketpair(2).
+//! Socket options that std does not set.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// TCP keep-alive: the first probe after `idle_s` silent seconds, three more a second apart, then the
+/// connection fails (tcp(7)).
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn keep_alive(stream: &TcpStream, idle_s: i32) -> io::Result<()> {
+    set(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle_s)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
+}
+
+fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
+    // SAFETY: the option's value is an int that lives through the call.
+    let result = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// Two connected ends that keep messages apart.
 ///
@@ -17,4 +39,21 @@ pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         }
         Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
     }
+}
+
+/// A socket that this process was started with, at a number that it was told.
+///
+/// # Errors
+/// `InvalidInput` when there is no socket at that number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    let is_socket = std::fs::metadata(format!("/proc/self/fd/{number}"))
+        .is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()));
+    if !is_socket {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("descriptor {number} is no socket"),
+        ));
+    }
+    // SAFETY: the number is open, and whoever started this process left it to this caller alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

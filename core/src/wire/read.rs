@@ -12,8 +12,12 @@
 //! ```
 //!
 //! A READ whose status is not [`STATUS_OK`] carries no bytes. Answers come in the order of the requests.
+//! Whatever a peer sends becomes a type here, or is [`Malformed`]; no number of a peer's sizes an
+//! allocation.
 
+use crate::descriptor::SeedAddr;
 use crate::fabric::{MAX_RANGES, MAX_READ_BYTES};
+use crate::id::{ReadKey, SeedId, StreamToken};
 
 /// First bytes of a stream; tells it from a control connection on the same port.
 pub const MAGIC: [u8; 8] = *b"MITOREAD";
@@ -23,12 +27,21 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Bytes of the client's greeting.
 pub const GREETING_LEN: usize = 8 + 2 + 2 + 32;
+/// Bytes of the server's welcome.
+pub const WELCOME_LEN: usize = 4;
 /// Bytes of a request without its ranges.
 pub const REQUEST_LEN: usize = 32;
 /// Bytes of a range.
 pub const RANGE_LEN: usize = 16;
 /// Bytes of an answer without its pages.
 pub const ANSWER_LEN: usize = 16;
+/// Bytes of the address in front of pushed pages.
+pub const PUSH_ADDR_LEN: usize = 8;
+/// Bytes of the longest request.
+pub const MAX_REQUEST_LEN: usize = REQUEST_LEN + MAX_RANGES * RANGE_LEN;
+/// Bytes of pages in one answer of a push: small enough that storing begins while the rest is on its
+/// way, large enough that the headers do not count.
+pub const MAX_PUSH_BYTES: usize = 64 << 10;
 
 /// READ the ranges.
 pub const OP_READ: u8 = 1;
@@ -39,11 +52,472 @@ pub const OP_PUSH: u8 = 2;
 pub const STATUS_OK: u32 = 0;
 /// A run of pushed pages.
 pub const STATUS_PUSHED: u32 = 1;
-/// The key is wrong, or the seed is dropped or revoked.
+/// The key is wrong, or the seed is dropped or revoked. As a welcome: the token is not good.
 pub const STATUS_REVOKED: u32 = 2;
 /// The range is not the seed's, or its bytes cannot be had.
 pub const STATUS_BAD_RANGE: u32 = 3;
 /// The request breaks this protocol; the server closes the stream.
 pub const STATUS_PROTOCOL: u32 = 4;
+/// The seed's process has ended; its bytes are gone.
+pub const STATUS_ENDED: u32 = 5;
+/// As a welcome: the server has as many streams as it takes; ask again later.
+pub const STATUS_BUSY: u32 = 6;
 
 const _: () = assert!(MAX_RANGES <= u16::MAX as usize && MAX_READ_BYTES <= u32::MAX as usize);
+
+/// How the other side answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// [`STATUS_OK`].
+    Ok,
+    /// [`STATUS_PUSHED`].
+    Pushed,
+    /// [`STATUS_REVOKED`].
+    Revoked,
+    /// [`STATUS_BAD_RANGE`].
+    BadRange,
+    /// [`STATUS_PROTOCOL`].
+    Protocol,
+    /// [`STATUS_ENDED`].
+    Ended,
+    /// [`STATUS_BUSY`].
+    Busy,
+}
+
+impl Status {
+    /// Its number on the wire.
+    pub fn number(self) -> u32 {
+        match self {
+            Status::Ok => STATUS_OK,
+            Status::Pushed => STATUS_PUSHED,
+            Status::Revoked => STATUS_REVOKED,
+            Status::BadRange => STATUS_BAD_RANGE,
+            Status::Protocol => STATUS_PROTOCOL,
+            Status::Ended => STATUS_ENDED,
+            Status::Busy => STATUS_BUSY,
+        }
+    }
+
+    fn parse(number: u32) -> Result<Self, Malformed> {
+        Ok(match number {
+            STATUS_OK => Status::Ok,
+            STATUS_PUSHED => Status::Pushed,
+            STATUS_REVOKED => Status::Revoked,
+            STATUS_BAD_RANGE => Status::BadRange,
+            STATUS_PROTOCOL => Status::Protocol,
+            STATUS_ENDED => Status::Ended,
+            STATUS_BUSY => Status::Busy,
+            other => return Err(Malformed::Status(other)),
+        })
+    }
+}
+
+/// Why bytes are no message of this protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The stream does not begin with [`MAGIC`].
+    #[error("not a READ stream")]
+    Magic,
+    /// Another major version.
+    #[error("READ protocol {0}.{1}, and this side speaks {MAJOR}.{MINOR}: run the same version")]
+    Version(u16, u16),
+    /// An operation that is not known.
+    #[error("operation {0} is not known")]
+    Op(u8),
+    /// Too many ranges, none for a READ, or some for a push.
+    #[error("{0} ranges; a READ names 1 to {MAX_RANGES}, a push none")]
+    RangeCount(usize),
+    /// A range is empty or wraps around.
+    #[error("the range of {len} bytes at {addr} is empty or wraps around")]
+    Range {
+        /// Its first byte.
+        addr: SeedAddr,
+        /// Its length.
+        len: u32,
+    },
+    /// The ranges together are too long.
+    #[error("more than {MAX_READ_BYTES} bytes in one READ")]
+    TooLong,
+    /// A field that must be zero is not.
+    #[error("a field that must be zero is not")]
+    Reserved,
+    /// A status that is not known.
+    #[error("status {0} is not known")]
+    Status(u32),
+    /// An answer's length does not fit its status.
+    #[error("an answer of {0} bytes does not fit its status")]
+    Length(u64),
+}
+
+/// A request, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Comes back with the answer.
+    pub tag: u32,
+    /// Whose bytes.
+    pub seed: SeedId,
+    /// What gives the right to them.
+    pub key: ReadKey,
+    /// What is asked for.
+    pub ask: Ask,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lives on a stack; a box would be an allocation")]
+pub enum Ask {
+    /// The bytes of these ranges.
+    Read(Ranges),
+    /// The seed's hot pages.
+    Push,
+}
+
+/// The ranges of a READ: 1 to [`MAX_RANGES`], none empty, at most [`MAX_READ_BYTES`] together.
+#[derive(Clone)]
+pub struct Ranges {
+    count: usize,
+    list: [(SeedAddr, u32); MAX_RANGES],
+    bytes: usize,
+}
+
+impl Ranges {
+    /// The ranges.
+    pub fn list(&self) -> &[(SeedAddr, u32)] {
+        &self.list[..self.count]
+    }
+
+    /// Bytes in all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl PartialEq for Ranges {
+    fn eq(&self, other: &Self) -> bool {
+        self.list() == other.list()
+    }
+}
+
+impl Eq for Ranges {}
+
+impl std::fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// An answer's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The request's.
+    pub tag: u32,
+    /// How it ended.
+    pub status: Status,
+    /// Bytes that follow: at most [`MAX_READ_BYTES`].
+    pub len: usize,
+}
+
+/// Bytes in all of `ranges`, if one READ may name them.
+///
+/// # Errors
+/// What no READ may name; see [`Malformed`].
+pub fn bytes_of(ranges: &[(SeedAddr, u32)]) -> Result<usize, Malformed> {
+    if !(1..=MAX_RANGES).contains(&ranges.len()) {
+        return Err(Malformed::RangeCount(ranges.len()));
+    }
+    let mut bytes = 0u64;
+    for &(addr, len) in ranges {
+        if len == 0 || addr.0.checked_add(u64::from(len)).is_none() {
+            return Err(Malformed::Range { addr, len });
+        }
+        bytes += u64::from(len);
+    }
+    usize::try_from(bytes).ok().filter(|&bytes| bytes <= MAX_READ_BYTES).ok_or(Malformed::TooLong)
+}
+
+/// The client's first bytes.
+pub fn encode_greeting(token: &StreamToken) -> [u8; GREETING_LEN] {
+    let mut bytes = [0u8; GREETING_LEN];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..10].copy_from_slice(&MAJOR.to_le_bytes());
+    bytes[10..12].copy_from_slice(&MINOR.to_le_bytes());
+    bytes[12..].copy_from_slice(&token.0);
+    bytes
+}
+
+/// The token of a greeting.
+///
+/// # Errors
+/// Not a greeting, or another major version's.
+pub fn parse_greeting(bytes: &[u8; GREETING_LEN]) -> Result<StreamToken, Malformed> {
+    if bytes[..8] != MAGIC {
+        return Err(Malformed::Magic);
+    }
+    let (major, minor) = (u16_at(bytes, 8), u16_at(bytes, 10));
+    if major != MAJOR {
+        return Err(Malformed::Version(major, minor));
+    }
+    Ok(StreamToken(array_at(bytes, 12)))
+}
+
+/// The server's first bytes.
+pub fn encode_welcome(status: Status) -> [u8; WELCOME_LEN] {
+    status.number().to_le_bytes()
+}
+
+/// What a welcome says.
+///
+/// # Errors
+/// A status that is not known.
+pub fn parse_welcome(bytes: [u8; WELCOME_LEN]) -> Result<Status, Malformed> {
+    Status::parse(u32::from_le_bytes(bytes))
+}
+
+/// Appends a READ of `ranges`, which [`bytes_of`] has accepted.
+pub fn encode_read(
+    out: &mut Vec<u8>,
+    tag: u32,
+    seed: SeedId,
+    key: &ReadKey,
+    ranges: &[(SeedAddr, u32)],
+) {
+    debug_assert!(bytes_of(ranges).is_ok());
+    encode_head(out, OP_READ, ranges.len(), tag, seed, key);
+    for (addr, len) in ranges {
+        out.extend_from_slice(&addr.0.to_le_bytes());
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+    }
+}
+
+/// Appends a request for the push.
+pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey) {
+    encode_head(out, OP_PUSH, 0, tag, seed, key);
+}
+
+fn encode_head(out: &mut Vec<u8>, op: u8, ranges: usize, tag: u32, seed: SeedId, key: &ReadKey) {
+    let ranges = u16::try_from(ranges).unwrap_or(u16::MAX);
+    out.extend_from_slice(&[op, 0]);
+    out.extend_from_slice(&ranges.to_le_bytes());
+    out.extend_from_slice(&tag.to_le_bytes());
+    out.extend_from_slice(&seed.0.to_le_bytes());
+    out.extend_from_slice(&key.0);
+}
+
+/// The request at the beginning of `bytes` and its length; `None` while it is cut short. Never asks for
+/// more than [`MAX_REQUEST_LEN`] bytes.
+///
+/// # Errors
+/// Bytes that no continuation makes a request.
+pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
+    let Some(head) = bytes.get(..REQUEST_LEN) else { return Ok(None) };
+    let count = usize::from(u16_at(head, 2));
+    match (head[0], count) {
+        (OP_READ, 1..=MAX_RANGES) | (OP_PUSH, 0) => {}
+        (OP_READ | OP_PUSH, _) => return Err(Malformed::RangeCount(count)),
+        (op, _) => return Err(Malformed::Op(op)),
+    }
+    if head[1] != 0 {
+        return Err(Malformed::Reserved);
+    }
+    let end = REQUEST_LEN + count * RANGE_LEN;
+    let Some(tail) = bytes.get(REQUEST_LEN..end) else { return Ok(None) };
+    let ask = match head[0] {
+        OP_PUSH => Ask::Push,
+        _ => Ask::Read(parse_ranges(tail)?),
+    };
+    let request = Request {
+        tag: u32_at(head, 4),
+        seed: SeedId(u64_at(head, 8)),
+        key: ReadKey(array_at(head, 16)),
+        ask,
+    };
+    Ok(Some((request, end)))
+}
+
+fn parse_ranges(bytes: &[u8]) -> Result<Ranges, Malformed> {
+    let mut ranges = Ranges { count: 0, list: [(SeedAddr(0), 0); MAX_RANGES], bytes: 0 };
+    for (range, slot) in bytes.chunks_exact(RANGE_LEN).zip(&mut ranges.list) {
+        if u32_at(range, 12) != 0 {
+            return Err(Malformed::Reserved);
+        }
+        *slot = (SeedAddr(u64_at(range, 0)), u32_at(range, 8));
+        ranges.count += 1;
+    }
+    ranges.bytes = bytes_of(ranges.list())?;
+    Ok(ranges)
+}
+
+/// An answer's header; `len` bytes must follow it.
+pub fn encode_answer(tag: u32, status: Status, len: usize) -> [u8; ANSWER_LEN] {
+    let mut bytes = [0u8; ANSWER_LEN];
+    bytes[..4].copy_from_slice(&tag.to_le_bytes());
+    bytes[4..8].copy_from_slice(&status.number().to_le_bytes());
+    bytes[8..].copy_from_slice(&(len as u64).to_le_bytes());
+    bytes
+}
+
+/// Parses an answer's header.
+///
+/// # Errors
+/// A status that is not known, or a length that does not fit it.
+pub fn parse_answer(bytes: &[u8; ANSWER_LEN]) -> Result<Answer, Malformed> {
+    let status = Status::parse(u32_at(bytes, 4))?;
+    let len = u64_at(bytes, 8);
+    let limit = match status {
+        Status::Ok => MAX_READ_BYTES,
+        Status::Pushed => PUSH_ADDR_LEN + MAX_PUSH_BYTES,
+        _ => 0,
+    };
+    let fits = usize::try_from(len).ok().filter(|&len| len <= limit);
+    let len = fits.filter(|&len| status != Status::Pushed || len > PUSH_ADDR_LEN);
+    let len = len.ok_or(Malformed::Length(u64_at(bytes, 8)))?;
+    Ok(Answer { tag: u32_at(bytes, 0), status, len })
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0u8; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: ReadKey = ReadKey([0xab; 16]);
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn read(ranges: &[(SeedAddr, u32)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_read(&mut out, 7, SeedId(0x0123), &KEY, ranges);
+        out
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let greeting = encode_greeting(&StreamToken([0x11; 32]));
+        assert_eq!(hex(&greeting), format!("4d49544f5245414401000000{}", "11".repeat(32)));
+        assert_eq!(hex(&encode_welcome(Status::Revoked)), "02000000");
+        let key = "ab".repeat(16);
+        assert_eq!(
+            hex(&read(&[(SeedAddr(0x7f00_0000_1000), 0x2000)])),
+            format!(
+                "01000100070000002301000000000000{key}\
+                 00100000007f00000020000000000000"
+            )
+        );
+        let mut push = Vec::new();
+        encode_push(&mut push, 9, SeedId(0x0123), &KEY);
+        assert_eq!(hex(&push), format!("02000000090000002301000000000000{key}"));
+        assert_eq!(hex(&encode_answer(7, Status::Ok, 0x2000)), "07000000000000000020000000000000");
+    }
+
+    #[test]
+    fn limits_of_a_read() {
+        let most = vec![(SeedAddr(0x1000), 0x4000); MAX_RANGES];
+        let (request, used) = parse_request(&read(&most)).unwrap().unwrap();
+        assert_eq!(used, MAX_REQUEST_LEN);
+        let Ask::Read(ranges) = request.ask else { panic!("not a READ") };
+        assert_eq!((ranges.list(), ranges.bytes()), (&most[..], MAX_READ_BYTES));
+
+        let more = vec![(SeedAddr(0x1000), 1); MAX_RANGES + 1];
+        assert_eq!(bytes_of(&more), Err(Malformed::RangeCount(MAX_RANGES + 1)));
+        assert_eq!(bytes_of(&[]), Err(Malformed::RangeCount(0)));
+        let whole = u32::try_from(MAX_READ_BYTES).unwrap();
+        assert_eq!(bytes_of(&[(SeedAddr(0), whole)]), Ok(MAX_READ_BYTES));
+        assert_eq!(bytes_of(&[(SeedAddr(0), whole + 1)]), Err(Malformed::TooLong));
+        assert_eq!(bytes_of(&[(SeedAddr(0), whole), (SeedAddr(0), 1)]), Err(Malformed::TooLong));
+        for (addr, len) in [(0, 0), (u64::MAX, 1)] {
+            let addr = SeedAddr(addr);
+            assert_eq!(bytes_of(&[(addr, len)]), Err(Malformed::Range { addr, len }));
+        }
+    }
+
+    #[test]
+    fn broken_requests_are_refused_before_their_end() {
+        let good = read(&[(SeedAddr(0x1000), 0x1000)]);
+        for (at, byte, error) in [
+            (0, 3, Malformed::Op(3)),
+            (1, 1, Malformed::Reserved),
+            (2, 0, Malformed::RangeCount(0)),
+            (3, 0xff, Malformed::RangeCount(0xff01)),
+            (0, OP_PUSH, Malformed::RangeCount(1)),
+            (44, 1, Malformed::Reserved),
+            (42, 0xff, Malformed::TooLong),
+        ] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert_eq!(parse_request(&bad), Err(error), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn broken_greetings_and_answers_are_refused() {
+        let good = encode_greeting(&StreamToken([1; 32]));
+        assert_eq!(parse_greeting(&good), Ok(StreamToken([1; 32])));
+        let mut bad = good;
+        bad[0] = b'X';
+        assert_eq!(parse_greeting(&bad), Err(Malformed::Magic));
+        bad = good;
+        bad[8] = 2;
+        assert_eq!(parse_greeting(&bad), Err(Malformed::Version(2, 0)));
+        assert_eq!(parse_welcome([9, 0, 0, 0]), Err(Malformed::Status(9)));
+
+        for (status, len, fits) in [
+            (Status::Ok, MAX_READ_BYTES, true),
+            (Status::Ok, MAX_READ_BYTES + 1, false),
+            (Status::Pushed, PUSH_ADDR_LEN + MAX_PUSH_BYTES, true),
+            (Status::Pushed, PUSH_ADDR_LEN + MAX_PUSH_BYTES + 1, false),
+            (Status::Pushed, PUSH_ADDR_LEN, false),
+            (Status::Revoked, 0, true),
+            (Status::Revoked, 1, false),
+        ] {
+            let parsed = parse_answer(&encode_answer(1, status, len));
+            assert_eq!(parsed.is_ok(), fits, "{status:?} {len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            if let Ok(Some((_, used))) = parse_request(&bytes) {
+                prop_assert!(used <= bytes.len() && used <= MAX_REQUEST_LEN);
+            }
+        }
+
+        #[test]
+        fn a_request_comes_back_and_each_cut_waits(
+            list in prop::collection::vec((0u64..1 << 47, 1u32..=16384), 1..=MAX_RANGES),
+        ) {
+            let list: Vec<_> = list.into_iter().map(|(addr, len)| (SeedAddr(addr), len)).collect();
+            let bytes = read(&list);
+            let (request, used) = parse_request(&bytes).unwrap().unwrap();
+            prop_assert_eq!(used, bytes.len());
+            prop_assert_eq!((request.tag, request.seed, &request.key), (7, SeedId(0x0123), &KEY));
+            let Ask::Read(ranges) = request.ask else { panic!("not a READ") };
+            prop_assert_eq!(ranges.list(), &list[..]);
+            for cut in 0..bytes.len() {
+                prop_assert_eq!(parse_request(&bytes[..cut]), Ok(None));
+            }
+        }
+    }
+}

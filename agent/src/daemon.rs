@@ -1,0 +1,163 @@
+//! `mitosis agent`: settings, logs, the life of the process.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use mitosis::agent::Agent;
+use mitosis::agent::config::{self, Config, DEFAULT_PORT};
+use mitosis::client::AgentAddress;
+use mitosis::keeper;
+use mitosis::sys::{signal, socket};
+use mitosis::wire::control::ClusterSecret;
+
+/// A secret's file: exactly 32 bytes, or 64 hex digits.
+const SECRET_BYTES: usize = 32;
+
+/// How to run the agent.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Listen for other agents here; a port alone means all addresses. Needs --secret-file.
+    #[arg(long, value_name = "ADDR[:PORT]", env = "MITOSIS_LISTEN")]
+    listen: Option<String>,
+    /// HOST:PORT under which other hosts reach this agent; this host's name and port if not given.
+    #[arg(long, value_name = "HOST:PORT", env = "MITOSIS_ADVERTISE")]
+    advertise: Option<String>,
+    /// The cluster secret (32 bytes or 64 hex digits, mode 0600); a second one is accepted, too, while
+    /// it rotates.
+    #[arg(long, value_name = "FILE", env = "MITOSIS_SECRET_FILE", value_delimiter = ',')]
+    secret_file: Vec<PathBuf>,
+    /// CPUs that get a pager thread for each image.
+    #[arg(long, value_name = "CPU,...", env = "MITOSIS_PAGER_CPUS", value_delimiter = ',')]
+    pager_cpus: Vec<usize>,
+    /// Do not rehearse seeds: nothing is pushed, pages are pulled on touch alone.
+    #[arg(long)]
+    no_rehearsal: bool,
+    /// Milliseconds that a page may take before the child that waits for it gets SIGBUS.
+    #[arg(long, value_name = "MS", env = "MITOSIS_MISS_DEADLINE_MS", default_value_t = 5000)]
+    miss_deadline_ms: u64,
+    /// Milliseconds that another agent may take to answer.
+    #[arg(long, value_name = "MS", env = "MITOSIS_PEER_DEADLINE_MS", default_value_t = 5000)]
+    peer_deadline_ms: u64,
+    /// Seconds for which an image without children is kept for the next resume.
+    #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
+    linger_s: u64,
+    /// End when standard input does: for the program that starts an agent of its own.
+    #[arg(long)]
+    embedded: bool,
+}
+
+/// Runs the agent until it is told to end.
+pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    start_log();
+    let embedded = args.embedded;
+    let config = configure(args, socket)?;
+    let described = match (&config.listen, &config.advertise) {
+        (Some(_), Some(address)) => format!("{} and {address}", config.socket.display()),
+        _ => config.socket.display().to_string(),
+    };
+    let termination = signal::block_termination()?;
+    let (agent, listeners) =
+        Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let ended_by_signal = agent.clone();
+    termination.then(move || ended_by_signal.shut_down())?;
+    if embedded {
+        let agent = agent.clone();
+        std::thread::spawn(move || {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            agent.shut_down();
+        });
+    }
+    // Whoever starts an agent waits for this line.
+    println!("mitosis agent ready on {described}");
+    std::io::stdout().flush()?;
+    agent.run(listeners);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis keeper --fd N`.
+pub fn keeper(fd: i32) -> anyhow::Result<ExitCode> {
+    let socket = socket::inherited(fd)
+        .context("the keeper is started by the agent; there is no use in starting it by hand")?;
+    keeper::run(socket)
+}
+
+fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config> {
+    let program = std::env::current_exe().context("this program's own path cannot be read")?;
+    let socket = match socket {
+        Some(path) => path,
+        None => AgentAddress::find().0,
+    };
+    let defaults = Config::local(socket, program);
+    let listen = args.listen.as_deref().map(parse_listen).transpose()?;
+    let advertise = args
+        .advertise
+        .or_else(|| listen.map(|address| format!("{}:{}", config::host_name(), address.port())));
+    let secrets =
+        args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
+    let pager_cpus = if args.pager_cpus.is_empty() { defaults.pager_cpus } else { args.pager_cpus };
+    Ok(Config {
+        listen,
+        advertise,
+        secrets,
+        pager_cpus,
+        rehearse: !args.no_rehearsal,
+        miss_deadline: Duration::from_millis(args.miss_deadline_ms),
+        peer_deadline: Duration::from_millis(args.peer_deadline_ms),
+        linger: Duration::from_secs(args.linger_s),
+        ..defaults
+    })
+}
+
+fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
+    let with_port = match text.parse::<u16>() {
+        Ok(port) => format!("0.0.0.0:{port}"),
+        Err(_) if text.parse::<SocketAddr>().is_ok() => text.to_owned(),
+        Err(_)
+            if text.contains(':') && !text.starts_with('[') && text.matches(':').count() == 1 =>
+        {
+            text.to_owned()
+        }
+        Err(_) => format!("{text}:{DEFAULT_PORT}"),
+    };
+    let mut addresses = with_port
+        .to_socket_addrs()
+        .with_context(|| format!("--listen {text}: give ADDR, ADDR:PORT or PORT"))?;
+    addresses.next().with_context(|| format!("--listen {text}: the name has no address"))
+}
+
+fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
+    let shown = path.display();
+    let remedy = "make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE";
+    let meta = fs::metadata(path).with_context(|| format!("secret file {shown}; {remedy}"))?;
+    if meta.permissions().mode() & 0o077 != 0 {
+        bail!("secret file {shown} can be read by others: chmod 600 {shown}");
+    }
+    let bytes = fs::read(path).with_context(|| format!("secret file {shown}"))?;
+    if let Ok(secret) = <[u8; SECRET_BYTES]>::try_from(bytes.as_slice()) {
+        return Ok(ClusterSecret(secret));
+    }
+    let hex = std::str::from_utf8(&bytes).unwrap_or("").trim();
+    let mut secret = [0u8; SECRET_BYTES];
+    let is_hex = hex.len() == 2 * SECRET_BYTES && hex.is_ascii();
+    let parsed = is_hex
+        && secret.iter_mut().enumerate().all(|(i, byte)| {
+            u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map(|v| *byte = v).is_ok()
+        });
+    if !parsed {
+        bail!("secret file {shown} holds neither 32 bytes nor 64 hex digits; {remedy}");
+    }
+    Ok(ClusterSecret(secret))
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MITOSIS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

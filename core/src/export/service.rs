@@ -1,0 +1,342 @@
+//! The page service: the server's side of READ streams (`wire::read`) and of the push.
+//!
+//! One thread a stream, blocking I/O, at most [`MAX_STREAMS`]; the thread is the caller's. A stream is
+//! opened by a token that control has handed out and that is good once.
+//!
+//! ```text
+//!   greeting (token) --> welcome --> { READ --> answer | PUSH --> runs.. end }* --> end of stream
+//!          \-- anything that breaks the protocol: a status, and the stream is closed
+//! ```
+//!
+//! An answer is read from the seed whole before its header goes out, so a seed that dies or is revoked
+//! in between is a status and never a half answer.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{ExportError, Exports};
+use crate::descriptor::SeedAddr;
+use crate::fabric::MAX_READ_BYTES;
+use crate::id::StreamToken;
+use crate::wire::read::{self, Ask, Malformed, Request, Status};
+
+/// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
+pub const MAX_STREAMS: usize = 256;
+/// Tokens that are handed out and not yet used; the oldest gives way.
+pub const MAX_TOKENS: usize = 1024;
+/// How long a token is good: a connection's set-up takes milliseconds.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(30);
+/// How long a peer may take for its greeting.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream may be silent before its thread is given back; the peer's pool opens another.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a peer may take none of an answer's bytes before its thread is given back.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pushed bytes that are gathered for one write: many short runs go out in one segment train.
+const PUSH_BATCH: usize = 256 << 10;
+/// Where an answer's pages begin in its buffer: page-aligned, the header right in front of them, so
+/// that both go out in one write.
+const PAGES_AT: usize = 4096;
+/// Requests are small and come in bunches.
+const REQUEST_BUFFER: usize = 16 << 10;
+
+const _: () = assert!(REQUEST_BUFFER >= read::MAX_REQUEST_LEN);
+const _: () = assert!(PUSH_BATCH + PUSH_RUN_LEN <= PAGES_AT + MAX_READ_BYTES);
+
+/// Bytes of one run of a push, all in all, at most.
+const PUSH_RUN_LEN: usize = read::ANSWER_LEN + read::PUSH_ADDR_LEN + read::MAX_PUSH_BYTES;
+
+/// Serves the seeds of this host to other hosts.
+#[derive(Debug)]
+pub struct PageService {
+    exports: Arc<Exports>,
+    tokens: Mutex<Vec<(StreamToken, Instant)>>,
+    streams: AtomicUsize,
+    counters: ServiceCounters,
+}
+
+/// What a page service has done; the numbers only grow.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// READs answered with their bytes.
+    pub reads_served: AtomicU64,
+    /// Bytes of pages sent, pushed ones included.
+    pub bytes_served: AtomicU64,
+}
+
+impl PageService {
+    /// A service for `exports`.
+    pub fn new(exports: Arc<Exports>) -> Arc<Self> {
+        Arc::new(PageService {
+            exports,
+            tokens: Mutex::default(),
+            streams: AtomicUsize::new(0),
+            counters: ServiceCounters::default(),
+        })
+    }
+
+    /// A token that opens one stream within [`TOKEN_LIFE`].
+    pub fn issue_token(&self) -> StreamToken {
+        let token = StreamToken::random();
+        let now = Instant::now();
+        let mut tokens = self.tokens.lock();
+        tokens.retain(|(_, issued)| now.duration_since(*issued) < TOKEN_LIFE);
+        if tokens.len() >= MAX_TOKENS {
+            tokens.remove(0);
+        }
+        tokens.push((token.clone(), now));
+        token
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &ServiceCounters {
+        &self.counters
+    }
+
+    /// Streams that are open now.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Serves `stream`, of which nothing is consumed yet (peeking is fine), on the calling thread, and
+    /// returns when it has ended.
+    pub fn serve(self: &Arc<Self>, stream: TcpStream) {
+        match self.welcome(&stream) {
+            Ok(Some(_slot)) => {
+                let mut session = Session::new(self, stream);
+                if let Err(error) = session.run() {
+                    tracing::debug!(%error, "a READ stream has ended");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "a READ stream was not opened"),
+        }
+    }
+
+    /// Reads the greeting and answers it; `None` if the stream is refused.
+    fn welcome(self: &Arc<Self>, mut stream: &TcpStream) -> io::Result<Option<Slot>> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let mut greeting = [0u8; read::GREETING_LEN];
+        stream.read_exact(&mut greeting)?;
+        let (status, slot) = match read::parse_greeting(&greeting) {
+            Err(_) => (Status::Protocol, None),
+            Ok(token) if !self.redeem(&token) => (Status::Revoked, None),
+            Ok(_) => match self.slot() {
+                Some(slot) => (Status::Ok, Some(slot)),
+                None => (Status::Busy, None),
+            },
+        };
+        if slot.is_none() {
+            tracing::warn!(?status, peer = ?stream.peer_addr().ok(), "a READ stream was refused");
+        }
+        stream.write_all(&read::encode_welcome(status))?;
+        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
+        Ok(slot)
+    }
+
+    /// Whether `token` is good; it is not any more afterwards.
+    fn redeem(&self, token: &StreamToken) -> bool {
+        let now = Instant::now();
+        let mut found = false;
+        // Each is compared, in constant time: how long it takes tells nothing about the tokens.
+        self.tokens.lock().retain(|(issued_token, issued)| {
+            let same = issued_token == token;
+            let good = now.duration_since(*issued) < TOKEN_LIFE;
+            found |= same && good;
+            !same && good
+        });
+        found
+    }
+
+    fn slot(self: &Arc<Self>) -> Option<Slot> {
+        let slot = Slot(Arc::clone(self));
+        (self.streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS).then_some(slot)
+    }
+}
+
+/// One of the streams; counted until dropped.
+#[derive(Debug)]
+struct Slot(Arc<PageService>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a stream has ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("the peer breaks the protocol: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// One stream behind its welcome.
+struct Session<'a> {
+    service: &'a PageService,
+    stream: TcpStream,
+    requests: Box<[u8]>,
+    /// What is received and not yet parsed: `requests[at..end]`.
+    at: usize,
+    end: usize,
+    answer: Box<[u8]>,
+}
+
+impl<'a> Session<'a> {
+    fn new(service: &'a PageService, stream: TcpStream) -> Self {
+        Session {
+            service,
+            stream,
+            requests: vec![0; REQUEST_BUFFER].into(),
+            at: 0,
+            end: 0,
+            answer: vec![0; PAGES_AT + MAX_READ_BYTES].into(),
+        }
+    }
+
+    fn run(&mut self) -> Result<(), SessionError> {
+        loop {
+            match self.next() {
+                Ok(Some(Request { tag, seed, key, ask: Ask::Read(ranges) })) => {
+                    let status = match self.service.exports.open(seed, &key) {
+                        Ok(exported) => self.fill(&ranges, |at, into| exported.read(at, into)),
+                        Err(error) => Err(error),
+                    };
+                    self.answer_read(tag, ranges.bytes(), status)?;
+                }
+                Ok(Some(request)) => self.push(&request)?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let end = read::encode_answer(0, Status::Protocol, 0);
+                    // The peer may be gone already; the stream ends either way.
+                    let _ = self.stream.write_all(&end);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The next request; `None` at the stream's end.
+    fn next(&mut self) -> Result<Option<Request>, SessionError> {
+        loop {
+            if let Some((request, used)) = read::parse_request(&self.requests[self.at..self.end])? {
+                self.at += used;
+                return Ok(Some(request));
+            }
+            self.requests.copy_within(self.at..self.end, 0);
+            self.end -= self.at;
+            self.at = 0;
+            match self.stream.read(&mut self.requests[self.end..]) {
+                Ok(0) => return Ok(None),
+                Ok(got) => self.end += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Puts the bytes of `ranges` where an answer's pages stand.
+    fn fill(
+        &mut self,
+        ranges: &read::Ranges,
+        read: impl Fn(SeedAddr, &mut [u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let mut at = PAGES_AT;
+        for &(addr, len) in ranges.list() {
+            let len = len as usize;
+            read(addr, &mut self.answer[at..at + len])?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    fn answer_read(
+        &mut self,
+        tag: u32,
+        bytes: usize,
+        status: Result<(), ExportError>,
+    ) -> io::Result<()> {
+        let (status, len) = match status {
+            Ok(()) => (Status::Ok, bytes),
+            Err(error) => (refusal(&error), 0),
+        };
+        let from = PAGES_AT - read::ANSWER_LEN;
+        self.answer[from..PAGES_AT].copy_from_slice(&read::encode_answer(tag, status, len));
+        if status == Status::Ok {
+            let counters = &self.service.counters;
+            counters.reads_served.fetch_add(1, Ordering::Relaxed);
+            counters.bytes_served.fetch_add(len as u64, Ordering::Relaxed);
+        }
+        self.stream.write_all(&self.answer[from..PAGES_AT + len])
+    }
+
+    /// Sends the hot pages of a seed, run by run.
+    fn push(&mut self, request: &Request) -> io::Result<()> {
+        let mut used = 0;
+        let status = match self.service.exports.open(request.seed, &request.key) {
+            Err(error) => refusal(&error),
+            Ok(exported) => {
+                let mut status = Status::Ok;
+                'runs: for run in exported.hot().iter() {
+                    let mut addr = run.start;
+                    while addr < run.end {
+                        if used + PUSH_RUN_LEN > PUSH_BATCH {
+                            self.stream.write_all(&self.answer[..used])?;
+                            used = 0;
+                        }
+                        let left = run.end.0 - addr.0;
+                        let len = usize::try_from(left).unwrap_or(usize::MAX);
+                        let len = len.min(read::MAX_PUSH_BYTES);
+                        let pages = used + read::ANSWER_LEN + read::PUSH_ADDR_LEN;
+                        if let Err(error) =
+                            exported.read(addr, &mut self.answer[pages..pages + len])
+                        {
+                            status = refusal(&error);
+                            break 'runs;
+                        }
+                        self.put_run(used, request.tag, addr, len);
+                        used = pages + len;
+                        addr = SeedAddr(addr.0 + len as u64);
+                    }
+                }
+                status
+            }
+        };
+        let end = read::encode_answer(request.tag, status, 0);
+        self.answer[used..used + read::ANSWER_LEN].copy_from_slice(&end);
+        self.stream.write_all(&self.answer[..used + read::ANSWER_LEN])
+    }
+
+    /// Writes the header of a run whose pages stand behind it.
+    fn put_run(&mut self, at: usize, tag: u32, addr: SeedAddr, len: usize) {
+        let header = read::encode_answer(tag, Status::Pushed, read::PUSH_ADDR_LEN + len);
+        let addr_at = at + read::ANSWER_LEN;
+        self.answer[at..addr_at].copy_from_slice(&header);
+        self.answer[addr_at..addr_at + read::PUSH_ADDR_LEN].copy_from_slice(&addr.0.to_le_bytes());
+        self.service.counters.bytes_served.fetch_add(len as u64, Ordering::Relaxed);
+    }
+}
+
+fn refusal(error: &ExportError) -> Status {
+    match error {
+        ExportError::Refused(_) => Status::Revoked,
+        ExportError::Ended(_) => Status::Ended,
+        ExportError::NotExported { .. } | ExportError::Unreadable { .. } => Status::BadRange,
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::listen as listen_for_tests;

@@ -1,0 +1,209 @@
+//! One connection's READs in flight. Answers come in the order of the requests, so the front of `sent`
+//! is whose bytes are on their way; they are received into its own buffer.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write};
+use std::net::TcpStream;
+
+use crate::descriptor::Export;
+use crate::fabric::{Completion, MAX_IN_FLIGHT, Read, ReadError};
+use crate::wire::read::{self, ANSWER_LEN, Status};
+
+/// Bytes of requests that are on their way at most: they fit any socket's buffer at once. So bytes that
+/// are not sent yet imply an answer to come, and the socket becomes readable.
+const WINDOW_BYTES: usize = 16 << 10;
+
+const _: () = assert!(WINDOW_BYTES >= read::MAX_REQUEST_LEN);
+
+/// The READs of one queue to one peer that are not answered.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// READs whose requests are on their way.
+    sent: VecDeque<Sent>,
+    /// Requests: `out[out_at..]` is still to be written.
+    out: Vec<u8>,
+    out_at: usize,
+    /// Bytes of the requests in `sent`.
+    window: usize,
+    next_tag: u32,
+    header: [u8; ANSWER_LEN],
+    header_have: usize,
+    /// Bytes of the front's buffer that are filled.
+    filled: usize,
+}
+
+#[derive(Debug)]
+struct Sent {
+    read: Read,
+    tag: u32,
+    request_len: usize,
+    /// Bytes that a good answer has.
+    bytes: usize,
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It was closed, or failed: none of the READs on it is at fault.
+    Lost(String),
+    /// The peer's answer to the front READ makes no sense: to ask it again is useless.
+    Protocol(String),
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Link {
+            sent: VecDeque::with_capacity(MAX_IN_FLIGHT),
+            out: Vec::with_capacity(WINDOW_BYTES),
+            out_at: 0,
+            window: 0,
+            next_tag: 0,
+            header: [0; ANSWER_LEN],
+            header_have: 0,
+            filled: 0,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    /// Whether the window has room for the request of `read`; there is always room for one.
+    pub(super) fn has_room(&self, read: &Read) -> bool {
+        self.sent.is_empty() || self.window + request_len(read) <= WINDOW_BYTES
+    }
+
+    /// Encodes the request of `read`; `flush` sends it.
+    pub(super) fn push(&mut self, read: Read) {
+        let Export::Tcp { read_key, .. } = &read.export;
+        let tag = self.next_tag;
+        self.next_tag = tag.wrapping_add(1);
+        if self.out_at == self.out.len() {
+            self.out.clear();
+            self.out_at = 0;
+        }
+        read::encode_read(&mut self.out, tag, read.seed, read_key, &read.ranges);
+        let bytes = read.ranges.iter().map(|&(_, len)| len as usize).sum();
+        let request_len = request_len(&read);
+        self.window += request_len;
+        self.sent.push_back(Sent { read, tag, request_len, bytes });
+    }
+
+    /// Sends what the socket takes.
+    pub(super) fn flush(&mut self, mut tcp: &TcpStream) -> Result<(), Broken> {
+        while self.out_at < self.out.len() {
+            match tcp.write(&self.out[self.out_at..]) {
+                Ok(0) => return Err(Broken::Lost("the connection takes no bytes".to_owned())),
+                Ok(sent) => self.out_at += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(Broken::Lost(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives what is there; gives each READ that ends to `done`.
+    pub(super) fn receive(
+        &mut self,
+        tcp: &TcpStream,
+        done: &mut dyn FnMut(Completion),
+    ) -> Result<(), Broken> {
+        while !self.sent.is_empty() {
+            if self.header_have < ANSWER_LEN {
+                let Some(got) = receive_some(tcp, &mut self.header[self.header_have..])? else {
+                    return Ok(());
+                };
+                self.header_have += got;
+                if self.header_have < ANSWER_LEN {
+                    continue;
+                }
+                let status = self.parse_header()?;
+                if status != Status::Ok {
+                    self.complete(Err(refusal(status)), done);
+                    continue;
+                }
+            }
+            let Some(front) = self.sent.front_mut() else { return Ok(()) };
+            let wanted = &mut front.read.buffer.0[self.filled..front.bytes];
+            let wanted_len = wanted.len();
+            let Some(got) = receive_some(tcp, wanted)? else { return Ok(()) };
+            self.filled += got;
+            if got == wanted_len {
+                self.complete(Ok(()), done);
+            } else {
+                // The socket was drained: it becomes readable again.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all READs and the connection's state, front first.
+    pub(super) fn reset(&mut self) -> impl Iterator<Item = Read> + '_ {
+        self.out.clear();
+        (self.out_at, self.window, self.header_have, self.filled) = (0, 0, 0, 0);
+        self.sent.drain(..).map(|sent| sent.read)
+    }
+
+    /// The READs, front first.
+    pub(super) fn reads(&self) -> impl Iterator<Item = &Read> {
+        self.sent.iter().map(|sent| &sent.read)
+    }
+
+    fn parse_header(&self) -> Result<Status, Broken> {
+        let answer = read::parse_answer(&self.header)
+            .map_err(|error| Broken::Protocol(error.to_string()))?;
+        let front = self.sent.front().map(|sent| (sent.tag, sent.bytes));
+        match (answer.status, front) {
+            (Status::Protocol, _) => Err(Broken::Protocol("it refuses the request".to_owned())),
+            (Status::Pushed | Status::Busy, _) => {
+                Err(Broken::Protocol("a status that answers no READ".to_owned()))
+            }
+            (_, Some((tag, _))) if tag != answer.tag => {
+                Err(Broken::Protocol(format!("answer {} where {tag} is due", answer.tag)))
+            }
+            (Status::Ok, Some((_, bytes))) if bytes != answer.len => Err(Broken::Protocol(
+                format!("{} bytes in answer to a READ of {bytes}", answer.len),
+            )),
+            (status, _) => Ok(status),
+        }
+    }
+
+    fn complete(&mut self, result: Result<(), ReadError>, done: &mut dyn FnMut(Completion)) {
+        (self.header_have, self.filled) = (0, 0);
+        if let Some(sent) = self.sent.pop_front() {
+            self.window -= sent.request_len;
+            done(Completion { tag: sent.read.tag, buffer: sent.read.buffer, result });
+        }
+    }
+}
+
+fn request_len(read: &Read) -> usize {
+    read::REQUEST_LEN + read.ranges.len() * read::RANGE_LEN
+}
+
+/// What a status says that refuses a READ.
+pub(super) fn refusal(status: Status) -> ReadError {
+    ReadError::Revoked(
+        match status {
+            Status::Ended => "the seed has ended, its memory is gone; prepare a new one",
+            Status::BadRange => "the range is not the seed's, or its bytes cannot be had",
+            _ => "the seed is not exported there, or was dropped, or the read key is not its own",
+        }
+        .to_owned(),
+    )
+}
+
+/// recv(2); `None` if nothing is there.
+fn receive_some(mut tcp: &TcpStream, into: &mut [u8]) -> Result<Option<usize>, Broken> {
+    loop {
+        match tcp.read(into) {
+            Ok(0) => return Err(Broken::Lost("the peer has closed the connection".to_owned())),
+            Ok(got) => return Ok(Some(got)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(Broken::Lost(error.to_string())),
+        }
+    }
+}
