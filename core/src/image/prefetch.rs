@@ -23,6 +23,9 @@ use crate::descriptor::SeedAddr;
 use crate::fabric::Buffer;
 use crate::sys::fuse::ReadRequest;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of one READ ahead.
 pub(super) const PIECE: usize = 256 << 10;
 /// Pieces of an image in flight or being stored.

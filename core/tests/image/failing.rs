@@ -41,7 +41,7 @@ fn a_silent_owner_is_a_sigbus_by_the_deadline_needs_root_and_fuse() {
         let lost = fixture.lost.lock();
         assert_eq!(lost.len(), 1, "{lost:?}");
         assert_eq!(lost[0].addr, SeedAddr(BASE + 40 * PAGE));
-        assert_eq!((lost[0].pid, &*lost[0].owner_host), (reader.pid.cast_unsigned(), "a"));
+        assert_eq!((lost[0].pid, &*lost[0].owner_host), (reader.pid as u32, "a"));
         assert_eq!(fixture.image.counters().pages_lost.load(Ordering::Relaxed), 1);
         if matches!(mood, Mood::Silent) {
             // Once the owner is back, and the failure forgotten, the page can be had.
@@ -136,7 +136,7 @@ fn a_handled_signal_does_not_show_in_a_system_call_needs_root_and_fuse() {
             libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
             let bytes = view.bytes(8 * PAGE as usize, PAGE as usize);
             let written = libc::write(pipe[1], bytes.as_ptr().cast(), bytes.len());
-            i32::from(written != bytes.len().cast_signed())
+            i32::from(written != bytes.len() as isize)
         }
     });
     assert_eq!(reader.wait(LONG), End::Exited(0));
@@ -171,13 +171,18 @@ fn another_export_is_tried_needs_root_and_fuse() {
         bad.set(Mood::Fails(error));
         let mut spec = spec(64, vec![Arc::clone(&bad) as Arc<dyn Fabric>, good]);
         spec.owners = vec![owner(&["a", "b"])];
+        spec.pager.miss_deadline = Duration::from_millis(600);
         let fixture = open(spec);
         let mut reader = fork(&fixture.image, || touch(&fixture, 20, true));
         assert_eq!(reader.wait(LONG), End::Exited(0));
         assert_eq!(fixture.image.counters().fallbacks.load(Ordering::Relaxed), 1);
         // A silent first export leaves time for the second one.
         bad.set(Mood::Silent);
-        drop(fixture);
+        let begin = Instant::now();
+        let mut reader = fork(&fixture.image, || touch(&fixture, 30, true));
+        assert_eq!(reader.wait(LONG), End::Exited(0));
+        let took = begin.elapsed();
+        assert!(took > Duration::from_millis(300) && took < Duration::from_millis(500), "{took:?}");
     }
 }
 
@@ -239,4 +244,13 @@ fn a_dropped_image_is_a_sigbus_for_who_maps_it_needs_root_and_fuse() {
         assert!(begin.elapsed() < Duration::from_secs(1), "{mood:?} {:?}", begin.elapsed());
         drop(kept);
     }
+}
+
+#[test]
+fn a_panicking_pager_is_a_sigbus_and_no_hang_needs_root_and_fuse() {
+    let memory = Memory::new("a");
+    let fixture = simple(64, &memory);
+    memory.set(Mood::Panics);
+    let mut reader = fork(&fixture.image, || touch(&fixture, 20, true));
+    assert_eq!(reader.wait(Duration::from_secs(2)), End::Signalled(libc::SIGBUS));
 }
