@@ -63,6 +63,10 @@ use patch::Patches;
 use prefetch::{Ahead, Streams, Wanted};
 use trace::Trace;
 
+/// The nice value of an image's threads, where this host allows it: children wait for them, and they
+/// for nobody but the network.
+const NICE: i32 = -19;
+
 /// What an image is made of.
 pub struct ImageSpec {
     /// The seed.

@@ -79,6 +79,7 @@ impl Pager {
             // A CPU that has gone offline costs speed, nothing else.
             let _ = sched::pin(cpu);
         }
+        let _ = sched::set_nice(super::NICE);
         let mut message = [0u8; fuse::REQUEST_BYTES];
         while !image.is_ending.load(Ordering::Acquire) {
             let received = match self.waiting.len() {

@@ -137,3 +137,28 @@ fn more_readers_than_streams_share_them() {
         assert!(!fetch_all(&mut streams).is_empty());
     }
 }
+
+/// Two streams whose pieces overlap: what is stored must never wait for a READ that waits for the
+/// streamer.
+#[test]
+fn what_is_being_stored_overlaps_no_parked_read() {
+    let mut streams = Streams::new();
+    let start = 0x8000u64;
+    miss(&mut streams, 0, 0x4000);
+    miss(&mut streams, 0x4000, 0x4000);
+    let first = streams.next_piece().unwrap();
+    let shifted = start + 0x6000;
+    streams.begin(shifted, ahead(shifted).unwrap());
+    let second = streams.next_piece().unwrap();
+    assert!(first.offset < second.offset && second.offset < first.end());
+    // The second piece has room behind the first one's end: this READ is inside the second alone.
+    assert!(matches!(miss(&mut streams, first.end() - 0x1000, 0x2000).0, Verdict::Parked));
+    assert!(matches!(miss(&mut streams, second.offset, 0x1000).0, Verdict::Parked));
+    let buffer = Arc::new(Buffer(vec![0; PIECE].into()));
+    let arrival = streams.arrived(first.id, &buffer);
+    assert_eq!(arrival.parked.len(), 1, "what is inside is answered, whoever it waits for");
+    assert_eq!(arrival.locked, [(first.end() - 0x1000, first.end() + 0x1000)]);
+    // While the first is stored, nothing that overlaps it may be parked on the second.
+    assert!(matches!(miss(&mut streams, first.end() - 0x2000, 0x3000).0, Verdict::Fetch));
+    assert!(matches!(miss(&mut streams, second.offset, 0x1000).0, Verdict::Here { .. }));
+}
