@@ -153,8 +153,9 @@ impl Agent {
         if self.config.embedded
             && let Some(folder) = self.config.socket.parent()
         {
-            // Made for this agent alone, as are the socket and the log in it.
-            let _ = std::fs::remove_dir_all(folder);
+            // Made for this agent alone, with its log; whatever else somebody put there stays.
+            let _ = std::fs::remove_file(folder.join("agent.log"));
+            let _ = std::fs::remove_dir(folder);
         }
     }
 
