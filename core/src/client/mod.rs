@@ -1,1 +1,265 @@
-//! In work.
+//! What a process asks of the agent of its host: children, lists, ends; and `fork`, which is all in one.
+//!
+//! Every wait is bounded but [`Child::wait`].
+
+mod address;
+mod child;
+mod connection;
+mod embedded;
+mod error;
+mod seed;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub use address::{AGENT_VARIABLE, AgentAddress, HOST_SOCKET};
+pub use child::Child;
+pub use connection::REPLY_DEADLINE;
+pub use embedded::{AGENT_BINARY_VARIABLE, ensure_agent};
+pub use error::{ClientError, ForkError};
+pub use seed::Seed;
+
+use crate::id::{Handle, SeedId};
+use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
+use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
+use connection::{Connection, ask, done, unexpected};
+
+/// Children that one resume may start.
+pub const MAX_COUNT: u32 = 100_000;
+
+/// What to resume, where and how.
+#[derive(Debug)]
+pub struct ResumeOptions {
+    /// Of which seed.
+    pub handle: Handle,
+    /// "host" or "host:port"; `None` is this host.
+    pub host: Option<String>,
+    /// How many children.
+    pub count: u32,
+    /// For [`Resumed::payload`]; with the environment at most [`MAX_MAIL_BYTES`].
+    pub payload: Vec<u8>,
+    /// Environment changes; `None` unsets.
+    pub environment: Vec<(String, Option<String>)>,
+    /// Their stdin, stdout and stderr; `None` is this process's own.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// The seed ends with the last of these children.
+    pub seed_ends_with_children: bool,
+}
+
+impl ResumeOptions {
+    /// One child of `handle` on this host, with nothing changed.
+    pub fn new(handle: Handle) -> Self {
+        ResumeOptions {
+            handle,
+            host: None,
+            count: 1,
+            payload: Vec::new(),
+            environment: Vec::new(),
+            stdio: None,
+            seed_ends_with_children: false,
+        }
+    }
+}
+
+/// Starts children.
+///
+/// # Errors
+/// None were started; the text says why and what to do.
+pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>, ClientError> {
+    const WHILE: &str = "starts children";
+    check(&options)?;
+    let (null, stdin, stdout, stderr) = (null()?, io::stdin(), io::stdout(), io::stderr());
+    let own = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|fd| usable(fd, &null));
+    let stdio = options.stdio.as_ref().map_or(own, |given| given.each_ref().map(AsFd::as_fd));
+    let host = options.host.clone();
+    let request = LocalRequest::Resume(ResumeRequest {
+        handle: options.handle,
+        host: options.host,
+        count: options.count,
+        payload: options.payload,
+        environment: options.environment,
+        seed_ends_with_children: options.seed_ends_with_children,
+        request_id: SeedId::random().0,
+    });
+    let mut connection = Connection::open(agent)?;
+    match connection.ask(&request, &stdio, WHILE)? {
+        LocalReply::Started { children, report } => {
+            Child::all(connection.into_stream(), agent, host.as_deref(), children, report)
+        }
+        other => Err(unexpected(&other, WHILE)),
+    }
+}
+
+fn check(options: &ResumeOptions) -> Result<(), ClientError> {
+    if options.count == 0 || options.count > MAX_COUNT {
+        let count = options.count;
+        return Err(ClientError::Argument(format!(
+            "{count} children cannot be started: ask for 1 to {MAX_COUNT}"
+        )));
+    }
+    let mut bytes = options.payload.len();
+    for (name, value) in &options.environment {
+        let value = value.as_deref().unwrap_or("");
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(ClientError::Argument(format!(
+                "'{name}' cannot be set in an environment: names are not empty and hold no '=', and \
+                 nothing holds a zero byte"
+            )));
+        }
+        bytes += name.len() + value.len() + 2;
+    }
+    if bytes > MAX_MAIL_BYTES {
+        return Err(ClientError::Argument(format!(
+            "payload and environment are {bytes} bytes, above the limit of {MAX_MAIL_BYTES}: pass a \
+             path or a key instead"
+        )));
+    }
+    Ok(())
+}
+
+/// For a standard descriptor that this process has closed.
+fn null() -> Result<OwnedFd, ClientError> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+    Ok(null.map_err(ClientError::Io)?.into())
+}
+
+fn usable<'a>(fd: BorrowedFd<'a>, null: &'a OwnedFd) -> BorrowedFd<'a> {
+    if fd.try_clone_to_owned().is_ok() { fd } else { null.as_fd() }
+}
+
+/// All seeds and children of this host.
+///
+/// # Errors
+/// The agent is gone or silent.
+pub fn list(agent: &AgentAddress) -> Result<Listing, ClientError> {
+    const WHILE: &str = "lists";
+    match ask(agent, &LocalRequest::List, WHILE)? {
+        LocalReply::Listing(listing) => Ok(listing),
+        other => Err(unexpected(&other, WHILE)),
+    }
+}
+
+/// Which seed to inspect.
+#[derive(Clone, Debug)]
+pub enum Inspected {
+    /// Of any host.
+    Handle(Handle),
+    /// Of this host.
+    Seed(SeedId),
+}
+
+/// The bytes of a seed's descriptor.
+///
+/// # Errors
+/// There is no such seed, the key is wrong, or the agent is gone or silent.
+pub fn inspect(agent: &AgentAddress, which: Inspected) -> Result<Vec<u8>, ClientError> {
+    const WHILE: &str = "fetches a descriptor";
+    let (handle, seed) = match which {
+        Inspected::Handle(handle) => (Some(handle), None),
+        Inspected::Seed(seed) => (None, Some(seed)),
+    };
+    match ask(agent, &LocalRequest::Inspect { handle, seed }, WHILE)? {
+        LocalReply::Inspected { descriptor } => Ok(descriptor),
+        other => Err(unexpected(&other, WHILE)),
+    }
+}
+
+/// The agent's counters.
+///
+/// # Errors
+/// The agent is gone or silent.
+pub fn stats(agent: &AgentAddress) -> Result<Stats, ClientError> {
+    const WHILE: &str = "counts";
+    match ask(agent, &LocalRequest::Stats, WHILE)? {
+        LocalReply::Stats(stats) => Ok(stats),
+        other => Err(unexpected(&other, WHILE)),
+    }
+}
+
+/// Ends a seed of this host.
+///
+/// # Errors
+/// There is no such seed, or the agent is gone or silent.
+pub fn drop_seed(agent: &AgentAddress, seed: SeedId, how: DropMode) -> Result<(), ClientError> {
+    const WHILE: &str = "drops a seed";
+    done(ask(agent, &LocalRequest::Drop { seed, how }, WHILE)?, WHILE)
+}
+
+/// Ends the agent, with its seeds and children.
+///
+/// # Errors
+/// It is gone or silent.
+pub fn shutdown(agent: &AgentAddress) -> Result<(), ClientError> {
+    const WHILE: &str = "shuts down";
+    done(ask(agent, &LocalRequest::Shutdown, WHILE)?, WHILE)
+}
+
+/// [`fork`] returns twice.
+#[derive(Debug)]
+pub enum Forked {
+    /// In the caller.
+    Parent(Child),
+    /// In the child.
+    Child(Resumed),
+}
+
+/// Forks this process onto `host` (`None`: this one), with an agent of its own if none runs. The seed
+/// ends with the child.
+///
+/// # Errors
+/// In the parent alone: a failure leaves no child and no seed behind.
+pub fn fork(host: Option<&str>) -> Result<Forked, ForkError> {
+    let agent = ensure_agent()?;
+    let options = PrepareOptions { agent: Some(agent.clone()), ..PrepareOptions::default() };
+    let seed = match prepare(&options)? {
+        Prepared::Child(resumed) => return Ok(Forked::Child(resumed)),
+        Prepared::Parent(seed) => seed,
+    };
+    let resumed = seed.handle().and_then(|handle| {
+        let mut options = ResumeOptions::new(handle);
+        options.host = host.map(str::to_owned);
+        options.seed_ends_with_children = true;
+        let mut children = resume(&agent, options)?;
+        let none = || ClientError::Protocol("no child was started".to_owned());
+        children.pop().ok_or_else(none)
+    });
+    match resumed {
+        Ok(child) => Ok(Forked::Parent(child)),
+        Err(error) => {
+            // Its own failure would hide the cause; an agent that is gone has no seeds.
+            let _ = seed.drop_seed(DropMode::AfterChildren);
+            Err(error.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ForkKey;
+    use crate::wire::local::FailureKind;
+
+    fn options() -> ResumeOptions {
+        let key = ForkKey::random();
+        ResumeOptions::new(Handle { agent: None, seed: SeedId(1), key })
+    }
+
+    #[test]
+    fn limits_of_a_resume_hold() {
+        assert!(check(&ResumeOptions { count: MAX_COUNT, ..options() }).is_ok());
+        let whole = ResumeOptions { payload: vec![0; MAX_MAIL_BYTES], ..options() };
+        assert!(check(&whole).is_ok());
+        for bad in [
+            ResumeOptions { count: 0, ..options() },
+            ResumeOptions { count: MAX_COUNT + 1, ..options() },
+            ResumeOptions { payload: vec![0; MAX_MAIL_BYTES + 1], ..options() },
+            ResumeOptions { environment: vec![("A=B".to_owned(), None)], ..options() },
+            ResumeOptions {
+                environment: vec![("A".to_owned(), Some("\0".to_owned()))],
+                ..options()
+            },
+        ] {
+            assert_eq!(check(&bad).unwrap_err().kind(), FailureKind::Argument);
+        }
+    }
+}

@@ -1,9 +1,285 @@
 //! This process becomes a seed.
 //!
-//! Runs inside the runtime process: nothing here allocates after the fork, starts a thread or outlives
-//! the call. See `docs/architecture.md`, "prepare".
+//! ```text
+//! prepare()  connect to the agent > copy shared memory > scratch memory > fork() ----> Prepared::Parent
+//! seed       fork()'s child, in libmitosis's own fork handler: frame > report > sleep
+//! children   (any host) rt_sigreturn on that frame > other fork handlers > fork() = 0 > Prepared::Child
+//! ```
+//!
+//! Runs inside the runtime process: nothing here allocates in the seed, starts a thread or outlives the
+//! call. The caller stands still for about the time of one fork(2). See `docs/architecture.md`, "prepare".
+#![allow(unsafe_code)]
 
+mod atfork;
+mod header;
+mod proc_text;
+pub(crate) mod reap;
 pub mod report;
+mod scratch;
+mod seed;
+mod shared;
+mod turn;
+mod wake;
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+
+use crate::client::{AgentAddress, ClientError, Seed};
+use crate::id::PrepareToken;
+use crate::sys::dispatch::{self, Outcome};
+use atfork::Forked;
+use scratch::{Scratch, SharedCopy};
+pub use shared::SharedMemoryError;
+use turn::Turn;
+pub use wake::{Resumed, generation};
+
+/// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
+pub const SHARED_COPY_LIMIT_BYTES: u64 = 64 << 20;
+
+/// How to prepare.
+#[derive(Clone, Debug)]
+pub struct PrepareOptions {
+    /// The agent of this host; `None` looks for it ([`AgentAddress::find`]).
+    pub agent: Option<AgentAddress>,
+    /// Bytes of shared memory that are copied while the caller stands still; more is refused.
+    pub shared_copy_limit: u64,
+    /// Where the kernel offers no syscall user dispatch (gVisor, a strict seccomp filter), the seed shows
+    /// in wait(2) and sends SIGCHLD when it ends: accept that.
+    pub allow_visible_seed: bool,
+    /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it right before
+    /// user code would run. Without it prepare ends a rehearsal itself.
+    pub rehearsal_returns: bool,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        PrepareOptions {
+            agent: None,
+            shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
+            allow_visible_seed: false,
+            rehearsal_returns: false,
+        }
+    }
+}
+
+/// prepare() returns once in the caller and once in every child.
+#[derive(Debug)]
+pub enum Prepared {
+    /// In the process that called.
+    Parent(Seed),
+    /// In a child, on whatever host.
+    Child(Resumed),
+}
+
+/// Why there is no seed. The caller goes on as if it had not called.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// There is no agent to hand a seed to.
+    #[error("no seed was made: {0}")]
+    Agent(#[from] ClientError),
+    /// Another thread's prepare does not come back.
+    #[error(
+        "another thread of this process has been preparing for 10 s; a fork handler of some library hangs"
+    )]
+    Busy,
+    /// The seed could not be hidden from wait(2).
+    #[error(
+        "this kernel offers no syscall user dispatch (Linux 5.11; a sandbox may filter prctl), so the seed \
+         would show in wait() and SIGCHLD: allow prctl({{PR_SET_SYSCALL_USER_DISPATCH}}), or set \
+         allow_visible_seed"
+    )]
+    NoDispatch,
+    /// The fork went past us.
+    #[error(
+        "the seed could not be hidden from wait() because {0}; import mitosis before the library that \
+         does so, or set allow_visible_seed"
+    )]
+    SeedVisible(String),
+    /// Shared memory.
+    #[error(transparent)]
+    SharedMemory(#[from] SharedMemoryError),
+    /// No memory for the seed's description.
+    #[error("no memory for the seed's description (1.4 MiB of address space): {0}")]
+    Scratch(io::Error),
+    /// fork(2) failed.
+    #[error("fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted?")]
+    Fork(io::Error),
+    /// pthread_atfork failed.
+    #[error("libc has no memory to register fork handlers")]
+    Register,
+}
+
+/// Freezes a copy-on-write copy of this process, which the agent then publishes as a seed.
+///
+/// Only the calling thread lives on in children, as after fork(2). Handlers of pthread_atfork(3) run as
+/// for a fork: *prepare* and *parent* here, *child* in every child. The caller sees nothing of the
+/// seed: no SIGCHLD, nothing in wait(2).
+///
+/// # Errors
+/// See [`PrepareError`]. What the agent finds later is told by [`Seed::handle`].
+pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
+    if !atfork::register() {
+        return Err(PrepareError::Register);
+    }
+    let _turn = Turn::take().ok_or(PrepareError::Busy)?;
+    reap::ended();
+    let agent = match &options.agent {
+        Some(agent) => agent.clone(),
+        None => AgentAddress::find(),
+    };
+    // Neither may be dropped in a child, where their numbers and addresses are nothing or another's.
+    let socket = ManuallyDrop::new(agent.connect_for_seed()?);
+    let before = Before::new(options, socket.as_raw_fd());
+    let forked = match &before {
+        Ok(before) => atfork::fork(&before.scratch, before.hide).map_err(PrepareError::Fork),
+        Err(_) => Ok(Forked::Parent { pid: 0, outcome: None }),
+    };
+    let before = ManuallyDrop::new(before);
+    if let Ok(Forked::Child) = forked {
+        return child(options);
+    }
+    let before = ManuallyDrop::into_inner(before);
+    drop(ManuallyDrop::into_inner(socket));
+    let before = before?;
+    let Forked::Parent { pid, outcome } = forked? else { unreachable!("handled above") };
+    if let Some(cause) = seen(outcome, before.hide) {
+        end_visible(pid);
+        return Err(PrepareError::SeedVisible(cause));
+    }
+    reap::remember(pid);
+    Ok(Prepared::Parent(Seed::new(pid, before.token, agent)))
+}
+
+fn child(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
+    // A copy that nobody resumed, because our handler did not run: it must not go on as a second caller.
+    let Some(resumed) = wake::up() else { seed::end(0) };
+    if resumed.rehearsal && !options.rehearsal_returns {
+        seed::end(0);
+    }
+    Ok(Prepared::Child(resumed))
+}
+
+/// What is made before the fork.
+#[derive(Debug)]
+struct Before {
+    token: PrepareToken,
+    scratch: Scratch,
+    hide: bool,
+    /// Unmapped when dropped, in the parent.
+    _copies: Vec<shared::Copied>,
+}
+
+impl Before {
+    fn new(options: &PrepareOptions, socket: i32) -> Result<Self, PrepareError> {
+        let hide = dispatch::available();
+        if !hide && !options.allow_visible_seed {
+            return Err(PrepareError::NoDispatch);
+        }
+        let copies = shared::copy_all(options.shared_copy_limit)?;
+        let token = PrepareToken::random();
+        let scratch = Scratch::new(&token).map_err(PrepareError::Scratch)?;
+        // SAFETY: the scratch is ours alone until the fork.
+        let freeze = unsafe { scratch.freeze().as_mut() };
+        freeze.socket = socket;
+        freeze.parent_pid = u64::from(std::process::id());
+        freeze.parent_tid = thread_id();
+        freeze.generation = wake::generation();
+        freeze.resume_area = wake::area();
+        freeze.timers = timers();
+        let rseq = Rseq::of_this_libc();
+        (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
+        for (place, copied) in freeze.copies.iter_mut().zip(&copies) {
+            let copy = crate::descriptor::SeedAddr(copied.memory.at(0).as_ptr() as usize as u64);
+            *place = SharedCopy { shared: copied.shared, copy, mapping: copied.memory.whole() };
+        }
+        freeze.copy_count = copies.len();
+        Ok(Before { token, scratch, hide, _copies: copies })
+    }
+}
+
+/// Why the seed would show, if it would and must not.
+fn seen(outcome: Option<Outcome>, hide: bool) -> Option<String> {
+    match outcome {
+        _ if !hide && outcome.is_some() => None,
+        Some(Outcome::Hidden) => None,
+        Some(Outcome::Lost(number)) => Some(format!(
+            "a fork handler of some library made system call {number} (a new thread?)"
+        )),
+        Some(Outcome::Visible) => Some("libc's fork() made its clone in an unknown way".to_owned()),
+        None => Some("libc's fork() ran no fork handlers of ours".to_owned()),
+    }
+}
+
+/// Takes away a seed that the caller would see.
+fn end_visible(pid: i32) {
+    // SAFETY: our own child of a moment ago.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+    }
+}
+
+fn thread_id() -> u64 {
+    // SAFETY: takes nothing.
+    u64::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
+
+/// getitimer(2) of each kind: interval s, us; value s, us.
+fn timers() -> [[u64; 4]; 3] {
+    [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF].map(|which| {
+        // SAFETY: the kernel fills the struct, for which all zero is a valid value.
+        let value = unsafe {
+            let mut value: libc::itimerval = std::mem::zeroed();
+            libc::syscall(libc::SYS_getitimer, which, &raw mut value);
+            value
+        };
+        let (interval, left) = (value.it_interval, value.it_value);
+        [interval.tv_sec, interval.tv_usec, left.tv_sec, left.tv_usec].map(i64::cast_unsigned)
+    })
+}
+
+/// How this libc registers rseq(2).
+#[derive(Clone, Copy, Debug)]
+struct Rseq {
+    /// Of the area, from the thread pointer; 0: not registered.
+    offset: i64,
+    /// It may have been registered with any of these.
+    lengths: [u32; 3],
+}
+
+impl Rseq {
+    /// glibc tells (2.35 and later); other libcs do not register.
+    fn of_this_libc() -> Self {
+        const FEATURE_SIZE: libc::c_ulong = 27;
+        const ALIGN: libc::c_ulong = 28;
+        const ORIGINAL_BYTES: u32 = 32;
+        static KNOWN: OnceLock<Rseq> = OnceLock::new();
+        *KNOWN.get_or_init(|| {
+            // SAFETY: glibc documents both symbols as constants: ptrdiff_t and unsigned int.
+            let (offset, size) = unsafe {
+                let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr());
+                let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr());
+                if offset.is_null() || size.is_null() {
+                    return Rseq { offset: 0, lengths: [0; 3] };
+                }
+                (offset.cast::<isize>().read(), size.cast::<u32>().read())
+            };
+            if size == 0 {
+                return Rseq { offset: 0, lengths: [0; 3] };
+            }
+            // SAFETY: getauxval only reads.
+            let (features, align) =
+                unsafe { (libc::getauxval(FEATURE_SIZE), libc::getauxval(ALIGN)) };
+            let features = u32::try_from(features).unwrap_or(0).max(ORIGINAL_BYTES);
+            let align = u32::try_from(align).unwrap_or(0).max(ORIGINAL_BYTES);
+            let newer = features.next_multiple_of(align);
+            Rseq { offset: offset as i64, lengths: [newer, ORIGINAL_BYTES, size] }
+        })
+    }
+}
 
 /// Written by a child's restore tail, read by libmitosis when it wakes up in the child. Lives in
 /// libmitosis's own data; its address travels in the descriptor.

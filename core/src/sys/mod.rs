@@ -5,15 +5,20 @@
 pub mod arch;
 pub mod clock;
 pub mod clone3;
+pub(crate) mod dispatch;
 #[cfg(feature = "agent")]
 pub mod enter;
 pub mod limits;
+pub(crate) mod local_socket;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
+pub(crate) mod rawcall;
+pub(crate) mod readiness;
 pub mod scm;
 pub mod signal;
 pub mod socket;
+pub(crate) mod spawn;
 pub mod timens;
 pub mod wait;
 

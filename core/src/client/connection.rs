@@ -1,0 +1,76 @@
+//! One connection to the local agent: a request, its answer, events.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::{AgentAddress, ClientError};
+use crate::sys::scm;
+use crate::wire::frame;
+use crate::wire::local::{LocalReply, LocalRequest};
+
+/// Longest silence of an agent that carries out a request: a resume on a far host ends well before it.
+pub const REPLY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    pub(super) fn open(agent: &AgentAddress) -> Result<Self, ClientError> {
+        let stream = UnixStream::from(agent.connect_for_seed()?);
+        stream.set_read_timeout(Some(REPLY_DEADLINE)).map_err(ClientError::Io)?;
+        Ok(Connection { stream })
+    }
+
+    /// Sends `request` and waits for its answer; an agent's refusal is an error.
+    pub(super) fn ask(
+        &mut self,
+        request: &LocalRequest,
+        fds: &[BorrowedFd<'_>],
+        while_: &'static str,
+    ) -> Result<LocalReply, ClientError> {
+        let failed = |error| ClientError::from_frame(error, while_, REPLY_DEADLINE);
+        let bytes = frame::encode(request).map_err(failed)?;
+        let sent = scm::send_all(self.stream.as_fd(), &bytes, fds);
+        // The agent may have refused and closed before it read all: its answer is the better text.
+        match frame::read(&mut self.stream) {
+            Ok(LocalReply::Failed(failure)) => Err(failure.into()),
+            Ok(reply) => Ok(reply),
+            Err(error) => match sent {
+                Err(sent) => Err(failed(sent.into())),
+                Ok(()) => Err(failed(error)),
+            },
+        }
+    }
+
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+}
+
+/// Opens a connection for one request.
+pub(super) fn ask(
+    agent: &AgentAddress,
+    request: &LocalRequest,
+    while_: &'static str,
+) -> Result<LocalReply, ClientError> {
+    Connection::open(agent)?.ask(request, &[], while_)
+}
+
+/// The agent answered something else.
+pub(super) fn unexpected(reply: &LocalReply, while_: &'static str) -> ClientError {
+    let text = format!("{reply:?}");
+    let short: String = text.chars().take(40).collect();
+    ClientError::Protocol(format!("answer '{short}' while it {while_}"))
+}
+
+/// An answer without content.
+pub(super) fn done(reply: LocalReply, while_: &'static str) -> Result<(), ClientError> {
+    match reply {
+        LocalReply::Done => Ok(()),
+        other => Err(unexpected(&other, while_)),
+    }
+}

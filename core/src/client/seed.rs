@@ -1,0 +1,89 @@
+//! A seed, as the process that prepared it holds it.
+
+use std::thread;
+use std::time::Duration;
+
+use super::connection::{ask, done, unexpected};
+use super::{AgentAddress, ClientError};
+use crate::id::{Handle, PrepareToken};
+use crate::prepare::reap;
+use crate::wire::local::{DropMode, LocalReply, LocalRequest};
+
+/// After a drop the seed ends at once unless children hold it: looks for its end, and the pause between.
+const REAP_TRIES: u32 = 10;
+const REAP_PAUSE: Duration = Duration::from_millis(1);
+
+/// A frozen copy of this process. It outlives this value, and the process, until it is dropped by
+/// [`Seed::drop_seed`] or its agent ends.
+#[derive(Debug)]
+pub struct Seed {
+    /// The seed's process: only the process that prepared it may reap it.
+    pid: i32,
+    owner: u32,
+    token: PrepareToken,
+    agent: AgentAddress,
+}
+
+impl Seed {
+    pub(crate) fn new(pid: i32, token: PrepareToken, agent: AgentAddress) -> Self {
+        Seed { pid, owner: std::process::id(), token, agent }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The agent that has it.
+    pub fn agent(&self) -> &AgentAddress {
+        &self.agent
+    }
+
+    /// Waits until the agent has published the seed and returns its handle.
+    ///
+    /// # Errors
+    /// Why the process could not be published, or that the agent is gone or silent.
+    pub fn handle(&self) -> Result<Handle, ClientError> {
+        const WHILE: &str = "publishes the seed";
+        match ask(&self.agent, &LocalRequest::Await { token: self.token }, WHILE)? {
+            LocalReply::Published { handle } => Ok(handle),
+            other => Err(unexpected(&other, WHILE)),
+        }
+    }
+
+    /// Ends the seed.
+    ///
+    /// # Errors
+    /// The agent refuses, is gone or silent.
+    pub fn drop_seed(self, how: DropMode) -> Result<(), ClientError> {
+        const WHILE: &str = "drops the seed";
+        let outcome = match how {
+            DropMode::Revoke => self.handle().and_then(|handle| {
+                let request = LocalRequest::Drop { seed: handle.seed, how };
+                done(ask(&self.agent, &request, WHILE)?, WHILE)
+            }),
+            DropMode::AfterChildren => {
+                let request = LocalRequest::DropPrepared { token: self.token };
+                ask(&self.agent, &request, WHILE).and_then(|reply| done(reply, WHILE))
+            }
+        };
+        for _ in 0..REAP_TRIES {
+            if self.reaped() {
+                break;
+            }
+            thread::sleep(REAP_PAUSE);
+        }
+        outcome
+    }
+
+    /// Takes the seed's process away if it has ended; whether nothing of it is left in this process.
+    pub fn reaped(&self) -> bool {
+        self.owner != std::process::id() || reap::one(self.pid)
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.reaped();
+    }
+}

@@ -1,0 +1,452 @@
+//! The seed, from its freeze to its end: it describes itself, hands itself over and sleeps.
+//!
+//! Everything here runs on scratch memory (see `scratch`) with raw system calls: no allocation, no errno,
+//! no write to memory that children get. The frame that the kernel put on the caller's stack is where
+//! each child goes on.
+
+use std::arch::global_asm;
+
+use super::header;
+use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
+use super::report::{ReportWriter, tag};
+use super::scratch::{Areas, Freeze};
+use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
+use crate::id::PrepareToken;
+use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
+
+/// The signal whose frame is the seed's context: a real-time signal far from both ends that libcs use.
+/// Its disposition is the caller's again in each child.
+pub(super) const FREEZE_SIGNAL: i32 = 60;
+/// How long the agent may take to read the report before the seed gives up is set on the socket by the
+/// parent; the statuses below are for people with strace.
+const STATUS_NOT_SENT: i32 = 90;
+const PR_GET_TID_ADDRESS: i32 = 40;
+const ARCH_GET_FS: i32 = 0x1003;
+const ARCH_GET_GS: i32 = 0x1004;
+const RSEQ_SIGNATURE: u64 = 0x5305_3053;
+/// Threads that a refusal names.
+const NAMED_THREADS: usize = 4;
+const SEED_NAME: &std::ffi::CStr = c"mitosis-seed";
+
+global_asm!(
+    ".pushsection .text.mitosis_freeze, \"ax\", @progbits",
+    ".hidden mitosis_freeze_entry",
+    ".globl mitosis_freeze_entry",
+    ".type mitosis_freeze_entry, @function",
+    "mitosis_freeze_entry:",
+    // rsi: siginfo, whose si_value (offset 24) is the Freeze; rdx: ucontext. Nothing may be pushed
+    // before the stack is the scratch's, and nothing ever returns from here: children leave by
+    // rt_sigreturn on the frame.
+    "mov 24(%rsi), %rdi",
+    "mov %rdx, %rsi",
+    "mov %rdi, %rsp",
+    "xor %ebp, %ebp",
+    "call *{seed}@GOTPCREL(%rip)",
+    "ud2",
+    ".size mitosis_freeze_entry, . - mitosis_freeze_entry",
+    ".popsection",
+    seed = sym frozen,
+    options(att_syntax)
+);
+
+unsafe extern "C" {
+    fn mitosis_freeze_entry();
+}
+
+/// The handler of [`FREEZE_SIGNAL`]. It must be raised with the address of a `Freeze` as its value.
+pub(super) fn entry() -> u64 {
+    mitosis_freeze_entry as *const () as usize as u64
+}
+
+/// On the scratch stack, behind the frame.
+extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> ! {
+    // SAFETY: at_child raised the signal with the live scratch memory of this process, which has no other
+    // user: this thread is the only one.
+    let (freeze, areas) = unsafe { (&*freeze, (*freeze).areas()) };
+    let Areas { header, report, work } = areas;
+    let mut writer = ReportWriter::new(report);
+    let refused = Description { freeze, writer: &mut writer, work }.write(context as usize as u64);
+    let mut written = writer.finish();
+    if let Err(reason) = refused {
+        written = refuse(report, reason);
+    } else if written.is_none() {
+        written = refuse(
+            report,
+            "its description is longer than 1 MiB: it has too many open files for a seed",
+        );
+    }
+    let bytes = u32::try_from(written.unwrap_or(0)).unwrap_or(0);
+    let start = header::write(header, &PrepareToken(freeze.token), bytes);
+    let len = header.len() - start + bytes as usize;
+    // SAFETY: the report lies right behind its header, both in scratch memory.
+    unsafe {
+        if !hand_over(freeze.socket, header.as_ptr().add(start), len) {
+            end(STATUS_NOT_SENT);
+        }
+        sleep(freeze.socket)
+    }
+}
+
+fn refuse(report: &mut [u8], reason: &str) -> Option<usize> {
+    let mut writer = ReportWriter::new(report);
+    writer.record(tag::REFUSED, &[], reason.as_bytes());
+    writer.finish()
+}
+
+/// Sends the frame; `/proc/self/{mem,pagemap,smaps}` ride on its first byte.
+///
+/// # Safety
+/// `frame` is `len` live bytes.
+unsafe fn hand_over(socket: i32, frame: *const u8, len: usize) -> bool {
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        fds: [i32; 3],
+    }
+    let mut fds = [-1; 3];
+    for (fd, path) in
+        fds.iter_mut().zip([c"/proc/self/mem", c"/proc/self/pagemap", c"/proc/self/smaps"])
+    {
+        let opened = open(path.as_ptr().cast(), 0);
+        if opened < 0 {
+            return false;
+        }
+        *fd = opened;
+    }
+    let header = libc::cmsghdr {
+        cmsg_len: size_of::<libc::cmsghdr>() + size_of_val(&fds),
+        cmsg_level: libc::SOL_SOCKET,
+        cmsg_type: libc::SCM_RIGHTS,
+    };
+    let mut control = Control { header, fds };
+    let mut sent = 0usize;
+    while sent < len {
+        // SAFETY: msghdr is plain data; all zero is its empty value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        let mut part = libc::iovec {
+            // SAFETY: inside the frame.
+            iov_base: unsafe { frame.add(sent) }.cast_mut().cast(),
+            iov_len: len - sent,
+        };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        if sent == 0 {
+            message.msg_control = (&raw mut control).cast();
+            message.msg_controllen = size_of::<Control>();
+        }
+        // SAFETY: everything that `message` names lives until the call returns.
+        let answer =
+            unsafe { rawcall!(libc::SYS_sendmsg, socket, &raw const message, libc::MSG_NOSIGNAL) };
+        match usize::try_from(answer) {
+            Ok(bytes) if bytes > 0 => sent += bytes,
+            _ if answer == -(libc::EINTR as isize) => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Holds nothing but its memory and the connection until the agent closes that.
+///
+/// # Safety
+/// Nothing of this process uses a descriptor any more.
+unsafe fn sleep(socket: i32) -> ! {
+    let mut byte = 0u8;
+    // SAFETY: the caller's; `byte` lives.
+    unsafe {
+        if socket > 0 {
+            rawcall!(libc::SYS_close_range, 0, socket - 1, 0);
+        }
+        rawcall!(libc::SYS_close_range, socket + 1, u32::MAX, 0);
+        rawcall!(libc::SYS_prctl, libc::PR_SET_NAME, SEED_NAME.as_ptr());
+        loop {
+            let got = rawcall!(libc::SYS_read, socket, &raw mut byte, 1usize);
+            if got <= 0 && got != -(libc::EINTR as isize) && got != -(libc::EAGAIN as isize) {
+                end(0);
+            }
+        }
+    }
+}
+
+/// Ends the process without a handler.
+pub(super) fn end(status: i32) -> ! {
+    loop {
+        // SAFETY: it does not return.
+        unsafe { rawcall!(libc::SYS_exit_group, status) };
+    }
+}
+
+/// Writes the records.
+struct Description<'a, 'b> {
+    freeze: &'a Freeze,
+    writer: &'a mut ReportWriter<'b>,
+    work: &'a mut [u8],
+}
+
+impl Description<'_, '_> {
+    fn write(&mut self, frame: u64) -> Result<(), &'static str> {
+        self.foreign_threads();
+        self.thread(frame);
+        self.layout()?;
+        let len = self.file(c"/proc/self/auxv".as_ptr().cast())?;
+        self.writer.record(tag::AUXV, &[], &self.work[..len]);
+        self.signal_actions();
+        self.paths();
+        self.scalars();
+        self.limits();
+        let freeze = self.freeze;
+        let mut timers = [0u64; 12];
+        for (place, value) in timers.iter_mut().zip(freeze.timers.iter().flatten()) {
+            *place = *value;
+        }
+        self.writer.record(tag::TIMERS, &timers, &[]);
+        self.writer.record(tag::RESUME_AREA, &[freeze.resume_area], &[]);
+        let scratch = freeze.scratch;
+        self.writer.record(tag::NOT_CARRIED, &[scratch.start.0, scratch.end.0], &[]);
+        for copy in freeze.copies.iter().take(freeze.copy_count) {
+            let (shared, mapping) = (copy.shared, copy.mapping);
+            self.writer.record(tag::SHARED_COPY, &[shared.start.0, shared.end.0, copy.copy.0], &[]);
+            self.writer.record(tag::NOT_CARRIED, &[mapping.start.0, mapping.end.0], &[]);
+        }
+        self.open_files()
+    }
+
+    fn thread(&mut self, frame: u64) {
+        let freeze = self.freeze;
+        let (mut fs, mut gs, mut tid_address) = (0u64, 0u64, 0u64);
+        let (mut robust, mut robust_len) = (0u64, 0u64);
+        let mut name = [0u8; 16];
+        // SAFETY: each call writes to a live local of the size that it expects.
+        let alt = unsafe {
+            let mut alt: libc::stack_t = std::mem::zeroed();
+            rawcall!(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut fs);
+            rawcall!(libc::SYS_arch_prctl, ARCH_GET_GS, &raw mut gs);
+            rawcall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut tid_address);
+            rawcall!(libc::SYS_get_robust_list, 0, &raw mut robust, &raw mut robust_len);
+            rawcall!(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr());
+            rawcall!(libc::SYS_sigaltstack, 0, &raw mut alt);
+            alt
+        };
+        let rseq = match freeze.rseq_registered {
+            0 => [0; 3],
+            len => [fs.wrapping_add_signed(freeze.rseq_offset), u64::from(len), RSEQ_SIGNATURE],
+        };
+        let numbers = [
+            freeze.parent_tid,
+            tid_address,
+            frame,
+            fs,
+            gs,
+            robust,
+            robust_len,
+            rseq[0],
+            rseq[1],
+            rseq[2],
+            alt.ss_sp as usize as u64,
+            u64::from(alt.ss_flags.cast_unsigned()),
+            alt.ss_size as u64,
+            0,
+        ];
+        let len = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        self.writer.record(tag::THREAD, &numbers, &name[..len]);
+    }
+
+    fn layout(&mut self) -> Result<(), &'static str> {
+        let len = self.file(c"/proc/self/stat".as_ptr().cast())?;
+        let stat = stat_layout(&self.work[..len]).ok_or("its /proc/self/stat does not parse")?;
+        // SAFETY: brk(0) only asks.
+        let brk = unsafe { rawcall!(libc::SYS_brk, 0usize) }.cast_unsigned() as u64;
+        let StatLayout { code, data, start_brk, stack, args, env } = stat;
+        let numbers =
+            [code.0, code.1, data.0, data.1, start_brk, brk, stack, args.0, args.1, env.0, env.1];
+        self.writer.record(tag::LAYOUT, &numbers, &[]);
+        Ok(())
+    }
+
+    fn signal_actions(&mut self) {
+        let mut numbers = [0u64; 4 * SIGNALS];
+        for (signal, place) in (1i32..).zip(numbers.chunks_exact_mut(4)) {
+            let action = match signal {
+                libc::SIGKILL | libc::SIGSTOP => KernelAction::default(),
+                FREEZE_SIGNAL => self.freeze.old_action,
+                // SAFETY: only asks.
+                _ => unsafe { sigaction(signal, None) },
+            };
+            place.copy_from_slice(&[action.handler, action.flags, action.restorer, action.mask]);
+        }
+        self.writer.record(tag::SIGNAL_ACTIONS, &numbers, &[]);
+    }
+
+    fn paths(&mut self) {
+        let room = self.work.len();
+        // SAFETY: both calls write at most `room` bytes to the work area.
+        let (cwd, exe) = unsafe {
+            let cwd = rawcall!(libc::SYS_getcwd, self.work.as_mut_ptr(), room);
+            // The length counts the zero byte.
+            let cwd = usize::try_from(cwd).unwrap_or(0).saturating_sub(1);
+            self.writer.record(tag::CWD, &[], &self.work[..cwd]);
+            let path = c"/proc/self/exe".as_ptr();
+            let exe = rawcall!(libc::SYS_readlink, path, self.work.as_mut_ptr(), room);
+            (cwd, usize::try_from(exe).unwrap_or(0))
+        };
+        let _ = cwd;
+        self.writer.record(tag::EXE, &[], &self.work[..exe]);
+    }
+
+    fn scalars(&mut self) {
+        // SAFETY: umask and personality take plain numbers; the mask is put back.
+        let (umask, personality) = unsafe {
+            let umask = rawcall!(libc::SYS_umask, 0);
+            rawcall!(libc::SYS_umask, umask);
+            (umask, rawcall!(libc::SYS_personality, u32::MAX))
+        };
+        let freeze = self.freeze;
+        let number = |answer: isize| u64::try_from(answer).unwrap_or(0);
+        self.writer.record(
+            tag::SCALARS,
+            &[freeze.parent_pid, number(umask), number(personality), freeze.generation],
+            &[],
+        );
+    }
+
+    fn limits(&mut self) {
+        let mut numbers = [0u64; 2 * RESOURCE_LIMITS];
+        for (resource, pair) in numbers.chunks_exact_mut(2).enumerate() {
+            // SAFETY: the kernel writes two u64 to the pair.
+            unsafe { rawcall!(libc::SYS_prlimit64, 0, resource, 0, pair.as_mut_ptr()) };
+        }
+        self.writer.record(tag::LIMITS, &numbers, &[]);
+    }
+
+    /// Number, flags, position and link of each descriptor but ours.
+    fn open_files(&mut self) -> Result<(), &'static str> {
+        let directory = open(c"/proc/self/fd".as_ptr().cast(), libc::O_DIRECTORY);
+        if directory < 0 {
+            return Err("/proc is not there: mount it, a seed is read through it");
+        }
+        let (freeze, writer) = (self.freeze, &mut *self.writer);
+        let (entries, text) = self.work.split_at_mut(32 << 10);
+        each_entry(directory, entries, &mut |name| {
+            let Some(fd) = decimal(name) else { return };
+            if i64::try_from(fd)
+                .is_ok_and(|fd| fd == i64::from(directory) || fd == i64::from(freeze.socket))
+            {
+                return;
+            }
+            let info = read_file(Path::new(b"/proc/self/fdinfo/", fd, b"").as_ptr(), text);
+            let (position, flags) = fdinfo(&text[..info.unwrap_or(0)]);
+            let path = Path::new(b"/proc/self/fd/", fd, b"");
+            // SAFETY: the kernel writes at most `text.len()` bytes there.
+            let link = unsafe {
+                rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len())
+            };
+            let link = usize::try_from(link).unwrap_or(0);
+            writer.record(tag::OPEN_FILE, &[fd, flags, position], &text[..link]);
+        });
+        // SAFETY: ours.
+        unsafe { rawcall!(libc::SYS_close, directory) };
+        Ok(())
+    }
+
+    /// Threads beside this one, by name: there are none unless a fork handler started them.
+    fn foreign_threads(&mut self) {
+        let directory = open(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
+        // SAFETY: takes nothing.
+        let own = unsafe { rawcall!(libc::SYS_gettid) };
+        let (entries, rest) = self.work.split_at_mut(32 << 10);
+        let (text, names) = rest.split_at_mut(16 << 10);
+        let mut names = Text { bytes: names, len: 0 };
+        names.push(b"a fork handler (pthread_atfork) of a library started a thread in the seed:");
+        let mut count = 0usize;
+        each_entry(directory, entries, &mut |name| {
+            let Some(tid) = decimal(name) else { return };
+            if i64::try_from(tid).is_ok_and(|tid| tid == own as i64) {
+                return;
+            }
+            count += 1;
+            if count <= NAMED_THREADS {
+                let path = Path::new(b"/proc/self/task/", tid, b"/comm");
+                let len = read_file(path.as_ptr(), text).unwrap_or(0);
+                names.push(b" '");
+                names.push(text[..len].trim_ascii_end());
+                names.push(b"'");
+            }
+        });
+        // SAFETY: ours, or -1.
+        unsafe { rawcall!(libc::SYS_close, directory) };
+        if count > 0 || self.freeze.foreign_threads {
+            names.push(b"; load mitosis before that library (import it first, or LD_PRELOAD)");
+            let Text { bytes, len } = names;
+            self.writer.record(tag::FOREIGN_THREADS, &[count.max(1) as u64], &bytes[..len]);
+        }
+    }
+
+    /// Reads a file of /proc to the work area.
+    fn file(&mut self, path: *const u8) -> Result<usize, &'static str> {
+        read_file(path, self.work).ok_or("/proc is not there: mount it, a seed is read through it")
+    }
+}
+
+struct Text<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+impl Text<'_> {
+    fn push(&mut self, part: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + part.len()) {
+            place.copy_from_slice(part);
+            self.len += part.len();
+        }
+    }
+}
+
+/// Opens for reading; negative on failure.
+fn open(path: *const u8, flags: i32) -> i32 {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | flags;
+    // SAFETY: every caller's path ends with a zero byte.
+    let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
+    i32::try_from(fd).unwrap_or(-1)
+}
+
+/// Reads what fits of a file.
+fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
+    let fd = open(path, 0);
+    if fd < 0 {
+        return None;
+    }
+    let mut len = 0;
+    while let Some(room) = into.get_mut(len..).filter(|room| !room.is_empty()) {
+        // SAFETY: the kernel writes at most the room's length there.
+        let got = unsafe { rawcall!(libc::SYS_read, fd, room.as_mut_ptr(), room.len()) };
+        match usize::try_from(got) {
+            Ok(bytes) if bytes > 0 => len += bytes,
+            _ if got == -(libc::EINTR as isize) => {}
+            _ => break,
+        }
+    }
+    // SAFETY: ours.
+    unsafe { rawcall!(libc::SYS_close, fd) };
+    Some(len)
+}
+
+/// Calls `found` with the name of each entry of an open directory.
+fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
+    /// Offset of d_reclen and d_name in linux_dirent64.
+    const RECORD_LEN: usize = 16;
+    const NAME: usize = 19;
+    loop {
+        // SAFETY: the kernel writes at most the buffer's length there.
+        let got =
+            unsafe { rawcall!(libc::SYS_getdents64, directory, buffer.as_mut_ptr(), buffer.len()) };
+        let Ok(len @ 1..) = usize::try_from(got) else { return };
+        let mut rest = &buffer[..len];
+        while let (Some(low), Some(high)) = (rest.get(RECORD_LEN), rest.get(RECORD_LEN + 1)) {
+            let record = usize::from(u16::from_le_bytes([*low, *high]));
+            let Some(name) = rest.get(NAME..record) else { return };
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            found(&name[..end]);
+            rest = &rest[record..];
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A child finds out what it has become.
+
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use super::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_NONE, ROLE_REHEARSAL, ResumeInfo};
+use crate::id::{ChildId, SeedId};
+
+/// What a child was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The seed that it was resumed from.
+    pub seed: SeedId,
+    /// Its name on its host.
+    pub child: ChildId,
+    /// Which of the children of one resume it is, from 0.
+    pub index: u32,
+    /// Forks between it and the first process.
+    pub generation: u64,
+    /// What `resume` gave.
+    pub payload: Vec<u8>,
+    /// It is a rehearsal: it must end before the user's code runs.
+    pub rehearsal: bool,
+    /// Changes of the environment; already made.
+    pub environment: Vec<(String, Option<String>)>,
+}
+
+static mut RESUME_INFO: ResumeInfo = ResumeInfo {
+    magic: RESUME_MAGIC,
+    role: ROLE_NONE,
+    index: 0,
+    generation: 0,
+    seed: 0,
+    child: 0,
+    payload: (0, 0),
+    environment: (0, 0),
+};
+
+/// Of the process as it is now; 0 if it was never forked.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Forks between this process and the first one: 0 in a process that no resume has made.
+pub fn generation() -> u64 {
+    GENERATION.load(SeqCst)
+}
+
+/// For the report: where a restore writes. Called before the fork, for a child of a child.
+pub(super) fn area() -> u64 {
+    let info = &raw mut RESUME_INFO;
+    // SAFETY: only this module touches it, under the turn to prepare.
+    unsafe { (&raw mut (*info).role).write_volatile(ROLE_NONE) };
+    info as usize as u64
+}
+
+/// In the process that fork() has answered 0: what it is, `None` if nobody has resumed it.
+pub(super) fn up() -> Option<Resumed> {
+    // SAFETY: a restore has written it before this process ran; volatile, for the compiler knows no writer.
+    let info = unsafe { (&raw const RESUME_INFO).read_volatile() };
+    if info.magic != RESUME_MAGIC || info.role == ROLE_NONE {
+        return None;
+    }
+    GENERATION.store(info.generation, SeqCst);
+    // SAFETY: the restore vouches for its mail, which stands until it has been copied.
+    let (payload, changes) = unsafe { (mail(info.payload), mail(info.environment)) };
+    let environment = parse_environment(&changes);
+    for (name, value) in &environment {
+        // SAFETY: after fork() this is the only thread, as its callers demand.
+        unsafe {
+            match value {
+                Some(value) => std::env::set_var(name, value),
+                None => std::env::remove_var(name),
+            }
+        }
+    }
+    Some(Resumed {
+        seed: SeedId(info.seed),
+        child: ChildId(info.child),
+        index: info.index,
+        generation: info.generation,
+        payload,
+        rehearsal: info.role == ROLE_REHEARSAL,
+        environment,
+    })
+}
+
+/// Copies a piece of mail.
+///
+/// # Safety
+/// Unless empty, it is that many readable bytes.
+unsafe fn mail((addr, len): (u64, u64)) -> Vec<u8> {
+    let (Ok(addr), Ok(len)) = (usize::try_from(addr), usize::try_from(len)) else {
+        return Vec::new();
+    };
+    if addr == 0 || len == 0 || len > MAX_MAIL_BYTES {
+        return Vec::new();
+    }
+    let mut bytes = vec![0u8; len];
+    // SAFETY: the caller's; the vector is new memory.
+    unsafe { ptr::copy_nonoverlapping(addr as *const u8, bytes.as_mut_ptr(), len) };
+    bytes
+}
+
+/// `NAME=VALUE\0` sets, `NAME\0` unsets.
+fn parse_environment(bytes: &[u8]) -> Vec<(String, Option<String>)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let change = |entry: &[u8]| match entry.iter().position(|byte| *byte == b'=') {
+        Some(at) => (text(&entry[..at]), Some(text(&entry[at + 1..]))),
+        None => (text(entry), None),
+    };
+    let entries = bytes.split(|byte| *byte == 0).map(change);
+    entries.filter(|(name, _)| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_sets_and_unsets() {
+        let some = |value: &str| Some(value.to_owned());
+        assert_eq!(
+            parse_environment(b"A=1\0B\0C=\0D=x=y\0=bad\0"),
+            [
+                ("A".to_owned(), some("1")),
+                ("B".to_owned(), None),
+                ("C".to_owned(), some("")),
+                ("D".to_owned(), some("x=y"))
+            ]
+        );
+        assert_eq!(parse_environment(b""), []);
+    }
+
+    #[test]
+    fn nobody_has_resumed_a_test() {
+        assert_eq!(up(), None);
+        assert_ne!(area(), 0);
+    }
+}
