@@ -5,6 +5,7 @@ mod agent;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::{env, fs};
 
 use agent::Agent;
@@ -18,11 +19,22 @@ fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Where cargo has put the library that it built for this test.
+/// A library as users get it: alone, with nothing of the agent's in the core. Cargo builds no library of C's
+/// for tests, so this asks for it.
 fn library(name: &str) -> PathBuf {
-    let built = env::current_exe().unwrap().parent().unwrap().join(name);
-    assert!(built.exists(), "cargo has built no {}", built.display());
-    built
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let exe = env::current_exe().unwrap();
+        let profile = exe.ancestors().nth(2).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "mitosis-capi", "--target-dir"]);
+        cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        run(&mut cargo);
+        profile.to_owned()
+    });
+    BUILT.join(name)
 }
 
 fn run(command: &mut Command) -> String {
