@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use mitosis::agent::config::{self, Config, DEFAULT_PORT};
 use mitosis::agent::Agent;
+use mitosis::agent::config::{self, Config, DEFAULT_PORT};
 use mitosis::client::AgentAddress;
 use mitosis::keeper;
-use mitosis::sys::signal;
+use mitosis::sys::{signal, socket};
 use mitosis::wire::control::ClusterSecret;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
@@ -64,7 +63,8 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
         _ => config.socket.display().to_string(),
     };
     let termination = signal::block_termination()?;
-    let (agent, listeners) = Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let (agent, listeners) =
+        Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
     let ended_by_signal = agent.clone();
     termination.then(move || ended_by_signal.shut_down())?;
     if embedded {
@@ -83,12 +83,8 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
 
 /// `mitosis keeper --fd N`.
 pub fn keeper(fd: i32) -> anyhow::Result<ExitCode> {
-    if fd < 3 {
-        bail!("the keeper is started by the agent; there is no use in starting it by hand");
-    }
-    // SAFETY: the agent started this process with its socket at this number and nothing else uses it; a
-    // number that is not open makes the keeper's first read fail and it ends.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket::inherited(fd)
+        .context("the keeper is started by the agent; there is no use in starting it by hand")?;
     keeper::run(socket)
 }
 
@@ -96,14 +92,15 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
     let program = std::env::current_exe().context("this program's own path cannot be read")?;
     let socket = match socket {
         Some(path) => path,
-        None => AgentAddress::default().path().to_owned(),
+        None => AgentAddress::find().0,
     };
     let defaults = Config::local(socket, program);
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;
     let advertise = args
         .advertise
         .or_else(|| listen.map(|address| format!("{}:{}", config::host_name(), address.port())));
-    let secrets = args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
+    let secrets =
+        args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
     let pager_cpus = if args.pager_cpus.is_empty() { defaults.pager_cpus } else { args.pager_cpus };
     Ok(Config {
         listen,
@@ -122,7 +119,11 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
     let with_port = match text.parse::<u16>() {
         Ok(port) => format!("0.0.0.0:{port}"),
         Err(_) if text.parse::<SocketAddr>().is_ok() => text.to_owned(),
-        Err(_) if text.contains(':') && !text.starts_with('[') && text.matches(':').count() == 1 => text.to_owned(),
+        Err(_)
+            if text.contains(':') && !text.starts_with('[') && text.matches(':').count() == 1 =>
+        {
+            text.to_owned()
+        }
         Err(_) => format!("{text}:{DEFAULT_PORT}"),
     };
     let mut addresses = with_port
@@ -146,10 +147,9 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     let mut secret = [0u8; SECRET_BYTES];
     let is_hex = hex.len() == 2 * SECRET_BYTES && hex.is_ascii();
     let parsed = is_hex
-        && secret
-            .iter_mut()
-            .enumerate()
-            .all(|(i, byte)| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map(|v| *byte = v).is_ok());
+        && secret.iter_mut().enumerate().all(|(i, byte)| {
+            u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map(|v| *byte = v).is_ok()
+        });
     if !parsed {
         bail!("secret file {shown} holds neither 32 bytes nor 64 hex digits; {remedy}");
     }

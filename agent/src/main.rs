@@ -1,4 +1,5 @@
 //! `mitosis`: the agent of a host, and the command line to it.
+#![deny(unsafe_code)]
 
 mod daemon;
 mod show;

@@ -1,8 +1,10 @@
 //! The children of this host: who they are, how they end, who wants to know.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -15,8 +17,9 @@ use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 
 /// Children alive at once on one host: below the kernel's usual pid_max.
 pub const MAX_CHILDREN: usize = 20_000;
-/// Exit statuses kept for children that end before they are entered.
-const MAX_EARLY: usize = 1024;
+/// How long the status of an unknown process is kept: a child that ends before it is entered is entered
+/// within this time; templates end unasked for.
+const EARLY_AGE: Duration = Duration::from_secs(10);
 
 /// A child's end, for the one who started it.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ struct Entry {
     started: Instant,
     lost: Option<String>,
     events: Sender<ChildEvent>,
+    stderr: Arc<File>,
     /// Keeps image, template and lease alive.
     _hosted: Option<Arc<Hosted>>,
 }
@@ -42,7 +46,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Table {
     by_pid: HashMap<u32, Entry>,
-    early: HashMap<u32, i32>,
+    early: HashMap<u32, (Instant, i32)>,
 }
 
 /// The table.
@@ -64,6 +68,8 @@ pub struct NewChild {
     pub events: Sender<ChildEvent>,
     /// What it lives on.
     pub hosted: Arc<Hosted>,
+    /// Its standard error, for what the agent has to say of it.
+    pub stderr: Arc<File>,
 }
 
 impl Children {
@@ -73,7 +79,8 @@ impl Children {
     /// The limit is reached.
     pub fn admit(&self, count: u32) -> Result<(), Failure> {
         if self.table.lock().by_pid.len() + count as usize > MAX_CHILDREN {
-            let text = format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
+            let text =
+                format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
             return Err(fail(FailureKind::Limit, text));
         }
         Ok(())
@@ -87,7 +94,7 @@ impl Children {
         let process = match (process, early) {
             (Ok(process), None) => process,
             (_, status) => {
-                let end = status.map_or(ChildEnd::Exited(127), |status| decode(status, None));
+                let end = status.map_or(ChildEnd::Exited(127), |(_, status)| decode(status, None));
                 let _ = new.events.send(ChildEvent { child: new.child, end });
                 return;
             }
@@ -99,6 +106,7 @@ impl Children {
             started: Instant::now(),
             lost: None,
             events: new.events,
+            stderr: new.stderr,
             _hosted: Some(new.hosted),
         };
         table.by_pid.insert(new.pid, entry);
@@ -109,8 +117,9 @@ impl Children {
         let entry = {
             let mut table = self.table.lock();
             let entry = table.by_pid.remove(&pid);
-            if entry.is_none() && table.early.len() < MAX_EARLY {
-                table.early.insert(pid, status);
+            if entry.is_none() {
+                table.early.retain(|_, (since, _)| since.elapsed() < EARLY_AGE);
+                table.early.insert(pid, (Instant::now(), status));
             }
             entry
         };
@@ -122,10 +131,19 @@ impl Children {
         }
     }
 
-    /// A page of this process could not be had: its SIGBUS has a cause.
+    /// A page of this process could not be had: its SIGBUS has a cause, and its standard error a line.
     pub fn page_lost(&self, pid: u32, text: &str) {
-        if let Some(entry) = self.table.lock().by_pid.get_mut(&pid) {
-            entry.lost.get_or_insert_with(|| text.to_owned());
+        let mut table = self.table.lock();
+        let Some(entry) = table.by_pid.get_mut(&pid) else { return };
+        if entry.lost.is_some() {
+            return;
+        }
+        entry.lost = Some(text.to_owned());
+        let (stderr, line) = (entry.stderr.clone(), format!("{text}\n"));
+        // Whoever reads that pipe may be slow or stopped: nobody waits for it here.
+        let say = move || drop((&*stderr).write_all(line.as_bytes()));
+        if let Err(error) = std::thread::Builder::new().name("last-words".to_owned()).spawn(say) {
+            tracing::error!(pid, %error, text, "a lost page could not be told to its child's stderr");
         }
     }
 
@@ -139,7 +157,10 @@ impl Children {
             fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
         })?;
         entry.process.signal(signal).map_err(|error| {
-            fail(FailureKind::Argument, format!("signal {signal} cannot be sent to child {child}: {error}"))
+            fail(
+                FailureKind::Argument,
+                format!("signal {signal} cannot be sent to child {child}: {error}"),
+            )
         })
     }
 
@@ -148,11 +169,6 @@ impl Children {
         for entry in self.table.lock().by_pid.values() {
             let _ = entry.process.signal(libc::SIGKILL);
         }
-    }
-
-    /// Children of one seed that are alive here.
-    pub fn of_seed(&self, seed: SeedId) -> usize {
-        self.table.lock().by_pid.values().filter(|entry| entry.seed == seed).count()
     }
 
     /// A line for each.

@@ -22,7 +22,7 @@ pub struct Config {
     pub secrets: Vec<ClusterSecret>,
     /// This host's name, for people.
     pub host: String,
-    /// CPUs that get a pager thread for each image, which is pinned to it.
+    /// CPUs that get a pager thread for each image, pinned; none: one thread that is not pinned.
     pub pager_cpus: Vec<usize>,
     /// Whether each seed is rehearsed, so that its hot pages are pushed.
     pub rehearse: bool,
@@ -45,7 +45,7 @@ impl Config {
             advertise: None,
             secrets: Vec::new(),
             host: host_name(),
-            pager_cpus: online_cpus(),
+            pager_cpus: Vec::new(),
             rehearse: true,
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
@@ -60,9 +60,4 @@ pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_else(|_| "localhost".to_owned())
-}
-
-/// CPUs this process may run on.
-fn online_cpus() -> Vec<usize> {
-    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
 }

@@ -12,6 +12,8 @@ pub fn fail(kind: FailureKind, message: impl Into<String>) -> Failure {
 pub fn seed_gone(id: SeedId) -> Failure {
     fail(
         FailureKind::SeedGone,
-        format!("there is no seed {id} here: it was dropped, has ended with its last child, or was never prepared"),
+        format!(
+            "there is no seed {id} here: it was dropped, has ended with its last child, or was never prepared"
+        ),
     )
 }

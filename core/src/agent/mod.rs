@@ -1,1 +1,218 @@
-//! In work.
+//! The agent: a host's seeds, exports, images, templates and children, and the protocols by which it is
+//! asked for them.
+//!
+//! ```text
+//!  unix socket --> local --+--> seeds, publish (describe, rehearse)
+//!                          +--> starting --> hosting --> resume, image --> keeper
+//!  tcp port ----> remote --+--> relay
+//!                          \--> export::PageService (READ streams)
+//!  peers: this agent as another's client
+//! ```
+//!
+//! One thread a connection, blocking; tables under short locks, never held across a system call that
+//! can wait. Nothing here is on the miss path.
+
+mod children;
+pub mod config;
+mod counters;
+mod failure;
+mod files;
+mod fit;
+mod hosting;
+mod local;
+mod peers;
+mod publish;
+mod relay;
+mod remote;
+mod seeds;
+mod starting;
+
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+pub use config::Config;
+
+use crate::export::{Exports, PageService};
+use crate::fabric::Fabric;
+use crate::fabric::local::LocalFabric;
+use crate::fabric::tcp::{Limits, TcpFabric};
+use crate::image::{Mounts, PageLost};
+use crate::keeper;
+use crate::wire::local::{Failure, FailureKind, Stats};
+use failure::fail;
+
+/// Mounts made ahead: a resume of a new seed takes one without waiting.
+const READY_MOUNTS: usize = 2;
+/// How often images without children are looked for.
+const SWEEP_TICK: Duration = Duration::from_millis(250);
+/// A peer that says nothing is asked whether it lives after this many seconds.
+const KEEP_ALIVE_S: i32 = 5;
+
+/// A host's agent.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    exports: Arc<Exports>,
+    pages: Arc<PageService>,
+    tcp: Arc<TcpFabric>,
+    local: Arc<LocalFabric>,
+    peers: Arc<peers::Peers>,
+    seeds: Arc<seeds::Seeds>,
+    hosting: hosting::Hosting,
+    children: Arc<children::Children>,
+    digests: files::Digests,
+    scanned: publish::ScannedTexts,
+    keeper: keeper::Client,
+    mounts: OnceLock<Result<Mounts, Failure>>,
+    counters: counters::Counters,
+    ending: (Sender<()>, Receiver<()>),
+    this: Weak<Agent>,
+}
+
+/// The sockets of an agent that is about to run.
+#[derive(Debug)]
+pub struct Listeners {
+    local: UnixListener,
+    remote: Option<TcpListener>,
+}
+
+impl Agent {
+    /// Binds the sockets, starts the keeper, makes the tables.
+    ///
+    /// # Errors
+    /// A socket is taken, a listener has no secret, or the keeper does not start.
+    pub fn start(config: Config) -> Result<(Arc<Self>, Listeners), Failure> {
+        if config.listen.is_some() && config.secrets.is_empty() {
+            let text = "a remote listener needs the cluster secret: give --secret-file FILE (32 random bytes, the \
+                        same file on every host, mode 0600)";
+            return Err(fail(FailureKind::Secret, text));
+        }
+        let listeners = Listeners { local: local::bind(&config.socket)?, remote: listen(&config)? };
+        let keeper = keeper::Client::spawn(&config.program).map_err(|error| {
+            fail(FailureKind::Missing, format!("the keeper process could not be started: {error}"))
+        })?;
+        let exports = Exports::new();
+        let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
+        let agent = Arc::new_cyclic(|this| Agent {
+            pages: PageService::new(exports.clone()),
+            tcp: TcpFabric::new(peers.clone(), Limits::default()),
+            local: LocalFabric::new(exports.clone()),
+            exports,
+            peers,
+            seeds: Arc::default(),
+            hosting: hosting::Hosting::default(),
+            children: Arc::default(),
+            digests: files::Digests::default(),
+            scanned: publish::ScannedTexts::default(),
+            keeper,
+            mounts: OnceLock::new(),
+            counters: counters::Counters::default(),
+            ending: crossbeam_channel::bounded(1),
+            this: this.clone(),
+            config,
+        });
+        if let Some(own) = &agent.config.advertise {
+            agent.local.set_own_address(own.clone());
+        }
+        // FUSE is looked for now, so that the first resume does not pay for it and the log says early
+        // what this host cannot do; an agent without it still keeps seeds.
+        if let Err(failure) = agent.mounts() {
+            tracing::warn!(%failure, "no child can be resumed on this host");
+        }
+        Ok((agent, listeners))
+    }
+
+    /// Serves until [`Self::shut_down`] is called.
+    pub fn run(self: &Arc<Self>, listeners: Listeners) {
+        let Listeners { local, remote } = listeners;
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+                tracing::error!(name, %error, "a thread could not be started");
+                self.shut_down();
+            }
+        };
+        let agent = self.clone();
+        spawn("local-socket", Box::new(move || local::serve(&agent, &local)));
+        if let Some(listener) = remote {
+            let agent = self.clone();
+            spawn("port", Box::new(move || remote::serve(&agent, &listener)));
+        }
+        let agent = self.clone();
+        spawn("exits", Box::new(move || agent.take_exits()));
+        let ending = self.ending.1.clone();
+        while ending.recv_timeout(SWEEP_TICK).is_err() {
+            self.hosting.sweep(self.config.linger);
+        }
+        self.children.kill_all();
+        self.hosting.sweep(Duration::ZERO);
+        let _ = std::fs::remove_file(&self.config.socket);
+    }
+
+    /// Ends the agent: children are killed, seeds end with their connections.
+    pub fn shut_down(&self) {
+        let _ = self.ending.0.try_send(());
+    }
+
+    fn take_exits(&self) {
+        for exit in self.keeper.exits() {
+            self.children.ended(exit.pid, exit.status);
+        }
+        tracing::error!("the keeper is gone, and with it all children of this host");
+        self.shut_down();
+    }
+
+    /// Whether a handle's agent is this one.
+    fn is_own(&self, agent: Option<&str>) -> bool {
+        agent.is_none() || agent == self.config.advertise.as_deref()
+    }
+
+    fn fabrics(&self) -> Vec<Arc<dyn Fabric>> {
+        vec![self.local.clone(), self.tcp.clone()]
+    }
+
+    fn mounts(&self) -> Result<&Mounts, Failure> {
+        let made = self.mounts.get_or_init(|| {
+            Mounts::new(READY_MOUNTS).map_err(|error| fail(FailureKind::Missing, error.to_string()))
+        });
+        made.as_ref().map_err(Clone::clone)
+    }
+
+    fn lost_page_sink(&self) -> Arc<dyn Fn(PageLost) + Send + Sync> {
+        let children = self.children.clone();
+        Arc::new(move |lost| {
+            let text = hosting::lost_page_text(&lost);
+            tracing::error!(pid = lost.pid, "{text}");
+            children.page_lost(lost.pid, &text);
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        self.counters.stats(&self.hosting, &self.pages)
+    }
+
+    /// This agent, shared.
+    pub fn shared(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+}
+
+fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = config.listen else { return Ok(None) };
+    TcpListener::bind(address).map(Some).map_err(|error| {
+        let text = format!(
+            "the agent cannot listen on {address}: {error}; give another one with --listen"
+        );
+        fail(FailureKind::Missing, text)
+    })
+}
+
+/// Lets a silent, dead peer be noticed.
+fn keep_alive(stream: &TcpStream) {
+    if let Err(error) = crate::sys::socket::keep_alive(stream, KEEP_ALIVE_S) {
+        tracing::debug!(%error, "keep-alive could not be set");
+    }
+}

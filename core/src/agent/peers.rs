@@ -123,7 +123,9 @@ impl Peers {
         timeouts.map_err(|error| unreachable(agent, &error))?;
         Channel::connect(stream, secret).map_err(|error| match error {
             ChannelError::Secret => fail(FailureKind::Secret, format!("agent {agent}: {error}")),
-            ChannelError::Version(..) => fail(FailureKind::Protocol, format!("agent {agent}: {error}")),
+            ChannelError::Version(..) => {
+                fail(FailureKind::Protocol, format!("agent {agent}: {error}"))
+            }
             ChannelError::Io(_) => unreachable(agent, &error),
         })
     }
@@ -200,7 +202,9 @@ fn unreachable(agent: &str, error: &dyn std::fmt::Display) -> Failure {
 }
 
 fn unexpected(agent: &str, reply: &ControlReply) -> Failure {
-    let text = format!("agent {agent} answered out of turn ({reply:.40?}): run the same version on both hosts");
+    let text = format!(
+        "agent {agent} answered out of turn ({reply:.40?}): run the same version on both hosts"
+    );
     fail(FailureKind::Protocol, text)
 }
 

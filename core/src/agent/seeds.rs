@@ -94,7 +94,9 @@ impl Seeds {
     pub fn add(&self, record: Arc<SeedRecord>, connection: UnixStream) -> Result<(), Failure> {
         let mut table = self.table.lock();
         if table.len() >= MAX_SEEDS {
-            let text = format!("this agent already keeps {MAX_SEEDS} seeds: drop some (mitosis ls, mitosis drop)");
+            let text = format!(
+                "this agent already keeps {MAX_SEEDS} seeds: drop some (mitosis ls, mitosis drop)"
+            );
             return Err(fail(FailureKind::Limit, text));
         }
         let entry = Entry {
@@ -149,13 +151,19 @@ impl Seeds {
     ///
     /// # Errors
     /// No such seed, or another key: the same words for both, so that ids cannot be probed.
-    pub fn fetch(&self, id: SeedId, key: &ForkKey) -> Result<(Arc<SeedRecord>, Published), Failure> {
+    pub fn fetch(
+        &self,
+        id: SeedId,
+        key: &ForkKey,
+    ) -> Result<(Arc<SeedRecord>, Published), Failure> {
         let table = self.table.lock();
         let entry = table.get(&id).ok_or_else(|| seed_gone(id))?;
         if entry.record.fork_key != *key {
             return Err(fail(
                 FailureKind::KeyRefused,
-                format!("the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"),
+                format!(
+                    "the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"
+                ),
             ));
         }
         match &entry.state {
@@ -179,7 +187,11 @@ impl Seeds {
 
     /// The handle of a published seed.
     pub fn handle(&self, record: &SeedRecord, advertise: Option<&str>) -> Handle {
-        Handle { agent: advertise.map(str::to_owned), seed: record.id, key: record.fork_key.clone() }
+        Handle {
+            agent: advertise.map(str::to_owned),
+            seed: record.id,
+            key: record.fork_key.clone(),
+        }
     }
 
     /// Counts one more holder; the guard's drop lets go.
@@ -232,7 +244,8 @@ impl Seeds {
             }
         }
         let is_stale = |entry: &Entry| {
-            matches!(entry.state, State::Failed(_)) && entry.record.created.elapsed() > PUBLISH_DEADLINE
+            matches!(entry.state, State::Failed(_))
+                && entry.record.created.elapsed() > PUBLISH_DEADLINE
         };
         table.retain(|_, entry| !is_stale(entry));
         self.changed.notify_all();
@@ -240,7 +253,11 @@ impl Seeds {
 
     /// The seed of a prepare call.
     pub fn by_token(&self, token: PrepareToken) -> Option<SeedId> {
-        self.table.lock().values().find(|entry| entry.record.token == token).map(|entry| entry.record.id)
+        self.table
+            .lock()
+            .values()
+            .find(|entry| entry.record.token == token)
+            .map(|entry| entry.record.id)
     }
 
     /// A line for each seed.

@@ -39,7 +39,10 @@ fn a_seed_is_found_by_key_alone() {
     assert_eq!(seeds.fetch(record.id, &ForkKey([1; 32])).unwrap_err().kind, FailureKind::SeedGone);
     seeds.publish(record.id, Ok(published()));
     assert!(seeds.fetch(record.id, &ForkKey([1; 32])).is_ok());
-    assert_eq!(seeds.fetch(record.id, &ForkKey([9; 32])).unwrap_err().kind, FailureKind::KeyRefused);
+    assert_eq!(
+        seeds.fetch(record.id, &ForkKey([9; 32])).unwrap_err().kind,
+        FailureKind::KeyRefused
+    );
     assert_eq!(seeds.wait_published(record.token).unwrap().id, record.id);
 }
 

@@ -292,6 +292,20 @@ fn vdso_digest(vmas: &[Vma], files: &SeedFiles) -> Result<[u8; 32], DescribeErro
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
+/// BLAKE3 of this process's own vDSO, as [`HostNeeds::vdso`] has it.
+///
+/// # Errors
+/// /proc/self cannot be read.
+pub fn own_vdso_digest() -> Result<[u8; 32], DescribeError> {
+    let failed = |what| move |error| DescribeError::Read { what, error };
+    let maps = fs::read_to_string("/proc/self/maps").map_err(failed("maps"))?;
+    let range = smaps::parse(&maps).into_iter().find(|entry| entry.name == "[vdso]");
+    let Some(SmapsEntry { range, .. }) = range else { return Ok([0; 32]) };
+    let mem = File::open("/proc/self/mem").map_err(failed("mem"))?;
+    let bytes = VmaText { mem: &mem, range }.bytes().map_err(failed("vDSO"))?;
+    Ok(*blake3::hash(&bytes).as_bytes())
+}
+
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {
     crate::sys::page_size()

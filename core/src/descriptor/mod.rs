@@ -111,7 +111,21 @@ pub struct CallSite {
     pub kind: SiteKind,
 }
 
-/// What a call site looks like: each is 7 bytes long.
+/// Bytes of a call site.
+pub const SITE_LEN: usize = 7;
+
+/// A change to the bytes of a call site, applied as an image serves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Where.
+    pub addr: SeedAddr,
+    /// What must stand there; where something else does, nothing is changed.
+    pub expect: [u8; SITE_LEN],
+    /// What a child sees instead.
+    pub bytes: [u8; SITE_LEN],
+}
+
+/// What a call site looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SiteKind {
     /// `mov $28,%eax; syscall`.
@@ -124,7 +138,7 @@ pub enum SiteKind {
 
 impl SiteKind {
     /// The seven bytes.
-    pub fn bytes(self) -> [u8; 7] {
+    pub fn bytes(self) -> [u8; SITE_LEN] {
         match self {
             SiteKind::Madvise => [0xb8, 28, 0, 0, 0, 0x0f, 0x05],
             SiteKind::Mremap => [0xb8, 25, 0, 0, 0, 0x0f, 0x05],

@@ -146,8 +146,13 @@ impl Mailbox {
         self.ear.as_raw_fd()
     }
 
-    fn deliver(&self, delivery: Delivery) {
+    /// Called under the pool's lock, so that behind `Pool::cancel` nothing more arrives; `announce`
+    /// follows, without it.
+    fn put(&self, delivery: Delivery) {
         self.inbox.lock().push_back(delivery);
+    }
+
+    fn announce(&self) {
         self.arrived.notify_one();
         self.ring();
     }
@@ -261,8 +266,9 @@ impl Pool {
         }
         let surplus = match entry.waiters.pop_front() {
             Some(waiter) => {
+                waiter.put(Delivery::Stream(Arc::clone(peer), stream));
                 drop(state);
-                waiter.deliver(Delivery::Stream(Arc::clone(peer), stream));
+                waiter.announce();
                 return;
             }
             None if *idle < self.limits.idle => {
@@ -311,7 +317,7 @@ impl Pool {
         }
     }
 
-    /// `mailbox` waits for `peer` no longer. A connection may be in it already.
+    /// `mailbox` waits for `peer` no longer. A connection may be in it already; none comes any more.
     pub(super) fn cancel(&self, peer: &str, mailbox: &Arc<Mailbox>) {
         if let Some(entry) = self.state.lock().peers.get_mut(peer) {
             entry.waiters.retain(|waiter| !Arc::ptr_eq(waiter, mailbox));
@@ -406,10 +412,13 @@ impl Pool {
             entry.connectors -= 1;
             entry.open -= 1;
             entry.failed(error.to_string(), 1);
+            for waiter in &entry.waiters {
+                waiter.put(Delivery::Failed(Arc::clone(peer), error.clone()));
+            }
             std::mem::take(&mut entry.waiters)
         };
         for waiter in waiters {
-            waiter.deliver(Delivery::Failed(Arc::clone(peer), error.clone()));
+            waiter.announce();
         }
     }
 

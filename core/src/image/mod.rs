@@ -1,1 +1,373 @@
-//! In work.
+//! A seed's memory as seen on this host: a file whose pages arrive when they are first touched.
+//!
+//! ```text
+//!   child ----touches----> page cache ----miss----> pager (a thread of this process, `pager`)
+//!   (maps the file           ^   ^                    |  `plan`: which source has which page?
+//!    MAP_PRIVATE)            |   |                    |
+//!                            |   `-------answer-------+-- zeros: absent pages, gaps between slots
+//!                            |                        +-- a file that is identical here
+//!                            |                        `-- one-sided READ of the owner (`fabric`)
+//!                            |
+//!                            +-- `push`: pages that come unasked    (FUSE_NOTIFY_STORE)
+//!                            `-- `streamer`: pages before they are missed, by what `prefetch` knows
+//! ```
+//! The miss path is [`pager`]: `serve` -> `miss` -> `fetch` -> `advance` -> `complete` -> `advance`, which
+//! answers. Everything else there is about what goes wrong. All children of the seed on this host share
+//! the page cache, and so each page arrives once.
+//!
+//! One FUSE connection serves one image ([`Mounts`] makes them ahead). `layout` says which address lies
+//! at which offset; `patch` changes the bytes of system-call sites on their way.
+
+mod counters;
+mod interrupt;
+mod layout;
+mod loss;
+mod miss;
+mod mount;
+mod owner;
+mod pager;
+mod patch;
+mod plan;
+mod prefetch;
+mod push;
+mod streamer;
+mod trace;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use counters::ImageCounters;
+pub use layout::{ALIGNMENT, GUARD, ImageLayout, Slot};
+pub use loss::PageLost;
+pub use mount::{Mount, Mounts, READAHEAD_BYTES};
+pub use plan::MAX_MISS_BYTES;
+
+use crate::descriptor::{ImageOffset, Owner, PageTable, Patch, SeedAddr, SeedRange, Source};
+use crate::fabric::Fabric;
+use crate::id::SeedId;
+use crate::sys::event::Bell;
+use crate::sys::fuse::{self, Device};
+use layout::Place;
+use loss::{Listener, Losses};
+use owner::Ways;
+use patch::Patches;
+use prefetch::{Ahead, Streams, Wanted};
+use trace::Trace;
+
+/// What an image is made of.
+pub struct ImageSpec {
+    /// The seed.
+    pub seed: SeedId,
+    /// Where its VMAs lie.
+    pub layout: ImageLayout,
+    /// Where its pages are.
+    pub page_table: PageTable,
+    /// Bytes in a page: this host's.
+    pub page_size: u64,
+    /// Who holds bytes, as the page table counts them.
+    pub owners: Vec<Owner>,
+    /// Files of the descriptor's table that are identical on this host.
+    pub local_files: HashMap<u16, File>,
+    /// Bytes that children see changed.
+    pub patches: Vec<Patch>,
+    /// Ways to READ, the preferred one first.
+    pub fabrics: Vec<Arc<dyn Fabric>>,
+    /// How misses are answered.
+    pub pager: PagerConfig,
+    /// Is told of each page that a child touched and did not get, from a thread of its own.
+    pub lost: Arc<dyn Fn(PageLost) + Send + Sync>,
+}
+
+impl std::fmt::Debug for ImageSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("ImageSpec");
+        out.field("seed", &self.seed).field("pager", &self.pager).finish_non_exhaustive()
+    }
+}
+
+/// How an image's misses are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagerConfig {
+    /// One pager thread each, pinned to it; none: one thread that is not pinned. (A second thread costs
+    /// a local miss more than it gains: measured 10.8 us with one, 19 us with two.)
+    pub cpus: Vec<usize>,
+    /// The longest time that a miss may take; then the child gets SIGBUS.
+    pub miss_deadline: Duration,
+    /// Whether sequential readers are fed ahead.
+    pub prefetch: bool,
+}
+
+impl Default for PagerConfig {
+    fn default() -> Self {
+        PagerConfig { cpus: Vec::new(), miss_deadline: Duration::from_secs(5), prefetch: true }
+    }
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// This host has no FUSE.
+    #[error(
+        "there is no /dev/fuse ({0}): load the module (modprobe fuse); in a container, give it the \
+         device (--device /dev/fuse)"
+    )]
+    NoDevice(#[source] io::Error),
+    /// /dev/fuse may not be opened.
+    #[error(
+        "/dev/fuse may not be opened ({0}): run the agent as root, or let its user open /dev/fuse; in \
+         a container, give it the device (--device /dev/fuse)"
+    )]
+    DeviceForbidden(#[source] io::Error),
+    /// Mounting is not allowed.
+    #[error(
+        "mounting is not allowed ({step}: {error}): run the agent as root, or with CAP_SYS_ADMIN in \
+         its user namespace (and, in a container, a seccomp profile that allows mounting)"
+    )]
+    MountForbidden {
+        /// The system call.
+        step: &'static str,
+        /// Its error.
+        error: io::Error,
+    },
+    /// Mounting failed for another reason.
+    #[error(
+        "the image's file system could not be mounted ({step}: {error}); the kernel must be 6.1 or later"
+    )]
+    Mount {
+        /// The system call.
+        step: &'static str,
+        /// Its error.
+        error: io::Error,
+    },
+    /// The kernel speaks another FUSE protocol.
+    #[error("the kernel speaks FUSE {major}.{minor}; 7.28 or a later minor version is needed")]
+    Protocol {
+        /// Major version.
+        major: u32,
+        /// Minor version.
+        minor: u32,
+    },
+    /// The new mount did not come to life.
+    #[error("the image's file system was mounted but does not answer: {0}")]
+    Handshake(#[source] io::Error),
+    /// The layout does not fit a file.
+    #[error("the seed's memory needs {needs} bytes of offsets; an image has {}", fuse::FILE_BYTES)]
+    TooLarge {
+        /// What it needs.
+        needs: u64,
+    },
+    /// A page size that is not this host's.
+    #[error("the seed has pages of {seed} bytes and this host of {host}: resume it on a like host")]
+    PageSize {
+        /// The seed's.
+        seed: u64,
+        /// This host's.
+        host: u64,
+    },
+    /// No thread or descriptor for it.
+    #[error("no thread for the image ({0}); raise the limits on processes and open files")]
+    Thread(#[source] io::Error),
+}
+
+/// One seed's memory on this host. Dropped, it ends: a child that still maps it gets SIGBUS at its next
+/// miss.
+#[derive(Debug)]
+pub struct Image {
+    shared: Arc<Shared>,
+    file: File,
+    dev_inode: (u32, u32, u64),
+    abort: Option<File>,
+    pagers: Vec<JoinHandle<()>>,
+    streamer: Option<JoinHandle<()>>,
+}
+
+/// What an image's threads share.
+#[derive(Debug)]
+struct Shared {
+    device: Device,
+    seed: SeedId,
+    layout: ImageLayout,
+    page_table: PageTable,
+    page_size: u64,
+    owners: Vec<Ways>,
+    local_files: HashMap<u16, File>,
+    patches: Patches,
+    fabrics: Vec<Arc<dyn Fabric>>,
+    config: PagerConfig,
+    counters: ImageCounters,
+    trace: Trace,
+    losses: Losses,
+    listener: Listener,
+    streams: Mutex<Streams>,
+    streamer_bell: Bell,
+    /// One for each pager thread.
+    bells: Vec<Bell>,
+    /// READs that the streamer could not answer.
+    returned: Mutex<Vec<Wanted>>,
+    is_ending: AtomicBool,
+    is_streamer_ending: AtomicBool,
+}
+
+impl Image {
+    /// Begins to answer misses.
+    ///
+    /// # Errors
+    /// The layout is too large, the page size is another one, or threads are short.
+    pub fn open(mount: Mount, spec: ImageSpec) -> Result<Image, ImageError> {
+        let needs = spec.layout.end().0;
+        if needs > fuse::FILE_BYTES {
+            return Err(ImageError::TooLarge { needs });
+        }
+        let host = crate::sys::page_size();
+        if spec.page_size != host {
+            return Err(ImageError::PageSize { seed: spec.page_size, host });
+        }
+        let Mount { device, file, dev_inode, abort } = mount;
+        let threads = spec.pager.cpus.len().max(1);
+        let shared = Arc::new(Shared::new(device, spec, threads).map_err(ImageError::Thread)?);
+        let mut image =
+            Image { shared, file, dev_inode, abort, pagers: Vec::new(), streamer: None };
+        for index in 0..threads {
+            let shared = Arc::clone(&image.shared);
+            let pager = pager::Pager::new(&shared, index);
+            let work = move || pager.run(&shared);
+            image.pagers.push(spawn(format!("pager-{index}"), work)?);
+        }
+        if image.shared.config.prefetch {
+            let shared = Arc::clone(&image.shared);
+            let streamer = streamer::Streamer::new(&shared);
+            image.streamer = Some(spawn("streamer".to_owned(), move || streamer.run(&shared))?);
+        } else {
+            image.shared.streams.lock().close();
+        }
+        Ok(image)
+    }
+
+    /// The file: to be mapped MAP_PRIVATE, at the offsets of the layout.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Device (major, minor) and inode of the file, as /proc/PID/maps shows them.
+    pub fn dev_inode(&self) -> (u32, u32, u64) {
+        self.dev_inode
+    }
+
+    /// Puts pages into the image unasked: whole pages at page-aligned addresses; others are left out.
+    /// Waits for READs of the same pages that are in flight. Any thread may call it.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn store(&self, addr: SeedAddr, bytes: &[u8]) -> io::Result<()> {
+        push::store(&self.shared, addr, bytes)
+    }
+
+    /// Begins to record misses, for a rehearsal; nothing is fetched ahead meanwhile.
+    pub fn trace_start(&self) {
+        self.shared.trace.start();
+    }
+
+    /// Ends the record: what was missed since, in the order of first touch, one range where they join.
+    pub fn trace_take(&self) -> Vec<SeedRange> {
+        self.shared.trace.take(&self.shared.layout)
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &ImageCounters {
+        &self.shared.counters
+    }
+
+    /// The connection's descriptors. Whoever keeps one keeps the connection from ending by itself.
+    pub fn fuse_fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.shared.device.as_fd()]
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // After an abort every thread finds the connection ended. Without one the streamer must go first:
+        // it may be asleep until a pager answers.
+        let _ = self.abort.as_ref().is_some_and(mount::abort);
+        self.shared.is_streamer_ending.store(true, Ordering::Release);
+        self.shared.streamer_bell.ring();
+        if let Some(streamer) = self.streamer.take() {
+            let _ = streamer.join();
+        }
+        self.shared.is_ending.store(true, Ordering::Release);
+        self.shared.bells.iter().for_each(Bell::ring);
+        for pager in self.pagers.drain(..) {
+            let _ = pager.join();
+        }
+    }
+}
+
+impl Shared {
+    fn new(device: Device, spec: ImageSpec, threads: usize) -> io::Result<Shared> {
+        Ok(Shared {
+            device,
+            seed: spec.seed,
+            owners: spec.owners.iter().map(|owner| Ways::new(owner, &spec.fabrics)).collect(),
+            layout: spec.layout,
+            page_table: spec.page_table,
+            page_size: spec.page_size,
+            local_files: spec.local_files,
+            patches: Patches::new(spec.patches),
+            fabrics: spec.fabrics,
+            config: spec.pager,
+            counters: ImageCounters::default(),
+            trace: Trace::default(),
+            losses: Losses::default(),
+            listener: Listener(spec.lost),
+            streams: Mutex::new(Streams::new()),
+            streamer_bell: Bell::new()?,
+            bells: (0..threads).map(|_| Bell::new()).collect::<io::Result<_>>()?,
+            returned: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+            is_streamer_ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Patches bytes that begin at `addr`.
+    fn patch(&self, addr: SeedAddr, bytes: &mut [u8]) {
+        let refused = self.patches.apply(addr, bytes);
+        if refused > 0 {
+            counters::count(&self.counters.patches_refused, refused);
+        }
+    }
+
+    /// What an owner has from `offset` on, if it is to be read from one.
+    fn ahead(&self, offset: ImageOffset) -> Option<Ahead> {
+        let Place::Slot { addr, left } = self.layout.place_of(offset) else { return None };
+        let run = self.page_table.lookup(addr)?;
+        let (owner, source) = match run.source {
+            Source::Owner { owner, addr } => (owner, addr),
+            Source::File { file, owner, addr, .. } if !self.local_files.contains_key(&file) => {
+                (owner, addr)
+            }
+            Source::Zero | Source::File { .. } => return None,
+        };
+        let end = offset.0 + run.range.len().min(left);
+        Some(Ahead { end, owner: usize::from(owner.0), source, addr })
+    }
+
+    /// Gives READs that the streamer could not answer to a pager.
+    fn give_back(&self, parked: Vec<Wanted>) {
+        if !parked.is_empty() {
+            self.returned.lock().extend(parked);
+            self.bells[0].ring();
+        }
+    }
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ImageError> {
+    std::thread::Builder::new().name(name).spawn(work).map_err(ImageError::Thread)
+}

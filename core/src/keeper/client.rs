@@ -12,10 +12,14 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use crate::sys::pidfd::PidFd;
 use crate::sys::socket;
+use crate::sys::wait::{self, Interest};
 
 /// How long the keeper may take to answer: it does nothing that blocks, so this is a host in trouble.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a keeper that is asked to end may take before it is killed.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The end of a template or child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +56,7 @@ pub enum KeeperError {
         "the keeper's libc has registered rseq: start it with GLIBC_TUNABLES=glibc.pthread.rseq=0"
     )]
     Rseq,
-    /// More descriptors than [`MAX_TEMPLATE_FDS`].
+    /// The seed maps too many files.
     #[error(
         "a template was given {0} descriptors, {MAX_TEMPLATE_FDS} are the limit: map fewer files"
     )]
@@ -185,7 +189,11 @@ impl Inner {
         let mut id = self.call.lock();
         *id = id.wrapping_add(1).max(1);
         let send = |message: Message, fds: &[BorrowedFd<'_>]| {
-            message.send(self.socket.as_fd(), fds).map_err(|_| KeeperError::Gone)
+            let room = wait::ready([(self.socket.as_fd(), Interest::Write)], Some(ANSWER_TIMEOUT));
+            match room {
+                Ok([socket]) if !socket.write => Err(KeeperError::Silent),
+                _ => message.send(self.socket.as_fd(), fds).map_err(|_| KeeperError::Gone),
+            }
         };
         send(Message::new(kind, *id, args), &[])?;
         for some in fds.chunks(FDS_PER_MESSAGE) {
@@ -221,10 +229,15 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A keeper that does not even read its socket is ended the hard way; its children follow.
         let end = Message::new(Kind::End, 0, [0; 4]);
         let mut process = self.process.lock();
-        if end.send_now(self.socket.as_fd()).is_err() {
+        let asked = end.send_now(self.socket.as_fd()).is_ok();
+        let ended = asked
+            && PidFd::open(self.pid)
+                .and_then(|pidfd| wait::ready([(pidfd.as_fd(), Interest::Read)], Some(END_TIMEOUT)))
+                .is_ok_and(|[keeper]| keeper.read);
+        if !ended {
+            // Its children follow it.
             let _ = process.kill();
         }
         let _ = process.wait();

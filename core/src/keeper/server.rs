@@ -13,7 +13,7 @@ use crate::resume::template::reply_bytes;
 use crate::sys::clone3::{Fork, fork_with_default_signals};
 use crate::sys::enter::{self, Destination};
 use crate::sys::pidfd::PidFd;
-use crate::sys::wait::{self, Ended};
+use crate::sys::wait::{self, Ended, Interest};
 use crate::sys::{scm, timens};
 
 /// Ends kept while the agent's socket is full: every pid of a large host. Beyond it the oldest go.
@@ -39,6 +39,8 @@ struct Server {
     socket: OwnedFd,
     ended: OwnedFd,
     pid: u32,
+    /// Of the time namespace that the next fork enters.
+    clock_offset_ns: i64,
     /// Not told yet, oldest first.
     ends: VecDeque<Ended>,
 }
@@ -47,15 +49,15 @@ impl Server {
     fn start(socket: OwnedFd) -> io::Result<Server> {
         let ended = wait::child_signals()?;
         let pid = std::process::id();
-        let server = Server { socket, ended, pid, ends: VecDeque::new() };
+        let server = Server { socket, ended, pid, clock_offset_ns: 0, ends: VecDeque::new() };
         server.answer(Kind::Hello, 0, [VERSION, pid.into(), enter::has_rseq().into(), 0])?;
         Ok(server)
     }
 
     fn serve(mut self) -> io::Result<Infallible> {
         loop {
-            let owes = !self.ends.is_empty();
-            let fds = [(self.socket.as_fd(), owes), (self.ended.as_fd(), false)];
+            let agent = if self.ends.is_empty() { Interest::Read } else { Interest::Both };
+            let fds = [(self.socket.as_fd(), agent), (self.ended.as_fd(), Interest::Read)];
             let [agent, children] = wait::ready(fds, None)?;
             if children.read {
                 self.reap()?;
@@ -113,7 +115,7 @@ impl Server {
     }
 
     /// Collects a template's descriptors and forks it. The outer error is the connection's.
-    fn template(&self, request: &Message) -> io::Result<io::Result<u64>> {
+    fn template(&mut self, request: &Message) -> io::Result<io::Result<u64>> {
         let [base, entry, offset_ns, count] = request.args;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "a template's descriptors");
@@ -134,13 +136,16 @@ impl Server {
     }
 
     fn fork_template(
-        &self,
+        &mut self,
         base: u64,
         entry: u64,
         offset_ns: i64,
         fds: &[OwnedFd],
     ) -> io::Result<u64> {
-        timens::set_for_children(offset_ns)?;
+        if offset_ns != self.clock_offset_ns {
+            timens::set_for_children(offset_ns)?;
+            self.clock_offset_ns = offset_ns;
+        }
         match fork_with_default_signals()? {
             Fork::Parent(pid) => Ok(pid.into()),
             Fork::Child => {
@@ -179,7 +184,7 @@ impl Server {
             if left.is_zero() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            wait::ready([(self.ended.as_fd(), false)], Some(left))?;
+            wait::ready([(self.ended.as_fd(), Interest::Read)], Some(left))?;
             self.reap()?;
         }
     }

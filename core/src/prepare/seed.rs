@@ -65,9 +65,11 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     let (freeze, areas) = unsafe { (&*freeze, (*freeze).areas()) };
     let Areas { header, report, work } = areas;
     let mut writer = ReportWriter::new(report);
-    let refused = Description { freeze, writer: &mut writer, work }.write(context as usize as u64);
+    let described =
+        Description { freeze, writer: &mut writer, work }.write(context as usize as u64);
     let mut written = writer.finish();
-    if let Err(reason) = refused {
+    let files = own_files();
+    if let Err(reason) = files.and(described) {
         written = refuse(report, reason);
     } else if written.is_none() {
         written = refuse(
@@ -80,7 +82,9 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     let len = header.len() - start + bytes as usize;
     // SAFETY: the report lies right behind its header, both in scratch memory.
     unsafe {
-        if !hand_over(freeze.socket, header.as_ptr().add(start), len) {
+        // A refusal has nothing to hand over; the connection itself stands in for the files.
+        let files = files.unwrap_or([freeze.socket; 3]);
+        if !hand_over(freeze.socket, header.as_ptr().add(start), len, files) {
             end(STATUS_NOT_SENT);
         }
         sleep(freeze.socket)
@@ -93,25 +97,28 @@ fn refuse(report: &mut [u8], reason: &str) -> Option<usize> {
     writer.finish()
 }
 
-/// Sends the frame; `/proc/self/{mem,pagemap,smaps}` ride on its first byte.
+/// `/proc/self/{mem,pagemap,smaps}`, open.
+fn own_files() -> Result<[i32; 3], &'static str> {
+    let paths = [c"/proc/self/mem", c"/proc/self/pagemap", c"/proc/self/smaps"];
+    let files = paths.map(|path| open(path.as_ptr().cast(), 0));
+    if files.iter().all(|fd| *fd >= 0) {
+        return Ok(files);
+    }
+    Err(
+        "it may not open its own /proc/self/mem: a process that is not dumpable (setuid, file capabilities \
+         or PR_SET_DUMPABLE 0) can be a seed only as root",
+    )
+}
+
+/// Sends the frame; `fds` ride on its first byte.
 ///
 /// # Safety
 /// `frame` is `len` live bytes.
-unsafe fn hand_over(socket: i32, frame: *const u8, len: usize) -> bool {
+unsafe fn hand_over(socket: i32, frame: *const u8, len: usize, fds: [i32; 3]) -> bool {
     #[repr(C)]
     struct Control {
         header: libc::cmsghdr,
         fds: [i32; 3],
-    }
-    let mut fds = [-1; 3];
-    for (fd, path) in
-        fds.iter_mut().zip([c"/proc/self/mem", c"/proc/self/pagemap", c"/proc/self/smaps"])
-    {
-        let opened = open(path.as_ptr().cast(), 0);
-        if opened < 0 {
-            return false;
-        }
-        *fd = opened;
     }
     let header = libc::cmsghdr {
         cmsg_len: size_of::<libc::cmsghdr>() + size_of_val(&fds),

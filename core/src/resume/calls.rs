@@ -14,10 +14,10 @@ impl From<Vec<u8>> for Arg {
     }
 }
 
-/// A system call; arguments that are not given are zero.
+/// A system call of these arguments.
 fn call<const N: usize>(name: &'static str, number: i64, args: [Arg; N], expect: Expect) -> Op {
     let mut args = args.into_iter();
-    let args = std::array::from_fn(|_| args.next().unwrap_or(Arg::Value(0)));
+    let args = std::array::from_fn(|_| args.next().unwrap_or(Arg::Unused));
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     Op::Syscall { name, number, args, expect }
 }

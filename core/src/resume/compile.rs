@@ -138,7 +138,7 @@ pub fn compile(
     ops.extend(moves.iter().map(|m| calls::relocate(m.parked, m.len, m.to)));
     let parking = placement.parking();
     ops.push(calls::munmap(parking.start.0, parking.end.0));
-    set_layout(&mut ops, desc, placement.base + MAIL);
+    set_layout(&mut ops, desc, placement.base + MAIL, fds);
     ops.push(calls::arch_prctl(ARCH_SET_FS, thread.fs_base));
     ops.push(calls::arch_prctl(ARCH_SET_GS, thread.gs_base));
     let name = [thread.name.as_slice(), b"\0"].concat();
@@ -202,7 +202,8 @@ fn map(ops: &mut Vec<Op>, piece: &Piece, fds: &TemplateFds) {
         extra |= libc::MAP_NORESERVE;
     }
     if piece.stack {
-        extra |= libc::MAP_GROWSDOWN | libc::MAP_STACK;
+        // Not MAP_STACK: it sets a flag on the mapping that the seed's stack does not have.
+        extra |= libc::MAP_GROWSDOWN;
     }
     let (flags, fd, offset) = match piece.backing {
         Backing::Anonymous => (FIXED_ANONYMOUS, None, 0),
@@ -257,25 +258,36 @@ fn fill_stacks(
     if total > MAX_STACK_COPY { Err(CompileError::StackTooLarge(total)) } else { Ok(()) }
 }
 
-/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox.
-fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64) {
-    const LEN: u64 = 104;
+/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. Where the
+/// seed's program is here, /proc/self/exe becomes it (which takes a capability, so it may fail).
+fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &TemplateFds) {
     const KEEP_EXE: u32 = u32::MAX;
-    let process = &desc.process;
-    debug_assert!(process.auxv.len() as u64 <= MAIL_LEN);
-    let MmLayout { code, data, brk, stack, args, env } = process.layout;
-    let mut map = Vec::with_capacity(LEN as usize);
-    for field in
-        [code.0, code.1, data.0, data.1, brk.0, brk.1, stack, args.0, args.1, env.0, env.1, scratch]
-    {
-        map.extend_from_slice(&field.to_le_bytes());
+    let auxv = &desc.process.auxv;
+    debug_assert!(auxv.len() as u64 <= MAIL_LEN);
+    ops.push(Op::Store { addr: scratch, bytes: auxv.clone() });
+    let layout = &desc.process.layout;
+    let set = |exe: u32, expect: Expect| {
+        let map = mm_map(layout, scratch, auxv.len(), exe);
+        let len = map.len() as u64;
+        let what = u64::from(libc::PR_SET_MM_MAP.cast_unsigned());
+        calls::prctl(libc::PR_SET_MM, [what.into(), map.into(), len.into()], expect)
+    };
+    ops.push(set(KEEP_EXE, Expect::Success));
+    let exe = (0..).zip(&desc.files).find(|(_, file)| file.path == desc.process.exe);
+    if let Some(fd) = exe.and_then(|(index, _)| fds.files.get(&index)) {
+        ops.push(set(*fd, Expect::Ignored));
     }
-    map.extend_from_slice(&u32::try_from(process.auxv.len()).unwrap_or(0).to_le_bytes());
-    map.extend_from_slice(&KEEP_EXE.to_le_bytes());
-    ops.push(Op::Store { addr: scratch, bytes: process.auxv.clone() });
-    let what = u64::from(libc::PR_SET_MM_MAP.cast_unsigned());
-    let args = [what.into(), map.into(), LEN.into()];
-    ops.push(calls::prctl(libc::PR_SET_MM, args, Expect::Success));
+}
+
+/// A `struct prctl_mm_map`.
+fn mm_map(layout: &MmLayout, auxv: u64, auxv_len: usize, exe: u32) -> Vec<u8> {
+    let MmLayout { code, data, brk, stack, args, env } = *layout;
+    let addresses =
+        [code.0, code.1, data.0, data.1, brk.0, brk.1, stack, args.0, args.1, env.0, env.1, auxv];
+    let mut map = addresses.map(u64::to_le_bytes).concat();
+    map.extend_from_slice(&u32::try_from(auxv_len).unwrap_or(0).to_le_bytes());
+    map.extend_from_slice(&exe.to_le_bytes());
+    map
 }
 
 fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
@@ -311,3 +323,7 @@ fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
     bytes.extend_from_slice(&size.to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ use std::fs;
 use super::ResumeError;
 use super::compile::HostFacts;
 use crate::descriptor::{SeedRange, VmaKind};
+use crate::keeper::KeeperError;
 use crate::sys::limits;
 
 /// A keeper's heap and stack may grow by this much before the next template is placed.
@@ -14,10 +15,14 @@ impl HostFacts {
     /// Facts of the keeper `pid`; they hold for as long as it lives.
     ///
     /// # Errors
-    /// `Facts` when its maps or limits cannot be read.
+    /// `Facts` when its maps or limits cannot be read; the keeper's when it is dead.
     pub fn of_keeper(pid: u32) -> Result<HostFacts, ResumeError> {
         let failed = |what| move |source| ResumeError::Facts { what, source };
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).map_err(failed("maps"))?;
+        if maps.is_empty() {
+            // Dead and not reaped yet.
+            return Err(KeeperError::Gone.into());
+        }
         let limits = limits::of(pid).map_err(failed("the resource limits"))?;
         let mut facts = HostFacts { limits, ..HostFacts::default() };
         for (range, name) in maps.lines().filter_map(parse_line) {

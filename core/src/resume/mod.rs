@@ -17,6 +17,8 @@ mod host;
 mod pieces;
 pub mod placement;
 pub mod program;
+pub mod sites;
+pub mod stub;
 pub mod template;
 
 use std::io;

@@ -10,8 +10,10 @@ pub const TRAMPOLINE_LEN: u64 = 64;
 /// Room behind the region where the template's own vvar and vdso wait while all else is unmapped.
 pub const PARKING_LEN: u64 = 256 << 10;
 
-/// Lowest address considered: far above mmap_min_addr and non-PIE programs.
+/// The region stays above what a stray 32-bit pointer reaches, ...
 const LOWEST: u64 = 4 << 30;
+/// ... trampolines of non-PIE programs cannot, but lie above mmap_min_addr.
+const LOWEST_NEAR: u64 = 1 << 20;
 /// End of user space with four-level page tables.
 pub(super) const USER_END: u64 = 0x7fff_ffff_f000;
 /// Between where PIE programs and where mmap's area lie on x86-64.
@@ -47,7 +49,7 @@ impl Placement {
     pub fn choose(desc: &Descriptor, avoid: &[SeedRange]) -> Result<Placement, ResumeError> {
         let own: Vec<SeedRange> = desc.vmas.iter().map(|vma| vma.range).collect();
         let all: Vec<SeedRange> = own.iter().chain(avoid).copied().collect();
-        let base = region_base(&holes(all)).ok_or(ResumeError::NoRoom { near: None })?;
+        let base = region_base(&holes(all, LOWEST)).ok_or(ResumeError::NoRoom { near: None })?;
         let mut placement =
             Placement { base, trampolines: Vec::new(), trampoline_pages: Vec::new() };
         placement.trampolines = vec![SeedAddr(0); desc.sites.len()];
@@ -58,11 +60,11 @@ impl Placement {
             let taken = taken.chain(placement.trampoline_pages.iter().copied());
             let taken = taken.chain([placement.region()]).collect();
             let ends = [group[0], group[group.len() - 1]].map(|site| desc.sites[site].addr.0);
-            let start = near(desc, &holes(taken), ends, len)
+            let start = near(desc, &holes(taken, LOWEST_NEAR), ends, len)
                 .ok_or(ResumeError::NoRoom { near: Some(SeedAddr(ends[0])) })?;
             placement.trampoline_pages.push(SeedRange::new(start, start + len));
-            for (slot, site) in (start..).step_by(TRAMPOLINE_LEN as usize).zip(group) {
-                placement.trampolines[site] = SeedAddr(slot);
+            for (slot, site) in (0..).zip(group) {
+                placement.trampolines[site] = SeedAddr(start + slot * TRAMPOLINE_LEN);
             }
         }
         placement.trampoline_pages.sort();
@@ -80,11 +82,11 @@ impl Placement {
     }
 }
 
-/// Free ranges between `taken` ones, ascending.
-fn holes(mut taken: Vec<SeedRange>) -> Vec<SeedRange> {
+/// Free ranges between `taken` ones from `lowest` on, ascending.
+fn holes(mut taken: Vec<SeedRange>, lowest: u64) -> Vec<SeedRange> {
     taken.sort();
     let mut holes = Vec::with_capacity(taken.len() + 1);
-    let mut free_from = LOWEST;
+    let mut free_from = lowest;
     for range in taken.into_iter().chain([SeedRange::new(USER_END, USER_END)]) {
         let end = range.start.0.min(USER_END);
         if free_from < end {
@@ -142,4 +144,65 @@ fn near(desc: &Descriptor, holes: &[SeedRange], ends: [u64; 2], len: u64) -> Opt
     });
     let free = usable.max_by_key(|free| free.len())?;
     Some((free.start.0 + (free.len() - len) / 2) / page * page).map(|start| start.max(free.start.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::{CallSite, SiteKind, Vma};
+    use crate::resume::compile::tests::descriptor;
+
+    fn with_vmas(ranges: &[(u64, u64)], sites: &[u64]) -> Descriptor {
+        let mut desc = descriptor();
+        let vma = |(start, end): &(u64, u64)| Vma {
+            range: SeedRange::new(*start, *end),
+            prot: 5,
+            kind: VmaKind::Anonymous,
+            flags: VmaFlags::default(),
+        };
+        desc.vmas = ranges.iter().map(vma).collect();
+        let site = |addr: &u64| CallSite { addr: SeedAddr(*addr), kind: SiteKind::Madvise };
+        desc.sites = sites.iter().map(site).collect();
+        desc
+    }
+
+    #[test]
+    fn the_region_keeps_its_distance_from_the_seed_and_the_keeper() {
+        let seed = [(0x5500_0000_0000, 0x5fff_0000_0000), (0x7f00_0000_0000, 0x7f00_1000_0000)];
+        let keeper = SeedRange::new(0x6000_0000_0000, 0x6000_0000_1000);
+        let placement = Placement::choose(&with_vmas(&seed, &[]), &[keeper]).unwrap();
+        assert_eq!(placement.base, 0x6010_0020_0000, "64 GiB from the keeper, 2 MiB aligned");
+        let alone = Placement::choose(&with_vmas(&seed[1..], &[]), &[]).unwrap();
+        assert_eq!(alone.base, PREFERRED);
+    }
+
+    #[test]
+    fn a_full_address_space_is_refused() {
+        let gap = 24 << 20;
+        let taken = [(LOWEST, 1 << 46), ((1 << 46) + gap, USER_END)];
+        let error = Placement::choose(&with_vmas(&taken, &[]), &[]).unwrap_err();
+        assert!(matches!(error, ResumeError::NoRoom { near: None }), "{error}");
+    }
+
+    #[test]
+    fn every_site_has_a_trampoline_in_reach_that_overlaps_nothing() {
+        let text = [0x40_0000u64, 0x7f00_0000_0000, 0x7f80_0000_0000];
+        let vmas: Vec<(u64, u64)> = text.iter().map(|at| (*at, at + 0x20_0000)).collect();
+        let sites: Vec<u64> =
+            text.iter().flat_map(|at| (0..100).map(move |i| at + i * 99)).collect();
+        let desc = with_vmas(&vmas, &sites);
+        let placement = Placement::choose(&desc, &[]).unwrap();
+        assert_eq!(placement.trampoline_pages.len(), 3);
+        let mut slots: Vec<u64> = placement.trampolines.iter().map(|slot| slot.0).collect();
+        for (site, slot) in sites.iter().zip(&slots) {
+            assert!(site.abs_diff(*slot) + TRAMPOLINE_LEN < 1 << 31, "{site:x} {slot:x}");
+            let range = SeedRange::new(*slot, slot + TRAMPOLINE_LEN);
+            assert!(placement.trampoline_pages.iter().any(|page| page.intersect(range) == range));
+            assert!(desc.vmas.iter().all(|vma| vma.range.intersect(range).is_empty()));
+            assert!(placement.region().intersect(range).is_empty());
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), sites.len());
+    }
 }

@@ -40,6 +40,8 @@ pub enum Op {
 /// An argument of a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arg {
+    /// The call has no such argument.
+    Unused,
     /// A number or an address of the child's.
     Value(u64),
     /// The address at which these bytes will lie beside the program.
@@ -85,6 +87,7 @@ impl Program {
                         Expect::Ignored => (raw::SYSCALL_IGNORED, 0),
                     };
                     let args = std::array::from_fn(|i| match &args[i] {
+                        Arg::Unused => 0,
                         Arg::Value(value) => *value,
                         Arg::Bytes(bytes) => place(bytes, &mut data),
                     });
@@ -126,8 +129,8 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Syscall { name, args, expect, .. } => {
-                let used = args.iter().rposition(|arg| *arg != Arg::Value(0)).map_or(0, |i| i + 1);
-                let args: Vec<String> = args[..used].iter().map(Arg::to_string).collect();
+                let args = args.iter().filter(|arg| **arg != Arg::Unused);
+                let args: Vec<String> = args.map(Arg::to_string).collect();
                 write!(f, "{name}({})", args.join(", "))?;
                 match expect {
                     Expect::Success => Ok(()),
@@ -144,6 +147,7 @@ impl fmt::Display for Op {
 impl fmt::Display for Arg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Arg::Unused => Ok(()),
             Arg::Value(value) if *value < 4096 => write!(f, "{value}"),
             Arg::Value(u64::MAX) => write!(f, "-1"),
             Arg::Value(value) => write!(f, "{value:#x}"),
@@ -166,10 +170,10 @@ mod tests {
                     args: [
                         Arg::Bytes(b"/tmp\0".to_vec()),
                         Arg::Value(0),
-                        Arg::Value(0),
-                        Arg::Value(0),
-                        Arg::Value(0),
-                        Arg::Value(0),
+                        Arg::Unused,
+                        Arg::Unused,
+                        Arg::Unused,
+                        Arg::Unused,
                     ],
                     expect: Expect::Success,
                 },

@@ -143,10 +143,19 @@ impl Template {
         };
         let mut line = self.line.lock();
         let socket = line.socket.as_fd();
-        let gone = |_| ResumeError::TemplateGone { pid: self.pid };
         line.socket.set_write_timeout(Some(CHILD_TIMEOUT)).map_err(ResumeError::Socket)?;
-        scm::send_all(socket, &command_bytes(command), &spec.stdio).map_err(gone)?;
-        scm::send_all(socket, &mail, &[]).map_err(gone)?;
+        // In one piece: the template is woken once.
+        let message = [command_bytes(command), mail].concat();
+        let sent = scm::send_all(socket, &message, &spec.stdio);
+        if let Err(error) = sent {
+            // What it has of the command makes no sense without the rest.
+            self.kill();
+            let (pid, what, timeout) = (self.pid, "take a command", CHILD_TIMEOUT);
+            return Err(match error.kind() {
+                io::ErrorKind::WouldBlock => ResumeError::Timeout { pid, what, timeout },
+                _ => ResumeError::TemplateGone { pid },
+            });
+        }
         loop {
             let reply = line.receive(CHILD_TIMEOUT, "clone a child", self.pid)?;
             match reply.kind {

@@ -30,8 +30,7 @@ const EXIT_SIGNAL_MASK: u64 = 0xff;
 static SELECTOR: AtomicU8 = AtomicU8::new(ALLOW);
 /// Thread pointer of the armed thread; 0 is none.
 static ARMED: AtomicU64 = AtomicU64::new(0);
-/// Whether the process's SIGSYS action is (about to be) ours.
-static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// The application's SIGSYS action.
 static OLD_ACTION: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static OLD_MASK: AtomicU64 = AtomicU64::new(0);
 static ENABLED: AtomicBool = AtomicBool::new(false);
@@ -94,7 +93,6 @@ pub(crate) fn arm(enable: bool) {
         for (place, word) in OLD_ACTION.iter().zip(words) {
             place.store(word, SeqCst);
         }
-        INSTALLED.store(true, SeqCst);
         sigaction(libc::SIGSYS, Some(&ours));
         ARMED.store(thread_pointer(), SeqCst);
         let (text, len) = allowed_text();
@@ -126,16 +124,17 @@ fn outcome() -> Outcome {
     }
 }
 
-/// In the child of any fork: the SIGSYS action back, if it was ours. The mask is left alone.
+/// In the parent, and in the child of any fork: the SIGSYS action back, if it is ours. The mask is left
+/// alone.
+///
+/// The kernel is asked: when another thread forks, the child's signal actions are of an earlier moment
+/// than its memory.
 pub(crate) fn put_sigsys_back() {
-    if INSTALLED.load(SeqCst) {
-        // SAFETY: the old action is the application's own; only ours is replaced.
-        unsafe {
-            if sigaction(libc::SIGSYS, None).handler == on_sigsys as *const () as usize as u64 {
-                sigaction(libc::SIGSYS, Some(&old_action()));
-            }
+    // SAFETY: the old action is the application's own; only ours is replaced.
+    unsafe {
+        if sigaction(libc::SIGSYS, None).handler == on_sigsys as *const () as usize as u64 {
+            sigaction(libc::SIGSYS, Some(&old_action()));
         }
-        INSTALLED.store(false, SeqCst);
     }
     ARMED.store(0, SeqCst);
 }

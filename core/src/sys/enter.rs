@@ -76,20 +76,24 @@ fn place_descriptors(fds: &[BorrowedFd<'_>], first: RawFd) -> io::Result<()> {
 /// mmap(2)'s; EEXIST when something lies there.
 fn map_region(memfd: BorrowedFd<'_>, base: u64) -> io::Result<()> {
     let fixed = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
-    let (at, len) = (base as *mut libc::c_void, REGION_LEN as usize);
+    let (at, len) = (base as *mut libc::c_void, size(REGION_LEN));
     // SAFETY: NOREPLACE touches no mapping of ours; mprotect then changes parts of the new one.
     unsafe {
         if libc::mmap(at, len, libc::PROT_READ, fixed, memfd.as_raw_fd(), 0) != at {
             return Err(io::Error::last_os_error());
         }
-        let text = libc::mprotect(at, TEXT_LEN as usize, libc::PROT_READ | libc::PROT_EXEC);
-        let (from, bytes) = (at.byte_add(STUB as usize), (PROGRAM - STUB) as usize);
+        let text = libc::mprotect(at, size(TEXT_LEN), libc::PROT_READ | libc::PROT_EXEC);
+        let (from, bytes) = (at.byte_add(size(STUB)), size(PROGRAM - STUB));
         if text != 0 || libc::mprotect(from, bytes, libc::PROT_READ | libc::PROT_WRITE) != 0 {
             return Err(io::Error::last_os_error());
         }
     }
     const { assert!(TEXT_LEN == PARAMS && STUB < PROGRAM) };
     Ok(())
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("the region fits into a 64-bit address space")
 }
 
 /// Where a keeper's child goes.

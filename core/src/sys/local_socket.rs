@@ -13,7 +13,8 @@ pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     // SAFETY: sockaddr_un is plain data; all zero is its empty value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     if bytes.len() >= address.sun_path.len() || bytes.contains(&0) || bytes.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no path of a unix socket"));
+        let wrong = "the path of a unix socket has 1 to 107 bytes";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, wrong));
     }
     address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).unwrap_or_default();
     for (place, byte) in address.sun_path.iter_mut().zip(bytes) {

@@ -8,6 +8,10 @@ pub mod clone3;
 pub(crate) mod dispatch;
 #[cfg(feature = "agent")]
 pub mod enter;
+#[cfg(feature = "agent")]
+pub mod event;
+#[cfg(feature = "agent")]
+pub mod fuse;
 pub mod limits;
 pub(crate) mod local_socket;
 pub mod pagemap;
@@ -15,6 +19,8 @@ pub mod pidfd;
 pub mod poll;
 pub(crate) mod rawcall;
 pub(crate) mod readiness;
+#[cfg(feature = "agent")]
+pub mod sched;
 pub mod scm;
 pub mod signal;
 pub mod socket;
@@ -27,4 +33,10 @@ pub fn page_size() -> u64 {
     // SAFETY: sysconf only reads.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).expect("every Linux tells its page size")
+}
+
+/// The effective user id.
+pub fn user_id() -> u32 {
+    // SAFETY: geteuid only reads and cannot fail.
+    unsafe { libc::geteuid() }
 }

@@ -40,3 +40,20 @@ pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
     }
 }
+
+/// A socket that this process was started with, at a number that it was told.
+///
+/// # Errors
+/// `InvalidInput` when there is no socket at that number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    let is_socket = std::fs::metadata(format!("/proc/self/fd/{number}"))
+        .is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()));
+    if !is_socket {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("descriptor {number} is no socket"),
+        ));
+    }
+    // SAFETY: the number is open, and whoever started this process left it to this caller alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -2,8 +2,10 @@
 //!
 //! clone3(2) cannot set the offsets of the namespace that it makes, so the namespace for *children* is
 //! made first, given its offsets, and entered by forking. The offsets are absolute (from the boot clock of
-//! the machine), and a new namespace begins with its creator's: a change is added to what stands there.
+//! the machine), and a new namespace begins with those of the one that children had so far: a change is
+//! added to what stands there.
 
+use std::os::fd::AsRawFd;
 use std::{fs, io};
 
 const OFFSETS: &str = "/proc/self/timens_offsets";
@@ -16,12 +18,14 @@ const NS_PER_S: i128 = 1_000_000_000;
 /// # Errors
 /// unshare(2)'s and setns(2)'s: EPERM without CAP_SYS_ADMIN; ERANGE when a clock would run below zero.
 pub fn set_for_children(offset_ns: i64) -> io::Result<()> {
+    let own = fs::File::open(OWN)?;
+    // Back to our own namespace for children first: a new one begins with the offsets of the last one.
+    // SAFETY: no memory is passed; this process is single-threaded or the call fails.
+    if unsafe { libc::setns(own.as_raw_fd(), libc::CLONE_NEWTIME) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     if offset_ns == 0 {
-        let own = fs::File::open(OWN)?;
-        // SAFETY: no memory is passed; this process is single-threaded or the call fails.
-        let result =
-            unsafe { libc::setns(std::os::fd::AsRawFd::as_raw_fd(&own), libc::CLONE_NEWTIME) };
-        return if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        return Ok(());
     }
     // SAFETY: no memory is passed; this process itself stays in its namespace.
     if unsafe { libc::unshare(libc::CLONE_NEWTIME) } != 0 {

@@ -63,6 +63,17 @@ pub fn child_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, or the end of the stream.
+    Read,
+    /// Room.
+    Write,
+    /// Either.
+    Both,
+}
+
 /// What a descriptor is ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
@@ -72,17 +83,21 @@ pub struct Readiness {
     pub write: bool,
 }
 
-/// Waits until one of `fds` is readable (or, where the flag is set, writable) or has lost its peer.
+/// Waits until one of `fds` is ready as wanted or has lost its peer.
 ///
 /// # Errors
 /// poll(2)'s but EINTR, which is as if the time were over.
 pub fn ready<const N: usize>(
-    fds: [(BorrowedFd<'_>, bool); N],
+    fds: [(BorrowedFd<'_>, Interest); N],
     timeout: Option<Duration>,
 ) -> io::Result<[Readiness; N]> {
-    let mut polled = fds.map(|(fd, write)| libc::pollfd {
+    let mut polled = fds.map(|(fd, interest)| libc::pollfd {
         fd: fd.as_raw_fd(),
-        events: if write { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
+        events: match interest {
+            Interest::Read => libc::POLLIN,
+            Interest::Write => libc::POLLOUT,
+            Interest::Both => libc::POLLIN | libc::POLLOUT,
+        },
         revents: 0,
     });
     let timeout_ms = timeout.map_or(-1, |t| i32::try_from(t.as_millis()).unwrap_or(i32::MAX));

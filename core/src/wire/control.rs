@@ -316,6 +316,11 @@ impl Read for ChannelReceiver {
 }
 
 impl ChannelReceiver {
+    /// The socket, for timeouts.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Takes the next Noise message; false at the end of the stream.
     fn refill(&mut self) -> io::Result<bool> {
         let mut len = [0u8; 2];

@@ -63,7 +63,14 @@ pub fn write<M: Serialize>(stream: &mut impl Write, message: &M) -> Result<(), F
 /// See [`FrameError`]; `Closed` only between frames.
 pub fn read<M: DeserializeOwned>(stream: &mut impl Read) -> Result<M, FrameError> {
     let mut len = [0u8; 4];
-    match stream.read(&mut len)? {
+    // A stopped and continued process sees EINTR on a socket with a timeout, without any handler.
+    let got = loop {
+        match stream.read(&mut len) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            got => break got?,
+        }
+    };
+    match got {
         0 => return Err(FrameError::Closed),
         got => stream.read_exact(&mut len[got..])?,
     }

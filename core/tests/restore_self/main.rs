@@ -20,6 +20,7 @@ fn main() {
             let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("the socket is fd 0");
             mitosis::keeper::run(socket)
         }
+        Some("agent") => World::new().hold_a_child(),
         Some("seed") => seed::run(std::path::Path::new(&arguments[2])),
         _ => run_tests(),
     }
@@ -27,13 +28,16 @@ fn main() {
 
 fn run_tests() {
     type Test = fn(&mut World);
-    let tests: [(&str, Test); 7] = [
+    let tests: [(&str, Test); 10] = [
         ("a_child_goes_on_where_the_seed_stopped", a_child_goes_on_where_the_seed_stopped),
         ("a_hundred_children_differ_in_what_they_were_told", a_hundred_children),
         ("a_template_has_the_clock_of_the_seeds_host", a_template_has_the_clock_of_the_seeds_host),
         ("a_failing_program_names_its_step", a_failing_program_names_its_step),
         ("a_failing_tail_names_its_step", a_failing_tail_names_its_step),
         ("a_killed_child_is_told_of", a_killed_child_is_told_of),
+        ("memory_of_every_kind_is_as_it_was", memory_of_every_kind_is_as_it_was),
+        ("the_mail_has_a_limit", the_mail_has_a_limit),
+        ("a_killed_agent_leaves_nothing_after_the_grace", a_killed_agent_leaves_nothing),
         ("a_killed_keeper_leaves_nothing", a_killed_keeper_leaves_nothing),
     ];
     let mut world = World::new();
@@ -83,7 +87,7 @@ fn a_hundred_children(world: &mut World) {
     let mut turns: Vec<Duration> = (0..100)
         .map(|index| {
             let begun = Instant::now();
-            let child = world.child(&template, index, b"");
+            let child = world.child(&template, index, b"clock");
             child.read_line();
             let turn = begun.elapsed();
             world.end_of(child.pid);
@@ -97,7 +101,8 @@ fn a_hundred_children(world: &mut World) {
 fn a_template_has_the_clock_of_the_seeds_host(world: &mut World) {
     let day = Duration::from_secs(86_400);
     let ahead = i64::try_from(day.as_nanos()).expect("fits");
-    for (offset_ns, least) in [(ahead, day), (0, Duration::ZERO)] {
+    for days in [1u32, 2, 0, 1] {
+        let (offset_ns, least) = (ahead * i64::from(days), day * days);
         let template = world.template_with(offset_ns, |_| {}).expect("a template");
         let now = world::monotonic();
         let child = world.child(&template, 0, b"clock");
@@ -105,7 +110,10 @@ fn a_template_has_the_clock_of_the_seeds_host(world: &mut World) {
         let told = Duration::from_nanos(told.expect("the child tells its clock"));
         world.end_of(child.pid);
         let ahead = told - now;
-        assert!(ahead >= least && ahead < least + Duration::from_secs(10), "{ahead:?}");
+        assert!(
+            ahead >= least && ahead < least + Duration::from_secs(10),
+            "{days} days: {ahead:?}"
+        );
     }
 }
 
@@ -152,4 +160,40 @@ fn a_killed_keeper_leaves_nothing(world: &mut World) {
     assert!(Instant::now() < deadline, "the agent is not told");
     let error = world.template_with(0, |_| {}).unwrap_err();
     assert!(error.to_string().contains("keeper"), "{error}");
+}
+
+fn memory_of_every_kind_is_as_it_was(world: &mut World) {
+    let template = world.template();
+    for index in 0..2 {
+        let child = world.child(&template, index, b"memory");
+        let line = child.read_line();
+        assert_eq!(line, "wiped 0 dontfork 2 shared 3 sparse 4 hidden 5 grown ok exe ok");
+        assert_eq!(world.end_of(child.pid), 0);
+    }
+}
+
+fn the_mail_has_a_limit(world: &mut World) {
+    let template = world.template();
+    let largest = vec![b'x'; mitosis::prepare::MAX_MAIL_BYTES - world::ENVIRONMENT.len()];
+    let child = world.child(&template, 0, &largest);
+    assert!(child.read_line().contains(" sum ok "));
+    world.end_of(child.pid);
+    let error = world.try_child(&template, &[largest.as_slice(), b"x"].concat()).unwrap_err();
+    assert!(matches!(error, ResumeError::MailTooLarge { .. }), "{error}");
+}
+
+fn a_killed_agent_leaves_nothing(_: &mut World) {
+    let mut agent = world::spawn_agent();
+    let pids = agent.pids();
+    assert!(pids.len() == 3 && pids.iter().all(|pid| world::is_alive(*pid)), "{pids:?}");
+    let killed = Instant::now();
+    agent.kill();
+    // The template goes at once: there is nobody to ask it for children.
+    let [keeper, _, child] = pids[..] else { panic!("three pids") };
+    let grace = mitosis::keeper::AGENT_GRACE;
+    while world::is_alive(child) || world::is_alive(keeper) {
+        assert!(killed.elapsed() < grace + Duration::from_secs(5), "they outlive their agent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(killed.elapsed() >= grace, "no grace was given");
 }

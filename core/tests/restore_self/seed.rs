@@ -29,6 +29,9 @@ pub(crate) fn run(directory: &Path) -> ! {
     let numbers: Vec<u64> = (0..1 << 17).map(|i| i * i).collect();
     // SAFETY: grows the heap by a page so that brk has something to go on from.
     let end = unsafe { libc::sbrk(8192) } as u64 + 8192;
+    let memory = Memory::new();
+    // SAFETY: no memory is passed.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     park();
     // From here on this is a child.
     // SAFETY: written before this process ran.
@@ -42,6 +45,10 @@ pub(crate) fn run(directory: &Path) -> ! {
         "wait" => loop {
             std::thread::sleep(std::time::Duration::from_secs(1));
         },
+        "memory" => {
+            println!("{} exe {}", memory.check(), if exe_is_ours() { "ok" } else { "wrong" });
+            std::process::exit(0)
+        }
         "clock" => {
             println!("clock {}", super::world::monotonic().as_nanos());
             std::process::exit(0)
@@ -68,6 +75,82 @@ pub(crate) fn run(directory: &Path) -> ! {
     );
     std::thread::spawn(|| ()).join().expect("threads work");
     std::process::exit(42)
+}
+
+fn exe_is_ours() -> bool {
+    let exe = fs::read_link("/proc/self/exe").expect("readable");
+    exe.to_string_lossy().contains("restore_self")
+}
+
+/// Mappings of each kind, with a number at the beginning of each.
+struct Memory {
+    wiped: *mut u64,
+    dontfork: *mut u64,
+    shared: *mut u64,
+    sparse: *mut u64,
+    hidden: *mut u64,
+}
+
+/// Bytes of each.
+const LEN: usize = 1 << 20;
+
+impl Memory {
+    fn new() -> Memory {
+        let map = |flags: i32, number: u64| {
+            let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_ANONYMOUS);
+            // SAFETY: fresh memory, to whose first word we write.
+            unsafe {
+                let at = libc::mmap(std::ptr::null_mut(), LEN, access, flags, -1, 0).cast::<u64>();
+                at.write(number);
+                // Something between, so that the kernel does not merge them.
+                let guard = libc::PROT_NONE;
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                libc::mmap(std::ptr::null_mut(), 4096, guard, flags, -1, 0);
+                at
+            }
+        };
+        let private = libc::MAP_PRIVATE;
+        let memory = Memory {
+            wiped: map(private, 1),
+            dontfork: map(private, 2),
+            shared: map(libc::MAP_SHARED, 3),
+            sparse: map(private | libc::MAP_NORESERVE, 4),
+            hidden: map(private, 5),
+        };
+        // SAFETY: our own mappings; the word in the middle of the sparse one is ours, too.
+        unsafe {
+            libc::madvise(memory.wiped.cast(), LEN, libc::MADV_WIPEONFORK);
+            libc::madvise(memory.dontfork.cast(), LEN, libc::MADV_DONTFORK);
+            memory.sparse.byte_add(LEN / 2).write(4);
+            libc::mprotect(memory.hidden.cast(), LEN, libc::PROT_NONE);
+        }
+        memory
+    }
+
+    /// What a child finds; it then writes to all of it.
+    fn check(&self) -> String {
+        // SAFETY: the mappings of `new`, restored.
+        unsafe {
+            libc::mprotect(self.hidden.cast(), LEN, libc::PROT_READ | libc::PROT_WRITE);
+            let all = [self.wiped, self.dontfork, self.shared, self.sparse, self.hidden];
+            let [wiped, dontfork, shared, sparse, hidden] = all.map(|at| at.read());
+            assert_eq!(self.sparse.byte_add(LEN / 2).read(), sparse);
+            assert_eq!(self.sparse.byte_add(LEN / 4).read(), 0);
+            all.iter().for_each(|at| at.write(77));
+            let grown = if grow_stack(64) == 64 { "ok" } else { "wrong" };
+            format!(
+                "wiped {wiped} dontfork {dontfork} shared {shared} sparse {sparse} hidden {hidden} grown {grown}"
+            )
+        }
+    }
+}
+
+/// Uses 64 KiB of stack a level.
+#[inline(never)]
+fn grow_stack(levels: u64) -> u64 {
+    let mut room = [0u8; 64 << 10];
+    std::hint::black_box(&mut room);
+    if levels == 0 { 0 } else { 1 + grow_stack(levels - 1) + u64::from(room[0]) }
 }
 
 /// Raises a real-time signal; returns in children alone.
@@ -170,7 +253,8 @@ fn describe(writer: &mut ReportWriter<'_>) {
         actions.chunks_exact(4).flat_map(|a| [a[0], a[1], a[2], a[3]]).collect();
     writer.record(tag::SIGNAL_ACTIONS, &actions, &[]);
     writer.record(tag::CWD, &[], b"/tmp");
-    writer.record(tag::EXE, &[], b"/seed");
+    let exe = fs::read_link("/proc/self/exe").expect("readable");
+    writer.record(tag::EXE, &[], exe.as_os_str().as_encoded_bytes());
     writer.record(tag::SCALARS, &[tid, 0o22, 0, 0], &[]);
     // SAFETY: only the address is taken.
     writer.record(tag::RESUME_AREA, &[(&raw const INFO) as u64], &[]);

@@ -17,6 +17,7 @@ use mitosis::keeper::{Client, Exit};
 use mitosis::prepare::{ROLE_CHILD, report};
 use mitosis::resume::{ChildSpec, HostFacts, Placement, ResumeError, Template, TemplateSpec};
 
+pub(crate) const ENVIRONMENT: &[u8] = b"B=2\0";
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
@@ -28,6 +29,7 @@ pub(crate) struct World {
     ends: HashMap<u32, i32>,
 }
 
+#[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) pid: u32,
     pub(crate) id: ChildId,
@@ -71,10 +73,7 @@ impl World {
     ) -> Result<Template, ResumeError> {
         let mut desc = self.desc.clone();
         change(&mut desc);
-        let host = HostFacts::of_keeper(self.keeper.pid()).map_err(|error| {
-            assert!(!is_alive(self.keeper.pid()), "{error}");
-            error
-        })?;
+        let host = HostFacts::of_keeper(self.keeper.pid())?;
         let placement = Placement::choose(&desc, &host.avoid())?;
         let spec = TemplateSpec {
             descriptor: &desc,
@@ -93,6 +92,33 @@ impl World {
     }
 
     pub(crate) fn child(&self, template: &Template, index: u32, payload: &[u8]) -> Started {
+        self.start(template, index, payload).expect("a child")
+    }
+
+    pub(crate) fn try_child(
+        &self,
+        template: &Template,
+        payload: &[u8],
+    ) -> Result<Started, ResumeError> {
+        self.start(template, 0, payload)
+    }
+
+    /// What an agent is that will be killed: tells the pids of all that it keeps.
+    pub(crate) fn hold_a_child(&self) -> ! {
+        let template = self.template();
+        let child = self.child(&template, 0, b"wait");
+        println!("{} {} {}", self.keeper.pid(), template.pid(), child.pid);
+        loop {
+            std::thread::sleep(DEADLINE);
+        }
+    }
+
+    fn start(
+        &self,
+        template: &Template,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<Started, ResumeError> {
         let (output, input) = std::io::pipe().expect("a pipe");
         let null = File::open("/dev/null").expect("/dev/null");
         let errors = std::io::stderr();
@@ -104,12 +130,12 @@ impl World {
             seed: self.desc.seed,
             child: id,
             payload,
-            environment: b"B=2\0",
+            environment: ENVIRONMENT,
             stdio: [null.as_fd(), input.as_fd(), errors.as_fd()],
             extra_clone_flags: 0,
         };
-        let pid = template.child(&spec).expect("a child");
-        Started { pid, id, output }
+        let pid = template.child(&spec)?;
+        Ok(Started { pid, id, output })
     }
 
     /// The wait(2) status of a child.
@@ -193,4 +219,34 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn kill(pid: u32) {
     // SAFETY: no memory is passed.
     unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+}
+
+/// This program as an agent of its own.
+pub(crate) struct AgentProcess(Child);
+
+pub(crate) fn spawn_agent() -> AgentProcess {
+    let program = std::env::current_exe().expect("this program has a path");
+    let agent = Command::new(program).arg("agent").stdout(Stdio::piped()).spawn();
+    AgentProcess(agent.expect("the agent starts"))
+}
+
+impl AgentProcess {
+    pub(crate) fn pids(&mut self) -> Vec<u32> {
+        let mut line = String::new();
+        let output = self.0.stdout.as_mut().expect("it is piped");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        line.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -1,0 +1,246 @@
+//! What people and programs get to see.
+
+use anyhow::Context as _;
+use mitosis::client::Child;
+use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
+use mitosis::image::ImageLayout;
+use mitosis::keeper;
+use mitosis::resume::program::Program;
+use mitosis::resume::{HostFacts, Placement, TemplateFds, blob, compile, stub};
+use mitosis::wire::local::{ChildEnd, Listing, Stats};
+use serde_json::{Value, json};
+
+/// Children that were started.
+pub fn children(children: &[Child], as_json: bool) {
+    for child in children {
+        let (id, pid, host) = (child.id().to_string(), child.pid(), child.host());
+        if as_json {
+            let report = child.report();
+            println!(
+                "{}",
+                json!({
+                    "child": id, "pid": pid, "host": host,
+                    "requested_at_ns": report.requested_at_ns,
+                    "started_at_ns": report.started_at_ns,
+                    "descriptor_bytes": report.descriptor_bytes,
+                    "pages_total": report.pages_total,
+                    "new_template": report.new_template,
+                })
+            );
+        } else {
+            println!("{id}  pid {pid} on {host}");
+        }
+    }
+}
+
+/// A child's end, as JSON.
+pub fn end(child: &Child, end: &ChildEnd) {
+    let end = match end {
+        ChildEnd::Exited(status) => json!({ "exited": status }),
+        ChildEnd::Signalled(signal) => json!({ "signalled": signal }),
+        ChildEnd::PageLost(text) => json!({ "page_lost": text }),
+        ChildEnd::HostLost(text) => json!({ "host_lost": text }),
+    };
+    println!("{}", json!({ "child": child.id().to_string(), "end": end }));
+}
+
+/// Seeds and children of a host.
+pub fn listing(listing: &Listing, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        // Ids as everywhere else in text: 16 hex digits.
+        let mut value = serde_json::to_value(listing)?;
+        for (list, fields) in [("seeds", &["seed"][..]), ("children", &["child", "seed"][..])] {
+            for line in value[list].as_array_mut().into_iter().flatten() {
+                for field in fields {
+                    line[*field] = hex(&line[*field]);
+                }
+            }
+        }
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    println!(
+        "{:16}  {:>7} {:>7} {:>9} {:>7} {:10} {:>6}  PROGRAM",
+        "SEED", "PID", "PARENT", "PAGES", "HOLDERS", "STATE", "AGE"
+    );
+    for seed in &listing.seeds {
+        println!(
+            "{:16}  {:>7} {:>7} {:>9} {:>7} {:10} {:>5}s  {}",
+            seed.seed.to_string(),
+            seed.pid,
+            seed.parent_pid,
+            seed.pages,
+            seed.holders,
+            seed.state,
+            seed.age_s,
+            seed.exe
+        );
+    }
+    println!("\n{:16}  {:>7} {:16} {:>6}", "CHILD", "PID", "OF SEED", "AGE");
+    for child in &listing.children {
+        println!(
+            "{:16}  {:>7} {:16} {:>5}s",
+            child.child.to_string(),
+            child.pid,
+            child.seed.to_string(),
+            child.age_s
+        );
+    }
+    Ok(())
+}
+
+fn hex(value: &Value) -> Value {
+    value.as_u64().map_or(Value::Null, |number| Value::String(format!("{number:016x}")))
+}
+
+/// An agent's counters.
+pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
+    let value = serde_json::to_value(stats)?;
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    for (name, count) in value.as_object().into_iter().flatten() {
+        println!("{name:18} {count}");
+    }
+    Ok(())
+}
+
+/// A descriptor.
+pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&as_value(descriptor, bytes))?);
+        return Ok(());
+    }
+    let page = descriptor.page_size();
+    println!("seed        {}  (generation {})", descriptor.seed, descriptor.generation);
+    println!("descriptor  {bytes} bytes, {} runs of pages", descriptor.page_table.runs().len());
+    println!("program     {} in {}", descriptor.process.exe, descriptor.process.cwd);
+    println!("kernel      {}", descriptor.needs.kernel);
+    for (hop, owner) in descriptor.owners.iter().enumerate() {
+        let places: Vec<String> = owner.exports.iter().map(export).collect();
+        println!("owner {hop}     seed {} at {}", owner.seed, places.join(", "));
+    }
+    println!("pages       {} of {page} bytes", descriptor.page_table.pages(page));
+    println!(
+        "\n{:>12}-{:<12} prot {:>8} {:>8} {:>8}  BACKING",
+        "START", "END", "OWNED", "FILE", "ABSENT"
+    );
+    for vma in &descriptor.vmas {
+        let (owned, from_file, zero) = count(descriptor, vma);
+        let absent = vma.range.len() / page - owned - from_file - zero;
+        let (start, end) = (vma.range.start.0, vma.range.end.0);
+        println!(
+            "{start:012x}-{end:012x} {}  {owned:>8} {from_file:>8} {absent:>8}  {}",
+            protection(vma.prot),
+            backing(descriptor, vma)
+        );
+    }
+    println!("\nFD   BECOMES   WAS");
+    for file in &descriptor.open_files {
+        let becomes = if file.fd < 3 { "resumer's" } else { "closed" };
+        println!("{:<4} {becomes:9} {}", file.fd, file.link);
+    }
+    if !descriptor.sites.is_empty() {
+        println!("\n{} system-call sites go through the stub", descriptor.sites.len());
+    }
+    Ok(())
+}
+
+/// Pages of a VMA: owned by seeds, of files, zero.
+fn count(descriptor: &Descriptor, vma: &Vma) -> (u64, u64, u64) {
+    let mut pages = (0, 0, 0);
+    for run in descriptor.page_table.overlapping(vma.range) {
+        let count = run.range.len() / descriptor.page_size();
+        match run.source {
+            Source::Owner { .. } => pages.0 += count,
+            Source::File { .. } => pages.1 += count,
+            Source::Zero => pages.2 += count,
+        }
+    }
+    pages
+}
+
+fn backing(descriptor: &Descriptor, vma: &Vma) -> String {
+    match &vma.kind {
+        VmaKind::Anonymous => "anonymous".to_owned(),
+        VmaKind::Stack => "[stack]".to_owned(),
+        VmaKind::File { file, offset } => {
+            let path =
+                descriptor.files.get(usize::from(*file)).map_or("?", |file| file.path.as_str());
+            format!("{path} +{offset:#x}")
+        }
+        VmaKind::Shared => "shared (each child's own)".to_owned(),
+        VmaKind::Vvar => "[vvar]".to_owned(),
+        VmaKind::Vdso => "[vdso]".to_owned(),
+        VmaKind::Hole => "not carried".to_owned(),
+    }
+}
+
+fn protection(prot: u8) -> String {
+    [(1, 'r'), (2, 'w'), (4, 'x')]
+        .iter()
+        .map(|(bit, name)| if prot & bit == 0 { '-' } else { *name })
+        .collect()
+}
+
+fn export(export: &Export) -> String {
+    match export {
+        Export::Tcp { agent: Some(agent), .. } => format!("tcp {agent}"),
+        Export::Tcp { agent: None, .. } => "this host".to_owned(),
+    }
+}
+
+fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
+    let page = descriptor.page_size();
+    let vmas: Vec<Value> = descriptor
+        .vmas
+        .iter()
+        .map(|vma| {
+            let (owned, file, zero) = count(descriptor, vma);
+            json!({
+                "start": format!("{:#x}", vma.range.start.0), "end": format!("{:#x}", vma.range.end.0),
+                "prot": protection(vma.prot), "backing": backing(descriptor, vma),
+                "pages": { "owned": owned, "file": file, "zero": zero,
+                           "absent": vma.range.len() / page - owned - file - zero },
+            })
+        })
+        .collect();
+    let owners: Vec<Value> = descriptor
+        .owners
+        .iter()
+        .map(|owner| {
+            let exports: Vec<String> = owner.exports.iter().map(export).collect();
+            json!({ "seed": owner.seed.to_string(), "exports": exports })
+        })
+        .collect();
+    let files: Vec<Value> = descriptor
+        .open_files
+        .iter()
+        .map(|file| {
+            json!({ "fd": file.fd, "was": file.link, "becomes": if file.fd < 3 { "resumer's" } else { "closed" } })
+        })
+        .collect();
+    json!({
+        "seed": descriptor.seed.to_string(), "generation": descriptor.generation, "bytes": bytes,
+        "page_bytes": page, "pages": descriptor.page_table.pages(page),
+        "runs": descriptor.page_table.runs().len(), "owners": owners,
+        "program": descriptor.process.exe, "cwd": descriptor.process.cwd,
+        "kernel": descriptor.needs.kernel, "threads": descriptor.threads.len(),
+        "vmas": vmas, "open_files": files, "call_sites": descriptor.sites.len(),
+    })
+}
+
+/// The restore program that would lay out a template of this seed on this host.
+pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
+    let program = std::env::current_exe().context("this program's own path")?;
+    let keeper = keeper::Client::spawn(&program)?;
+    let facts = HostFacts::of_keeper(keeper.pid())?;
+    let placement = Placement::choose(descriptor, &facts.avoid())?;
+    let stub_entry = placement.base + blob::stub_entry();
+    let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)?;
+    let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
+    let fds = TemplateFds::number(&[]);
+    let offset_of = |addr| layout.offset_of(addr);
+    Ok(compile(descriptor, &offset_of, &placement, &diversions.trampolines, &facts, &fds)?)
+}

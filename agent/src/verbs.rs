@@ -1,0 +1,159 @@
+//! The command line's verbs, each a request to the local agent.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use mitosis::client::{self, AgentAddress, Child, Inspected, ResumeOptions};
+use mitosis::descriptor::codec;
+use mitosis::id::{Handle, SeedId};
+use mitosis::wire::local::{ChildEnd, DropMode};
+
+use crate::show;
+use crate::{DropArgs, InspectArgs, ResumeArgs};
+
+/// Longest text taken from a file or standard input as a handle.
+const MAX_HANDLE_BYTES: u64 = 4096;
+/// Exit status for a child whose end is not known or that lost a page.
+const LOST: u8 = 125;
+
+/// What all verbs are told.
+#[derive(Debug)]
+pub struct Context {
+    /// JSON instead of text.
+    pub json: bool,
+    /// The agent's socket, if named.
+    pub socket: Option<PathBuf>,
+}
+
+impl Context {
+    fn agent(&self) -> AgentAddress {
+        self.socket.clone().map_or_else(AgentAddress::find, AgentAddress)
+    }
+}
+
+/// `mitosis resume`.
+pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> {
+    let environment = args.environment.iter().map(|change| match change.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (change.clone(), None),
+    });
+    let options = ResumeOptions {
+        host: args.on.clone(),
+        count: args.count,
+        payload: args.payload.clone().into_bytes(),
+        environment: environment.collect(),
+        ..ResumeOptions::new(read_handle(&args.handle)?)
+    };
+    let children = client::resume(&context.agent(), options)?;
+    if args.detach || context.json {
+        show::children(&children, context.json);
+    }
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut status = 0;
+    for child in &children {
+        let end = child.wait();
+        let own = status_of(child, &end);
+        status = if status == 0 { own } else { status };
+        if context.json {
+            show::end(child, &end);
+        }
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// A child's end as a shell would tell it; what a shell could not tell is said.
+fn status_of(child: &Child, end: &ChildEnd) -> u8 {
+    match end {
+        ChildEnd::Exited(status) => u8::try_from(status & 0xff).unwrap_or(LOST),
+        ChildEnd::Signalled(signal) => {
+            eprintln!(
+                "mitosis: child {} on {} was killed by signal {signal}",
+                child.pid(),
+                child.host()
+            );
+            u8::try_from(128 + signal).unwrap_or(LOST)
+        }
+        ChildEnd::PageLost(text) | ChildEnd::HostLost(text) => {
+            eprintln!("mitosis: child {} on {}: {text}", child.pid(), child.host());
+            LOST
+        }
+    }
+}
+
+/// `mitosis ls`.
+pub fn list(context: &Context) -> anyhow::Result<ExitCode> {
+    let listing = client::list(&context.agent())?;
+    show::listing(&listing, context.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis inspect`.
+pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let which = match SeedId::from_str(&args.seed) {
+        Ok(seed) => Inspected::Seed(seed),
+        Err(_) => Inspected::Handle(read_handle(&args.seed)?),
+    };
+    let bytes = client::inspect(&context.agent(), which)?;
+    let descriptor = codec::decode(&bytes).context("the agent's answer")?;
+    if args.program {
+        let program = show::program(&descriptor)?;
+        print!("{program}");
+    } else {
+        show::descriptor(&descriptor, bytes.len(), context.json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis drop`.
+pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode> {
+    let seed = match SeedId::from_str(&args.seed) {
+        Ok(seed) => seed,
+        Err(_) => read_handle(&args.seed)?.seed,
+    };
+    let how = if args.revoke { DropMode::Revoke } else { DropMode::AfterChildren };
+    client::drop_seed(&context.agent(), seed, how)?;
+    if context.json {
+        println!("{}", serde_json::json!({ "dropped": seed.to_string(), "revoked": args.revoke }));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis stats`.
+pub fn stats(context: &Context) -> anyhow::Result<ExitCode> {
+    show::stats(&client::stats(&context.agent())?, context.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis shutdown`.
+pub fn shutdown(context: &Context) -> anyhow::Result<ExitCode> {
+    client::shutdown(&context.agent())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A handle as given, from standard input (`-`) or from a file (`@FILE`): so that no key need stand in a
+/// process list.
+fn read_handle(text: &str) -> anyhow::Result<Handle> {
+    let mut read = String::new();
+    let text = if text == "-" {
+        std::io::stdin()
+            .take(MAX_HANDLE_BYTES)
+            .read_to_string(&mut read)
+            .context("standard input")?;
+        &read
+    } else if let Some(path) = text.strip_prefix('@') {
+        let file = std::fs::File::open(path).with_context(|| path.to_owned())?;
+        file.take(MAX_HANDLE_BYTES).read_to_string(&mut read).with_context(|| path.to_owned())?;
+        &read
+    } else {
+        text
+    };
+    if text.trim().is_empty() {
+        bail!("no handle was given");
+    }
+    Ok(text.trim().parse::<Handle>()?)
+}

@@ -1,0 +1,105 @@
+//! Whether this host can run a descriptor: said before anything is built.
+
+use super::failure::fail;
+use crate::describe;
+use crate::descriptor::{Descriptor, HostNeeds};
+use crate::sys::arch;
+use crate::wire::local::{Failure, FailureKind};
+
+/// Refuses a descriptor that this host cannot run.
+///
+/// # Errors
+/// What the host lacks.
+pub fn check(descriptor: &Descriptor) -> Result<(), Failure> {
+    let here = HostNeeds { vdso: own_vdso(), kernel: describe::kernel_release(), ..arch::cpu() };
+    let page_size = describe::page_size();
+    if descriptor.page_size() != page_size {
+        let text =
+            format!("its pages have {} bytes, this host's {page_size}", descriptor.page_size());
+        return Err(unfit(descriptor, &text));
+    }
+    compare(&descriptor.needs, &here).map_err(|text| unfit(descriptor, &text))
+}
+
+fn unfit(descriptor: &Descriptor, text: &str) -> Failure {
+    let text = format!("seed {} cannot run on this host: {text}", descriptor.seed);
+    fail(FailureKind::HostUnfit, text)
+}
+
+fn compare(needs: &HostNeeds, here: &HostNeeds) -> Result<(), String> {
+    if needs.machine != here.machine {
+        let (needs, here) = (needs.machine, here.machine);
+        return Err(format!(
+            "it is a program for ELF machine {needs}, this host is machine {here}"
+        ));
+    }
+    let lacking: u32 = needs
+        .cpu_features
+        .iter()
+        .zip(here.cpu_features.iter().chain(std::iter::repeat(&0)))
+        .map(|(needed, have)| (needed & !have).count_ones())
+        .sum();
+    if lacking > 0 {
+        return Err(format!(
+            "this CPU lacks {lacking} feature(s) that the seed's libraries may have chosen their code by: \
+             prepare it on the oldest CPU of the fleet"
+        ));
+    }
+    if needs.xcr0 & !here.xcr0 != 0 || needs.xsave_size > here.xsave_size {
+        return Err(format!(
+            "its vector state (XCR0 {:#x}, {} bytes) is larger than this host's (XCR0 {:#x}, {} bytes)",
+            needs.xcr0, needs.xsave_size, here.xcr0, here.xsave_size
+        ));
+    }
+    if needs.vdso != here.vdso {
+        return Err(format!(
+            "its vDSO is that of kernel {}, this host runs {}: run the same kernel on both hosts",
+            needs.kernel, here.kernel
+        ));
+    }
+    Ok(())
+}
+
+/// BLAKE3 of this process's vDSO, which is every process's.
+fn own_vdso() -> [u8; 32] {
+    static DIGEST: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
+    *DIGEST.get_or_init(|| describe::own_vdso_digest().unwrap_or([0; 32]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostNeeds {
+        HostNeeds {
+            machine: 62,
+            cpu_features: vec![0b111],
+            xcr0: 7,
+            xsave_size: 832,
+            vdso: [1; 32],
+            kernel: "6.1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_host_runs_its_own_seeds() {
+        assert_eq!(compare(&host(), &host()), Ok(()));
+        let older = HostNeeds { cpu_features: vec![0b011], xcr0: 3, xsave_size: 576, ..host() };
+        assert_eq!(compare(&older, &host()), Ok(()));
+    }
+
+    #[test]
+    fn each_lack_is_named() {
+        let cases = [
+            (HostNeeds { machine: 183, ..host() }, "ELF machine"),
+            (HostNeeds { cpu_features: vec![0b1111], ..host() }, "lacks 1 feature"),
+            (HostNeeds { cpu_features: vec![0, 1], ..host() }, "lacks 1 feature"),
+            (HostNeeds { xcr0: 0xff, ..host() }, "vector state"),
+            (HostNeeds { xsave_size: 2696, ..host() }, "vector state"),
+            (HostNeeds { vdso: [2; 32], ..host() }, "vDSO"),
+        ];
+        for (needs, word) in cases {
+            assert!(compare(&needs, &host()).unwrap_err().contains(word), "{word}");
+        }
+    }
+}

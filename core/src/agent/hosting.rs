@@ -1,0 +1,425 @@
+//! Seeds of any host as they live on this one: descriptor, image, template, lease. Built at the first
+//! resume (or rehearsal), shared by all children here, let go after the last one.
+//!
+//! ```text
+//!  resume --> fetch descriptor --> fit? --> mount, image --> push (beside) --> template --> child, child, ...
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::Agent;
+use super::failure::{fail, seed_gone};
+use super::fit;
+use super::seeds::Hold;
+use crate::descriptor::{Descriptor, Export, codec};
+use crate::id::{ChildId, ForkKey, Handle, SeedId};
+use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
+use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
+use crate::wire::control::Channel;
+use crate::wire::local::{Failure, FailureKind};
+
+/// Images alive at once on one host; each has a FUSE connection and its pager threads.
+pub const MAX_HOSTED: usize = 256;
+
+/// A seed as it lives on this host.
+#[derive(Debug)]
+pub struct Hosted {
+    /// Its id.
+    pub seed: SeedId,
+    /// Bytes of its descriptor.
+    pub descriptor_bytes: u64,
+    /// Pages that it has in all.
+    pub pages_total: u64,
+    /// Forks between its children and the first process.
+    pub generation: u64,
+    /// The key that the first resume showed; a later one must show the same.
+    key: ForkKey,
+    /// Ends with its last child, without lingering.
+    pub ends_with_children: bool,
+    /// Set by the owner: no more children.
+    pub dropping: AtomicBool,
+    // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
+    template: Template,
+    image: Image,
+    #[expect(dead_code, reason = "held for its drop")]
+    lease: Lease,
+}
+
+/// What tells the owner that this host still needs the seed: dropping it lets go.
+#[derive(Debug)]
+enum Lease {
+    /// A seed of this host; `None` while it is rehearsed.
+    Local(#[expect(dead_code, reason = "held for its drop")] Option<Hold>),
+    /// A connection to its agent; closing it lets go.
+    Remote(std::net::TcpStream),
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Lease::Remote(stream) = self {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+/// The seeds that live on this host.
+#[derive(Debug, Default)]
+pub struct Hosting {
+    table: Mutex<HashMap<SeedId, Arc<Place>>>,
+}
+
+/// One seed's place: its lock is held while it is built, so that it is built once.
+#[derive(Debug, Default)]
+struct Place {
+    hosted: Mutex<Option<Arc<Hosted>>>,
+    idle_since: Mutex<Option<Instant>>,
+}
+
+/// A descriptor and what came with it.
+struct Found {
+    descriptor: Descriptor,
+    bytes: u64,
+    lease: Lease,
+    channel: Option<Channel>,
+    clock_offset_ns: i64,
+    local: bool,
+}
+
+impl Hosted {
+    /// Starts one child.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, Failure> {
+        self.template.child(spec).map_err(|error| {
+            fail(
+                FailureKind::HostUnfit,
+                format!("a child of seed {} could not be started: {error}", self.seed),
+            )
+        })
+    }
+
+    /// Its image, for counters and traces.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+}
+
+impl Hosting {
+    /// The hosted seed behind a handle, built if need be; the flag tells whether it was.
+    ///
+    /// # Errors
+    /// The seed cannot be had, or this host cannot run it.
+    pub fn get(
+        &self,
+        agent: &Arc<Agent>,
+        handle: &Handle,
+        ends_with_children: bool,
+    ) -> Result<(Arc<Hosted>, bool), Failure> {
+        let place = {
+            let mut table = self.table.lock();
+            if !table.contains_key(&handle.seed) && table.len() >= MAX_HOSTED {
+                let text = format!("this host already holds {MAX_HOSTED} seeds' images");
+                return Err(fail(FailureKind::Limit, text));
+            }
+            table.entry(handle.seed).or_default().clone()
+        };
+        let mut hosted = place.hosted.lock();
+        if let Some(hosted) = hosted.as_ref() {
+            if hosted.dropping.load(Ordering::Acquire) {
+                return Err(seed_gone(handle.seed));
+            }
+            if hosted.key == handle.key {
+                *place.idle_since.lock() = None;
+                return Ok((hosted.clone(), false));
+            }
+            // Another key: the owner decides, in its own words.
+            agent.find(handle, false)?;
+        }
+        let found = agent.find(handle, ends_with_children).inspect_err(|_| {
+            if hosted.is_none() {
+                self.table.lock().remove(&handle.seed);
+            }
+        })?;
+        let built = build(agent, handle, found, ends_with_children).inspect_err(|_| {
+            self.table.lock().remove(&handle.seed);
+        })?;
+        *place.idle_since.lock() = None;
+        *hosted = Some(built.clone());
+        Ok((built, true))
+    }
+
+    /// Builds a seed of this host without entering it: for its rehearsal.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn rehearse(
+        agent: &Arc<Agent>,
+        handle: &Handle,
+        descriptor: Descriptor,
+        bytes: u64,
+    ) -> Result<Arc<Hosted>, Failure> {
+        let found = Found {
+            descriptor,
+            bytes,
+            lease: Lease::Local(None),
+            channel: None,
+            clock_offset_ns: 0,
+            local: true,
+        };
+        build(agent, handle, found, false)
+    }
+
+    /// Enters what a rehearsal built, so that the first local resume finds it.
+    pub fn enter(&self, hosted: Arc<Hosted>) {
+        let place = self.table.lock().entry(hosted.seed).or_default().clone();
+        *place.idle_since.lock() = Some(Instant::now());
+        *place.hosted.lock() = Some(hosted);
+    }
+
+    /// No more children of this seed here; its image goes with the last one, or now if there is none.
+    pub fn let_go(&self, seed: SeedId) {
+        let place = self.table.lock().get(&seed).cloned();
+        let Some(place) = place else { return };
+        if let Some(hosted) = place.hosted.lock().as_ref() {
+            hosted.dropping.store(true, Ordering::Release);
+        }
+        self.sweep(std::time::Duration::ZERO);
+    }
+
+    /// Lets go of images without children: at once where the seed is ending, else after `linger`.
+    pub fn sweep(&self, linger: std::time::Duration) {
+        let mut over = Vec::new();
+        self.table.lock().retain(|_, place| {
+            // Somebody is building or taking it right now: it is in use.
+            let Some(mut hosted) = place.hosted.try_lock() else { return true };
+            let Some(current) = hosted.as_ref() else { return Arc::strong_count(place) > 1 };
+            if Arc::strong_count(current) > 1 {
+                *place.idle_since.lock() = None;
+                return true;
+            }
+            let since = *place.idle_since.lock().get_or_insert_with(Instant::now);
+            let ending = current.ends_with_children || current.dropping.load(Ordering::Acquire);
+            if !ending && since.elapsed() < linger {
+                return true;
+            }
+            over.extend(hosted.take());
+            false
+        });
+        // Tearing an image down takes milliseconds: outside of the lock.
+        drop(over);
+    }
+
+    /// Calls `each` with every hosted seed.
+    pub fn for_each(&self, mut each: impl FnMut(&Hosted)) {
+        let places: Vec<_> = self.table.lock().values().cloned().collect();
+        for place in places {
+            if let Some(hosted) = place.hosted.try_lock().and_then(|hosted| hosted.clone()) {
+                each(&hosted);
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// Gets a descriptor: from this host's own table, or from the agent that the handle names.
+    fn find(self: &Arc<Self>, handle: &Handle, ends_with_children: bool) -> Result<Found, Failure> {
+        let decode = |bytes: &[u8]| {
+            codec::decode(bytes).map_err(|error| {
+                fail(
+                    FailureKind::Protocol,
+                    format!("the descriptor of seed {}: {error}", handle.seed),
+                )
+            })
+        };
+        if self.is_own(handle.agent.as_deref()) {
+            let (_, published) = self.seeds.fetch(handle.seed, &handle.key)?;
+            if ends_with_children {
+                self.seeds.end_with_children(handle.seed);
+            }
+            return Ok(Found {
+                descriptor: decode(&published.descriptor)?,
+                bytes: published.descriptor.len() as u64,
+                lease: Lease::Local(Some(self.seeds.hold(handle.seed))),
+                channel: None,
+                clock_offset_ns: 0,
+                local: true,
+            });
+        }
+        let agent = handle.agent.as_deref().unwrap_or_default();
+        let fetched = self.peers.fetch(agent, handle, ends_with_children)?;
+        let stream = fetched.lease.stream().try_clone();
+        let stream = stream.map_err(|error| fail(FailureKind::Internal, error.to_string()))?;
+        Ok(Found {
+            descriptor: decode(&fetched.bytes)?,
+            bytes: fetched.bytes.len() as u64,
+            lease: Lease::Remote(stream),
+            channel: Some(fetched.lease),
+            clock_offset_ns: fetched.clock_offset_ns,
+            local: false,
+        })
+    }
+}
+
+impl Agent {
+    /// Lets the owner push the seed's hot pages into the image.
+    fn take_push(&self, descriptor: &Descriptor, image: &Image) {
+        let seed = descriptor.seed;
+        let Some(Export::Tcp { agent: Some(owner), read_key }) =
+            descriptor.owners[0].exports.first()
+        else {
+            return;
+        };
+        let pushed = self.tcp.push(owner, seed, read_key, &mut |addr, bytes| {
+            if let Err(error) = image.store(addr, bytes) {
+                tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
+            }
+        });
+        if let Err(error) = pushed {
+            tracing::warn!(%seed, %error, "no push; pages will be pulled on touch");
+        }
+    }
+}
+
+fn build(
+    agent: &Arc<Agent>,
+    handle: &Handle,
+    found: Found,
+    ends_with_children: bool,
+) -> Result<Arc<Hosted>, Failure> {
+    let Found { descriptor, bytes, lease, channel, clock_offset_ns, local } = found;
+    fit::check(&descriptor)?;
+    let local_files = agent.identical_files(handle, &descriptor, local)?;
+    let unfit = |error: &dyn std::fmt::Display| {
+        fail(
+            FailureKind::HostUnfit,
+            format!("seed {} cannot be resumed here: {error}", handle.seed),
+        )
+    };
+    let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
+    let facts = HostFacts::of_keeper(agent.keeper.pid()).map_err(|error| unfit(&error))?;
+    let placement =
+        Placement::choose(&descriptor, &facts.avoid()).map_err(|error| unfit(&error))?;
+    let stub_entry = placement.base + blob::stub_entry();
+    let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
+        .map_err(|error| unfit(&error))?;
+    let mount = agent.mounts()?.take().map_err(|error| unfit(&error))?;
+    let spec = ImageSpec {
+        seed: handle.seed,
+        layout: layout.clone(),
+        page_table: descriptor.page_table.clone(),
+        page_size: descriptor.page_size(),
+        owners: descriptor.owners.clone(),
+        local_files: clone_files(&local_files)?,
+        patches: diversions.patches,
+        fabrics: agent.fabrics(),
+        pager: PagerConfig {
+            cpus: agent.config.pager_cpus.clone(),
+            miss_deadline: agent.config.miss_deadline,
+            ..PagerConfig::default()
+        },
+        lost: agent.lost_page_sink(),
+    };
+    let image = Image::open(mount, spec).map_err(|error| unfit(&error))?;
+    if local {
+        image.trace_start();
+    }
+    let offset_of = |addr| layout.offset_of(addr);
+    let table =
+        stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
+    // The push arrives beside the making of the template: both take about a millisecond.
+    let template = std::thread::scope(|scope| {
+        if !local {
+            scope.spawn(|| agent.take_push(&descriptor, &image));
+        }
+        let spec = TemplateSpec {
+            descriptor: &descriptor,
+            placement: &placement,
+            offset_of: &offset_of,
+            image: image.file(),
+            local_files: &local_files,
+            trampolines: &diversions.trampolines,
+            stub_table: &table,
+            clock_offset_ns,
+        };
+        Template::start(&agent.keeper, &spec)
+    })
+    .map_err(|error| unfit(&error))?;
+    let hosted = Arc::new(Hosted {
+        seed: handle.seed,
+        descriptor_bytes: bytes,
+        pages_total: descriptor.page_table.pages(descriptor.page_size()),
+        generation: descriptor.generation,
+        key: handle.key.clone(),
+        ends_with_children,
+        dropping: AtomicBool::new(false),
+        template,
+        image,
+        lease,
+    });
+    if let Some(channel) = channel {
+        agent.watch_lease(handle.seed, channel);
+    }
+    Ok(hosted)
+}
+
+fn clone_files(files: &HashMap<u16, File>) -> Result<HashMap<u16, File>, Failure> {
+    files
+        .iter()
+        .map(|(index, file)| Ok((*index, file.try_clone()?)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|error| {
+            fail(FailureKind::Limit, format!("no descriptor left for a mapped file: {error}"))
+        })
+}
+
+/// What a child is started with.
+pub struct Start<'a> {
+    /// ResumeInfo role.
+    pub role: u32,
+    /// Which of how many.
+    pub index: u32,
+    /// Its name.
+    pub child: ChildId,
+    /// For `Resumed::payload`.
+    pub payload: &'a [u8],
+    /// `NAME=VALUE\0...`.
+    pub environment: &'a [u8],
+    /// 0, 1, 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+impl Hosted {
+    /// Starts one child as told.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn start(&self, start: &Start<'_>) -> Result<u32, Failure> {
+        self.child(&ChildSpec {
+            role: start.role,
+            index: start.index,
+            generation: self.generation,
+            seed: self.seed,
+            child: start.child,
+            payload: start.payload,
+            environment: start.environment,
+            stdio: start.stdio,
+            extra_clone_flags: 0,
+        })
+    }
+}
+
+/// A lost page, in the words that its child's standard error and its waiter get.
+pub fn lost_page_text(lost: &PageLost) -> String {
+    format!(
+        "mitosis: page lost: seed {} on host {}, address {}: {}",
+        lost.seed, lost.owner_host, lost.addr, lost.reason
+    )
+}

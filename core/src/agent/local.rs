@@ -1,0 +1,299 @@
+//! The unix socket: processes of this host, the command line.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Agent;
+use super::failure::fail;
+use super::peers::with_port;
+use super::remote::write_output;
+use crate::id::{ChildId, Handle, SeedId};
+use crate::sys::scm;
+use crate::wire::control::{Channel, ControlReply, ControlRequest};
+use crate::wire::frame::{self, FrameError};
+use crate::wire::local::{
+    ChildEnd, DropMode, Failure, FailureKind, LocalReply, LocalRequest, ResumeRequest, StartedChild,
+};
+
+/// Connections at one time; each seed and each waiting caller has one.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Binds the socket, for its owner alone.
+///
+/// # Errors
+/// Another agent answers there, or the path cannot be made.
+pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
+    let say = |error: &dyn std::fmt::Display| {
+        let text = format!(
+            "the agent's socket {} cannot be made: {error}; give another one with --socket",
+            path.display()
+        );
+        fail(FailureKind::Missing, text)
+    };
+    if UnixStream::connect(path).is_ok() {
+        return Err(say(&"another agent answers there"));
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| say(&error))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(say(&error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|error| say(&error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| say(&error))?;
+    Ok(listener)
+}
+
+/// Serves the socket until the agent ends.
+pub(super) fn serve(agent: &Arc<Agent>, listener: &UnixListener) {
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        if CONNECTIONS.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let agent = agent.clone();
+        let spawned = std::thread::Builder::new().name("local".to_owned()).spawn(move || {
+            if let Err(error) = converse(&agent, stream) {
+                tracing::debug!(%error, "a local connection ended");
+            }
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError> {
+    let mut fds = Vec::new();
+    let request = read_request(&stream, &mut fds)?;
+    let result = match request {
+        LocalRequest::Report { token, report } => {
+            return agent.take_report(token, &report, fds, stream).map_err(|failure| {
+                tracing::warn!(%failure, "a report was refused");
+                FrameError::Closed
+            });
+        }
+        LocalRequest::Resume(request) => return resume(agent, stream, request, fds),
+        request => agent.answer_local(request),
+    };
+    frame::write(&mut stream, &result.unwrap_or_else(LocalReply::Failed))
+}
+
+/// The first frame, with the descriptors that ride on it.
+fn read_request(stream: &UnixStream, fds: &mut Vec<OwnedFd>) -> Result<LocalRequest, FrameError> {
+    let mut len = [0u8; 4];
+    let mut got = 0;
+    while got < len.len() {
+        match scm::receive(stream.as_fd(), &mut len[got..], fds)? {
+            0 => return Err(FrameError::Closed),
+            more => got += more,
+        }
+    }
+    frame::decode(&frame::read_body(&mut &*stream, len)?)
+}
+
+impl Agent {
+    fn answer_local(self: &Arc<Self>, request: LocalRequest) -> Result<LocalReply, Failure> {
+        match request {
+            LocalRequest::Await { token } => {
+                let record = self.seeds.wait_published(token)?;
+                let handle = self.seeds.handle(&record, self.config.advertise.as_deref());
+                Ok(LocalReply::Published { handle })
+            }
+            LocalRequest::Kill { child, host, signal } => self.kill(child, host.as_deref(), signal),
+            LocalRequest::Drop { seed, how } => self.drop_seed(seed, how),
+            LocalRequest::DropPrepared { token } => match self.seeds.by_token(token) {
+                Some(seed) => self.drop_seed(seed, DropMode::AfterChildren),
+                None => Ok(LocalReply::Done),
+            },
+            LocalRequest::List => Ok(LocalReply::Listing(crate::wire::local::Listing {
+                seeds: self.seeds.lines(),
+                children: self.children.lines(),
+            })),
+            LocalRequest::Inspect { handle, seed } => self.inspect(handle, seed),
+            LocalRequest::Stats => Ok(LocalReply::Stats(self.stats())),
+            LocalRequest::Shutdown => {
+                self.shut_down();
+                Ok(LocalReply::Done)
+            }
+            LocalRequest::Report { .. } | LocalRequest::Resume(_) => {
+                Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
+            }
+        }
+    }
+
+    fn kill(&self, child: ChildId, host: Option<&str>, signal: i32) -> Result<LocalReply, Failure> {
+        match self.other_host(host) {
+            None => self.children.kill(child, signal)?,
+            Some(agent) => {
+                self.peers.call(&agent, &ControlRequest::Kill { child, signal })?;
+            }
+        }
+        Ok(LocalReply::Done)
+    }
+
+    fn drop_seed(&self, seed: SeedId, how: DropMode) -> Result<LocalReply, Failure> {
+        match how {
+            DropMode::AfterChildren => {
+                self.seeds.drop_after_children(seed)?;
+                self.hosting.let_go(seed);
+            }
+            DropMode::Revoke => {
+                self.exports.revoke(seed);
+                self.seeds.drop_after_children(seed)?;
+                self.hosting.let_go(seed);
+                self.seeds.end(seed).or_else(gone_is_fine)?;
+            }
+        }
+        Ok(LocalReply::Done)
+    }
+
+    fn inspect(&self, handle: Option<Handle>, seed: Option<SeedId>) -> Result<LocalReply, Failure> {
+        let descriptor = match (handle, seed) {
+            (Some(handle), _) if !self.is_own(handle.agent.as_deref()) => {
+                let agent = handle.agent.clone().unwrap_or_default();
+                self.peers.fetch(&agent, &handle, false)?.bytes
+            }
+            (Some(handle), _) => self.seeds.fetch(handle.seed, &handle.key)?.1.descriptor.to_vec(),
+            (None, Some(seed)) => self.seeds.inspect(seed)?.descriptor.to_vec(),
+            (None, None) => {
+                return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id"));
+            }
+        };
+        Ok(LocalReply::Inspected { descriptor })
+    }
+
+    /// The agent behind a host name, unless it is this one.
+    fn other_host(&self, host: Option<&str>) -> Option<String> {
+        let host = host?;
+        let agent = with_port(host);
+        let own = self.config.advertise.as_deref() == Some(agent.as_str());
+        let here = host == self.config.host || matches!(host, "localhost" | "local");
+        (!own && !here).then_some(agent)
+    }
+}
+
+fn gone_is_fine(failure: Failure) -> Result<(), Failure> {
+    if failure.kind == FailureKind::SeedGone { Ok(()) } else { Err(failure) }
+}
+
+fn resume(
+    agent: &Arc<Agent>,
+    mut stream: UnixStream,
+    request: ResumeRequest,
+    fds: Vec<OwnedFd>,
+) -> Result<(), FrameError> {
+    let (seed, ends) = (request.handle.seed, request.seed_ends_with_children);
+    let result = match <[OwnedFd; 3]>::try_from(fds) {
+        Err(_) => Err(fail(FailureKind::Protocol, "a resume needs stdin, stdout and stderr")),
+        Ok(stdio) => match agent.other_host(request.host.as_deref()) {
+            None => resume_here(agent, &mut stream, &request, &stdio),
+            Some(other) => resume_there(agent, &mut stream, &other, request, stdio),
+        },
+    };
+    match result {
+        Ok(sent) => sent,
+        Err(failure) => {
+            if ends {
+                // fork() failed: its seed has no child and will have none.
+                let _ = agent.seeds.drop_after_children(seed);
+            }
+            frame::write(&mut stream, &LocalReply::Failed(failure))
+        }
+    }
+}
+
+fn resume_here(
+    agent: &Arc<Agent>,
+    stream: &mut UnixStream,
+    request: &ResumeRequest,
+    stdio: &[OwnedFd; 3],
+) -> Result<Result<(), FrameError>, Failure> {
+    let started = agent.start_here(request, stdio.each_ref().map(AsFd::as_fd))?;
+    let count = started.children.len();
+    let reply = LocalReply::Started { children: started.children, report: started.report };
+    if let Err(error) = frame::write(stream, &reply) {
+        return Ok(Err(error));
+    }
+    for event in started.events.iter().take(count) {
+        let reply = LocalReply::Exited { child: event.child, end: event.end };
+        if let Err(error) = frame::write(stream, &reply) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn resume_there(
+    agent: &Arc<Agent>,
+    stream: &mut UnixStream,
+    other: &str,
+    request: ResumeRequest,
+    stdio: [OwnedFd; 3],
+) -> Result<Result<(), FrameError>, Failure> {
+    let seed = request.handle.seed;
+    if request.handle.agent.is_none() {
+        let text = format!(
+            "seed {seed} cannot be resumed on another host: its agent has no remote listener; start it with \
+             --listen and --secret-file"
+        );
+        return Err(fail(FailureKind::Argument, text));
+    }
+    if request.seed_ends_with_children {
+        agent.seeds.end_with_children(seed);
+    }
+    let (reply, channel) = agent.peers.converse(other, &ControlRequest::Resume(request))?;
+    let ControlReply::Started { children, report } = reply else {
+        let text =
+            format!("agent {other} answered out of turn: run the same version on both hosts");
+        return Err(fail(FailureKind::Protocol, text));
+    };
+    let waiting = children.clone();
+    if let Err(error) = frame::write(stream, &LocalReply::Started { children, report }) {
+        tracing::debug!(%error, "the caller has gone; its children go on");
+    }
+    let [_, stdout, stderr] = stdio;
+    let output = [File::from(stdout), File::from(stderr)];
+    Ok(follow(stream, channel, other, waiting, &output))
+}
+
+/// Passes on what the other host tells of the children, until all have ended or it is gone.
+fn follow(
+    stream: &mut UnixStream,
+    mut channel: Channel,
+    other: &str,
+    mut waiting: Vec<StartedChild>,
+    output: &[File; 2],
+) -> Result<(), FrameError> {
+    channel.stream().set_read_timeout(None)?;
+    super::keep_alive(channel.stream());
+    while !waiting.is_empty() {
+        match frame::read::<ControlReply>(&mut channel) {
+            Ok(ControlReply::Output { stream: 1, bytes }) => write_output(&output[0], &bytes),
+            Ok(ControlReply::Output { bytes, .. }) => write_output(&output[1], &bytes),
+            Ok(ControlReply::Exited { child, end }) => {
+                waiting.retain(|started| started.child != child);
+                let _ = frame::write(stream, &LocalReply::Exited { child, end });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let text = format!("the agent {other} that ran the child is gone ({error})");
+                for started in std::mem::take(&mut waiting) {
+                    let end = ChildEnd::HostLost(text.clone());
+                    let _ = frame::write(stream, &LocalReply::Exited { child: started.child, end });
+                }
+            }
+        }
+    }
+    Ok(())
+}

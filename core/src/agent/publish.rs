@@ -1,0 +1,257 @@
+//! A report arrives -> the seed is published.
+//!
+//! ```text
+//!  report + fds --describe--> descriptor --export--> rehearse (a child here, until prepare() would
+//!  return; what it missed is hot) --> published
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Agent;
+use super::children::NewChild;
+use super::failure::fail;
+use super::hosting::{Hosting, Start};
+use super::seeds::{Published, SeedRecord};
+use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
+use crate::descriptor::{
+    CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
+    codec,
+};
+use crate::export::ProcessExport;
+use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
+use crate::prepare::{ROLE_REHEARSAL, report};
+use crate::resume::sites;
+use crate::wire::local::{Failure, FailureKind};
+
+/// How long a rehearsal may take; it takes some milliseconds. A seed whose rehearsal hangs is published
+/// without hot pages.
+const REHEARSAL_DEADLINE: Duration = Duration::from_secs(2);
+/// Texts whose call sites are remembered.
+const MAX_SCANNED: usize = 4096;
+
+/// Call sites of texts that were scanned before, by file, size, modification time and offset.
+#[derive(Debug, Default)]
+pub struct ScannedTexts {
+    known: Mutex<HashMap<TextKey, Arc<[CallSite]>>>,
+}
+
+type TextKey = ((u64, u64), u64, i64, u64);
+
+impl SiteScanner for &ScannedTexts {
+    fn scan(
+        &mut self,
+        file: &MappedFile,
+        offset: u64,
+        base: SeedAddr,
+        text: &dyn TextSource,
+    ) -> Vec<CallSite> {
+        let key = (file.dev_ino, file.size, file.mtime_ns, offset);
+        let known = self.known.lock().get(&key).cloned();
+        let relative = known.unwrap_or_else(|| {
+            let found: Arc<[CallSite]> = text
+                .bytes()
+                .map(|bytes| sites::scan(&bytes, SeedAddr(0)))
+                .unwrap_or_default()
+                .into();
+            let mut known = self.known.lock();
+            if known.len() >= MAX_SCANNED {
+                known.clear();
+            }
+            known.insert(key, found.clone());
+            found
+        });
+        relative
+            .iter()
+            .map(|site| CallSite { addr: SeedAddr(base.0 + site.addr.0), kind: site.kind })
+            .collect()
+    }
+}
+
+impl Agent {
+    /// Takes a report and stays with the seed until it ends.
+    pub(super) fn take_report(
+        self: &Arc<Self>,
+        token: PrepareToken,
+        bytes: &[u8],
+        fds: Vec<OwnedFd>,
+        connection: UnixStream,
+    ) -> Result<(), Failure> {
+        let report =
+            report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
+        let files = seed_files(fds)?;
+        let record = Arc::new(SeedRecord {
+            id: SeedId::random(),
+            token,
+            fork_key: ForkKey::random(),
+            read_key: ReadKey::random(),
+            pid: report.threads.first().map_or(0, |thread| thread.tid),
+            created: Instant::now(),
+        });
+        let ours =
+            connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
+        self.seeds.add(record.clone(), ours)?;
+        let result = self.publish(&record, report, files);
+        if let Err(failure) = &result {
+            tracing::warn!(seed = %record.id, %failure, "a seed could not be published");
+        }
+        let is_published = result.is_ok();
+        self.seeds.publish(record.id, result);
+        if is_published {
+            wait_for_end(connection);
+        }
+        tracing::info!(seed = %record.id, "seed ended");
+        self.exports.remove(record.id);
+        self.hosting.let_go(record.id);
+        self.seeds.forget(record.id);
+        Ok(())
+    }
+
+    fn publish(
+        self: &Arc<Self>,
+        record: &Arc<SeedRecord>,
+        report: report::Report,
+        files: SeedFiles,
+    ) -> Result<Published, Failure> {
+        let export =
+            Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
+        let owner = Owner { seed: record.id, epoch: 1, exports: vec![export] };
+        let identity = SeedIdentity { seed: record.id, owner };
+        let begun = Instant::now();
+        let descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
+            .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
+        let described = begun.elapsed();
+        let bytes = codec::encode(&descriptor)
+            .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
+        let published = Published {
+            files: descriptor.files.clone().into(),
+            exe: descriptor.process.exe.clone(),
+            parent_pid: descriptor.process.parent_pid,
+            generation: descriptor.generation,
+            pages: descriptor.page_table.pages(descriptor.page_size()),
+            descriptor: bytes.into(),
+        };
+        let readable = readable(&descriptor);
+        let read_key = record.read_key.clone();
+        self.exports.add(record.id, ProcessExport { mem: files.mem, readable, read_key });
+        if self.config.rehearse && self.mounts().is_ok() {
+            let size = published.descriptor.len() as u64;
+            match self.rehearse(record, descriptor, size) {
+                Ok(hot) => self.exports.set_hot(record.id, hot),
+                Err(failure) => {
+                    tracing::warn!(seed = %record.id, %failure, "no rehearsal; its pages will not be pushed");
+                }
+            }
+        }
+        self.counters.count_seed();
+        tracing::info!(
+            seed = %record.id, pages = published.pages, bytes = published.descriptor.len(),
+            described_us = described.as_micros(), published_us = begun.elapsed().as_micros(),
+            "seed published"
+        );
+        Ok(published)
+    }
+
+    /// Runs a child here until prepare() would return, and tells what it touched.
+    fn rehearse(
+        self: &Arc<Self>,
+        record: &Arc<SeedRecord>,
+        descriptor: Descriptor,
+        bytes: u64,
+    ) -> Result<Vec<SeedRange>, Failure> {
+        let handle = self.seeds.handle(record, self.config.advertise.as_deref());
+        let page_table = descriptor.page_table.clone();
+        let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let null =
+            null.map_err(|error| fail(FailureKind::Missing, format!("/dev/null: {error}")))?;
+        let child = ChildId::random();
+        let pid = hosted.start(&Start {
+            role: ROLE_REHEARSAL,
+            index: 0,
+            child,
+            payload: &[],
+            environment: &[],
+            stdio: [null.as_fd(); 3],
+        })?;
+        let (events, ended) = crossbeam_channel::bounded(1);
+        let (stderr, lives_on) = (Arc::new(null), hosted.clone());
+        self.children.add(NewChild {
+            child,
+            seed: record.id,
+            pid,
+            events,
+            hosted: lives_on,
+            stderr,
+        });
+        let outcome = ended.recv_timeout(REHEARSAL_DEADLINE);
+        if outcome.is_err() {
+            let _ = self.children.kill(child, libc::SIGKILL);
+        }
+        let hot = pushable(&hosted.image().trace_take(), &page_table);
+        tracing::debug!(seed = %record.id, ?outcome, runs = hot.len(), "rehearsed");
+        self.hosting.enter(hosted);
+        Ok(hot)
+    }
+}
+
+/// What READs may ask for: what the page table says the seed owns, and nothing else of its memory.
+fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
+    let mut ranges: Vec<SeedRange> = Vec::new();
+    let owned = descriptor.page_table.runs().iter().filter_map(|run| match run.source {
+        Source::Owner { owner, addr } | Source::File { owner, addr, .. } if owner.0 == 0 => {
+            Some(SeedRange::new(addr.0, addr.0 + run.range.len()))
+        }
+        _ => None,
+    });
+    ranges.extend(owned);
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let joins = next.start <= last.end;
+        if joins {
+            last.end = last.end.max(next.end);
+        }
+        joins
+    });
+    ranges
+}
+
+/// The parts of what a rehearsal touched that the seed owns where the child has them, in the order of first
+/// touch: zeros and absent pages are never sent.
+fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
+    let owned = |run: &Run| match run.source {
+        Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
+            owner.0 == 0 && addr == run.range.start
+        }
+        Source::Zero => false,
+    };
+    let runs = touched.iter().flat_map(|range| table.overlapping(*range));
+    runs.filter(owned).map(|run| run.range).collect()
+}
+
+fn seed_files(fds: Vec<OwnedFd>) -> Result<SeedFiles, Failure> {
+    let [mem, pagemap, smaps]: [OwnedFd; 3] = fds.try_into().map_err(|fds: Vec<OwnedFd>| {
+        let text = format!("a report came with {} descriptors instead of 3", fds.len());
+        fail(FailureKind::Protocol, text)
+    })?;
+    Ok(SeedFiles { mem: mem.into(), pagemap: pagemap.into(), smaps: smaps.into() })
+}
+
+/// Returns when the seed's side of the connection is closed: it has ended, or was ended.
+fn wait_for_end(mut connection: UnixStream) {
+    let mut byte = [0u8; 1];
+    loop {
+        match connection.read(&mut byte) {
+            Ok(0) => return,
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What children on this host say to a caller on another: their output and their ends, in an order that
+//! the caller can rely on: all that a child wrote before it ended arrives before its end.
+
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::children::ChildEvent;
+use crate::sys::poll;
+use crate::wire::control::{ChannelSender, ControlReply};
+use crate::wire::frame::{self, FrameError};
+
+/// Bytes of output carried by one event.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// Relays until all children have ended and their output has been sent.
+///
+/// Children that outlive the pipes' readers (grandchildren that keep them open) are not waited for.
+///
+/// # Errors
+/// The caller's host is gone.
+pub fn relay(
+    to: &mut ChannelSender,
+    output: &mut [(u8, PipeReader)],
+    events: Receiver<ChildEvent>,
+    children: usize,
+) -> Result<(), FrameError> {
+    let (waker, ends) = wake_on_events(events)?;
+    let mut buffer = vec![0u8; OUTPUT_BYTES];
+    let mut open: Vec<bool> = output.iter().map(|_| true).collect();
+    let mut left = children;
+    while left > 0 {
+        let mut fds: Vec<RawFd> = vec![waker.as_raw_fd()];
+        let streams = output.iter().zip(&open).filter(|(_, open)| **open);
+        fds.extend(streams.map(|((_, pipe), _)| pipe.as_raw_fd()));
+        poll::readable(&fds, None)?;
+        // Ends are taken first, output after: so no byte written before an end is left behind it.
+        let ended: Vec<ChildEvent> = ends.try_iter().collect();
+        drain(to, output, &mut open, &mut buffer)?;
+        if !ended.is_empty() {
+            discard(&waker, ended.len())?;
+        }
+        for event in ended {
+            left -= 1;
+            frame::write(to, &ControlReply::Exited { child: event.child, end: event.end })?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends what is in the pipes now.
+fn drain(
+    to: &mut ChannelSender,
+    output: &mut [(u8, PipeReader)],
+    open: &mut [bool],
+    buffer: &mut [u8],
+) -> Result<(), FrameError> {
+    for ((stream, pipe), open) in output.iter_mut().zip(open) {
+        while *open && poll::is_readable(pipe.as_raw_fd())? {
+            match pipe.read(buffer)? {
+                0 => *open = false,
+                got => {
+                    let bytes = buffer[..got].to_vec();
+                    frame::write(to, &ControlReply::Output { stream: *stream, bytes })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends as a channel that a poll can wait for: one byte in the pipe for each.
+fn wake_on_events(events: Receiver<ChildEvent>) -> io::Result<(PipeReader, Receiver<ChildEvent>)> {
+    let (reader, mut writer) = io::pipe()?;
+    let (sender, receiver): (Sender<ChildEvent>, _) = crossbeam_channel::unbounded();
+    std::thread::Builder::new().name("child-ends".to_owned()).spawn(move || {
+        for event in events {
+            if sender.send(event).is_err() || writer.write_all(&[1]).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok((reader, receiver))
+}
+
+fn discard(mut waker: &PipeReader, count: usize) -> io::Result<()> {
+    waker.read_exact(&mut vec![0u8; count])
+}
+
+/// The pipes of one resume: what its children write, and the ends they write to.
+#[derive(Debug)]
+pub struct Pipes {
+    /// (1, stdout), (2, stderr).
+    pub output: Vec<(u8, PipeReader)>,
+    /// What the children get as 1 and 2.
+    pub children: [io::PipeWriter; 2],
+}
+
+impl Pipes {
+    /// Two pipes.
+    ///
+    /// # Errors
+    /// pipe(2)'s.
+    pub fn new() -> io::Result<Self> {
+        let (out, out_writer) = io::pipe()?;
+        let (err, err_writer) = io::pipe()?;
+        Ok(Pipes { output: vec![(1, out), (2, err)], children: [out_writer, err_writer] })
+    }
+}

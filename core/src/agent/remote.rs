@@ -1,0 +1,224 @@
+//! The port: control connections and READ streams of other agents.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::Agent;
+use super::failure::fail;
+use super::relay::{self, Pipes};
+use super::seeds::Hold;
+use crate::id::{ForkKey, SeedId};
+use crate::sys::{clock, poll};
+use crate::wire::control::{Channel, ChannelReceiver, ControlReply, ControlRequest};
+use crate::wire::frame::{self, FrameError};
+use crate::wire::local::{Failure, FailureKind, ResumeRequest};
+use crate::wire::{control, read};
+
+/// Connections of other agents at one time.
+pub const MAX_CONNECTIONS: usize = 4096;
+/// A peer that has not finished its greeting by then is cut off.
+const GREETING_DEADLINE: Duration = Duration::from_secs(3);
+/// How often a lease looks whether its seed is being dropped.
+const LEASE_TICK: Duration = Duration::from_millis(50);
+
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Serves the port until the agent ends.
+pub(super) fn serve(agent: &Arc<Agent>, listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        if CONNECTIONS.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let agent = agent.clone();
+        let spawned = std::thread::Builder::new().name("peer".to_owned()).spawn(move || {
+            converse(&agent, stream);
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells what a connection is by its first bytes.
+fn converse(agent: &Arc<Agent>, stream: TcpStream) {
+    let peer = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    if stream.set_read_timeout(Some(GREETING_DEADLINE)).is_err() {
+        return;
+    }
+    let mut magic = [0u8; 8];
+    if peek_all(&stream, &mut magic).is_err() {
+        return;
+    }
+    if magic == read::MAGIC {
+        agent.pages.serve(stream);
+        return;
+    }
+    if magic != control::MAGIC {
+        tracing::debug!(peer, "a connection that is neither control nor READ was closed");
+        return;
+    }
+    match Channel::accept(stream, &agent.config.secrets) {
+        Ok(channel) => {
+            if let Err(error) = serve_channel(agent, channel) {
+                tracing::debug!(peer, %error, "a control connection ended");
+            }
+        }
+        Err(error) => tracing::warn!(peer, %error, "a peer was refused"),
+    }
+}
+
+fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
+    let deadline = std::time::Instant::now() + GREETING_DEADLINE;
+    while stream.peek(into)? < into.len() {
+        if std::time::Instant::now() > deadline {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameError> {
+    channel.stream().set_read_timeout(None)?;
+    loop {
+        let request: ControlRequest = match frame::read(&mut channel) {
+            Err(FrameError::Closed) => return Ok(()),
+            request => request?,
+        };
+        match request {
+            ControlRequest::Resume(request) => return serve_resume(agent, channel, request),
+            ControlRequest::Fetch { seed, key, ends_with_children } => {
+                let (reply, hold) = fetch(agent, seed, &key, ends_with_children);
+                frame::write(&mut channel, &reply)?;
+                if let Some(hold) = hold {
+                    return keep_lease(channel, &hold);
+                }
+            }
+            request => frame::write(&mut channel, &answer(agent, request))?,
+        }
+    }
+}
+
+fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
+    let result = match request {
+        ControlRequest::Token => return ControlReply::Token(agent.pages.issue_token()),
+        ControlRequest::Kill { child, signal } => {
+            agent.children.kill(child, signal).map(|()| ControlReply::Done)
+        }
+        ControlRequest::Digests { seed, key, files } => digests(agent, seed, &key, &files),
+        ControlRequest::Resume(_) | ControlRequest::Fetch { .. } => {
+            Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
+        }
+    };
+    result.unwrap_or_else(ControlReply::Failed)
+}
+
+fn fetch(
+    agent: &Arc<Agent>,
+    seed: SeedId,
+    key: &ForkKey,
+    ends: bool,
+) -> (ControlReply, Option<Hold>) {
+    match agent.seeds.fetch(seed, key) {
+        Ok((record, published)) => {
+            let hold = agent.seeds.hold(record.id);
+            if ends {
+                agent.seeds.end_with_children(record.id);
+            }
+            let bytes = published.descriptor.to_vec();
+            let token = agent.pages.issue_token();
+            let monotonic_ns = clock::monotonic_ns();
+            (ControlReply::Descriptor { bytes, token, monotonic_ns }, Some(hold))
+        }
+        Err(failure) => (ControlReply::Failed(failure), None),
+    }
+}
+
+fn digests(
+    agent: &Arc<Agent>,
+    seed: SeedId,
+    key: &ForkKey,
+    files: &[u16],
+) -> Result<ControlReply, Failure> {
+    let (_, published) = agent.seeds.fetch(seed, key)?;
+    let digest = |index: &u16| {
+        published.files.get(usize::from(*index)).and_then(|file| agent.digests.of_mapped(file))
+    };
+    Ok(ControlReply::Digests(files.iter().map(digest).collect()))
+}
+
+/// Stays while the other host needs the seed; tells it once when the seed is being dropped.
+fn keep_lease(mut channel: Channel, hold: &Hold) -> Result<(), FrameError> {
+    use std::os::fd::AsRawFd;
+    let mut told = false;
+    loop {
+        if poll::readable(&[channel.stream().as_raw_fd()], Some(LEASE_TICK))? {
+            // Nothing is ever said on a lease: this is its end.
+            return match channel.read(&mut [0u8; 1])? {
+                0 => Ok(()),
+                _ => Err(FrameError::Closed),
+            };
+        }
+        if !told && hold.seed_is_dropping() {
+            frame::write(&mut channel, &ControlReply::Dropping)?;
+            told = true;
+        }
+    }
+}
+
+fn serve_resume(
+    agent: &Arc<Agent>,
+    mut channel: Channel,
+    request: ResumeRequest,
+) -> Result<(), FrameError> {
+    let null = File::open("/dev/null")?;
+    let Pipes { mut output, children } = Pipes::new()?;
+    let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
+    let started = match agent.start_here(&request, stdio) {
+        Ok(started) => started,
+        Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
+    };
+    let count = started.children.len();
+    let reply = ControlReply::Started { children: started.children, report: started.report };
+    let (mut sender, receiver) = channel.split();
+    drop(children);
+    let relayed = frame::write(&mut sender, &reply)
+        .and_then(|()| relay::relay(&mut sender, &mut output, started.events, count));
+    let _ = sender.stream().shutdown(Shutdown::Both);
+    drop(receiver);
+    relayed
+}
+
+impl Agent {
+    /// Watches the connection that a hosted seed lives by: when its owner says so, or is gone, no more
+    /// children are started from it here.
+    pub(super) fn watch_lease(self: &Arc<Self>, seed: SeedId, channel: Channel) {
+        let agent = self.clone();
+        let (_, mut receiver): (_, ChannelReceiver) = channel.split();
+        let watch = move || {
+            let _ = receiver.stream().set_read_timeout(None);
+            while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
+                if matches!(reply, ControlReply::Dropping) {
+                    agent.hosting.let_go(seed);
+                }
+            }
+            agent.hosting.let_go(seed);
+        };
+        if let Err(error) = std::thread::Builder::new().name("lease".to_owned()).spawn(watch) {
+            tracing::error!(%seed, %error, "no thread for a lease");
+        }
+    }
+}
+
+/// Writes all of `bytes` to a caller's own descriptor; a caller that has closed it loses the output.
+pub(super) fn write_output(mut to: &File, bytes: &[u8]) {
+    let _ = to.write_all(bytes);
+}

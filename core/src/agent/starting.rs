@@ -1,0 +1,161 @@
+//! A resume on this host: one hosted seed, `count` children, their events.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::Agent;
+use super::children::{ChildEvent, NewChild};
+use super::failure::fail;
+use super::hosting::{Hosted, Start};
+use crate::id::ChildId;
+use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
+use crate::sys::clock;
+use crate::wire::local::{Failure, FailureKind, ResumeRequest, StartReport, StartedChild};
+
+/// Children that one request may ask for.
+pub const MAX_COUNT: u32 = 10_000;
+
+/// Children that were started, and where their ends are told.
+#[derive(Debug)]
+pub struct Started {
+    /// In order.
+    pub children: Vec<StartedChild>,
+    /// How it went.
+    pub report: StartReport,
+    /// One event for each child.
+    pub events: Receiver<ChildEvent>,
+}
+
+impl Agent {
+    /// Starts the children of a request here.
+    ///
+    /// # Errors
+    /// The seed cannot be had or run here, or a limit is reached; children that were started before the
+    /// failure are killed.
+    pub fn start_here(
+        self: &Arc<Self>,
+        request: &ResumeRequest,
+        stdio: [BorrowedFd<'_>; 3],
+    ) -> Result<Started, Failure> {
+        let requested_at_ns = clock::realtime_ns();
+        let environment = encode_environment(&request.environment)?;
+        check(request, &environment)?;
+        self.children.admit(request.count)?;
+        let (hosted, new_template) =
+            self.hosting.get(self, &request.handle, request.seed_ends_with_children)?;
+        let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
+            fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
+        })?));
+        let (sender, events) = bounded(request.count as usize);
+        let mut children = Vec::with_capacity(request.count as usize);
+        for index in 0..request.count {
+            let child = ChildId::random();
+            let start = Start {
+                role: ROLE_CHILD,
+                index,
+                child,
+                payload: &request.payload,
+                environment: &environment,
+                stdio,
+            };
+            let pid = match hosted.start(&start) {
+                Ok(pid) => pid,
+                Err(failure) => {
+                    self.kill_started(&children);
+                    return Err(failure);
+                }
+            };
+            let (events, hosted, stderr) = (sender.clone(), hosted.clone(), stderr.clone());
+            self.children.add(NewChild { child, seed: hosted.seed, pid, events, hosted, stderr });
+            children.push(StartedChild { child, pid });
+        }
+        self.counters.count_children(children.len());
+        let report = self.start_report(&hosted, requested_at_ns, new_template);
+        Ok(Started { children, report, events })
+    }
+
+    fn start_report(
+        &self,
+        hosted: &Hosted,
+        requested_at_ns: u64,
+        new_template: bool,
+    ) -> StartReport {
+        StartReport {
+            host: self.config.host.clone(),
+            requested_at_ns,
+            started_at_ns: clock::realtime_ns(),
+            descriptor_bytes: hosted.descriptor_bytes,
+            pages_total: hosted.pages_total,
+            new_template,
+        }
+    }
+
+    fn kill_started(&self, children: &[StartedChild]) {
+        for started in children {
+            let _ = self.children.kill(started.child, libc::SIGKILL);
+        }
+    }
+}
+
+fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
+    if request.count == 0 || request.count > MAX_COUNT {
+        let text = format!("n must be 1 to {MAX_COUNT}, not {}", request.count);
+        return Err(fail(FailureKind::Argument, text));
+    }
+    let mail = request.payload.len() + environment.len();
+    if mail > MAX_MAIL_BYTES {
+        let text = format!(
+            "payload and environment have {mail} bytes together, above the limit of {MAX_MAIL_BYTES}: put large \
+             state into the process before prepare(), its pages travel on touch"
+        );
+        return Err(fail(FailureKind::Limit, text));
+    }
+    Ok(())
+}
+
+/// `NAME=VALUE\0` to set, `NAME\0` to unset.
+fn encode_environment(changes: &[(String, Option<String>)]) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    for (name, value) in changes {
+        let bad = name.is_empty()
+            || name.contains(['=', '\0'])
+            || value.as_ref().is_some_and(|value| value.contains('\0'));
+        if bad {
+            let text = format!(
+                "'{name}' cannot be an environment variable's name, or its value holds a NUL"
+            );
+            return Err(fail(FailureKind::Argument, text));
+        }
+        bytes.extend_from_slice(name.as_bytes());
+        if let Some(value) = value {
+            bytes.push(b'=');
+            bytes.extend_from_slice(value.as_bytes());
+        }
+        bytes.push(0);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environments_are_encoded_and_checked() {
+        let set =
+            |name: &str, value: Option<&str>| vec![(name.to_owned(), value.map(str::to_owned))];
+        assert_eq!(encode_environment(&set("A", Some("b=c"))).unwrap(), b"A=b=c\0");
+        assert_eq!(encode_environment(&set("A", None)).unwrap(), b"A\0");
+        for (name, value) in
+            [("", Some("x")), ("A=B", Some("x")), ("A", Some("x\0y")), ("A\0", None)]
+        {
+            assert_eq!(
+                encode_environment(&set(name, value)).unwrap_err().kind,
+                FailureKind::Argument
+            );
+        }
+    }
+}

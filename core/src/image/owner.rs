@@ -1,0 +1,42 @@
+//! The ways to an owner's bytes, preferred ones first.
+
+use std::sync::Arc;
+
+use crate::descriptor::{Export, Owner};
+use crate::fabric::Fabric;
+use crate::id::SeedId;
+
+/// One owner and the ways to it.
+#[derive(Debug)]
+pub(super) struct Ways {
+    pub(super) seed: SeedId,
+    /// Who it is, for people.
+    pub(super) host: String,
+    pub(super) routes: Vec<Route>,
+}
+
+/// One export through one fabric.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// Index into the image's fabrics, and so into a thread's queues.
+    pub(super) fabric: usize,
+    pub(super) export: Export,
+}
+
+impl Ways {
+    /// Every export through every fabric that serves it, in this order.
+    pub(super) fn new(owner: &Owner, fabrics: &[Arc<dyn Fabric>]) -> Ways {
+        let routes = owner.exports.iter().flat_map(|export| {
+            let serving = fabrics.iter().enumerate().filter(|(_, fabric)| fabric.serves(export));
+            serving.map(|(fabric, _)| Route { fabric, export: export.clone() })
+        });
+        let host = owner.exports.iter().find_map(|export| match export {
+            Export::Tcp { agent, .. } => agent.clone(),
+        });
+        Ways {
+            seed: owner.seed,
+            host: host.unwrap_or_else(|| "this host".to_owned()),
+            routes: routes.collect(),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Programs of small descriptors, line by line.
+
+use super::*;
+use crate::descriptor::{
+    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, SiteKind,
+    Thread, Vma,
+};
+use crate::id::SeedId;
+use crate::resume::TailFacts;
+
+const PAGE: u64 = 4096;
+const MAPS: u64 = 0x10_0000_0000;
+
+/// A seed of one thread without memory.
+pub(crate) fn descriptor() -> Descriptor {
+    let thread = Thread {
+        tid: 7,
+        frame: SeedAddr(0x7000_0010),
+        tid_address: SeedAddr(0x7000_0020),
+        fs_base: 0x7000_0030,
+        name: b"seed".to_vec(),
+        ..Thread::default()
+    };
+    Descriptor {
+        seed: SeedId(1),
+        generation: 1,
+        needs: HostNeeds::default(),
+        page_shift: 12,
+        owners: Vec::new(),
+        vmas: Vec::new(),
+        page_table: PageTable::default(),
+        files: Vec::new(),
+        threads: vec![thread],
+        process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
+        open_files: Vec::<OpenFile>::new(),
+        sites: Vec::new(),
+        resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
+    }
+}
+
+fn vma(start: u64, pages: u64, prot: u8, kind: VmaKind, flags: u16) -> Vma {
+    let range = SeedRange::new(MAPS + start * PAGE, MAPS + (start + pages) * PAGE);
+    Vma { range, prot, kind, flags: VmaFlags(flags) }
+}
+
+fn run(start: u64, pages: u64, source: Source) -> Run {
+    Run { range: SeedRange::new(MAPS + start * PAGE, MAPS + (start + pages) * PAGE), source }
+}
+
+fn owned(start: u64) -> Source {
+    Source::Owner { owner: OwnerIndex(0), addr: SeedAddr(MAPS + start * PAGE) }
+}
+
+fn of_file(file: u16, page: u64) -> Source {
+    Source::File { file, offset: page * PAGE, owner: OwnerIndex(0), addr: SeedAddr(page) }
+}
+
+fn placement() -> Placement {
+    Placement { base: 0x6000_0000_0000, trampolines: Vec::new(), trampoline_pages: Vec::new() }
+}
+
+/// Offset = address - MAPS.
+fn offset_of(addr: SeedAddr) -> Option<ImageOffset> {
+    addr.0.checked_sub(MAPS).map(ImageOffset)
+}
+
+fn compiled(desc: &Descriptor, fds: &TemplateFds) -> Program {
+    compile(desc, &offset_of, &placement(), &[], &HostFacts::default(), fds).unwrap()
+}
+
+/// The steps between "everything is unmapped" and "the parking is unmapped".
+fn mappings(vmas: Vec<Vma>, runs: Vec<Run>) -> Vec<String> {
+    let mut desc = descriptor();
+    (desc.vmas, desc.page_table) = (vmas, PageTable::new(runs, PAGE).unwrap());
+    let ops = compiled(&desc, &TemplateFds::number(&[])).ops;
+    ops[4..].iter().map(ToString::to_string).take_while(|op| !op.starts_with("munmap")).collect()
+}
+
+#[test]
+fn the_frame_of_a_program() {
+    let program = compiled(&descriptor(), &TemplateFds::number(&[])).to_string();
+    let expected = "
+   0 rt_sigprocmask(2, <8 bytes>, 0, 8)
+   1 sigaltstack(<24 bytes>)
+   2 munmap(0, 0x600000000000)
+   3 munmap(0x6000005f9000, 0x1fffffa06000)
+   4 munmap(0x6000005b9000, 0x40000)
+   5 store 0 bytes at 0x600000099000
+   6 prctl(35, 14, <104 bytes>, 104, 0)
+   7 arch_prctl(0x1002, 0x70000030)
+   8 arch_prctl(0x1001, 0)
+   9 prctl(15, <5 bytes>, 0, 0, 0)
+  10 personality(0)
+  11 umask(18) (may fail)
+  12 chdir(<2 bytes>) (may fail)
+  13 close_range(4, 0xffffffff)
+";
+    assert_eq!(program, expected.trim_start_matches('\n'));
+}
+
+#[test]
+fn anonymous_memory_is_split_where_it_was_long_untouched() {
+    let vmas = vec![vma(0, 100, 3, VmaKind::Anonymous, 0)];
+    let runs = vec![run(3, 1, owned(3)), run(34, 2, owned(34)), run(40, 4, Source::Zero)];
+    let expected = [
+        "mmap(0x1000000000, 0x24000, 3, 0x100002, 4, 0) = 0x1000000000",
+        "mmap(0x1000024000, 0x40000, 3, 0x100022, -1, 0) = 0x1000024000",
+    ];
+    assert_eq!(mappings(vmas, runs), expected);
+}
+
+#[test]
+fn memory_that_was_never_touched_and_holes_are_fresh() {
+    let vmas = vec![
+        vma(0, 2, 3, VmaKind::Anonymous, 0),
+        vma(4, 2, 0, VmaKind::Anonymous, VmaFlags::NO_RESERVE),
+        vma(8, 2, 3, VmaKind::Hole, 0),
+    ];
+    let expected = [
+        "mmap(0x1000000000, 0x2000, 3, 0x100022, -1, 0) = 0x1000000000",
+        "mmap(0x1000004000, 0x2000, 0, 0x104022, -1, 0) = 0x1000004000",
+        "mmap(0x1000008000, 0x2000, 0, 0x100022, -1, 0) = 0x1000008000",
+    ];
+    assert_eq!(mappings(vmas, Vec::new()), expected);
+}
+
+#[test]
+fn memory_without_rights_keeps_its_bytes() {
+    let vmas = vec![vma(0, 1, 0, VmaKind::Anonymous, 0)];
+    let expected = ["mmap(0x1000000000, 0x1000, 0, 0x100002, 4, 0) = 0x1000000000"];
+    assert_eq!(mappings(vmas, vec![run(0, 1, owned(0))]), expected);
+}
+
+#[test]
+fn a_shared_mapping_becomes_each_childs_own() {
+    let vmas = vec![vma(0, 1, 3, VmaKind::Shared, 0)];
+    let expected = ["mmap(0x1000000000, 0x1000, 3, 0x100002, 4, 0) = 0x1000000000"];
+    assert_eq!(mappings(vmas, vec![run(0, 1, owned(9))]), expected);
+}
+
+#[test]
+fn a_stack_grows_and_is_filled_with_what_was_there() {
+    let vmas = vec![vma(0, 8, 3, VmaKind::Stack, VmaFlags::GROWS_DOWN)];
+    let runs = vec![run(4, 1, owned(4)), run(5, 1, owned(9)), run(7, 1, owned(7))];
+    let expected = [
+        "mmap(0x1000000000, 0x8000, 3, 0x100122, -1, 0) = 0x1000000000",
+        "pread64(4, 0x1000004000, 0x2000, 0x4000) = 0x2000",
+        "pread64(4, 0x1000007000, 0x1000, 0x7000) = 0x1000",
+    ];
+    assert_eq!(mappings(vmas, runs), expected);
+}
+
+#[test]
+fn memory_that_fork_wipes_is_empty_and_wiped_again() {
+    let vmas = vec![
+        vma(0, 1, 3, VmaKind::Anonymous, VmaFlags::WIPE_ON_FORK),
+        vma(2, 1, 3, VmaKind::Anonymous, VmaFlags::DROPPABLE),
+    ];
+    let expected = [
+        "mmap(0x1000000000, 0x1000, 3, 0x100022, -1, 0) = 0x1000000000",
+        "madvise(0x1000000000, 0x1000, 18)",
+        "mmap(0x1000002000, 0x1000, 3, 0x100022, -1, 0) = 0x1000002000",
+        "madvise(0x1000002000, 0x1000, 18)",
+        "mmap(0x1000002000, 0x1000, 3, 56, -1, 0) (may fail)",
+    ];
+    assert_eq!(mappings(vmas, vec![run(0, 1, owned(0)), run(2, 1, owned(2))]), expected);
+}
+
+#[test]
+fn advice_is_given_again() {
+    let flags = VmaFlags::HUGE_PAGE | VmaFlags::DONT_DUMP;
+    let vmas = vec![
+        vma(0, 1, 3, VmaKind::Anonymous, flags),
+        vma(1, 1, 3, VmaKind::Anonymous, VmaFlags::NO_HUGE_PAGE),
+    ];
+    let expected = [
+        "mmap(0x1000000000, 0x1000, 3, 0x100022, -1, 0) = 0x1000000000",
+        "madvise(0x1000000000, 0x1000, 16)",
+        "madvise(0x1000000000, 0x1000, 14) (may fail)",
+        "mmap(0x1000001000, 0x1000, 3, 0x100022, -1, 0) = 0x1000001000",
+        "madvise(0x1000001000, 0x1000, 15) (may fail)",
+    ];
+    assert_eq!(mappings(vmas, Vec::new()), expected);
+}
+
+#[test]
+fn a_file_is_mapped_only_where_it_is_untouched_and_unpatched() {
+    let file = |page| VmaKind::File { file: 2, offset: page * PAGE };
+    let mut desc = descriptor();
+    desc.vmas = vec![
+        vma(0, 2, 1, file(0), 0),
+        vma(2, 2, 5, file(2), 0),
+        vma(4, 2, 3, file(4), 0),
+        vma(6, 2, 1, file(6), 0),
+    ];
+    let runs = [
+        run(0, 2, of_file(2, 0)),
+        run(2, 2, of_file(2, 2)),
+        run(4, 1, owned(4)),
+        run(5, 1, of_file(2, 5)),
+        run(6, 2, of_file(2, 6)),
+    ];
+    desc.page_table = PageTable::new(runs, PAGE).unwrap();
+    let addr = SeedAddr(MAPS + 2 * PAGE + 8);
+    desc.sites = vec![CallSite { addr, kind: SiteKind::Madvise }];
+    let text = compiled(&desc, &TemplateFds::number(&[9, 2])).to_string();
+    let expected = [
+        "mmap(0x1000000000, 0x2000, 1, 0x100002, 6, 0)",
+        "mmap(0x1000002000, 0x2000, 5, 0x100002, 4, 0x2000)",
+        "mmap(0x1000004000, 0x2000, 3, 0x100002, 4, 0x4000)",
+        "mmap(0x1000006000, 0x2000, 1, 0x100002, 6, 0x6000)",
+    ];
+    for line in expected {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    // Without the site the first two are one mapping; without the file all come from the image.
+    desc.sites.clear();
+    let text = compiled(&desc, &TemplateFds::number(&[2])).to_string();
+    assert!(text.contains("mmap(0x1000000000, 0x2000, 1, 0x100002, 5, 0)"), "{text}");
+    let text = compiled(&desc, &TemplateFds::number(&[])).to_string();
+    assert_eq!(text.matches("0x100002, 4,").count(), 4, "{text}");
+}
+
+#[test]
+fn neighbours_that_one_mapping_can_show_are_one() {
+    let vmas = vec![vma(0, 1, 3, VmaKind::Anonymous, 0), vma(1, 1, 3, VmaKind::Shared, 0)];
+    let runs = vec![run(0, 1, owned(0)), run(1, 1, owned(1))];
+    let expected = ["mmap(0x1000000000, 0x2000, 3, 0x100002, 4, 0) = 0x1000000000"];
+    assert_eq!(mappings(vmas, runs), expected);
+}
+
+#[test]
+fn the_vdso_moves_by_way_of_the_parking() {
+    let mut desc = descriptor();
+    desc.vmas = vec![vma(0, 4, 1, VmaKind::Vvar, 0), vma(4, 2, 5, VmaKind::Vdso, 0)];
+    let host = |vdso_pages: u64| HostFacts {
+        special: vec![
+            (VmaKind::Vvar, SeedRange::new(0x7000, 0xb000)),
+            (VmaKind::Vdso, SeedRange::new(0xb000, 0xb000 + vdso_pages * PAGE)),
+        ],
+        ..HostFacts::default()
+    };
+    let fds = TemplateFds::number(&[]);
+    let compiled = |host| compile(&desc, &offset_of, &placement(), &[], &host, &fds);
+    let text = compiled(host(2)).unwrap().to_string();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
+    let expected = [
+        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x6000005b9000) = 0x6000005b9000",
+        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x6000005bd000) = 0x6000005bd000",
+        "   6 mremap(0x6000005b9000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
+        "   7 mremap(0x6000005bd000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
+    ];
+    assert_eq!(lines, expected);
+    assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));
+}
+
+#[test]
+fn process_state_is_set_where_it_differs() {
+    let mut desc = descriptor();
+    desc.process.signal_actions = vec![SignalAction::default(); 64];
+    let action = SignalAction { handler: 0x1234, flags: 4, restorer: 5, mask: 6 };
+    for signal in [1, 9, 19, 64] {
+        desc.process.signal_actions[signal - 1] = action;
+    }
+    desc.process.limits = vec![(5, 9), (100, 100), (7, 7)];
+    let host =
+        HostFacts { limits: vec![(5, 10), (20, 50), (u64::MAX, u64::MAX)], ..HostFacts::default() };
+    let program =
+        compile(&desc, &offset_of, &placement(), &[], &host, &TemplateFds::number(&[])).unwrap();
+    let text = program.to_string();
+    let signals: Vec<&str> = text.lines().filter(|line| line.contains("rt_sigaction")).collect();
+    assert_eq!(
+        signals,
+        ["  10 rt_sigaction(1, <32 bytes>, 0, 8)", "  11 rt_sigaction(64, <32 bytes>, 0, 8)"]
+    );
+    assert_eq!(text.matches("prlimit64").count(), 2, "{text}");
+    let clamped = [50u64, 50].map(u64::to_le_bytes).concat();
+    let second = program.ops.iter().find(|op| op.to_string().starts_with("prlimit64(0, 1,"));
+    let Some(Op::Syscall { args, .. }) = second else { panic!("{text}") };
+    assert_eq!(args[2], crate::resume::program::Arg::Bytes(clamped));
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused() {
+    let fds = TemplateFds::number(&[]);
+    let compile = |desc: &Descriptor| {
+        compile(desc, &offset_of, &placement(), &[], &HostFacts::default(), &fds)
+    };
+    let mut desc = descriptor();
+    desc.threads.push(Thread::default());
+    assert_eq!(compile(&desc), Err(CompileError::Threads(2)));
+
+    let pages = MAX_STACK_COPY / PAGE;
+    for (extra, refused) in [(0, false), (1, true)] {
+        let mut desc = descriptor();
+        desc.vmas = vec![vma(0, pages + extra, 3, VmaKind::Stack, 0)];
+        let runs = [run(0, pages + extra, owned(0))];
+        desc.page_table = PageTable::new(runs, PAGE).unwrap();
+        let error = CompileError::StackTooLarge((pages + extra) * PAGE);
+        assert_eq!(compile(&desc).err(), refused.then_some(error));
+    }
+
+    let mut desc = descriptor();
+    let range = SeedRange::new(PAGE, 2 * PAGE);
+    desc.vmas = vec![Vma { range, ..vma(0, 1, 3, VmaKind::Anonymous, 0) }];
+    desc.page_table = PageTable::new([Run { range, source: owned(0) }], PAGE).unwrap();
+    assert_eq!(compile(&desc), Err(CompileError::NotInImage(SeedAddr(PAGE))));
+}
+
+#[test]
+fn the_tail_ends_in_the_seeds_own_code() {
+    let mut desc = descriptor();
+    desc.vmas = vec![vma(0, 1, 3, VmaKind::Anonymous, VmaFlags::DONT_FORK)];
+    desc.threads[0].robust_list = (SeedAddr(0x88), 24);
+    desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
+    let facts = TailFacts::of(&desc).unwrap();
+    let tail = facts.tail(77, &[0; crate::resume::child::INFO_LEN]).to_string();
+    let expected = "
+   0 prctl(1, 9, 0, 0, 0)
+   1 getppid() = 0x4d
+   2 setsid()
+   3 dup2(4, 0) = 0x0
+   4 dup2(5, 1) = 0x1
+   5 dup2(6, 2) = 0x2
+   6 madvise(0x1000000000, 0x1000, 10)
+   7 set_robust_list(136, 24)
+   8 store 72 bytes at 0x70000040
+   9 rseq(153, 32, 0, 5)
+  10 close_range(3, 0xffffffff)
+  11 rt_sigreturn with rsp = 0x70000010
+";
+    assert_eq!(tail, expected.trim_start_matches('\n'));
+}

@@ -1,0 +1,118 @@
+//! Waiting for several descriptors with a deadline (ppoll(2)), and a bell to be woken by (eventfd(2)).
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// A bell: rung by any thread, heard by whoever polls it.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// A silent bell.
+    ///
+    /// # Errors
+    /// eventfd(2)'s: no descriptors left.
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has just made this descriptor, and nobody else knows it.
+        Ok(Bell(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Makes the descriptor readable.
+    pub fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: `one` holds eight bytes. The only failure is a full counter, which is readable already.
+        let _ = unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Makes it unreadable until the next ring.
+    pub fn hush(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: `count` holds eight bytes. The only failure is a bell that has not rung.
+        let _ = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// A list of descriptors to wait for; kept, so that waiting allocates nothing once it has grown.
+#[derive(Debug, Default)]
+pub struct Poller {
+    fds: Vec<libc::pollfd>,
+}
+
+impl Poller {
+    /// Room for `capacity` descriptors.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Poller { fds: Vec::with_capacity(capacity) }
+    }
+
+    /// Forgets all descriptors.
+    pub fn clear(&mut self) {
+        self.fds.clear();
+    }
+
+    /// Adds one, to be waited for until it is readable.
+    pub fn add(&mut self, fd: RawFd) {
+        self.fds.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    }
+
+    /// Waits until one is readable (or has failed), a signal comes, or the time is over. `None` waits
+    /// for ever.
+    ///
+    /// # Errors
+    /// ppoll(2)'s, but EINTR.
+    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        let limit = limit.map(|limit| libc::timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        });
+        let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let count = self.fds.len() as libc::nfds_t;
+        // SAFETY: `fds` holds `count` entries; `limit` is null or points to a timespec that lives on.
+        let ready = unsafe { libc::ppoll(self.fds.as_mut_ptr(), count, limit, std::ptr::null()) };
+        if ready < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            self.fds.iter_mut().for_each(|fd| fd.revents = 0);
+        }
+        Ok(())
+    }
+
+    /// Whether the `index`th descriptor was ready in the last wait.
+    pub fn is_ready(&self, index: usize) -> bool {
+        self.fds.get(index).is_some_and(|fd| fd.revents != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_is_heard_once_per_hush() {
+        let bell = Bell::new().unwrap();
+        let mut poller = Poller::default();
+        poller.add(bell.as_raw_fd());
+        poller.wait(Some(Duration::ZERO)).unwrap();
+        assert!(!poller.is_ready(0));
+        bell.ring();
+        bell.ring();
+        poller.wait(None).unwrap();
+        assert!(poller.is_ready(0));
+        bell.hush();
+        poller.wait(Some(Duration::from_micros(10))).unwrap();
+        assert!(!poller.is_ready(0));
+    }
+}
