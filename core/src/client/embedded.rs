@@ -50,6 +50,15 @@ static EMBEDDED: Mutex<Option<Embedded>> = Mutex::new(None);
 /// # Errors
 /// None can be started; the text repeats what it said last.
 pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
+    ensure_agent_of(None)
+}
+
+/// [`ensure_agent`] for a library that carries the program of the agent itself: `carried` is taken
+/// unless `MITOSIS_AGENT_BIN` names another, or there is no such file.
+///
+/// # Errors
+/// As [`ensure_agent`].
+pub fn ensure_agent_of(carried: Option<&Path>) -> Result<AgentAddress, ClientError> {
     let found = AgentAddress::find();
     if env::var_os(AGENT_VARIABLE).is_some_and(|named| !named.is_empty()) || found.answers() {
         return Ok(found);
@@ -65,7 +74,7 @@ pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
         }
         _ => *embedded = None,
     }
-    let started = start(&binary()?)?;
+    let started = start(&binary(carried)?)?;
     Ok(embedded.insert(started).address.clone())
 }
 
@@ -166,9 +175,12 @@ fn own_directory() -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-fn binary() -> Result<PathBuf, ClientError> {
+fn binary(carried: Option<&Path>) -> Result<PathBuf, ClientError> {
     if let Some(named) = env::var_os(AGENT_BINARY_VARIABLE).filter(|named| !named.is_empty()) {
         return Ok(named.into());
+    }
+    if let Some(carried) = carried.filter(|carried| is_program(carried)) {
+        return Ok(carried.to_owned());
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let beside = own_library().and_then(|library| Some(library.parent()?.to_owned()));

@@ -6,6 +6,7 @@ mod failing;
 mod memory;
 mod reader;
 mod speed;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
