@@ -72,9 +72,12 @@ clean: ## removes all that was built
 setup:
 	@PYTHON="$(PYTHON)" bash tests/setup.sh
 
+# The wheel carries the agent, for programs that fork where nobody runs one.
 .PHONY: install-python
 install-python: setup
-	@rm -rf $(WHEELS)
+	@rm -rf $(WHEELS) python/lib/mitosis/bin
+	$(CARGO) build --release --quiet --package mitosis-agent
+	install -D --mode 755 $(TARGET)/release/mitosis python/lib/mitosis/bin/mitosis
 	cd python
 	$(VENV)/bin/maturin build --release --quiet --interpreter $(PY) --out $(WHEELS)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \

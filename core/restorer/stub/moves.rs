@@ -109,7 +109,7 @@ impl Move {
 enum Plan {
     /// Nothing: this is the result.
     Done(i64),
-    /// The pieces go here; what grows is already in place behind them.
+    /// The pieces go here.
     MoveTo(u64),
 }
 
@@ -259,7 +259,7 @@ fn grow_in_place(call: &Move, survey: &Survey) -> bool {
     true
 }
 
-/// The range that the pieces go to, with what grows already in place behind them. A shrinking move is cut to
+/// The range that the pieces go to; what grows behind an image-backed one is already in place. A shrinking move is cut to
 /// what survives.
 fn make_room(call: &mut Move, survey: &Survey) -> Result<u64, i64> {
     let mut target = call.target;
@@ -283,14 +283,15 @@ fn make_room(call: &mut Move, survey: &Survey) -> Result<u64, i64> {
             }
         }
     }
-    if call.new_len > call.old_len {
+    // An anonymous piece at the end grows by itself when it moves, and keeps its flags.
+    if call.new_len > call.old_len && survey.last_is_image {
         let (behind, more) = (target + call.old_len, call.new_len - call.old_len);
         let grown = kernel::mmap(behind, more, survey.protection, kernel::OVER);
         if failed(grown) {
             kernel::munmap(target, call.new_len);
             return Err(grown);
         }
-        if survey.last_is_image && Mapping::is_locked(survey.last_start) {
+        if Mapping::is_locked(survey.last_start) {
             kernel::mlock(behind, more, false);
         }
     }
@@ -311,7 +312,11 @@ fn move_pieces(
         let image = mappings.at.backing(table) == Backing::Image;
         let flags = MAYMOVE | FIXED | (call.flags & DONTUNMAP);
         let to = target + (start - call.old);
-        let mut result = kernel::mremap(start, len, len, flags, to);
+        let more = match start + len == call.end() && !image {
+            true => call.new_len.saturating_sub(call.old_len),
+            false => 0,
+        };
+        let mut result = kernel::mremap(start, len, len + more, flags, to);
         // Before Linux 5.13 the old range of a file's VMA cannot be kept.
         if result == EINVAL && image && flags & DONTUNMAP != 0 {
             result = kernel::mremap(start, len, len, MAYMOVE | FIXED, to);

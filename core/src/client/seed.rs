@@ -1,5 +1,6 @@
 //! A seed, as the process that prepared it holds it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -22,11 +23,14 @@ pub struct Seed {
     owner: u32,
     token: PrepareToken,
     agent: AgentAddress,
+    /// The agent has answered for it, one way or the other.
+    settled: AtomicBool,
 }
 
 impl Seed {
     pub(crate) fn new(pid: i32, token: PrepareToken, agent: AgentAddress) -> Self {
-        Seed { pid, owner: std::process::id(), token, agent }
+        let settled = AtomicBool::new(false);
+        Seed { pid, owner: std::process::id(), token, agent, settled }
     }
 
     /// Its process id.
@@ -45,7 +49,9 @@ impl Seed {
     /// Why the process could not be published, or that the agent is gone or silent.
     pub fn handle(&self) -> Result<Handle, ClientError> {
         const WHILE: &str = "publishes the seed";
-        match ask(&self.agent, &LocalRequest::Await { token: self.token }, WHILE)? {
+        let reply = ask(&self.agent, &LocalRequest::Await { token: self.token }, WHILE)?;
+        self.settled.store(true, Relaxed);
+        match reply {
             LocalReply::Published { handle } => Ok(handle),
             other => Err(unexpected(&other, WHILE)),
         }
@@ -57,6 +63,11 @@ impl Seed {
     /// The agent refuses, is gone or silent.
     pub fn drop_seed(self, how: DropMode) -> Result<(), ClientError> {
         const WHILE: &str = "drops the seed";
+        if !self.settled.load(Relaxed) {
+            // An agent to which the seed has not reported yet has nothing to drop. Why it was not published
+            // does not matter any more.
+            let _ = self.handle();
+        }
         let outcome = match how {
             DropMode::Revoke => self.handle().and_then(|handle| {
                 let request = LocalRequest::Drop { seed: handle.seed, how };

@@ -69,7 +69,7 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
         Description { freeze, writer: &mut writer, work }.write(context as usize as u64);
     let mut written = writer.finish();
     let files = own_files();
-    if let Err(reason) = described.and(files) {
+    if let Err(reason) = files.and(described) {
         written = refuse(report, reason);
     } else if written.is_none() {
         written = refuse(

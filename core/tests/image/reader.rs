@@ -7,7 +7,7 @@ use mitosis::descriptor::SeedAddr;
 use mitosis::image::{Image, ImageLayout};
 
 /// The image's descriptor in a reader.
-const IMAGE_FD: RawFd = 400;
+pub(crate) const IMAGE_FD: RawFd = 400;
 
 /// A forked reader; killed when dropped.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl View {
         let base = unsafe {
             let prot = libc::PROT_READ | libc::PROT_WRITE;
             let null = std::ptr::null_mut();
-            libc::mmap(null, len, prot, libc::MAP_PRIVATE, IMAGE_FD, offset.0.cast_signed())
+            libc::mmap(null, len, prot, libc::MAP_PRIVATE, IMAGE_FD, offset.0 as i64)
         };
         if base == libc::MAP_FAILED {
             exit(91);
@@ -79,7 +79,11 @@ pub(crate) fn exit(status: i32) -> ! {
 /// nothing else (a copy of the device would keep the connection alive). It must not allocate: other
 /// threads may have held the allocator's lock when it was forked.
 pub(crate) fn fork(image: &Image, work: impl FnOnce() -> i32) -> Reader {
-    let file = image.file().as_raw_fd();
+    fork_with(image.file().as_raw_fd(), work)
+}
+
+/// As [`fork`], with any file in the image's place.
+pub(crate) fn fork_with(file: RawFd, work: impl FnOnce() -> i32) -> Reader {
     // SAFETY: the child calls nothing but system calls and `work`, which the caller vouches for.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);

@@ -44,7 +44,6 @@ pub(crate) struct Taken {
 #[derive(Default)]
 struct Seeds {
     taken: Mutex<Vec<Taken>>,
-    dropped: Mutex<Vec<PrepareToken>>,
     change: Condvar,
 }
 
@@ -127,7 +126,6 @@ fn serve(connection: UnixStream, seeds: &Seeds) {
         },
         LocalRequest::DropPrepared { token } => {
             let mut taken = seeds.taken.lock().unwrap();
-            seeds.dropped.lock().unwrap().push(token);
             taken.iter_mut().filter(|seed| seed.token == token).for_each(|seed| {
                 seed.connection = None;
             });
@@ -154,18 +152,14 @@ fn take(
     let described = describe(identity, report.clone(), &files, &mut NoSites);
     let described = described.map_err(|error| error.to_string());
     let connection = Some(connection);
-    let (mem, mut magic) = (files.mem, [0; 8]);
-    mem.read_exact_at(&mut magic, report.resume_area.addr.0).unwrap();
-    let mut mask = [0; 8];
-    mem.read_exact_at(&mut mask, report.threads[0].frame.0 + MASK_IN_FRAME).unwrap();
-    let frame_mask = u64::from_le_bytes(mask);
-    let mut taken = Taken { token, report, mem, magic, frame_mask, described, connection };
-    let mut all = seeds.taken.lock().unwrap();
-    // The parent may have dropped its seed before the seed could report.
-    if seeds.dropped.lock().unwrap().contains(&token) {
-        taken.connection = None;
+    let (mem, mut magic, mut mask) = (files.mem, [0; 8], [0; 8]);
+    if described.is_ok() {
+        mem.read_exact_at(&mut magic, report.resume_area.addr.0).unwrap();
+        mem.read_exact_at(&mut mask, report.threads[0].frame.0 + MASK_IN_FRAME).unwrap();
     }
-    all.push(taken);
+    let frame_mask = u64::from_le_bytes(mask);
+    let taken = Taken { token, report, mem, magic, frame_mask, described, connection };
+    seeds.taken.lock().unwrap().push(taken);
     seeds.change.notify_all();
 }
 

@@ -1,0 +1,330 @@
+"""fork, prepare, resume: a process on both sides of a fork."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Literal, overload
+
+from . import _agent, _hooks, _native, _unique
+from ._child import Child, children_of
+from ._errors import ArgumentError, Error
+from ._native import Handle
+
+# Frames above prepare() that a rehearsal looks at: what a child needs at once when it returns.
+_FRAMES_REHEARSED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What `prepare` returns in each child. As a context manager it does nothing."""
+
+    seed: str
+    """The id of the seed that it was resumed from."""
+    child: str
+    """Its own id, as `Child.id` in the process that started it."""
+    index: int
+    """Which of the children of one `resume` it is, from 0."""
+    generation: int
+    """Forks between it and the first process."""
+    payload: bytes
+    """What `resume` was given."""
+
+    def __enter__(self) -> Resumed:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class Seed:
+    """What `prepare` returns in the process that called it: a frozen copy of that process.
+
+    The seed lives until `drop`, or until its agent ends. As a context manager it is dropped at the end.
+    """
+
+    def __init__(self, native: _native.Seed) -> None:
+        self._native = native
+        self._handle: Handle | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the frozen copy."""
+        return self._native.pid
+
+    @property
+    def handle(self) -> Handle:
+        """The handle to resume it with; waits until the agent has published the seed.
+
+        Raises:
+            NotForkable: the process cannot be a seed; the text names what is in the way.
+            SeedGone: it was dropped before.
+            Unreachable: the agent has ended or is silent.
+        """
+        if self._handle is None:
+            self._handle = self._native.handle()
+        return self._handle
+
+    def drop(self, revoke: bool = False) -> None:
+        """End the seed: no new children; its memory goes with the last one. Twice is once.
+
+        With `revoke` its pages can be read no more from now on: a child that touches one that it has
+        not got dies, and its `wait` raises `PageLost`.
+
+        In a process that was forked off the one that prepared the seed this does nothing.
+
+        Raises:
+            Unreachable: the agent has ended or is silent.
+        """
+        self._native.drop(revoke)
+
+    def __enter__(self) -> Seed:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drop()
+
+    def __repr__(self) -> str:
+        return f"<mitosis.Seed {self._handle or 'pid ' + str(self.pid)}>"
+
+
+def fork(host: str | None = None) -> Child | None:
+    """Fork this process onto `host` ("name" or "name:port"; None is this one). Returns twice.
+
+    Returns a `Child` here, and None in the child, which goes on with all memory of this process and
+    gets a page from here when it first touches it. As with os.fork, only the calling thread lives on
+    in the child; unlike there, the child has no open files but standard input, output and error.
+    Buffers of sys.stdout and sys.stderr are flushed first, so that nothing is printed twice.
+
+    Where no agent runs, one is started for this process, and ends with it.
+
+    Raises, in this process alone (there is no child then):
+        NotForkable: the process cannot be a seed; the text names what is in the way.
+        HostUnfit: that host cannot run it.
+        Unreachable: that host does not answer.
+        Error: any other failure; see its subclasses.
+
+    >>> import mitosis
+    >>> if (child := mitosis.fork()) is None:
+    ...     raise SystemExit(7)
+    >>> child.wait()
+    7
+    """
+    agent = _agent.address()
+    forked = _prepare(agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False)
+    if isinstance(forked, Resumed):
+        return None
+    try:
+        started = _native.resume(
+            agent,
+            forked.handle(),
+            host=host,
+            count=1,
+            payload=b"",
+            environment=[],
+            seed_ends_with_children=True,
+        )
+    except BaseException:
+        # Its own failure would hide the cause; an agent that is gone has no seeds.
+        with contextlib.suppress(Error):
+            forked.drop(False)
+        raise
+    return children_of(started)[0]
+
+
+def prepare(
+    *,
+    shared_copy_limit: int = _native.SHARED_COPY_LIMIT_BYTES,
+    allow_visible_seed: bool = False,
+) -> Seed | Resumed:
+    """Freeze a copy of this process, from which children can be resumed on any host.
+
+    Returns a `Seed` here, once, and a `Resumed` in each child. The caller stands still for about the
+    time of os.fork; the copy shows neither in os.wait nor by SIGCHLD.
+
+    Args:
+        shared_copy_limit: bytes of shared anonymous memory that are copied while the caller stands
+            still (each child gets its own); more is refused.
+        allow_visible_seed: accept that the seed shows in os.wait where the kernel offers no way to
+            hide it (gVisor, some seccomp filters).
+
+    Raises, in this process alone:
+        NotForkable: shared memory is above the limit, or the seed could not be hidden.
+        MissingError: there is no agent and none can be started.
+        Error: any other failure. What the agent finds later is raised by `Seed.handle`.
+
+    >>> import mitosis
+    >>> with mitosis.prepare() as me:
+    ...     if isinstance(me, mitosis.Resumed):
+    ...         raise SystemExit(len(me.payload))
+    ...     child = mitosis.resume(me.handle, payload=b"four")
+    ...     child.wait()
+    4
+    """
+    if not 0 <= shared_copy_limit < 2**64:
+        raise ArgumentError(f"shared_copy_limit is {shared_copy_limit}: give bytes, 0 or more")
+    prepared = _prepare(_agent.address(), shared_copy_limit, allow_visible_seed)
+    return prepared if isinstance(prepared, Resumed) else Seed(prepared)
+
+
+@overload
+def resume(
+    handle: Handle | str,
+    host: str | None = None,
+    n: Literal[1] = 1,
+    payload: bytes = b"",
+    env: Mapping[str, str | None] | None = None,
+) -> Child: ...
+@overload
+def resume(
+    handle: Handle | str,
+    host: str | None = None,
+    n: int = 1,
+    payload: bytes = b"",
+    env: Mapping[str, str | None] | None = None,
+) -> Child | list[Child]: ...
+def resume(
+    handle: Handle | str,
+    host: str | None = None,
+    n: int = 1,
+    payload: bytes = b"",
+    env: Mapping[str, str | None] | None = None,
+) -> Child | list[Child]:
+    """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
+
+    Returns the `Child` for n = 1, else a list of n of them, in the order of `Resumed.index`. All of
+    them are started, or none.
+
+    Args:
+        handle: `Seed.handle`, or its text as `Handle.reveal` gives it.
+        host: where to start them; an agent of the same cluster secret runs there.
+        n: how many, from 1 to 100,000.
+        payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
+        env: environment variables to set in the children; None as a value unsets.
+
+    Raises:
+        SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
+        HostUnfit, Unreachable, SecretError: that host cannot run it, or cannot be asked to.
+        ArgumentError: an argument cannot be right.
+        Error: any other failure; see its subclasses.
+    """
+    if isinstance(handle, str):
+        handle = Handle(handle)
+    if n < 1 or n >= 2**32:
+        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 100,000")
+    _flush()
+    started = _native.resume(
+        _agent.address(),
+        handle,
+        host=host,
+        count=n,
+        payload=payload,
+        environment=[(name, value) for name, value in (env or {}).items()],
+        seed_ends_with_children=False,
+    )
+    children = children_of(started)
+    return children[0] if n == 1 else children
+
+
+def _prepare(agent: str, shared_copy_limit: int, allow_visible_seed: bool) -> _native.Seed | Resumed:
+    sys.audit("mitosis.prepare")
+    try:
+        _warn_of_threads()
+        _hooks.run_before_prepare()
+        prepared = _freeze(agent, shared_copy_limit, allow_visible_seed)
+    except BaseException:
+        _hooks.run_after_prepare()
+        raise
+    if isinstance(prepared, _native.Resumed):
+        return _wake(prepared)
+    try:
+        _hooks.run_after_prepare()
+    except BaseException:
+        with contextlib.suppress(Error):
+            prepared.drop(False)
+        raise
+    return prepared
+
+
+def _freeze(
+    agent: str, shared_copy_limit: int, allow_visible_seed: bool
+) -> _native.Seed | _native.Resumed:
+    _flush()
+    _unique.armed()
+    try:
+        return _native.prepare(
+            agent,
+            sys.modules,
+            shared_copy_limit=shared_copy_limit,
+            allow_visible_seed=allow_visible_seed,
+        )
+    finally:
+        _unique.disarmed()
+
+
+def _wake(native: _native.Resumed) -> Resumed:
+    """In a child: what is left to do before the caller of prepare() may see it."""
+    try:
+        for name, value in native.environment:
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        resumed = Resumed(
+            seed=native.seed,
+            child=native.child,
+            index=native.index,
+            generation=native.generation,
+            payload=native.payload,
+        )
+        if native.rehearsal:
+            _rehearse_return(sys._getframe(1))
+            os._exit(0)
+        _hooks.run_after_resume(resumed)
+    except BaseException as error:
+        _unique.end_half_child(error)
+    return resumed
+
+
+def _rehearse_return(frame: FrameType | None) -> None:
+    """Touch what the caller's code stands on, so that real children find it pushed."""
+    for _ in range(_FRAMES_REHEARSED):
+        if frame is None:
+            return
+        code, names = frame.f_code, frame.f_globals
+        hash(code.co_code)
+        for name in code.co_names:
+            names.get(name)
+        frame = frame.f_back
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.flush()
+
+
+def _warn_of_threads() -> None:
+    if sys.version_info >= (3, 12) and threading.active_count() > 1:
+        warnings.warn(
+            "this process has several threads; a child has only the one that forks, and may wait "
+            "for ever for a lock that another one holds",
+            DeprecationWarning,
+            stacklevel=4,
+        )

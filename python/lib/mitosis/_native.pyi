@@ -1,0 +1,95 @@
+"""The native half; what is not re-exported by `mitosis` may change at any time."""
+
+from os import PathLike
+from types import ModuleType
+from typing import Any, Literal, final
+
+__version__: str
+SHARED_COPY_LIMIT_BYTES: int
+"""Shared memory that `prepare` copies unless told otherwise, in bytes."""
+
+@final
+class Handle:
+    """The right to resume a seed: `mitosis://HOST:PORT/SEED#KEY`.
+
+    `str` and `repr` hide the key; `reveal` shows it. A pickle of it holds the key.
+
+    Raises:
+        ArgumentError: the text is no handle; the message says why and never repeats the key.
+    """
+
+    def __new__(cls, text: str) -> Handle: ...
+    @property
+    def agent(self) -> str | None:
+        """"HOST:PORT" of the agent that holds the seed; None is the agent of this host."""
+    @property
+    def seed(self) -> str:
+        """The seed's id: 16 hex digits, no secret."""
+    def reveal(self) -> str:
+        """The whole text, with the key: for another process, never for a log."""
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Child:
+    def identity(self) -> dict[str, Any]: ...
+    def report(self) -> dict[str, Any]: ...
+    def end(
+        self,
+    ) -> tuple[Literal["exited", "signalled", "page_lost", "host_lost"], int, str] | None: ...
+    def kill(self, signal: int) -> None: ...
+    def fileno(self) -> int: ...
+
+@final
+class Seed:
+    @property
+    def pid(self) -> int: ...
+    def handle(self) -> Handle: ...
+    def drop(self, revoke: bool) -> bool: ...
+
+@final
+class Resumed:
+    @property
+    def seed(self) -> str: ...
+    @property
+    def child(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def rehearsal(self) -> bool: ...
+    @property
+    def environment(self) -> list[tuple[str, str | None]]: ...
+
+def generation() -> int:
+    """Forks between this process and the first one: 0 in a process that no resume has made."""
+
+def reseed(modules: dict[str, ModuleType]) -> None:
+    """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""
+
+def find_agent() -> PathLike[str]: ...
+def ensure_agent(binary: str | PathLike[str] | None) -> PathLike[str]: ...
+def prepare(
+    agent: str | PathLike[str],
+    modules: dict[str, ModuleType],
+    *,
+    shared_copy_limit: int,
+    allow_visible_seed: bool,
+) -> Seed | Resumed: ...
+def resume(
+    agent: str | PathLike[str],
+    handle: Handle,
+    *,
+    host: str | None,
+    count: int,
+    payload: bytes,
+    environment: list[tuple[str, str | None]],
+    seed_ends_with_children: bool,
+) -> list[Child]: ...
+def list_all(
+    agent: str | PathLike[str],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]: ...
+def stats(agent: str | PathLike[str]) -> dict[str, int]: ...

@@ -1,0 +1,107 @@
+"""What must differ between two children of one seed, as far as making it differ takes Python code.
+
+`random`, numpy's own generator and OpenSSL have new state already, from native code, when this runs
+as the first handler of PyOS_AfterFork_Child (the first, if mitosis was imported first).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import NoReturn
+
+# The thread that is preparing. It alone is in a child: whoever reads its own name here was resumed.
+_preparing = 0
+
+# Exit status of a child that cannot go on (EX_SOFTWARE of sysexits.h).
+STATUS_HALF_CHILD = 70
+
+
+def armed() -> None:
+    """The calling thread's next fork is a prepare."""
+    global _preparing
+    _preparing = threading.get_ident()
+
+
+def disarmed() -> None:
+    """The calling thread forks as it always did."""
+    global _preparing
+    _preparing = 0
+
+
+def end_half_child(error: BaseException) -> NoReturn:
+    """Print `error` and end this child: what it was forked for did not begin."""
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.flush()
+    finally:
+        os._exit(STATUS_HALF_CHILD)
+
+
+def _numpy(mtrand: ModuleType) -> None:
+    generator = mtrand._rand._bit_generator
+    if type(generator).__name__ != "MT19937":  # somebody has called numpy.random.set_bit_generator
+        generator.state = type(generator)().state
+        mtrand._rand.standard_normal()  # the seed may have kept the second of a pair
+
+
+def _uuid(uuid: ModuleType) -> None:
+    # libuuid keeps a descriptor that is not open here; the other way takes the clock's tail from `random`.
+    uuid._generate_time_safe = None  # type: ignore[attr-defined]
+    for name in ("_node", "_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
+        if hasattr(uuid, name):
+            setattr(uuid, name, None)
+
+
+def _tempfile(tempfile: ModuleType) -> None:
+    tempfile._name_sequence = None  # type: ignore[attr-defined]
+
+
+def _multiprocessing(process: ModuleType) -> None:
+    process.current_process().authkey = os.urandom(32)
+    # They are children of another process; at exit this one would kill whoever has their numbers.
+    process._children.clear()
+
+
+def _signal(signal: ModuleType) -> None:
+    signal.set_wakeup_fd(-1)  # it is not open here
+
+
+def _asyncio(events: ModuleType) -> None:
+    events._set_running_loop(None)
+
+
+def _threading(module: ModuleType) -> None:
+    thread = module.current_thread()
+    if hasattr(thread, "_set_native_id"):  # Python 3.11 keeps the seed's
+        thread._set_native_id()
+
+
+_RENEWALS: tuple[tuple[str, Callable[[ModuleType], None]], ...] = (
+    ("threading", _threading),
+    ("signal", _signal),
+    ("asyncio.events", _asyncio),
+    ("numpy.random.mtrand", _numpy),
+    ("uuid", _uuid),
+    ("tempfile", _tempfile),
+    ("multiprocessing.process", _multiprocessing),
+)
+
+
+def _after_in_child() -> None:
+    if _preparing != threading.get_ident():
+        return
+    disarmed()
+    try:
+        for name, renew in _RENEWALS:
+            module = sys.modules.get(name)
+            if module is not None:
+                renew(module)
+    except BaseException as error:
+        end_half_child(error)
+
+
+os.register_at_fork(after_in_child=_after_in_child)

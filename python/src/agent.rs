@@ -1,0 +1,106 @@
+//! What is asked of the agent: an address, children, lists, counters. Addresses are paths of unix sockets.
+
+use std::path::PathBuf;
+
+use mitosis::client::{self, AgentAddress, ResumeOptions};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::child::Child;
+use crate::failure::Raise;
+use crate::handle::Handle;
+
+/// Where an agent listens or would listen.
+#[pyfunction]
+pub(crate) fn find_agent() -> PathBuf {
+    AgentAddress::find().0
+}
+
+/// The address of an agent that runs; starts one of this process's own, of `binary`, if there is none.
+#[pyfunction]
+pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<PathBuf> {
+    let address = py.detach(|| client::ensure_agent_of(binary.as_deref()));
+    Ok(address.or_raise(py)?.0)
+}
+
+/// Starts `count` children.
+#[pyfunction]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children))]
+#[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
+pub(crate) fn resume(
+    py: Python<'_>,
+    agent: PathBuf,
+    handle: Handle,
+    host: Option<String>,
+    count: u32,
+    payload: Vec<u8>,
+    environment: Vec<(String, Option<String>)>,
+    seed_ends_with_children: bool,
+) -> PyResult<Vec<Child>> {
+    let options = ResumeOptions {
+        host,
+        count,
+        payload,
+        environment,
+        seed_ends_with_children,
+        ..ResumeOptions::new(handle.0)
+    };
+    let started = py.detach(|| client::resume(&AgentAddress(agent), options));
+    Ok(started.or_raise(py)?.into_iter().map(Child::new).collect())
+}
+
+/// Seeds and children of this host: two lists of keyword arguments.
+#[pyfunction]
+pub(crate) fn list_all<'py>(
+    py: Python<'py>,
+    agent: PathBuf,
+) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+    let listing = py.detach(|| client::list(&AgentAddress(agent))).or_raise(py)?;
+    let (seeds, children) = (PyList::empty(py), PyList::empty(py));
+    for line in &listing.seeds {
+        let dict = PyDict::new(py);
+        dict.set_item("seed", line.seed.to_string())?;
+        dict.set_item("pid", line.pid)?;
+        dict.set_item("parent_pid", line.parent_pid)?;
+        dict.set_item("exe", &line.exe)?;
+        dict.set_item("generation", line.generation)?;
+        dict.set_item("pages", line.pages)?;
+        dict.set_item("state", &line.state)?;
+        dict.set_item("holders", line.holders)?;
+        dict.set_item("age_s", line.age_s)?;
+        seeds.append(dict)?;
+    }
+    for line in &listing.children {
+        let dict = PyDict::new(py);
+        dict.set_item("child", line.child.to_string())?;
+        dict.set_item("pid", line.pid)?;
+        dict.set_item("seed", line.seed.to_string())?;
+        dict.set_item("age_s", line.age_s)?;
+        children.append(dict)?;
+    }
+    Ok((seeds, children))
+}
+
+/// The agent's counters by name.
+#[pyfunction]
+pub(crate) fn stats<'py>(py: Python<'py>, agent: PathBuf) -> PyResult<Bound<'py, PyDict>> {
+    let stats = py.detach(|| client::stats(&AgentAddress(agent))).or_raise(py)?;
+    let dict = PyDict::new(py);
+    for (name, value) in [
+        ("misses", stats.misses),
+        ("pages_pulled", stats.pages_pulled),
+        ("pages_pushed", stats.pages_pushed),
+        ("pages_from_files", stats.pages_from_files),
+        ("reads", stats.reads),
+        ("reads_failed", stats.reads_failed),
+        ("fallbacks", stats.fallbacks),
+        ("pages_lost", stats.pages_lost),
+        ("children_started", stats.children_started),
+        ("seeds_published", stats.seeds_published),
+        ("reads_served", stats.reads_served),
+        ("bytes_served", stats.bytes_served),
+    ] {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict)
+}

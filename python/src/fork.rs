@@ -1,0 +1,143 @@
+//! `prepare`: once in, once out in the caller, once out in each child.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use mitosis::client::{self, AgentAddress};
+use mitosis::prepare::{self as core, PrepareOptions, Prepared};
+use mitosis::wire::local::{DropMode, FailureKind};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::child::OfProcess;
+use crate::failure::{Raise, exception};
+use crate::handle::Handle;
+use crate::{interpreter, unique};
+
+/// Exit status of a child that cannot go on (EX_SOFTWARE of sysexits.h).
+const STATUS_HALF_CHILD: i32 = 70;
+
+/// Forks between this process and the first one.
+#[pyfunction]
+pub(crate) fn generation() -> u64 {
+    core::generation()
+}
+
+/// A seed, as the process that prepared it holds it.
+#[pyclass(frozen, module = "mitosis._native")]
+#[derive(Debug)]
+pub(crate) struct Seed {
+    seed: Mutex<Option<OfProcess<client::Seed>>>,
+    pid: i32,
+}
+
+#[pymethods]
+impl Seed {
+    /// Of the frozen process, on this host.
+    #[getter]
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits until the agent has published the seed.
+    fn handle(&self, py: Python<'_>) -> PyResult<Handle> {
+        let published = py.detach(|| {
+            let seed = self.seed.lock().unwrap_or_else(PoisonError::into_inner);
+            seed.as_ref().and_then(OfProcess::own).map(client::Seed::handle)
+        });
+        match published {
+            Some(handle) => Ok(Handle(handle.or_raise(py)?)),
+            None => Err(exception(
+                py,
+                FailureKind::SeedGone,
+                "this seed has been dropped, or belongs to the process of which this one is a fork: \
+                 take its handle before"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Ends the seed; False if that has been done, or is another process's to do.
+    fn drop(&self, py: Python<'_>, revoke: bool) -> PyResult<bool> {
+        let how = if revoke { DropMode::Revoke } else { DropMode::AfterChildren };
+        let dropped = py.detach(|| {
+            let seed = self.seed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Some(seed?.take()?.drop_seed(how))
+        });
+        dropped.transpose().or_raise(py).map(|done| done.is_some())
+    }
+}
+
+/// What a child was given.
+#[pyclass(frozen, get_all, module = "mitosis._native")]
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    seed: String,
+    child: String,
+    index: u32,
+    generation: u64,
+    payload: Py<PyBytes>,
+    rehearsal: bool,
+    environment: Vec<(String, Option<String>)>,
+}
+
+/// Freezes a copy of this process. Holds the interpreter lock from the first handler to the last.
+///
+/// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
+#[pyfunction]
+#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed))]
+pub(crate) fn prepare(
+    py: Python<'_>,
+    agent: PathBuf,
+    modules: &Bound<'_, PyDict>,
+    shared_copy_limit: u64,
+    allow_visible_seed: bool,
+) -> PyResult<Py<PyAny>> {
+    let options = PrepareOptions {
+        agent: Some(AgentAddress(agent)),
+        shared_copy_limit,
+        allow_visible_seed,
+        rehearsal_returns: true,
+    };
+    interpreter::before_fork(py);
+    match core::prepare(&options) {
+        Ok(Prepared::Child(resumed)) => {
+            let unique = unique::reseed(modules);
+            interpreter::after_fork_child(py);
+            match unique.and_then(|()| woken(py, resumed)) {
+                Ok(resumed) => Ok(resumed),
+                Err(error) => end_half_child(py, &error),
+            }
+        }
+        Ok(Prepared::Parent(seed)) => {
+            interpreter::after_fork_parent(py);
+            let pid = seed.pid();
+            let seed = Mutex::new(Some(OfProcess::new(seed)));
+            Ok(Py::new(py, Seed { seed, pid })?.into_any())
+        }
+        Err(error) => {
+            interpreter::after_fork_parent(py);
+            Err(error).or_raise(py)
+        }
+    }
+}
+
+fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
+    let resumed = Resumed {
+        seed: resumed.seed.to_string(),
+        child: resumed.child.to_string(),
+        index: resumed.index,
+        generation: resumed.generation,
+        payload: PyBytes::new(py, &resumed.payload).unbind(),
+        rehearsal: resumed.rehearsal,
+        environment: resumed.environment,
+    };
+    Ok(Py::new(py, resumed)?.into_any())
+}
+
+/// Two children that could agree on a secret are worse than none, and no error of a fork is raised twice.
+fn end_half_child(py: Python<'_>, error: &PyErr) -> ! {
+    eprintln!("mitosis: this child ends, for it could not be set up: {error}");
+    error.print(py);
+    std::process::exit(STATUS_HALF_CHILD)
+}

@@ -1,0 +1,38 @@
+//! The native half of the Python package: the process's own prepare, and the local agent's client.
+//!
+//! Thin on purpose: what a Python programmer sees (types, hooks, order of things in a child) is in
+//! `lib/mitosis`. Whatever waits for the agent gives up the interpreter lock; what forks never does.
+#![deny(unsafe_code)]
+
+mod agent;
+mod child;
+mod failure;
+mod fork;
+mod handle;
+mod interpreter;
+mod unique;
+
+use pyo3::prelude::*;
+
+/// `mitosis._native`.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::agent::{ensure_agent, find_agent, list_all, resume, stats};
+    #[pymodule_export]
+    use super::child::Child;
+    #[pymodule_export]
+    use super::fork::{Resumed, Seed, generation, prepare};
+    #[pymodule_export]
+    use super::handle::Handle;
+    #[pymodule_export]
+    use super::unique::reseed;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("SHARED_COPY_LIMIT_BYTES", mitosis::prepare::SHARED_COPY_LIMIT_BYTES)
+    }
+}
