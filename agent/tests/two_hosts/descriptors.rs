@@ -22,7 +22,7 @@ fn world() -> World {
 #[test]
 fn broken_descriptors_are_refused() {
     let world = world();
-    let seed = world.seed();
+    let (seed, other) = (world.seed(), world.seed());
     let cases: [(&str, &[&str]); 10] = [
         ("truncated", &["descriptor", "cut off"]),
         ("a header's half", &["no mitosis descriptor"]),
@@ -44,11 +44,15 @@ fn broken_descriptors_are_refused() {
         world.mitosis(&world.b, &["inspect", &handle]).end().refused(words);
         impostor.kill();
         assert!(world.b.agent_threads() <= threads + 2, "{kind}: threads stay");
-        // Host-b is unharmed, and so is the seed: the genuine handle works.
-        let fine = world.children(&seed.handle, "read 0 4;exit 7").end();
+        // Host-b is unharmed and goes on serving.
+        let fine = world.children(&other.handle, "read 0 4;exit 7").end();
         assert_eq!(fine.code, Some(7), "after {kind}: {fine:?}");
     }
-    world.on_a(&["drop", seed.id()]).ok();
+    // The seed itself was never at fault.
+    assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
+    for seed in [&seed, &other] {
+        world.on_a(&["drop", seed.id()]).ok();
+    }
     world.settled(&world.b);
     world.finish();
 }
@@ -56,7 +60,7 @@ fn broken_descriptors_are_refused() {
 #[test]
 fn broken_agents_are_given_up_by_a_deadline() {
     let world = world();
-    let seed = world.seed();
+    let (seed, other) = (world.seed(), world.seed());
     let cases: [(&str, &[&str]); 5] = [
         ("silent", &["host-a:7399", "does not answer"]),
         ("hang up", &["host-a:7399", "does not answer"]),
@@ -70,10 +74,14 @@ fn broken_agents_are_given_up_by_a_deadline() {
         assert!(refused.took.as_secs() < 5, "{kind}: {refused:?}");
         refused.refused(words);
         impostor.kill();
-        let fine = world.children(&seed.handle, "exit 7").end();
+        let fine = world.children(&other.handle, "exit 7").end();
         assert_eq!(fine.code, Some(7), "after {kind}: {fine:?}");
     }
-    world.on_a(&["drop", seed.id()]).ok();
+    // The seed itself was never at fault.
+    assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
+    for seed in [&seed, &other] {
+        world.on_a(&["drop", seed.id()]).ok();
+    }
     world.settled(&world.b);
     world.finish();
 }
@@ -81,8 +89,8 @@ fn broken_agents_are_given_up_by_a_deadline() {
 #[test]
 fn what_a_newer_minor_adds_is_passed_over() {
     let world = world();
-    let seed = world.seed();
     for kind in ["honest", "next minor"] {
+        let seed = world.seed();
         let (impostor, handle) = impostor(&world, kind, &seed);
         let ended = world.children(&handle, "read 0 64;exit 7").end();
         assert_eq!(ended.code, Some(7), "{kind}: {ended:?}");

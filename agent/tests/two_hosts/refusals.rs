@@ -210,7 +210,7 @@ fn not_root() {
     let mut parent = nobody(&["/usr/bin/env", &format!("MITOSIS_AGENT={socket}"), &told]);
     let handle = parent.line().split(' ').next().unwrap().to_owned();
     let refused = nobody(&["/bin/mitosis", "resume", "--socket", socket, &handle]).end();
-    refused.refused(&["root", "fuse"]);
+    refused.refused(&["mounting is not allowed", "run the agent as root"]);
     parent.end().ok();
     nobody(&["/bin/mitosis", "shutdown", "--socket", socket]).end().ok();
     let agent = agent.end();

@@ -21,8 +21,8 @@ const SECRET_ON_B: &str = "/etc/mitosis.secret";
 const SOCKET: &str = "/run/mitosis/agent.sock";
 /// For what ends by itself but not at once.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
-/// FUSE mounts that an agent keeps ready.
-const READY_MOUNTS: usize = 2;
+/// FUSE mounts that an agent keeps ready: two, and the next one in the hand of who makes them.
+const READY_MOUNTS: usize = 3;
 
 /// How the hosts are made.
 #[derive(Debug, Default)]

@@ -84,6 +84,12 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
             });
         }
         LocalRequest::Resume(request) => return resume(agent, stream, request, fds),
+        LocalRequest::Shutdown => {
+            // The answer first: this process may be gone the moment after.
+            let told = frame::write(&mut stream, &LocalReply::Done);
+            agent.shut_down();
+            return told;
+        }
         request => agent.answer_local(request),
     };
     frame::write(&mut stream, &result.unwrap_or_else(LocalReply::Failed))
@@ -122,11 +128,7 @@ impl Agent {
             })),
             LocalRequest::Inspect { handle, seed } => self.inspect(handle, seed),
             LocalRequest::Stats => Ok(LocalReply::Stats(self.stats())),
-            LocalRequest::Shutdown => {
-                self.shut_down();
-                Ok(LocalReply::Done)
-            }
-            LocalRequest::Report { .. } | LocalRequest::Resume(_) => {
+            LocalRequest::Report { .. } | LocalRequest::Resume(_) | LocalRequest::Shutdown => {
                 Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
             }
         }
@@ -164,7 +166,7 @@ impl Agent {
                 let agent = handle.agent.clone().unwrap_or_default();
                 self.peers.fetch(&agent, &handle, false)?.bytes
             }
-            (Some(handle), _) => self.seeds.fetch(handle.seed, &handle.key)?.1.descriptor.to_vec(),
+            (Some(handle), _) => self.fetch_own(&handle)?.1.descriptor.to_vec(),
             (None, Some(seed)) => self.seeds.inspect(seed)?.descriptor.to_vec(),
             (None, None) => {
                 return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id"));

@@ -91,8 +91,11 @@ impl Agent {
                         same file on every host, mode 0600)";
             return Err(fail(FailureKind::Secret, text));
         }
-        let listeners = Listeners { local: local::bind(&config.socket)?, remote: listen(&config)? };
+        // The socket last of the two: an agent that does not start leaves none behind.
+        let remote = listen(&config)?;
+        let listeners = Listeners { local: local::bind(&config.socket)?, remote };
         let keeper = keeper::Client::spawn(&config.program).map_err(|error| {
+            let _ = std::fs::remove_file(&config.socket);
             fail(FailureKind::Missing, format!("the keeper process could not be started: {error}"))
         })?;
         let exports = Exports::new();

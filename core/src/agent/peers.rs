@@ -23,6 +23,9 @@ use crate::wire::local::{Failure, FailureKind};
 const MAX_IDLE: usize = 4;
 /// READ tokens kept for each peer, from fetches.
 const MAX_TOKENS: usize = 4;
+/// A resume makes the other host ask this one, or a third one, several things within their own deadlines; its
+/// answer, which names who was silent, comes after them.
+const RESUME_DEADLINES: u32 = 4;
 /// Tokens older than this are not used: the server forgets them after 30 s.
 const TOKEN_AGE: Duration = Duration::from_secs(20);
 
@@ -73,7 +76,10 @@ impl Peers {
         request: &ControlRequest,
     ) -> Result<(ControlReply, Channel), Failure> {
         // An idle connection may have died since; a request that never reached the peer is asked again.
-        let pooled = self.idle.lock().get_mut(agent).and_then(Vec::pop);
+        // A resume never is: children are started at most once, whatever the connection does.
+        let may_repeat = !matches!(request, ControlRequest::Resume(_));
+        let pooled =
+            may_repeat.then(|| self.idle.lock().get_mut(agent).and_then(Vec::pop)).flatten();
         if let Some(mut channel) = pooled
             && frame::write(&mut channel, request).is_ok()
             && let Ok(reply) = frame::read::<ControlReply>(&mut channel)
@@ -81,6 +87,7 @@ impl Peers {
             return answered(reply, channel);
         }
         let mut channel = self.connect(agent)?;
+        self.set_patience(&channel, request).map_err(|error| unreachable(agent, &error))?;
         frame::write(&mut channel, request).map_err(|error| unreachable(agent, &error))?;
         let reply = frame::read(&mut channel).map_err(|error| unreachable(agent, &error))?;
         answered(reply, channel)
@@ -128,6 +135,14 @@ impl Peers {
             }
             ChannelError::Io(_) => unreachable(agent, &error),
         })
+    }
+
+    fn set_patience(&self, channel: &Channel, request: &ControlRequest) -> std::io::Result<()> {
+        let deadlines = match request {
+            ControlRequest::Resume(_) => RESUME_DEADLINES,
+            _ => 1,
+        };
+        channel.stream().set_read_timeout(Some(self.deadline * deadlines))
     }
 
     fn put_back(&self, agent: &str, channel: Channel) {

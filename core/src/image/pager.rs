@@ -118,8 +118,8 @@ impl Pager {
     fn miss(&mut self, image: &Shared, wanted: Wanted) {
         let ReadRequest { unique, offset, size, .. } = wanted.request;
         if let Some(failed) = image.losses.recall(offset, offset + u64::from(size)) {
-            let _ = image.device.refuse(unique, libc::EIO);
             tell(image, &wanted, failed.owner, &failed.reason);
+            let _ = image.device.refuse(unique, libc::EIO);
             return;
         }
         if image.trace.is_on() {
@@ -389,7 +389,6 @@ impl Pager {
 /// Answers -EIO; the child that touched the page gets SIGBUS.
 fn give_up(image: &Shared, miss: &Miss, owner: usize) {
     let wanted = &miss.wanted;
-    let _ = image.device.refuse(wanted.request.unique, libc::EIO);
     let fault = miss.fault.clone().unwrap_or_else(|| Fault {
         reason: match image.owners.get(owner) {
             Some(ways) if ways.routes.is_empty() => "no fabric of this host can READ it".into(),
@@ -409,7 +408,10 @@ fn give_up(image: &Shared, miss: &Miss, owner: usize) {
             image.losses.remember(start, end, owner, Arc::clone(&fault.reason));
         }
     }
+    // Only then the refusal: the kernel asks again at once, perhaps another thread, and the child may be
+    // dead before its loss is told.
     tell(image, wanted, owner, &fault.reason);
+    let _ = image.device.refuse(wanted.request.unique, libc::EIO);
 }
 
 /// Tells of a lost page. A larger READ is read-ahead: the kernel asks once more for the page that was

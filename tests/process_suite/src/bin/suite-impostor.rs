@@ -7,6 +7,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 use mitosis::descriptor::codec::MAX_DESCRIPTOR_BYTES;
 use mitosis::id::{Handle, SeedId, StreamToken};
@@ -29,12 +30,13 @@ fn main() {
     let handle: Handle = handle.parse().unwrap_or_else(|error| fail(&error));
     let secret = std::fs::read(secret).unwrap_or_else(|error| fail(&error));
     let secret = ClusterSecret(secret.try_into().unwrap_or_else(|_| fail(&"a secret of 32 bytes")));
-    let mut genuine = Genuine::ask(&handle, &secret);
+    let genuine = Arc::new(Genuine::ask(&handle, &secret));
     let listener =
         TcpListener::bind(format!("0.0.0.0:{port}")).unwrap_or_else(|error| fail(&error));
     say("ready");
     for stream in listener.incoming().flatten() {
-        serve(kind, stream, &secret, &mut genuine);
+        let (kind, secret, genuine) = (kind.clone(), secret.clone(), Arc::clone(&genuine));
+        std::thread::spawn(move || serve(&kind, stream, &secret, &genuine));
     }
 }
 
@@ -44,7 +46,7 @@ struct Genuine {
     monotonic_ns: i64,
     /// Keeps the seed's lease.
     _lease: Channel,
-    questions: Channel,
+    questions: Mutex<Channel>,
 }
 
 impl Genuine {
@@ -59,10 +61,17 @@ impl Genuine {
         let request = ControlRequest::Fetch { seed, key, ends_with_children: false };
         match converse(&mut lease, &request) {
             Some(ControlReply::Descriptor { bytes, monotonic_ns, .. }) => {
-                Genuine { bytes, monotonic_ns, _lease: lease, questions }
+                Genuine { bytes, monotonic_ns, _lease: lease, questions: Mutex::new(questions) }
             }
             other => fail(&format!("no descriptor: {other:?}")),
         }
+    }
+}
+
+impl Genuine {
+    fn put(&self, question: &ControlRequest) -> Option<ControlReply> {
+        let mut questions = self.questions.lock().ok()?;
+        converse(&mut questions, question)
     }
 }
 
@@ -71,7 +80,7 @@ fn converse(channel: &mut Channel, request: &ControlRequest) -> Option<ControlRe
     frame::read(channel).ok()
 }
 
-fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &mut Genuine) {
+fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &Genuine) {
     if kind == "other protocol" {
         let mut stream = stream;
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -103,7 +112,7 @@ fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &mut Ge
                 token: StreamToken::random(),
                 monotonic_ns: genuine.monotonic_ns,
             },
-            (_, other) => match converse(&mut genuine.questions, other) {
+            (_, other) => match genuine.put(other) {
                 Some(reply) => reply,
                 None => return,
             },
