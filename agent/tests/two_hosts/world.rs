@@ -1,6 +1,7 @@
 //! Two hosts with an agent each, and looks at what is on them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub(crate) struct World {
     pub(crate) pair: Pair,
     pub(crate) directory: TempDir,
     mounts: [String; 2],
+    /// In /tmp of host-b from the beginning.
+    in_tmp: BTreeSet<OsString>,
 }
 
 /// One of them.
@@ -123,8 +126,10 @@ impl World {
             pair,
             directory,
             mounts: Default::default(),
+            in_tmp: BTreeSet::new(),
         };
         world.mounts = [world.a.mounts(), world.b.mounts()];
+        world.in_tmp = names_in(&world.b.root.join("tmp"));
         world
     }
 
@@ -222,18 +227,17 @@ impl World {
         );
         let index = usize::from(machine.init != self.a.init);
         assert_eq!(machine.mounts(), self.mounts[index], "mounts of {}", machine.name);
-        let empty = |path: PathBuf| {
-            let names: Vec<_> =
-                fs::read_dir(path).unwrap().flatten().map(|entry| entry.file_name()).collect();
-            let names: Vec<_> =
-                names.iter().filter(|name| !name.to_string_lossy().starts_with("test-")).collect();
-            assert!(names.is_empty(), "temporary files of {}: {names:?}", machine.name);
+        let place = match index {
+            0 => self.directory.path().join("tmp"),
+            _ => machine.root.join("tmp"),
         };
-        if index == 0 {
-            empty(self.directory.path().join("tmp"));
-        } else {
-            empty(machine.root.join("tmp"));
-        }
+        let is_ours = |name: &OsString| name.to_string_lossy().starts_with("test-");
+        let left: Vec<OsString> = names_in(&place)
+            .difference(&self.in_tmp)
+            .filter(|name| !is_ours(name))
+            .cloned()
+            .collect();
+        assert!(left.is_empty(), "temporary files of {}: {left:?}", machine.name);
     }
 
     /// Ends the agents; then nothing at all is left.
@@ -403,6 +407,10 @@ pub(crate) fn within_or(limit: Duration, condition: impl Fn() -> bool, what: imp
         assert!(begun.elapsed() < limit, "{}", what());
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn names_in(directory: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(directory).unwrap().flatten().map(|entry| entry.file_name()).collect()
 }
 
 /// A cluster secret of one byte, over and over.

@@ -39,6 +39,9 @@ pub(super) const MAX_IN_FLIGHT_MISSES: usize = 16;
 /// where no deadline watches over them: about as many as a host has children.
 const MAX_WAITING: usize = 8192;
 
+/// What a thread that has just been refused a page of a silent owner may wait for the next one.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// A pager thread's own state.
 #[derive(Debug)]
 pub(super) struct Pager {
@@ -155,6 +158,11 @@ impl Pager {
         if miss.next_owner().is_some() && self.free.is_empty() {
             self.free.push(miss);
             return self.waiting.push_back(wanted);
+        }
+        if let Some(owner) = miss.next_owner()
+            && image.losses.has_waited(owner, wanted.request.pid)
+        {
+            miss.deadline = miss.deadline.min(Instant::now() + LAST_PATIENCE);
         }
         self.advance(image, miss);
     }
@@ -405,7 +413,8 @@ fn give_up(image: &Shared, miss: &Miss, owner: usize) {
         for segment in miss.plan.segments().iter().filter(|segment| of_owner(&segment.source)) {
             let start = base + segment.at as u64;
             let end = start + segment.len as u64;
-            image.losses.remember(start, end, owner, Arc::clone(&fault.reason));
+            let pid = wanted.request.pid;
+            image.losses.remember((start, end), owner, pid, Arc::clone(&fault.reason));
         }
     }
     // Only then the refusal: the kernel asks again at once, perhaps another thread, and the child may be
