@@ -16,8 +16,9 @@ const MAX_WRITTEN: usize = 600;
 
 /// Pages of code in which a memory call is led to the stub.
 const MAX_PATCHED: usize = 100;
-/// `mov $NUMBER, %eax; syscall`, and what stands in its place: a jump, and two bytes that nobody reaches.
+/// A number or an argument is moved, `syscall`; in its place stands a jump, before the same `syscall`.
 const SITE_BYTES: usize = 7;
+const JUMP: u8 = 0xe9;
 
 #[derive(Debug, Clone)]
 struct Mapping {
@@ -64,6 +65,19 @@ impl Memory {
         u64::from_le_bytes(entry)
     }
 
+    /// The pages of a mapping; of sparse gigabytes those alone that are there.
+    fn worth_looking(&self, mapping: &Mapping) -> Vec<u64> {
+        let all = (mapping.start..mapping.end).step_by(PAGE as usize);
+        if mapping.end - mapping.start < 1 << 28 {
+            return all.collect();
+        }
+        let mut entries =
+            vec![0; usize::try_from((mapping.end - mapping.start) / PAGE * 8).unwrap()];
+        self.pages.read_exact_at(&mut entries, mapping.start / PAGE * 8).unwrap();
+        let is_there = |entry: &[u8]| u64::from_le_bytes(entry.try_into().unwrap()) & PRESENT != 0;
+        all.zip(entries.chunks(8)).filter(|(_, entry)| is_there(entry)).map(|(at, _)| at).collect()
+    }
+
     /// The page is one of this process alone: it has written it.
     fn is_own(&self, at: u64) -> bool {
         let entry = self.entry(at);
@@ -81,7 +95,7 @@ fn is_patched(before: &Option<Page>, after: &Option<Page>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
     let mut at = 0;
     while let Some(differs) = (at..before.len()).find(|at| before[*at] != after[*at]) {
-        let is_site = |start: usize| before[start] == 0xb8 && after[start] == 0xe9;
+        let is_site = |start: usize| after[start] == JUMP && before[start] != JUMP;
         let Some(start) =
             (differs.saturating_sub(SITE_BYTES - 1)..=differs).find(|at| is_site(*at))
         else {
@@ -95,6 +109,16 @@ fn is_patched(before: &Option<Page>, after: &Option<Page>) -> bool {
     true
 }
 
+/// The first bytes that differ: where, before, after.
+fn differences(before: &Option<Page>, after: &Option<Page>) -> Vec<(usize, u8, u8)> {
+    let pairs = before.iter().flatten().zip(after.iter().flatten()).enumerate();
+    pairs
+        .filter(|(_, (old, new))| old != new)
+        .map(|(at, (old, new))| (at, *old, *new))
+        .take(16)
+        .collect()
+}
+
 /// Every page that seed and child both map, but what the child has written.
 fn compare(seed: i32, child: i32, regions: &[(String, u64, u64)]) -> (u64, usize) {
     let (theirs, ours) = (Memory::of(seed), Memory::of(child));
@@ -104,21 +128,17 @@ fn compare(seed: i32, child: i32, regions: &[(String, u64, u64)]) -> (u64, usize
         if mapping.name.starts_with("[v") || mapping.access.ends_with('s') {
             continue;
         }
-        let region =
-            regions.iter().find(|(_, start, end)| *start < mapping.end && mapping.start < *end);
         let carried =
             of_child.iter().any(|other| other.start < mapping.end && mapping.start < other.end);
         if !carried {
             // The seed's own scratch memory is no part of the process that was forked.
+            let region =
+                regions.iter().find(|(_, start, end)| *start < mapping.end && mapping.start < *end);
             assert!(region.is_none(), "{mapping:x?} is not in the child: {region:?}");
             continue;
         }
-        // A sparse gigabyte is looked at where the seed has something.
-        let is_large = mapping.end - mapping.start > 1 << 28;
-        for at in (mapping.start..mapping.end).step_by(PAGE as usize) {
-            if is_large && theirs.entry(at) & PRESENT == 0 {
-                continue;
-            }
+        for at in theirs.worth_looking(&mapping) {
+            let region = regions.iter().find(|(_, start, end)| (*start..*end).contains(&at));
             let is_own = ours.is_own(at);
             let (before, after) = (theirs.page(at), ours.page(at));
             if before == after {
@@ -128,9 +148,9 @@ fn compare(seed: i32, child: i32, regions: &[(String, u64, u64)]) -> (u64, usize
             } else if is_own && region.is_none() {
                 written += 1;
             } else {
+                let differ = differences(&before, &after);
                 panic!(
-                    "page {at:x} of {mapping:x?} differs; region {region:?}; own {is_own}; read {:?}",
-                    after.is_some()
+                    "page {at:x} of {mapping:x?} differs; region {region:?}; own {is_own}: {differ:x?}"
                 );
             }
         }
@@ -182,7 +202,8 @@ fn every_page_of_a_random_process_arrives() {
         );
         assert!(same > 2000 && written < MAX_WRITTEN, "{same} same, {written} written");
         world.signal(&world.b, "/tmp/looked");
-        assert_eq!(caller.end().code, Some(0));
+        let ended = caller.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
         std::fs::remove_file(world.pair.b().outside("/tmp/looked")).unwrap();
         world.on_a(&["drop", seed.id()]).ok();
         within(SOON, "the seed ends", || world.a.process(seed.pid).is_none());
