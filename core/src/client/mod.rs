@@ -24,8 +24,7 @@ use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare}
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
 use connection::{Connection, ask, done, unexpected};
 
-/// Children that one resume may start.
-pub const MAX_COUNT: u32 = 100_000;
+pub use crate::wire::local::MAX_COUNT;
 
 /// What to resume, where and how.
 #[derive(Debug)]

@@ -281,13 +281,14 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the hot pages of a seed, run by run.
-    fn push(&mut self, request: &Request) -> io::Result<()> {
+    fn push(&mut self, request: &Request, holes: &[SeedRange]) -> io::Result<()> {
         let mut used = 0;
         let status = match self.service.exports.open(request.seed, &request.key) {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
-                'runs: for run in exported.hot().iter() {
+                let inside = |run: &SeedRange| holes.iter().any(|hole| hole.contains(run.start));
+                'runs: for run in exported.hot().iter().filter(|run| !inside(run)) {
                     let mut addr = run.start;
                     while addr < run.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {

@@ -214,7 +214,7 @@ def resume(
     Args:
         handle: `Seed.handle`, or its text as `Handle.reveal` gives it.
         host: where to start them; an agent of the same cluster secret runs there.
-        n: how many, from 1 to 100,000.
+        n: how many, from 1 to 10,000.
         payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
         env: environment variables to set in the children; None as a value unsets.
 
@@ -227,7 +227,7 @@ def resume(
     if isinstance(handle, str):
         handle = Handle(handle)
     if n < 1 or n >= 2**32:
-        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 100,000")
+        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 10,000")
     _flush()
     started = _native.resume(
         _agent.address(),
