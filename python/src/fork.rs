@@ -100,10 +100,16 @@ pub(crate) fn prepare(
         rehearsal_returns: true,
     };
     interpreter::before_fork(py);
-    match core::prepare(&options) {
+    interpreter::hold_signals(py);
+    let prepared = core::prepare(&options);
+    if !matches!(prepared, Ok(Prepared::Child(_))) {
+        interpreter::release_signals();
+    }
+    match prepared {
         Ok(Prepared::Child(resumed)) => {
             let unique = unique::reseed(modules);
             interpreter::after_fork_child(py);
+            interpreter::release_signals();
             match unique.and_then(|()| woken(py, resumed)) {
                 Ok(resumed) => Ok(resumed),
                 Err(error) => end_half_child(py, &error),

@@ -126,8 +126,7 @@ fn rate(us: u32) -> f64 {
 fn touch(fabric: &Arc<TcpFabric>, address: SocketAddr, pinned: bool) -> (f64, u64) {
     let mut spec = spec(BYTES as u64 / PAGE, vec![Arc::clone(fabric) as Arc<dyn Fabric>]);
     spec.owners[0].seed = SEED;
-    spec.owners[0].exports =
-        vec![Export::Tcp { agent: Some(address.to_string()), read_key: KEY }];
+    spec.owners[0].exports = vec![Export::Tcp { agent: Some(address.to_string()), read_key: KEY }];
     spec.pager.cpus = if pinned { vec![READER_CPU] } else { vec![] };
     let fixture = open(spec);
     let times = shared_times();
@@ -152,22 +151,30 @@ fn speed_of_an_array_over_tcp_needs_root_and_fuse() {
     let mut rates: [Vec<f64>; 3] = Default::default();
     let mut misses = [0; 2];
     for round in 0..=ROUNDS {
-        let now = [receive(address), {
-            let (rate, missed) = touch(&fabric, address, true);
-            misses[0] = missed;
-            rate
-        }, {
-            let (rate, missed) = touch(&fabric, address, false);
-            misses[1] = missed;
-            rate
-        }];
+        let now = [
+            receive(address),
+            {
+                let (rate, missed) = touch(&fabric, address, true);
+                misses[0] = missed;
+                rate
+            },
+            {
+                let (rate, missed) = touch(&fabric, address, false);
+                misses[1] = missed;
+                rate
+            },
+        ];
         // The first round touches the machine's memory.
         if round > 0 {
             rates.iter_mut().zip(now).for_each(|(rates, rate)| rates.push(rate));
         }
     }
     let mut peer = 0.0;
-    let names = ["receiver: recv, write(2) to a memfd, sum", "child, pager pinned", "child, pager not pinned"];
+    let names = [
+        "receiver: recv, write(2) to a memfd, sum",
+        "child, pager pinned",
+        "child, pager not pinned",
+    ];
     for (name, rates) in names.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
         let median = rates[ROUNDS / 2];

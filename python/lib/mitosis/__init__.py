@@ -7,8 +7,8 @@
         serve(model)                                # here: on host-b, model is simply there
     child.wait()
 
-`fork` makes one child. `prepare` freezes a copy of this process, the seed; `resume` makes any number of
-children of it, on any host. In a child, `random`, numpy's own generator and OpenSSL have new state
+`fork` makes one child. `prepare` freezes a copy of this process, the seed; `resume` makes any number
+of children of it, on any host. In a child, `random`, numpy's own generator and OpenSSL have new state
 before any handler or hook runs; generators that you made yourself (numpy.random.default_rng, say)
 are copies: give them new state in an `after_resume` hook.
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
+from . import _native
+
 # The thread that is preparing. It alone is in a child: whoever reads its own name here was resumed.
 _preparing = 0
 
@@ -49,7 +51,7 @@ def _numpy(mtrand: ModuleType) -> None:
 
 
 def _uuid(uuid: ModuleType) -> None:
-    # libuuid keeps a descriptor that is not open here; the other way takes the clock's tail from `random`.
+    # libuuid keeps a descriptor that is not open here; without it the sequence is of `random`.
     uuid._generate_time_safe = None  # type: ignore[attr-defined]
     for name in ("_node", "_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
         if hasattr(uuid, name):
@@ -95,6 +97,8 @@ def _after_in_child() -> None:
     if _preparing != threading.get_ident():
         return
     disarmed()
+    # The interpreter has its signal handling in order by now, and a handler may start a thread.
+    _native.release_signals()
     try:
         for name, renew in _RENEWALS:
             module = sys.modules.get(name)
