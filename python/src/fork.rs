@@ -109,7 +109,6 @@ pub(crate) fn prepare(
         Ok(Prepared::Child(resumed)) => {
             let unique = unique::reseed(modules);
             interpreter::after_fork_child(py);
-            interpreter::release_signals();
             match unique.and_then(|()| woken(py, resumed)) {
                 Ok(resumed) => Ok(resumed),
                 Err(error) => end_half_child(py, &error),

@@ -64,7 +64,8 @@ static CALLERS_MASK: Mutex<Option<Mask>> = Mutex::new(None);
 struct Mask(libc::sigset_t);
 
 /// Holds signals back from the calling thread. PyOS_AfterFork_Child forgets those that came before it,
-/// and a child may be sent one at once: blocked, they wait.
+/// and a handler of os.register_at_fork would swallow what a signal handler raises. A child may be sent
+/// one at once: blocked, it waits until the child is whole.
 pub(crate) fn hold_signals(_py: Python<'_>) {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();

@@ -71,7 +71,7 @@ def reseed(modules: dict[str, ModuleType]) -> None:
     """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""
 
 def release_signals() -> None:
-    """In a child: let signals through that came before the interpreter knew of the fork."""
+    """In a child: let signals through that came before it was whole."""
 
 def find_agent() -> PathLike[str]: ...
 def ensure_agent(binary: str | PathLike[str] | None) -> PathLike[str]: ...

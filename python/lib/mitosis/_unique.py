@@ -13,8 +13,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
-from . import _native
-
 # The thread that is preparing. It alone is in a child: whoever reads its own name here was resumed.
 _preparing = 0
 
@@ -97,8 +95,6 @@ def _after_in_child() -> None:
     if _preparing != threading.get_ident():
         return
     disarmed()
-    # The interpreter has its signal handling in order by now, and a handler may start a thread.
-    _native.release_signals()
     try:
         for name, renew in _RENEWALS:
             module = sys.modules.get(name)
