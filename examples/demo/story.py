@@ -18,7 +18,7 @@ PAGE_BYTES = 4096
 PAUSES = 9
 # Seeds whose first child on B is timed, and further children of the last of them.
 FIRSTS, FURTHER = 5, 25
-# How long the first child stands at its first bytecode for run.py to read the counters of B's agent.
+# How long the first child stands at its first bytecode, for run.py to read B's counters.
 STAND_S = 1.0
 HOST_B = "host-b"
 # Ready made: the first child moves as little as it can before the counters are read.
