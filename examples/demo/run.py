@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,5 +254,4 @@ def main() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     os.chdir(ROOT)
-    time.tzset()
     main()

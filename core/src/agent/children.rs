@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::failure::fail;
 use super::hosting::Hosted;
+use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
 use crate::sys::pidfd::PidFd;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
@@ -39,8 +40,8 @@ struct Entry {
     lost: Option<String>,
     events: Sender<ChildEvent>,
     stderr: Arc<File>,
-    /// Keeps image, template and lease alive.
-    _hosted: Option<Arc<Hosted>>,
+    /// Keeps image, template and lease alive, and the seed if it is this host's.
+    lives_on: Option<(Arc<Hosted>, Option<Arc<Hold>>)>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct NewChild {
     pub events: Sender<ChildEvent>,
     /// What it lives on.
     pub hosted: Arc<Hosted>,
+    /// Its seed, if that is this host's.
+    pub hold: Option<Arc<Hold>>,
     /// Its standard error, for what the agent has to say of it.
     pub stderr: Arc<File>,
 }
@@ -107,7 +110,7 @@ impl Children {
             lost: None,
             events: new.events,
             stderr: new.stderr,
-            _hosted: Some(new.hosted),
+            lives_on: Some((new.hosted, new.hold)),
         };
         table.by_pid.insert(new.pid, entry);
     }
@@ -126,7 +129,7 @@ impl Children {
         // Told, and then dropped, outside of the lock: the last one to let go of an image tears it down.
         if let Some(mut entry) = entry {
             let end = decode(status, entry.lost.take());
-            entry._hosted = None;
+            entry.lives_on = None;
             let _ = entry.events.send(ChildEvent { child: entry.child, end });
         }
     }

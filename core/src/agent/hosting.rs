@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,6 @@ use parking_lot::Mutex;
 use super::Agent;
 use super::failure::{fail, seed_gone};
 use super::fit;
-use super::seeds::Hold;
 use crate::descriptor::{Descriptor, Export, codec};
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
@@ -49,23 +49,17 @@ pub struct Hosted {
     template: Template,
     image: Image,
     #[expect(dead_code, reason = "held for its drop")]
-    lease: Lease,
+    lease: Option<Lease>,
 }
 
-/// What tells the owner that this host still needs the seed: dropping it lets go.
+/// What tells another host that this one still needs its seed: a connection to its agent; closing it lets
+/// go. A seed of this host is held by its children alone.
 #[derive(Debug)]
-enum Lease {
-    /// A seed of this host; `None` while it is rehearsed.
-    Local(#[expect(dead_code, reason = "held for its drop")] Option<Hold>),
-    /// A connection to its agent; closing it lets go.
-    Remote(std::net::TcpStream),
-}
+struct Lease(TcpStream);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Lease::Remote(stream) = self {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -86,7 +80,7 @@ struct Place {
 struct Found {
     descriptor: Descriptor,
     bytes: u64,
-    lease: Lease,
+    lease: Option<Lease>,
     channel: Option<Channel>,
     clock_offset_ns: i64,
     local: bool,
@@ -169,7 +163,7 @@ impl Hosting {
         let found = Found {
             descriptor,
             bytes,
-            lease: Lease::Local(None),
+            lease: None,
             channel: None,
             clock_offset_ns: 0,
             local: true,
@@ -241,13 +235,10 @@ impl Agent {
         };
         if self.is_own(handle.agent.as_deref()) {
             let (_, published) = self.seeds.fetch(handle.seed, &handle.key)?;
-            if ends_with_children {
-                self.seeds.end_with_children(handle.seed);
-            }
             return Ok(Found {
                 descriptor: decode(&published.descriptor)?,
                 bytes: published.descriptor.len() as u64,
-                lease: Lease::Local(Some(self.seeds.hold(handle.seed))),
+                lease: None,
                 channel: None,
                 clock_offset_ns: 0,
                 local: true,
@@ -260,7 +251,7 @@ impl Agent {
         Ok(Found {
             descriptor: decode(&fetched.bytes)?,
             bytes: fetched.bytes.len() as u64,
-            lease: Lease::Remote(stream),
+            lease: Some(Lease(stream)),
             channel: Some(fetched.lease),
             clock_offset_ns: fetched.clock_offset_ns,
             local: false,

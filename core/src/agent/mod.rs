@@ -150,6 +150,13 @@ impl Agent {
         self.children.kill_all();
         self.hosting.sweep(Duration::ZERO);
         let _ = std::fs::remove_file(&self.config.socket);
+        if self.config.embedded
+            && let Some(folder) = self.config.socket.parent()
+        {
+            // Made for this agent alone, with its log; whatever else somebody put there stays.
+            let _ = std::fs::remove_file(folder.join("agent.log"));
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 
     /// Ends the agent: children are killed, seeds end with their connections.
@@ -160,6 +167,7 @@ impl Agent {
     fn take_exits(&self) {
         for exit in self.keeper.exits() {
             self.children.ended(exit.pid, exit.status);
+            self.hosting.sweep(self.config.linger);
         }
         tracing::error!("the keeper is gone, and with it all children of this host");
         self.shut_down();

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ impl Agent {
             token,
             fork_key: ForkKey::random(),
             read_key: ReadKey::random(),
-            pid: report.threads.first().map_or(0, |thread| thread.tid),
+            pid: pid_of(&files.mem),
             created: Instant::now(),
         });
         let ours =
@@ -182,13 +182,14 @@ impl Agent {
             stdio: [null.as_fd(); 3],
         })?;
         let (events, ended) = crossbeam_channel::bounded(1);
-        let (stderr, lives_on) = (Arc::new(null), hosted.clone());
+        let stderr = Arc::new(null);
         self.children.add(NewChild {
             child,
             seed: record.id,
             pid,
             events,
-            hosted: lives_on,
+            hosted: hosted.clone(),
+            hold: None,
             stderr,
         });
         let outcome = ended.recv_timeout(REHEARSAL_DEADLINE);
@@ -234,6 +235,13 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
     };
     let runs = touched.iter().flat_map(|range| table.overlapping(*range));
     runs.filter(owned).map(|run| run.range).collect()
+}
+
+/// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.
+fn pid_of(mem: &File) -> u32 {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", mem.as_raw_fd()));
+    let text = link.map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+    text.split('/').filter_map(|part| part.parse().ok()).next_back().unwrap_or(0)
 }
 
 fn seed_files(fds: Vec<OwnedFd>) -> Result<SeedFiles, Failure> {

@@ -44,6 +44,11 @@ impl Agent {
         let environment = encode_environment(&request.environment)?;
         check(request, &environment)?;
         self.children.admit(request.count)?;
+        let own = self.is_own(request.handle.agent.as_deref());
+        let hold = own.then(|| Arc::new(self.seeds.hold(request.handle.seed)));
+        if own && request.seed_ends_with_children {
+            self.seeds.end_with_children(request.handle.seed);
+        }
         let (hosted, new_template) =
             self.hosting.get(self, &request.handle, request.seed_ends_with_children)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
@@ -68,8 +73,9 @@ impl Agent {
                     return Err(failure);
                 }
             };
-            let (events, hosted, stderr) = (sender.clone(), hosted.clone(), stderr.clone());
-            self.children.add(NewChild { child, seed: hosted.seed, pid, events, hosted, stderr });
+            let (events, stderr) = (sender.clone(), stderr.clone());
+            let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
+            self.children.add(NewChild { child, seed, pid, events, hosted, hold, stderr });
             children.push(StartedChild { child, pid });
         }
         self.counters.count_children(children.len());

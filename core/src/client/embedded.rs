@@ -42,6 +42,30 @@ struct Embedded {
     _stdin: OwnedFd,
 }
 
+impl Embedded {
+    fn is_ours(&self) -> bool {
+        self.owner == process::id() && self.generation == prepare::generation()
+    }
+
+    /// Its address, if it can be used. A child of the process that started it uses it, too, where it is
+    /// on the same host: it ends with that process, and with it the child's memory anyway.
+    fn still_there(&self) -> Option<AgentAddress> {
+        let there = if self.is_ours() {
+            !readable(self.watch.as_fd(), Some(Duration::ZERO)).unwrap_or(true)
+        } else {
+            self.address.answers()
+        };
+        there.then(|| self.address.clone())
+    }
+
+    /// In a child, the descriptors are numbers of somebody else's: they must not be closed.
+    fn forget(self) {
+        if !self.is_ours() {
+            std::mem::forget(self);
+        }
+    }
+}
+
 static EMBEDDED: Mutex<Option<Embedded>> = Mutex::new(None);
 
 /// The address of an agent: the one that [`AgentAddress::find`] finds if it answers or is named by
@@ -59,20 +83,19 @@ pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
 /// # Errors
 /// As [`ensure_agent`].
 pub fn ensure_agent_of(carried: Option<&Path>) -> Result<AgentAddress, ClientError> {
-    let found = AgentAddress::find();
-    if env::var_os(AGENT_VARIABLE).is_some_and(|named| !named.is_empty()) || found.answers() {
-        return Ok(found);
+    if env::var_os(AGENT_VARIABLE).is_some_and(|named| !named.is_empty()) {
+        return Ok(AgentAddress::find());
     }
     let mut embedded = EMBEDDED.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*embedded {
-        // In another process than the one that started it, these are numbers of somebody else's.
-        Some(ours) if ours.owner != process::id() || ours.generation != prepare::generation() => {
-            std::mem::forget(embedded.take());
-        }
-        Some(ours) if !readable(ours.watch.as_fd(), Some(Duration::ZERO)).unwrap_or(true) => {
-            return Ok(ours.address.clone());
-        }
-        _ => *embedded = None,
+    if let Some(known) = embedded.as_ref().and_then(Embedded::still_there) {
+        return Ok(known);
+    }
+    if let Some(stale) = embedded.take() {
+        stale.forget();
+    }
+    let found = AgentAddress::find();
+    if found.answers() {
+        return Ok(found);
     }
     let started = start(&binary(carried)?)?;
     Ok(embedded.insert(started).address.clone())

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 /// How often a reader with a signal is looked at, until it has its page.
-pub(super) const RECHECK: Duration = Duration::from_millis(10);
+pub(super) const RECHECK: Duration = Duration::from_millis(5);
 /// Readers with a signal that one thread keeps an eye on; others wait for their page or its deadline.
 pub(super) const MAX_INTERRUPTED: usize = 64;
 

@@ -26,6 +26,8 @@ pub(super) struct Miss {
     pub(super) wanted: Wanted,
     pub(super) plan: Plan,
     pub(super) deadline: Instant,
+    /// When the READ in flight is given up for another way.
+    pub(super) read_deadline: Instant,
     /// `None` while a fabric has it.
     pub(super) buffer: Option<Buffer>,
     assembly: Box<[u8]>,
@@ -60,6 +62,7 @@ impl Miss {
             wanted: Wanted { request: ReadRequest::default(), arrived: now },
             plan: Plan::new(),
             deadline: now,
+            read_deadline: now,
             buffer: Some(Buffer(buffer)),
             assembly: vec![0; MAX_MISS_BYTES].into_boxed_slice(),
             assembled: 0,

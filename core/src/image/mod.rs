@@ -62,6 +62,10 @@ use patch::Patches;
 use prefetch::{Ahead, Streams, Wanted};
 use trace::Trace;
 
+/// The nice value of an image's threads, where this host allows it: children wait for them, and they
+/// for nobody but the network.
+const NICE: i32 = -19;
+
 /// What an image is made of.
 pub struct ImageSpec {
     /// The seed.
@@ -185,7 +189,6 @@ pub struct Image {
     shared: Arc<Shared>,
     file: File,
     dev_inode: (u32, u32, u64),
-    abort: Option<File>,
     pagers: Vec<JoinHandle<()>>,
     streamer: Option<JoinHandle<()>>,
 }
@@ -194,6 +197,7 @@ pub struct Image {
 #[derive(Debug)]
 struct Shared {
     device: Device,
+    abort: Option<File>,
     seed: SeedId,
     layout: ImageLayout,
     page_table: PageTable,
@@ -233,19 +237,20 @@ impl Image {
         }
         let Mount { device, file, dev_inode, abort } = mount;
         let threads = spec.pager.cpus.len().max(1);
-        let shared = Arc::new(Shared::new(device, spec, threads).map_err(ImageError::Thread)?);
-        let mut image =
-            Image { shared, file, dev_inode, abort, pagers: Vec::new(), streamer: None };
+        let shared =
+            Arc::new(Shared::new((device, abort), spec, threads).map_err(ImageError::Thread)?);
+        let mut image = Image { shared, file, dev_inode, pagers: Vec::new(), streamer: None };
         for index in 0..threads {
             let shared = Arc::clone(&image.shared);
             let pager = pager::Pager::new(&shared, index);
-            let work = move || pager.run(&shared);
-            image.pagers.push(spawn(format!("pager-{index}"), work)?);
+            let work = move |image: &Shared| pager.run(image);
+            image.pagers.push(spawn(format!("pager-{index}"), shared, work)?);
         }
         if image.shared.config.prefetch {
             let shared = Arc::clone(&image.shared);
             let streamer = streamer::Streamer::new(&shared);
-            image.streamer = Some(spawn("streamer".to_owned(), move || streamer.run(&shared))?);
+            let work = move |image: &Shared| streamer.run(image);
+            image.streamer = Some(spawn("streamer".to_owned(), shared, work)?);
         } else {
             image.shared.streams.lock().close();
         }
@@ -296,7 +301,7 @@ impl Drop for Image {
     fn drop(&mut self) {
         // After an abort every thread finds the connection ended. Without one the streamer must go first:
         // it may be asleep until a pager answers.
-        let _ = self.abort.as_ref().is_some_and(mount::abort);
+        self.shared.end_connection();
         self.shared.is_streamer_ending.store(true, Ordering::Release);
         self.shared.streamer_bell.ring();
         if let Some(streamer) = self.streamer.take() {
@@ -311,9 +316,14 @@ impl Drop for Image {
 }
 
 impl Shared {
-    fn new(device: Device, spec: ImageSpec, threads: usize) -> io::Result<Shared> {
+    fn new(
+        (device, abort): (Device, Option<File>),
+        spec: ImageSpec,
+        threads: usize,
+    ) -> io::Result<Shared> {
         Ok(Shared {
             device,
+            abort,
             seed: spec.seed,
             owners: spec.owners.iter().map(|owner| Ways::new(owner, &spec.fabrics)).collect(),
             layout: spec.layout,
@@ -334,6 +344,11 @@ impl Shared {
             is_ending: AtomicBool::new(false),
             is_streamer_ending: AtomicBool::new(false),
         })
+    }
+
+    /// Ends the connection for everybody, where this host allows it.
+    fn end_connection(&self) {
+        let _ = self.abort.as_ref().is_some_and(mount::abort);
     }
 
     /// Patches bytes that begin at `addr`.
@@ -368,6 +383,25 @@ impl Shared {
     }
 }
 
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ImageError> {
-    std::thread::Builder::new().name(name).spawn(work).map_err(ImageError::Thread)
+fn spawn(
+    name: String,
+    shared: Arc<Shared>,
+    work: impl FnOnce(&Shared) + Send + 'static,
+) -> Result<JoinHandle<()>, ImageError> {
+    let guarded = move || {
+        let guard = PanicGuard(&shared);
+        work(guard.0);
+    };
+    std::thread::Builder::new().name(name).spawn(guarded).map_err(ImageError::Thread)
+}
+
+/// Ends the connection when its thread panics: children get SIGBUS and do not wait for nobody.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end_connection();
+        }
+    }
 }

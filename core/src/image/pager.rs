@@ -79,6 +79,7 @@ impl Pager {
             // A CPU that has gone offline costs speed, nothing else.
             let _ = sched::pin(cpu);
         }
+        let _ = sched::set_nice(super::NICE);
         let mut message = [0u8; fuse::REQUEST_BYTES];
         while !image.is_ending.load(Ordering::Acquire) {
             let received = match self.waiting.len() {
@@ -191,6 +192,7 @@ impl Pager {
         let now = Instant::now();
         let left = miss.deadline.checked_duration_since(now)?;
         let ways_left = u32::try_from(ways.routes.len() - miss.route).unwrap_or(1);
+        miss.read_deadline = now + left / ways_left;
         let tag = self.busy.iter().position(Option::is_none)?;
         let read = Read {
             tag: tag as u64,
@@ -198,7 +200,7 @@ impl Pager {
             export: route.export.clone(),
             ranges: miss.ranges(owner),
             buffer: miss.buffer.take()?,
-            deadline: now + left / ways_left,
+            deadline: miss.read_deadline,
         };
         Some((tag, route.fabric, read))
     }
@@ -295,7 +297,9 @@ impl Pager {
                 give_up(image, miss, owner);
                 miss.answered = true;
             } else {
-                next = Some(next.map_or(miss.deadline, |next: Instant| next.min(miss.deadline)));
+                // A fabric that does not keep to its deadline is waited for until the miss's own.
+                let due = if miss.read_deadline > now { miss.read_deadline } else { miss.deadline };
+                next = Some(next.map_or(due, |next: Instant| next.min(due)));
             }
         }
         while let Some(wanted) = self.waiting.front().copied() {

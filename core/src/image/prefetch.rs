@@ -14,7 +14,8 @@
 //!
 //! A READ that lies inside one piece in flight is *parked* and answered by the streamer when the piece
 //! is there. One that reaches over a piece's border is not: the streamer may be asleep storing the one
-//! half, waiting for the page lock of this very READ.
+//! half, waiting for the page lock of this very READ. Pieces of two streams may overlap, and so the rule
+//! is: nothing that is being stored overlaps a parked READ.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,9 @@ use std::time::Instant;
 use crate::descriptor::SeedAddr;
 use crate::fabric::Buffer;
 use crate::sys::fuse::ReadRequest;
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes of one READ ahead.
 pub(super) const PIECE: usize = 256 << 10;
@@ -96,6 +100,8 @@ impl Piece {
 pub(super) struct Arrival {
     pub(super) parked: Vec<Wanted>,
     pub(super) wires: Vec<u64>,
+    /// Ranges of READs that wait for another piece and reach into this one.
+    pub(super) locked: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -189,13 +195,20 @@ impl Streams {
                 return Verdict::Here { buffer: Arc::clone(page), at: 0 };
             }
         }
-        let inside =
-            |state: &&mut PieceState| state.piece.offset <= offset && end <= state.piece.end();
-        let Some(state) = self.pieces.iter_mut().find(inside) else { return Verdict::Fetch };
-        if let Some(bytes) = &state.bytes {
-            let at = usize::try_from(offset - state.piece.offset).unwrap_or(usize::MAX);
-            return Verdict::Here { buffer: Arc::clone(bytes), at };
+        let inside = |piece: &Piece| piece.offset <= offset && end <= piece.end();
+        let stored = || self.pieces.iter().filter(|state| state.bytes.is_some());
+        if let Some(state) = stored().find(|state| inside(&state.piece)) {
+            if let Some(bytes) = &state.bytes {
+                let at = usize::try_from(offset - state.piece.offset).unwrap_or(usize::MAX);
+                return Verdict::Here { buffer: Arc::clone(bytes), at };
+            }
         }
+        if stored().any(|state| state.piece.offset < end && offset < state.piece.end()) {
+            return Verdict::Fetch;
+        }
+        let Some(state) = self.pieces.iter_mut().find(|state| inside(&state.piece)) else {
+            return Verdict::Fetch;
+        };
         if state.parked.len() == MAX_PARKED {
             return Verdict::Fetch;
         }
@@ -292,13 +305,26 @@ impl Streams {
 
     /// The piece's bytes are here: READs inside it are answered from `buffer` from now on.
     pub(super) fn arrived(&mut self, id: u64, buffer: &Arc<Buffer>) -> Arrival {
-        let nothing = Arrival { parked: Vec::new(), wires: Vec::new() };
+        let nothing = Arrival { parked: Vec::new(), wires: Vec::new(), locked: Vec::new() };
         let Some(state) = self.pieces.iter_mut().find(|state| state.piece.id == id) else {
             return nothing;
         };
         state.bytes = Some(Arc::clone(buffer));
         let mut arrival = Arrival { parked: std::mem::take(&mut state.parked), ..nothing };
         let (piece, stream) = (state.piece, state.stream);
+        for other in &mut self.pieces {
+            other.parked.retain(|wanted| {
+                let (start, end) = range_of(wanted);
+                if piece.offset <= start && end <= piece.end() {
+                    arrival.parked.push(*wanted);
+                    return false;
+                }
+                if start < piece.end() && piece.offset < end {
+                    arrival.locked.push((start, end));
+                }
+                true
+            });
+        }
         let Some(stream) = self.streams.iter_mut().find(|other| other.id == stream) else {
             return arrival;
         };

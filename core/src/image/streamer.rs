@@ -20,7 +20,6 @@ use crate::sys::sched;
 
 /// Reading ahead is worth a fast answer only: READs parked on it must have time left for another try.
 const LONGEST_READ: Duration = Duration::from_secs(1);
-const NICE: i32 = -19;
 
 /// The streamer's own state.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ impl Streamer {
         if let Some(&cpu) = image.config.cpus.first() {
             let _ = sched::pin(cpu);
         }
-        let _ = sched::set_nice(NICE);
+        let _ = sched::set_nice(super::NICE);
         while !image.is_streamer_ending.load(Ordering::Acquire) {
             let posted = self.post_all(image);
             if !self.reap(image) && !posted && self.rest(image).is_err() {
@@ -208,14 +207,15 @@ fn gaps(piece: &Piece, arrival: &Arrival) -> Vec<(u64, u64)> {
         .iter()
         .map(|Wanted { request, .. }| (request.offset, request.offset + u64::from(request.size)));
     let wires = arrival.wires.iter().map(|&wire| (wire, wire + 4096));
-    let mut left_out: Vec<(u64, u64)> = answered.chain(wires).collect();
+    let mut left_out: Vec<(u64, u64)> =
+        answered.chain(wires).chain(arrival.locked.iter().copied()).collect();
     left_out.sort_unstable();
     let end = piece.offset + piece.len as u64;
     let mut gaps = Vec::with_capacity(left_out.len() + 1);
     let mut at = piece.offset;
     for (start, behind) in left_out.into_iter().chain([(end, end)]) {
-        if at < start {
-            gaps.push((at, start));
+        if at < start.min(end) {
+            gaps.push((at, start.min(end)));
         }
         at = at.max(behind);
     }

@@ -32,13 +32,13 @@ fn a_patch_jumps_to_the_trampoline_and_keeps_the_syscall() {
 
 #[test]
 fn a_trampoline_loads_calls_and_returns() {
-    for (kind, ends) in [(SiteKind::Madvise, 24), (SiteKind::Mremap, 24), (SiteKind::Generic, 41)] {
+    let kinds = [(SiteKind::Madvise, 24usize), (SiteKind::Mremap, 24), (SiteKind::Generic, 41)];
+    for (kind, jump_at) in kinds {
         let (patch, bytes) = made(kind);
         assert_eq!(bytes.len() as u64, TRAMPOLINE_LEN);
         assert_eq!(bytes[..5], kind.bytes()[..5]);
         assert_eq!(bytes[56..], ENTRY.to_le_bytes());
-        let jump_at = ends as usize;
-        let back = jumps_to(&bytes[jump_at..], TRAMPOLINE + ends);
+        let back = jumps_to(&bytes[jump_at..], TRAMPOLINE + jump_at as u64);
         assert_eq!(back, patch.addr.0 + SITE_LEN as u64, "{kind:?}");
     }
 }
@@ -98,7 +98,7 @@ fn large_memory_gets_larger_chunks() {
         assert!(bytes.len() as u64 <= STUB_LEN && bytes.len() as u64 > STUB_LEN / 4);
     }
     let small = encode_table(&[range(0, 64 << 30, 0x20_0000)], (0, 0, 1)).expect("fits");
-    assert_eq!(word(&small, 32) as u32, MIN_CHUNK_SHIFT);
+    assert_eq!(word(&small, 32), MIN_CHUNK_SHIFT.into());
 }
 
 #[test]

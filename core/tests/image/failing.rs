@@ -23,7 +23,7 @@ fn touch(fixture: &Fixture, page: u64, random: bool) -> i32 {
 
 #[test]
 fn a_silent_owner_is_a_sigbus_by_the_deadline_needs_root_and_fuse() {
-    let deadline = Duration::from_millis(300);
+    let deadline = Duration::from_millis(600);
     for (mood, random) in
         [(Mood::Silent, true), (Mood::Silent, false), (Mood::Dead, true), (Mood::Dead, false)]
     {
@@ -41,7 +41,7 @@ fn a_silent_owner_is_a_sigbus_by_the_deadline_needs_root_and_fuse() {
         let lost = fixture.lost.lock();
         assert_eq!(lost.len(), 1, "{lost:?}");
         assert_eq!(lost[0].addr, SeedAddr(BASE + 40 * PAGE));
-        assert_eq!((lost[0].pid, &*lost[0].owner_host), (reader.pid.cast_unsigned(), "a"));
+        assert_eq!((lost[0].pid, &*lost[0].owner_host), (reader.pid as u32, "a"));
         assert_eq!(fixture.image.counters().pages_lost.load(Ordering::Relaxed), 1);
         if matches!(mood, Mood::Silent) {
             // Once the owner is back, and the failure forgotten, the page can be had.
@@ -75,7 +75,8 @@ fn a_hundred_children_of_a_dead_owner_end_by_one_deadline_needs_root_and_fuse() 
         assert_eq!(reader.wait(LONG), End::Signalled(libc::SIGBUS));
     }
     let took = begin.elapsed();
-    assert!(took < deadline * 2, "{took:?}");
+    // One batch of buffers after the other would take seven deadlines.
+    assert!(took < deadline * 3, "{took:?}");
     assert_eq!(fixture.image.counters().pages_lost.load(Ordering::Relaxed), 100);
 }
 
@@ -89,28 +90,46 @@ fn a_killed_child_goes_while_its_read_hangs_needs_root_and_fuse() {
             spec.pager.cpus = cpus.clone();
             let fixture = open(spec);
             // A signal that is handled comes first: the kernel tells of the second one no more.
-            for first_signal in [None, Some(libc::SIGALRM)] {
-                let before = memory.reads.load(Ordering::Relaxed);
-                let page = if first_signal.is_some() { 50 } else { 10 };
-                let mut reader = fork(&fixture.image, || {
-                    handle_alarm();
-                    touch(&fixture, page, random)
-                });
-                while memory.reads.load(Ordering::Relaxed) == before {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                if let Some(signal) = first_signal {
-                    reader.kill(signal);
-                    assert_eq!(reader.wait(Duration::from_millis(30)), End::StillRunning);
-                }
-                let begin = Instant::now();
-                reader.kill(libc::SIGKILL);
-                assert_eq!(reader.wait(LONG), End::Signalled(libc::SIGKILL));
-                assert!(begin.elapsed() < GONE, "{cpus:?} {random} {:?}", begin.elapsed());
+            for (page, first_signal) in [(10, None), (50, Some(libc::SIGALRM))] {
+                // Of a few: on a busy machine a single late one proves nothing.
+                let took =
+                    (0..4).map(|_| kill_hanging(&fixture, &memory, page, random, first_signal));
+                let took = took.min().unwrap();
+                assert!(took < GONE, "{cpus:?} {random} {first_signal:?} {took:?}");
             }
             assert!(fixture.lost.lock().is_empty());
         }
     }
+}
+
+/// Kills a child whose READ hangs; how long it took to be gone.
+fn kill_hanging(
+    fixture: &Fixture,
+    memory: &Memory,
+    page: u64,
+    random: bool,
+    first_signal: Option<i32>,
+) -> Duration {
+    let before = memory.reads.load(Ordering::Relaxed);
+    let begun = Instant::now();
+    let mut reader = fork(&fixture.image, || {
+        handle_alarm();
+        touch(fixture, page, random)
+    });
+    // A page that is being read ahead already is waited for without another READ.
+    while memory.reads.load(Ordering::Relaxed) == before
+        && begun.elapsed() < Duration::from_millis(100)
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if let Some(signal) = first_signal {
+        reader.kill(signal);
+        assert_eq!(reader.wait(Duration::from_millis(30)), End::StillRunning);
+    }
+    let begin = Instant::now();
+    reader.kill(libc::SIGKILL);
+    assert_eq!(reader.wait(LONG), End::Signalled(libc::SIGKILL));
+    begin.elapsed()
 }
 
 fn handle_alarm() {
@@ -136,7 +155,7 @@ fn a_handled_signal_does_not_show_in_a_system_call_needs_root_and_fuse() {
             libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
             let bytes = view.bytes(8 * PAGE as usize, PAGE as usize);
             let written = libc::write(pipe[1], bytes.as_ptr().cast(), bytes.len());
-            i32::from(written != bytes.len().cast_signed())
+            i32::from(written != bytes.len() as isize)
         }
     });
     assert_eq!(reader.wait(LONG), End::Exited(0));
@@ -171,13 +190,18 @@ fn another_export_is_tried_needs_root_and_fuse() {
         bad.set(Mood::Fails(error));
         let mut spec = spec(64, vec![Arc::clone(&bad) as Arc<dyn Fabric>, good]);
         spec.owners = vec![owner(&["a", "b"])];
+        spec.pager.miss_deadline = Duration::from_millis(600);
         let fixture = open(spec);
         let mut reader = fork(&fixture.image, || touch(&fixture, 20, true));
         assert_eq!(reader.wait(LONG), End::Exited(0));
         assert_eq!(fixture.image.counters().fallbacks.load(Ordering::Relaxed), 1);
         // A silent first export leaves time for the second one.
         bad.set(Mood::Silent);
-        drop(fixture);
+        let begin = Instant::now();
+        let mut reader = fork(&fixture.image, || touch(&fixture, 30, true));
+        assert_eq!(reader.wait(LONG), End::Exited(0));
+        let took = begin.elapsed();
+        assert!(took > Duration::from_millis(300) && took < Duration::from_millis(500), "{took:?}");
     }
 }
 
@@ -239,4 +263,13 @@ fn a_dropped_image_is_a_sigbus_for_who_maps_it_needs_root_and_fuse() {
         assert!(begin.elapsed() < Duration::from_secs(1), "{mood:?} {:?}", begin.elapsed());
         drop(kept);
     }
+}
+
+#[test]
+fn a_panicking_pager_is_a_sigbus_and_no_hang_needs_root_and_fuse() {
+    let memory = Memory::new("a");
+    let fixture = simple(64, &memory);
+    memory.set(Mood::Panics);
+    let mut reader = fork(&fixture.image, || touch(&fixture, 20, true));
+    assert_eq!(reader.wait(Duration::from_secs(2)), End::Signalled(libc::SIGBUS));
 }

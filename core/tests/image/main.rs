@@ -1,5 +1,12 @@
 //! Images with real FUSE connections, real page caches and real processes that map them; only the owner
 //! is a stand-in. Needs root (or CAP_SYS_ADMIN) and /dev/fuse, and fails without.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_lossless,
+    clippy::cast_sign_loss,
+    reason = "offsets and lengths of small images, on 64-bit hosts"
+)]
 
 mod content;
 mod failing;

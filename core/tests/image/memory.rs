@@ -18,6 +18,8 @@ pub(crate) enum Mood {
     Silent,
     /// Never; not even at their deadline.
     Dead,
+    /// With a defect of the fabric.
+    Panics,
     /// With this, at once.
     Fails(ReadError),
 }
@@ -113,6 +115,7 @@ impl ReadQueue for Queue {
                 Mood::Answers(after) => (now + *after, Ok(())),
                 Mood::Silent => (read.deadline, Err(silence())),
                 Mood::Dead => (now + Duration::from_secs(3600), Ok(())),
+                Mood::Panics => panic!("as the test asked for"),
                 Mood::Fails(error) => (now, Err(error.clone())),
             }
         };
@@ -157,7 +160,7 @@ impl Queue {
         let left = left.map_or(Duration::ZERO, |left| left.max(Duration::from_nanos(1)));
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let value = libc::timespec {
-            tv_sec: left.as_secs().cast_signed(),
+            tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),
         };
         let spec = libc::itimerspec { it_interval: zero, it_value: value };

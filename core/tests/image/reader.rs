@@ -39,7 +39,7 @@ impl View {
         let base = unsafe {
             let prot = libc::PROT_READ | libc::PROT_WRITE;
             let null = std::ptr::null_mut();
-            libc::mmap(null, len, prot, libc::MAP_PRIVATE, IMAGE_FD, offset.0.cast_signed())
+            libc::mmap(null, len, prot, libc::MAP_PRIVATE, IMAGE_FD, offset.0 as i64)
         };
         if base == libc::MAP_FAILED {
             exit(91);

@@ -96,8 +96,7 @@ fn bare_loop() -> File {
             let (attr, init);
             let unique = match Request::parse(&message[..len]).unwrap() {
                 Request::Init { unique, minor, max_readahead, flags, .. } => {
-                    let limits =
-                        InitLimits { readahead: 16384, max_pages: 32, max_background: 64 };
+                    let limits = InitLimits { readahead: 16384, max_pages: 32, max_background: 64 };
                     init = fuse::init_answer(minor, max_readahead, flags, limits);
                     parts.push(&init);
                     unique

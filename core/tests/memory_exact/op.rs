@@ -78,20 +78,26 @@ pub(crate) enum Op {
 
 /// xorshift64*.
 #[derive(Debug)]
-pub(crate) struct Draw(u64);
+pub(crate) struct Draw {
+    state: u64,
+    /// Locks memory; else moves it with MREMAP_DONTUNMAP. Not both: that flag takes the lock of all of the
+    /// old VMA, also of what does not move, and which pages of a child were one VMA cannot be known.
+    locks: bool,
+}
 
 impl Draw {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = Draw { state, locks: seed % 4 < 2 };
         (0..8).for_each(|_| _ = draw.next());
         draw
     }
 
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
@@ -119,7 +125,7 @@ impl Draw {
                 Op::Write { at: Place { offset, ..at }, len, byte }
             }
             86..88 => {
-                let lock = self.one_in(3);
+                let lock = self.locks && self.one_in(3);
                 Op::Lock { at, len: tame(len).min(if lock { 4 } else { 60 } * PAGE), lock }
             }
             88..92 => Op::Map { at: aligned(at), len: tame(len).max(PAGE) },
@@ -162,7 +168,10 @@ impl Draw {
     }
 
     fn remap(&mut self, at: Place, len: u64) -> Op {
-        let flags = self.of(&[0, 1, 1, 1, 3, 3, 3, 5, 7, 2, 4, 9]);
+        let mut flags = self.of(&[0, 1, 1, 1, 3, 3, 3, 5, 7, 2, 4, 9]);
+        if self.locks && flags & libc::MREMAP_DONTUNMAP != 0 {
+            flags = 3;
+        }
         let len = tame(len).min(60 * PAGE);
         let mut new_len = (1 + self.below(40)) * PAGE;
         if self.one_in(3) || (flags & 4 != 0 && self.one_in(2)) {

@@ -67,7 +67,7 @@ impl Player {
             for page in 0..len / PAGE {
                 let byte = (seed.wrapping_mul(31).wrapping_add(page * 7) % 251) as u8;
                 // Some pages were never touched.
-                if byte % 8 != 0 {
+                if !byte.is_multiple_of(8) {
                     stand_in::fill(start + page * PAGE, PAGE, byte);
                 }
             }

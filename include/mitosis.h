@@ -1,0 +1,622 @@
+/*
+ * Mitosis: remote fork in user space.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ *     mitosis_child *child;
+ *     switch (mitosis_fork("host-b", &child)) {
+ *     case MITOSIS_CHILD:  serve(model); _exit(0);        // on host-b, with all memory of this process
+ *     case MITOSIS_PARENT: mitosis_child_wait(child, -1, &status); break;
+ *     default:             fprintf(stderr, "%s\n", mitosis_last_error_message());
+ *     }
+ *
+ * Link with -lmitosis. A function that can fail returns a negative code (mitosis_err), and
+ * mitosis_last_error_message() tells this thread what failed, on what, and what to do. No function
+ * starts a thread, and none changes what signals do.
+ *
+ * What every call demands: strings end with a zero byte and are UTF-8 (paths may be any bytes); a
+ * pointer is NULL only where that is said; an object is used by one thread at a time unless its
+ * description allows more, and not after it was freed. Objects of a parent exist in its forks, too,
+ * where only freeing them is of use.
+ *
+ * Structs with a size field grow: set them to zero, then size to sizeof, then what you need.
+ */
+
+/* Made from capi/src by capi/check-header.sh --write: edit that. */
+
+
+#ifndef MITOSIS_H
+#define MITOSIS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * What mitosis_fork() and mitosis_prepare() return in a child.
+ */
+#define MITOSIS_CHILD 0
+
+/**
+ * What mitosis_fork() and mitosis_prepare() return in the process that called.
+ */
+#define MITOSIS_PARENT 1
+
+/**
+ * For mitosis_prepare_options.flags: where the kernel offers no syscall user dispatch, accept that the
+ * seed shows in wait(2) and sends SIGCHLD when it ends.
+ */
+#define MITOSIS_PREPARE_ALLOW_VISIBLE_SEED 1
+
+/**
+ * For mitosis_resume_options.flags: the seed ends with the last of these children.
+ */
+#define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
+
+/**
+ * What a function returns that has nothing else to tell.
+ */
+#define MITOSIS_OK 0
+
+/**
+ * What a function that fails returns. A number keeps its meaning for ever; later versions add numbers,
+ * so treat one that you do not know as a failure of its own kind.
+ */
+typedef enum mitosis_err {
+    /**
+     * A defect of libmitosis: please report it with its message. Any function may return it.
+     */
+    MITOSIS_ERR_PANIC = -1,
+    /**
+     * A pointer that must not be NULL is NULL; the message names it.
+     */
+    MITOSIS_ERR_NULL = -2,
+    /**
+     * An argument cannot be right; the message says which and why.
+     */
+    MITOSIS_ERR_ARGUMENT = -3,
+    /**
+     * The text is no handle: it must read `mitosis://HOST:PORT/SEED#KEY`.
+     */
+    MITOSIS_ERR_HANDLE = -4,
+    /**
+     * The object was made by another process, of which this one is a fork.
+     */
+    MITOSIS_ERR_OTHER_PROCESS = -5,
+    /**
+     * The time is over; nothing has happened.
+     */
+    MITOSIS_ERR_TIMEOUT = -6,
+    /**
+     * Something else; the message tells.
+     */
+    MITOSIS_ERR_INTERNAL = -7,
+    /**
+     * No agent listens on this host: start one with `mitosis agent`, or set MITOSIS_AGENT to its socket.
+     */
+    MITOSIS_ERR_NO_AGENT = -20,
+    /**
+     * The agent closed the connection: it was stopped, or its log says why.
+     */
+    MITOSIS_ERR_AGENT_CLOSED = -21,
+    /**
+     * The agent did not answer in time: its log may say why.
+     */
+    MITOSIS_ERR_AGENT_SILENT = -22,
+    /**
+     * No agent of this process's own could be started; the message repeats what it said.
+     */
+    MITOSIS_ERR_AGENT_START = -23,
+    /**
+     * The connection to the agent failed otherwise (descriptors or memory exhausted).
+     */
+    MITOSIS_ERR_CONNECTION = -24,
+    /**
+     * Agent and library, or the two agents, are of versions that do not understand each other.
+     */
+    MITOSIS_ERR_PROTOCOL = -25,
+    /**
+     * The seed is gone: dropped, ended, or never there.
+     */
+    MITOSIS_ERR_SEED_GONE = -40,
+    /**
+     * The key of the handle is wrong or missing: copy the handle whole.
+     */
+    MITOSIS_ERR_KEY_REFUSED = -41,
+    /**
+     * This process cannot be a seed; the message names what stands in the way.
+     */
+    MITOSIS_ERR_NOT_FORKABLE = -42,
+    /**
+     * The host cannot run the seed: another architecture, fewer CPU features, a file that differs.
+     */
+    MITOSIS_ERR_HOST_UNFIT = -43,
+    /**
+     * The other host does not answer.
+     */
+    MITOSIS_ERR_UNREACHABLE = -44,
+    /**
+     * The cluster secret is missing on one host, or differs.
+     */
+    MITOSIS_ERR_SECRET = -45,
+    /**
+     * A limit is reached; the message names it.
+     */
+    MITOSIS_ERR_LIMIT = -46,
+    /**
+     * The host lacks /dev/fuse, a capability or a kernel feature.
+     */
+    MITOSIS_ERR_MISSING = -47,
+    /**
+     * The child is gone.
+     */
+    MITOSIS_ERR_CHILD_GONE = -48,
+    /**
+     * Another thread has been preparing for too long: a fork handler of some library hangs.
+     */
+    MITOSIS_ERR_BUSY = -60,
+    /**
+     * The kernel offers no syscall user dispatch: allow it, or set MITOSIS_PREPARE_ALLOW_VISIBLE_SEED.
+     */
+    MITOSIS_ERR_NO_DISPATCH = -61,
+    /**
+     * A library's fork handler kept the seed from being hidden from wait(2).
+     */
+    MITOSIS_ERR_SEED_VISIBLE = -62,
+    /**
+     * Shared memory that cannot be copied; the message names the mapping.
+     */
+    MITOSIS_ERR_SHARED_MEMORY = -63,
+    /**
+     * No memory for the seed's description.
+     */
+    MITOSIS_ERR_NO_MEMORY = -64,
+    /**
+     * fork(2) failed.
+     */
+    MITOSIS_ERR_FORK = -65,
+    /**
+     * libc has no memory to register fork handlers.
+     */
+    MITOSIS_ERR_FORK_HANDLERS = -66,
+} mitosis_err;
+
+/**
+ * How a child ended: the kinds of mitosis_child_status.
+ */
+typedef enum mitosis_end {
+    /**
+     * It exited; value is its status, as of exit(3).
+     */
+    MITOSIS_END_EXITED = 1,
+    /**
+     * A signal killed it; value is the signal.
+     */
+    MITOSIS_END_SIGNALLED = 2,
+    /**
+     * A page of its memory could not be had, and SIGBUS killed it (value); message says which page.
+     */
+    MITOSIS_END_PAGE_LOST = 3,
+    /**
+     * Its host's agent, or this one's, is gone: nothing is known of it; message says more. value is 0.
+     */
+    MITOSIS_END_HOST_LOST = 4,
+} mitosis_end;
+
+/**
+ * How mitosis_seed_drop() ends a seed.
+ */
+typedef enum mitosis_drop {
+    /**
+     * No new children; the seed ends after its last one.
+     */
+    MITOSIS_DROP_AFTER_CHILDREN = 0,
+    /**
+     * The seed's pages cannot be had from now on; children that touch a missing one get SIGBUS.
+     */
+    MITOSIS_DROP_REVOKE = 1,
+} mitosis_drop;
+
+/**
+ * A child that this process has started, wherever it runs. Several threads may use it at once.
+ */
+typedef struct mitosis_child mitosis_child;
+
+/**
+ * A seed: a frozen copy of this process, which outlives this object.
+ */
+typedef struct mitosis_seed mitosis_seed;
+
+/**
+ * How to prepare. Set all to zero, then size, then what you need; zero is the default everywhere.
+ */
+typedef struct mitosis_prepare_options {
+    /**
+     * sizeof(struct mitosis_prepare_options).
+     */
+    size_t size;
+    /**
+     * The socket of this host's agent; NULL: $MITOSIS_AGENT, else $XDG_RUNTIME_DIR/mitosis/agent.sock if
+     * it is there, else /run/mitosis/agent.sock.
+     */
+    const char *agent;
+    /**
+     * Bytes of shared memory that are copied while the caller stands still; with more mitosis_prepare()
+     * fails. 0: 64 MiB.
+     */
+    uint64_t shared_copy_limit;
+    /**
+     * MITOSIS_PREPARE_* flags.
+     */
+    uint32_t flags;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} mitosis_prepare_options;
+
+/**
+ * How to resume. Set all to zero, then size, then what you need; zero is the default everywhere.
+ */
+typedef struct mitosis_resume_options {
+    /**
+     * sizeof(struct mitosis_resume_options).
+     */
+    size_t size;
+    /**
+     * The socket of this host's agent; NULL: as in mitosis_prepare_options.
+     */
+    const char *agent;
+    /**
+     * Where the children run: "host" or "host:port"; NULL: this host.
+     */
+    const char *host;
+    /**
+     * What mitosis_payload() tells in each child; NULL if payload_size is 0.
+     */
+    const void *payload;
+    /**
+     * Its bytes; with the environment at most 1 MiB.
+     */
+    size_t payload_size;
+    /**
+     * Changes of the children's environment, ended by NULL: "NAME=VALUE" sets, "NAME" unsets. NULL: none.
+     */
+    const char *const *environment;
+    /**
+     * Three descriptors, the children's stdin, stdout and stderr, which stay the caller's; NULL: the
+     * caller's own 0, 1 and 2.
+     */
+    const int *stdio;
+    /**
+     * MITOSIS_RESUME_* flags.
+     */
+    uint32_t flags;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} mitosis_resume_options;
+
+/**
+ * A child's end. Set size before the call; the rest is written by it.
+ */
+typedef struct mitosis_child_status {
+    /**
+     * sizeof(struct mitosis_child_status).
+     */
+    size_t size;
+    /**
+     * MITOSIS_END_*; treat one that you do not know as MITOSIS_END_HOST_LOST.
+     */
+    int kind;
+    /**
+     * As its kind says.
+     */
+    int value;
+    /**
+     * For people. Belongs to the child, valid until mitosis_child_free().
+     */
+    const char *message;
+} mitosis_child_status;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Forks this process onto a host.
+ *
+ * The calling thread goes on in a new process on that host, with this process's memory, as after
+ * fork(2): other threads are not there, and handlers of pthread_atfork(3) run. Memory is pulled when it
+ * is touched. The child has stdin, stdout and stderr of this process, relayed; its other descriptors are
+ * closed. If no agent runs on this host, one is started for this process and ends with it. Flush stdio
+ * first, as before fork(2).
+ *
+ * host:  "host" or "host:port" of the agent there; NULL: this host.
+ * child: receives the child in the parent, NULL in the child and on failure. Free it with
+ *        mitosis_child_free().
+ *
+ * RETURN VALUE: MITOSIS_PARENT (1) in the caller, MITOSIS_CHILD (0) in the child. On failure a negative
+ * code, in the caller alone: there is no child then.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           child is NULL.
+ * MITOSIS_ERR_ARGUMENT       host is not UTF-8, or names no host.
+ * MITOSIS_ERR_AGENT_START    no agent runs and none could be started.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
+ *                            the agent of this host could not be asked.
+ * MITOSIS_ERR_UNREACHABLE    the other host does not answer.
+ * MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.
+ * MITOSIS_ERR_PROTOCOL       versions do not understand each other.
+ * MITOSIS_ERR_NOT_FORKABLE   this process cannot be a seed.
+ * MITOSIS_ERR_HOST_UNFIT     the host cannot run this process.
+ * MITOSIS_ERR_MISSING        a host lacks /dev/fuse, a capability or a kernel feature.
+ * MITOSIS_ERR_LIMIT          a limit is reached.
+ * MITOSIS_ERR_SEED_GONE      the seed ended before the child was there.
+ * MITOSIS_ERR_BUSY, MITOSIS_ERR_NO_DISPATCH, MITOSIS_ERR_SEED_VISIBLE, MITOSIS_ERR_SHARED_MEMORY,
+ * MITOSIS_ERR_NO_MEMORY, MITOSIS_ERR_FORK, MITOSIS_ERR_FORK_HANDLERS
+ *                            as for mitosis_prepare().
+ */
+int mitosis_fork(const char *host,
+                 struct mitosis_child **child);
+
+/**
+ * Makes a seed of this process: a frozen copy, of which mitosis_resume() starts children.
+ *
+ * Returns once in the caller, after about the time of a fork(2), and once in every child, whenever and
+ * wherever it is started. Only the calling thread lives on in children. The caller sees nothing of the
+ * seed: no SIGCHLD, nothing in wait(2). The seed lives until it is dropped or the agent ends.
+ *
+ * options: NULL for the defaults.
+ * seed:    receives the seed in the parent, NULL in children and on failure. Free it with
+ *          mitosis_seed_free().
+ *
+ * RETURN VALUE: MITOSIS_PARENT (1) in the caller, MITOSIS_CHILD (0) in a child. On failure a negative
+ * code, in the caller alone, which goes on as if it had not called. What the agent finds wrong later is
+ * told by mitosis_seed_handle().
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           seed is NULL.
+ * MITOSIS_ERR_ARGUMENT       options: size, flags, or a field that this version does not know.
+ * MITOSIS_ERR_NO_AGENT       no agent listens.
+ * MITOSIS_ERR_BUSY           another thread has been preparing for 10 s.
+ * MITOSIS_ERR_NO_DISPATCH    the kernel offers no syscall user dispatch (Linux 5.11; sandboxes filter it).
+ * MITOSIS_ERR_SEED_VISIBLE   a library's fork handler kept the seed from being hidden.
+ * MITOSIS_ERR_SHARED_MEMORY  there is more shared memory than shared_copy_limit, or it cannot be copied.
+ * MITOSIS_ERR_NO_MEMORY      no memory for the seed's description.
+ * MITOSIS_ERR_FORK           fork(2) failed.
+ * MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
+ */
+int mitosis_prepare(const struct mitosis_prepare_options *options,
+                    struct mitosis_seed **seed);
+
+/**
+ * Waits until the agent has published the seed, and tells its handle.
+ *
+ * The handle gives the right to fork this process: hand it on as you would a password. Several threads
+ * may ask at once.
+ *
+ * seed:   from mitosis_prepare(), in the process that called it.
+ * handle: receives text that belongs to the seed and is valid until mitosis_seed_free().
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           seed or handle is NULL.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
+ * MITOSIS_ERR_NOT_FORKABLE   the process cannot be a seed; the message names what stands in the way.
+ * MITOSIS_ERR_SEED_GONE      the seed has been dropped, or has ended.
+ * MITOSIS_ERR_LIMIT          a limit is reached.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION,
+ * MITOSIS_ERR_PROTOCOL       the agent could not be asked.
+ */
+int mitosis_seed_handle(const struct mitosis_seed *seed,
+                        const char **handle);
+
+/**
+ * Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may
+ * use the seed at the same time.
+ *
+ * seed: from mitosis_prepare(), in the process that called it.
+ * how:  MITOSIS_DROP_AFTER_CHILDREN or MITOSIS_DROP_REVOKE.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           seed is NULL.
+ * MITOSIS_ERR_ARGUMENT       how is neither; the seed is as before.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
+ * MITOSIS_ERR_SEED_GONE      it has been dropped before, or has ended.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED
+ *                            the agent is gone, and the seed with it.
+ * MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION, MITOSIS_ERR_PROTOCOL
+ *                            the agent could not be asked: the seed may live on (`mitosis drop`).
+ */
+int mitosis_seed_drop(struct mitosis_seed *seed,
+                      int how);
+
+/**
+ * Frees the object. The seed itself lives on unless it was dropped. Allowed in a fork of the process
+ * that made it, too.
+ *
+ * seed: NULL does nothing. A pointer that has been freed must not be freed again, as with free(3).
+ */
+void mitosis_seed_free(struct mitosis_seed *seed);
+
+/**
+ * Starts children of a seed. All of them are started, or none.
+ *
+ * handle:   of the seed, from mitosis_seed_handle().
+ * options:  NULL for the defaults.
+ * count:    how many children, 1 to 100,000.
+ * children: an array with room for count pointers, which receives the children in the order of their
+ *           mitosis_child_index(), or NULLs on failure. Free each with mitosis_child_free().
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           handle or children is NULL, or payload is with a payload_size.
+ * MITOSIS_ERR_HANDLE         handle is no handle.
+ * MITOSIS_ERR_ARGUMENT       count, the size of payload and environment, a name in the environment, a
+ *                            descriptor that is not open, text that is not UTF-8; options: size, flags,
+ *                            or a field that this version does not know.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
+ *                            the agent of this host could not be asked.
+ * MITOSIS_ERR_SEED_GONE      the seed was dropped, has ended, or was never there.
+ * MITOSIS_ERR_KEY_REFUSED    the key of the handle is wrong.
+ * MITOSIS_ERR_HOST_UNFIT     the host cannot run the seed.
+ * MITOSIS_ERR_UNREACHABLE    the seed's host, or the one that shall run the children, does not answer.
+ * MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.
+ * MITOSIS_ERR_PROTOCOL       versions do not understand each other.
+ * MITOSIS_ERR_LIMIT          a limit is reached.
+ * MITOSIS_ERR_MISSING        the host lacks /dev/fuse, a capability or a kernel feature.
+ */
+int mitosis_resume(const char *handle,
+                   const struct mitosis_resume_options *options,
+                   uint32_t count,
+                   struct mitosis_child **children);
+
+/**
+ * Waits for a child's end. It may be asked again, and answers the same.
+ *
+ * child:      from mitosis_fork() or mitosis_resume(), in the process that called it.
+ * timeout_ms: how long to wait at most; negative: as long as it takes; 0: not at all.
+ * status:     its size must be set; receives how the child ended. Unchanged on failure.
+ *
+ * RETURN VALUE: MITOSIS_OK when the child has ended, else a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           child or status is NULL.
+ * MITOSIS_ERR_ARGUMENT       status->size is not that of a mitosis_child_status.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started the child.
+ * MITOSIS_ERR_TIMEOUT        it has not ended in that time.
+ */
+int mitosis_child_wait(const struct mitosis_child *child,
+                       int64_t timeout_ms,
+                       struct mitosis_child_status *status);
+
+/**
+ * Sends a child a signal, wherever it runs.
+ *
+ * child:  from mitosis_fork() or mitosis_resume(), in the process that called it.
+ * signal: number as of signal(7), 1 to 64.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           child is NULL.
+ * MITOSIS_ERR_ARGUMENT       there is no such signal.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started the child.
+ * MITOSIS_ERR_CHILD_GONE     it has ended.
+ * MITOSIS_ERR_UNREACHABLE    its host does not answer.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION,
+ * MITOSIS_ERR_PROTOCOL       the agent of this host could not be asked.
+ */
+int mitosis_child_kill(const struct mitosis_child *child,
+                       int signal);
+
+/**
+ * The process id of a child on its host.
+ *
+ * child: from mitosis_fork() or mitosis_resume().
+ *
+ * RETURN VALUE: positive, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL      child is NULL.
+ * MITOSIS_ERR_PROTOCOL  the agent told none.
+ */
+int mitosis_child_pid(const struct mitosis_child *child);
+
+/**
+ * The name of the host that runs a child.
+ *
+ * child: from mitosis_fork() or mitosis_resume().
+ *
+ * RETURN VALUE: text that belongs to the child and is valid until mitosis_child_free(); NULL if child is
+ * NULL.
+ */
+const char *mitosis_child_host(const struct mitosis_child *child);
+
+/**
+ * A descriptor for poll(2) and its like, which becomes readable (POLLIN) when a child has ended.
+ *
+ * With several children of one resume it may be readable for a moment because another one has ended:
+ * ask mitosis_child_wait() with a timeout of 0.
+ *
+ * child: from mitosis_fork() or mitosis_resume(), in the process that called it.
+ *
+ * RETURN VALUE: a descriptor that belongs to the child (do not read or close it) until
+ * mitosis_child_free(), or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           child is NULL.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started the child.
+ */
+int mitosis_child_fd(const struct mitosis_child *child);
+
+/**
+ * Frees the object. The child itself goes on. Allowed in a fork of the process that made it, too.
+ *
+ * child: NULL does nothing. A pointer that has been freed must not be freed again, as with free(3).
+ */
+void mitosis_child_free(struct mitosis_child *child);
+
+/**
+ * The payload that mitosis_resume() gave this child.
+ *
+ * payload: receives a pointer to the bytes, valid for the life of the process; NULL if there are none.
+ * size:    receives their number.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code. In a process that is no child there are no bytes.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL  payload or size is NULL.
+ */
+int mitosis_payload(const void **payload,
+                    size_t *size);
+
+/**
+ * How many forks of mitosis lie between this process and the first one.
+ *
+ * RETURN VALUE: 0 in a process that is no child, 1 in a child, 2 in a child's child.
+ */
+uint64_t mitosis_generation(void);
+
+/**
+ * Which of the children of one mitosis_resume() this process is.
+ *
+ * RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). MITOSIS_ERR_ARGUMENT in a process that is no
+ * child.
+ */
+int mitosis_child_index(void);
+
+/**
+ * The message of this thread's last failure.
+ *
+ * RETURN VALUE: UTF-8 text without a newline at its end: what failed, on what, and what to do. "" if no
+ * function has failed on this thread. Never NULL. Valid until the next function fails on this thread, or
+ * the thread ends. It is not cleared by success: look at it after a failure only.
+ */
+const char *mitosis_last_error_message(void);
+
+/**
+ * The short text of an error number.
+ *
+ * code: what a function has returned.
+ *
+ * RETURN VALUE: static text, never NULL; "unknown error" for a number that this version does not know.
+ */
+const char *mitosis_strerror(int code);
+
+/**
+ * The version of the library.
+ *
+ * RETURN VALUE: static text "MAJOR.MINOR.PATCH", never NULL.
+ */
+const char *mitosis_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MITOSIS_H */
