@@ -130,6 +130,10 @@ def _agent(
     pager = [] if cpu is None else ["--pager-cpus", cpu]
     serve = ["--listen", "0.0.0.0", "--secret-file", f"/{_SECRET}", "--socket", f"/{_SOCKET}"]
     command = host.command(built("mitosis"), "agent", *serve, *pager, cpu=cpu)
+    # MITOSIS_LOG=info make bench ONLY=... tells where the time of a start goes.
+    level = os.environ.get("MITOSIS_LOG")
+    if level is not None:
+        command[command.index("--pid") : command.index("--pid")] = ["--env", f"MITOSIS_LOG={level}"]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             command,
@@ -144,6 +148,8 @@ def _agent(
             if b"ready" not in process.stdout.readline():
                 raise RuntimeError(f"no agent on {host.name}: {log.read_text(errors='replace')}")
             yield
+            if level is not None:
+                sys.stderr.write(log.read_text(errors="replace"))
         except BaseException:
             sys.stderr.write(f"{host.name}'s agent said:\n{log.read_text(errors='replace')}\n")
             raise
