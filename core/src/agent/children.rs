@@ -35,7 +35,8 @@ pub struct ChildEvent {
 struct Entry {
     child: ChildId,
     seed: SeedId,
-    process: PidFd,
+    /// `None`: it had ended before it could be opened; the keeper's word of its end is on its way.
+    process: Option<PidFd>,
     started: Instant,
     lost: Option<String>,
     events: Sender<ChildEvent>,
@@ -91,17 +92,12 @@ impl Children {
 
     /// Enters a child. One that has ended meanwhile is told of at once.
     pub fn add(&self, new: NewChild) {
-        let process = PidFd::open(new.pid);
+        let process = PidFd::open(new.pid).ok();
         let mut table = self.table.lock();
-        let early = table.early.remove(&new.pid);
-        let process = match (process, early) {
-            (Ok(process), None) => process,
-            (_, status) => {
-                let end = status.map_or(ChildEnd::Exited(127), |(_, status)| decode(status, None));
-                let _ = new.events.send(ChildEvent { child: new.child, end });
-                return;
-            }
-        };
+        if let Some((_, status)) = table.early.remove(&new.pid) {
+            let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
+            return;
+        }
         let entry = Entry {
             child: new.child,
             seed: new.seed,
@@ -159,7 +155,8 @@ impl Children {
         let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(|| {
             fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
         })?;
-        entry.process.signal(signal).map_err(|error| {
+        let Some(process) = &entry.process else { return Ok(()) };
+        process.signal(signal).map_err(|error| {
             fail(
                 FailureKind::Argument,
                 format!("signal {signal} cannot be sent to child {child}: {error}"),
@@ -169,8 +166,8 @@ impl Children {
 
     /// Kills every child.
     pub fn kill_all(&self) {
-        for entry in self.table.lock().by_pid.values() {
-            let _ = entry.process.signal(libc::SIGKILL);
+        for process in self.table.lock().by_pid.values().filter_map(|entry| entry.process.as_ref()) {
+            let _ = process.signal(libc::SIGKILL);
         }
     }
 

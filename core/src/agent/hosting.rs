@@ -20,6 +20,7 @@ use super::failure::{fail, seed_gone};
 use super::files;
 use super::fit;
 use crate::descriptor::{Descriptor, Export, codec};
+use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
 use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
@@ -148,14 +149,18 @@ impl Hosting {
             // Another key: the owner decides, in its own words.
             agent.find(handle, false)?;
         }
+        let begun = Instant::now();
         let found = agent.find(handle, ends_with_children).inspect_err(|_| {
             if hosted.is_none() {
                 self.table.lock().remove(&handle.seed);
             }
         })?;
+        let found_us = begun.elapsed().as_micros();
         let built = build(agent, handle, found, ends_with_children).inspect_err(|_| {
             self.table.lock().remove(&handle.seed);
         })?;
+        let hosted_us = begun.elapsed().as_micros();
+        tracing::info!(seed = %handle.seed, found_us, hosted_us, "seed hosted");
         *place.idle_since.lock() = None;
         *hosted = Some(built.clone());
         Ok((built, true))
@@ -281,8 +286,11 @@ impl Agent {
                 tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
             }
         });
-        if let Err(error) = pushed {
-            tracing::warn!(%seed, %error, "no push; pages will be pulled on touch");
+        match pushed {
+            Ok(PushReport { runs, bytes, took }) => {
+                tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
+            }
+            Err(error) => tracing::warn!(%seed, %error, "no push; pages will be pulled on touch"),
         }
     }
 }
@@ -293,6 +301,7 @@ fn build(
     found: Found,
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
+    let begun = Instant::now();
     let Found { descriptor, bytes, digests, lease, channel, clock_offset_ns, place } = found;
     fit::check(&descriptor)?;
     let local_files = match place {
@@ -331,6 +340,7 @@ fn build(
         lost: agent.lost_page_sink(),
     };
     let image = Image::open(mount, spec).map_err(|error| unfit(&error))?;
+    let image_us = begun.elapsed().as_micros();
     if place == SeedPlace::Rehearsal {
         image.trace_start();
     }
@@ -355,6 +365,8 @@ fn build(
         Template::start(&agent.keeper, &spec)
     })
     .map_err(|error| unfit(&error))?;
+    let template_us = begun.elapsed().as_micros();
+    tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
     let hosted = Arc::new(Hosted {
         seed: handle.seed,
         descriptor_bytes: bytes,
