@@ -114,5 +114,5 @@ test-python:
 	$(PY) -m pytest python
 
 .PHONY: test-examples
-test-examples:
+test-examples: install-python
 	bash examples/run-all.sh

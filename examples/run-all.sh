@@ -8,6 +8,10 @@ readonly CARGO=${CARGO:-cargo}
 readonly READY_TRIES=100 # of 0.1 s
 readonly RUN_SECONDS=60  # an example takes less than one
 
+python=$(realpath "${CARGO_TARGET_DIR:-target}")/venv/bin/python # by `make install-python`
+readonly python
+declare -rA python_says=([fork_to_host]='ended with 2' [many_children]='sum ')
+
 passed=0
 failed=0
 agents=()
@@ -64,6 +68,11 @@ between_hosts() {
     --env LD_LIBRARY_PATH="$dir" --)
   check 'C: from host-a to host-b' 'host host-b' "${on_a[@]}" "$dir/fork_to_host" host-b
   check 'Rust: from host-a to host-b' 'squares right' "${on_a[@]}" "$dir/fork_here" host-b
+  local example
+  for example in fork_to_host many_children; do
+    check "Python: $example.py from host-a to host-b" "${python_says[$example]}" \
+      "${on_a[@]}" "$python" "$PWD/examples/python/$example.py" host-b
+  done
   echo "$passed $failed" >"$dir/between-hosts"
 }
 
@@ -103,6 +112,11 @@ stop_agents
 check 'C: with an agent of its own' '32 MiB are right' env -u MITOSIS_AGENT "$dir/fork_to_host"
 check 'Rust: with an agent of its own' 'squares right' env -u MITOSIS_AGENT "$dir/fork_here"
 
+for example in fork_to_host many_children; do
+  check "Python: $example.py with an agent of its own" "${python_says[$example]}" \
+    env -u MITOSIS_AGENT "$python" "examples/python/$example.py"
+done
+
 # --- from host to host --------------------------------------------------------------------------
 
 "$built/mitosis-hosts" up --file "$dir/mitosis" --file "$dir/secret" -- \
@@ -113,7 +127,7 @@ if [[ -f $dir/between-hosts ]]; then
   failed=$((failed + more_failed))
 else
   echo 'FAILED  from host to host: it did not come to the examples'
-  failed=$((failed + 2))
+  failed=$((failed + 4))
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0))

@@ -447,7 +447,7 @@ void mitosis_seed_free(struct mitosis_seed *seed);
  *
  * handle:   of the seed, from mitosis_seed_handle().
  * options:  NULL for the defaults.
- * count:    how many children, 1 to 100,000.
+ * count:    how many children, 1 to 10,000.
  * children: an array with room for count pointers, which receives the children in the order of their
  *           mitosis_child_index(), or NULLs on failure. Free each with mitosis_child_free().
  *

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly RUST_MINOR_MIN=85   # edition 2024
+readonly RUST_MINOR_MIN=88   # the workspace's rust-version
 readonly PYTHON_MINOR_MIN=10 # what the Python package supports
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly VENV=$TARGET/venv

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use mitosis::agent::Agent;
 use mitosis::agent::config::{self, Config, DEFAULT_PORT};
-use mitosis::client::AgentAddress;
+use mitosis::client::{AgentAddress, EMBEDDED_LOG};
 use mitosis::keeper;
 use mitosis::sys::{signal, socket};
 use mitosis::wire::control::ClusterSecret;
@@ -62,6 +62,7 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
         (Some(_), Some(address)) => format!("{} and {address}", config.socket.display()),
         _ => config.socket.display().to_string(),
     };
+    let socket = config.socket.clone();
     let termination = signal::block_termination()?;
     let (agent, listeners) =
         Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
@@ -78,7 +79,20 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
     println!("mitosis agent ready on {described}");
     std::io::stdout().flush()?;
     agent.run(listeners);
+    if embedded {
+        leave_nothing(&socket);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes away what the program that started this agent made for it; that program is gone.
+fn leave_nothing(socket: &Path) {
+    let Some(directory) = socket.parent() else { return };
+    for file in [socket, &directory.join(EMBEDDED_LOG)] {
+        let _ = fs::remove_file(file);
+    }
+    // Fails, as it should, where the directory holds anything else.
+    let _ = fs::remove_dir(directory);
 }
 
 /// `mitosis keeper --fd N`.

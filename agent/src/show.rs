@@ -244,3 +244,15 @@ pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
     let offset_of = |addr| layout.offset_of(addr);
     Ok(compile(descriptor, &offset_of, &placement, &diversions.trampolines, &facts, &fds)?)
 }
+
+/// A restore program, a step a line.
+pub fn steps(program: &Program, as_json: bool) -> anyhow::Result<()> {
+    let text = program.to_string();
+    if as_json {
+        let steps: Vec<&str> = text.lines().map(str::trim).collect();
+        println!("{}", serde_json::to_string_pretty(&json!({ "steps": steps }))?);
+    } else {
+        print!("{text}");
+    }
+    Ok(())
+}

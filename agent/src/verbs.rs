@@ -102,7 +102,7 @@ pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode
     let descriptor = codec::decode(&bytes).context("the agent's answer")?;
     if args.program {
         let program = show::program(&descriptor)?;
-        print!("{program}");
+        show::steps(&program, context.json)?;
     } else {
         show::descriptor(&descriptor, bytes.len(), context.json)?;
     }

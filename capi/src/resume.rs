@@ -53,7 +53,7 @@ const _: () = assert!(size_of::<ResumeOptions>() == 7 * size_of::<usize>() + 4 +
 ///
 /// handle:   of the seed, from mitosis_seed_handle().
 /// options:  NULL for the defaults.
-/// count:    how many children, 1 to 100,000.
+/// count:    how many children, 1 to 10,000.
 /// children: an array with room for count pointers, which receives the children in the order of their
 ///           mitosis_child_index(), or NULLs on failure. Free each with mitosis_child_free().
 ///

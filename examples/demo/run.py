@@ -1,7 +1,7 @@
 """The demo of `make demo`: a warm CPython on host A goes on as a process of host B.
 
-Runs under `mitosis-hosts up`, outside of the two hosts: starts an agent on each, then story.py on A,
-and puts together what story.py, its children on B and B's agent tell. Writes target/demo.json.
+Runs under `mitosis-hosts up`, outside of the two hosts: starts an agent on each, then story.py on
+A, and puts together what story.py, its children and B's agent tell. Writes target/demo.json.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def agent(host: Host, secret: bytes, logs: Path) -> Iterator[None]:
     log = logs / host.name
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            host.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+            host.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
         )
     with ended(process, AGENT_LIMIT_S):
         assert process.stdout is not None
@@ -189,7 +192,9 @@ def table(found: dict[str, Any]) -> str:
 
     def ms(key: str, of: str) -> str:
         values = samples[of]
-        return f"{found[key]:9.2f} ms   median of {len(values)}, {min(values):.2f}..{max(values):.2f}"
+        return (
+            f"{found[key]:9.2f} ms   median of {len(values)}, {min(values):.2f}..{max(values):.2f}"
+        )
 
     mb, page_kb = 1e6, 4
     moved = found["pages_at_first_bytecode"]
@@ -207,7 +212,10 @@ def table(found: dict[str, Any]) -> str:
         ("the array on B", "right" if found["array_sum_ok"] else "WRONG"),
         ("", f"every page, in a random order, in {found['array_sum_ms']:.0f} ms; nonce included"),
         (),
-        ("cold start of the same", f"{found['cold_start_ms']:9.2f} ms   python, import numpy, the array"),
+        (
+            "cold start of the same",
+            f"{found['cold_start_ms']:9.2f} ms   python, import numpy, the array",
+        ),
         ("first child on B", ms("first_child_ms", "first_child")),
         ("each further child", ms("next_child_ms", "next_child")),
         ("A stands still, prepare()", ms("prepare_pause_ms", "prepare")),
@@ -223,7 +231,9 @@ def table(found: dict[str, Any]) -> str:
     ]
     lines = ["" if not row else f"{row[0]:27}{row[1]}" for row in rows]
     lines.append("")
-    lines.append(f"kernel {machine['kernel']}, {machine['cpus']} CPUs; times from the request at B's agent")
+    lines.append(
+        f"kernel {machine['kernel']}, {machine['cpus']} CPUs; times from the request at B's agent"
+    )
     return "\n".join(lines)
 
 

@@ -18,9 +18,11 @@ PAGE_BYTES = 4096
 PAUSES = 9
 # Seeds whose first child on B is timed, and further children of the last of them.
 FIRSTS, FURTHER = 5, 25
-# How long the first child stands at its first bytecode for run.py to read the counters of B's agent.
+# How long the first child stands at its first bytecode, for run.py to read B's counters.
 STAND_S = 1.0
 HOST_B = "host-b"
+# Ready made: the first child moves as little as it can before the counters are read.
+STANDING = b'{"standing": true}\n'
 
 
 def say(word: str, value: Any) -> None:
@@ -62,7 +64,7 @@ def main() -> None:
     if child is None:
         woke_ns = time.time_ns()
         monotonic_s = time.monotonic()
-        say("standing", True)
+        os.write(1, STANDING)
         time.sleep(STAND_S)
         say("woke", {"child": "first", "ns": woke_ns})
         say("child", seen_by_child(array, place) | {"monotonic_s": monotonic_s})
@@ -105,15 +107,15 @@ def seen_by_child(array: Any, place: int) -> dict[str, Any]:
     words = PAGE_BYTES // array.itemsize
     whole = len(array) // words * words
     pages = array[:whole].reshape(-1, words)
-    total = array[whole:].sum(dtype=numpy.uint64)
+    total = int(array[whole:].sum(dtype=numpy.uint64))
     for some in numpy.array_split(numpy.random.permutation(len(pages)), 256):
-        total += pages[some].sum(dtype=numpy.uint64)
+        total += int(pages[some].sum(dtype=numpy.uint64))
     return {
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "pid_namespace": os.readlink("/proc/self/ns/pid"),
         "nonce": int(array[place]),
-        "sum": int(total),
+        "sum": total % 2**64,
         "sum_ms": (time.perf_counter() - start) * 1e3,
     }
 

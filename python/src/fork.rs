@@ -100,7 +100,12 @@ pub(crate) fn prepare(
         rehearsal_returns: true,
     };
     interpreter::before_fork(py);
-    match core::prepare(&options) {
+    interpreter::hold_signals(py);
+    let prepared = core::prepare(&options);
+    if !matches!(prepared, Ok(Prepared::Child(_))) {
+        interpreter::release_signals();
+    }
+    match prepared {
         Ok(Prepared::Child(resumed)) => {
             let unique = unique::reseed(modules);
             interpreter::after_fork_child(py);

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::sync::Mutex;
 
 use pyo3::prelude::*;
 
@@ -43,4 +45,50 @@ pub(crate) fn uncollected<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
         unsafe { PyGC_Enable() };
     }
     done
+}
+
+/// What the kernel raises at the instruction that is to blame: blocking them helps nobody.
+const FAULTS: [c_int; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+
+/// The mask of the thread that forks, while it has another one.
+static CALLERS_MASK: Mutex<Option<Mask>> = Mutex::new(None);
+
+struct Mask(libc::sigset_t);
+
+/// Holds signals back from the calling thread. PyOS_AfterFork_Child forgets those that came before it,
+/// and a handler of os.register_at_fork would swallow what a signal handler raises. A child may be sent
+/// one at once: blocked, it waits until the child is whole.
+pub(crate) fn hold_signals(_py: Python<'_>) {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset and pthread_sigmask initialise what they are given before it is read.
+    let old = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(all.as_mut_ptr(), fault);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+        old.assume_init()
+    };
+    if let Ok(mut mask) = CALLERS_MASK.lock() {
+        *mask = Some(Mask(old));
+    }
+}
+
+/// Gives the calling thread the mask back that it had, if it has not been given back yet.
+#[pyfunction]
+pub(crate) fn release_signals() {
+    let mask = CALLERS_MASK.lock().ok().and_then(|mut mask| mask.take());
+    if let Some(Mask(old)) = mask {
+        // SAFETY: a mask that the kernel has told.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
+    }
 }

@@ -26,6 +26,8 @@ mod _native {
     #[pymodule_export]
     use super::handle::Handle;
     #[pymodule_export]
+    use super::interpreter::release_signals;
+    #[pymodule_export]
     use super::unique::reseed;
 
     use pyo3::prelude::*;

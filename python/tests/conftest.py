@@ -1,4 +1,4 @@
-"""Agents, hosts and scripts for the tests. What CI has promised (root, FUSE, hosts) fails where it is not."""
+"""Agents, hosts and scripts. What CI has promised (root, FUSE, hosts) fails where it is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ def built(name: str, variable: str) -> Path:
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would lead to another agent."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MITOSIS_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MITOSIS_", "PYTHON"))
+    }
     return kept | changes
 
 

@@ -1,4 +1,4 @@
-"""Where nobody runs an agent, a process has its own: of the wheel's binary, and no longer than itself."""
+"""Where nobody runs an agent, a process has one of its own, from the wheel."""
 
 import os
 import tempfile

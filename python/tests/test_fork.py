@@ -31,7 +31,8 @@ def test_memory_of_numpy_goes_along(agent):
         expected = int(array.sum())
         if (child := mitosis.fork()) is None:
             assert array.sum() == expected
-            assert (array @ array) == sum(int(part @ part) for part in numpy.array_split(array, 9))
+            floats = array[:300_000].astype(float).reshape(600, 500)
+            assert (floats @ floats.T).shape == (600, 600)  # OpenBLAS makes its threads anew
             array[:] = 1
             raise SystemExit(0 if array.sum() == len(array) else 1)
         assert child.wait() == 0
@@ -145,7 +146,7 @@ def test_the_caller_may_catch_errors_without_catching_them_in_a_child(agent):
             print(type(error).__name__)
         """
     )
-    assert out in ("Unreachable\n", "SecretError\n")
+    assert out == "ArgumentError\n"  # this agent has no remote listener, and says so
 
 
 def test_the_caller_sees_no_new_child(agent):

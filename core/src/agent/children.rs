@@ -35,7 +35,7 @@ pub struct ChildEvent {
 struct Entry {
     child: ChildId,
     seed: SeedId,
-    /// `None`: it has ended already, and the keeper's word of it is on its way.
+    /// `None`: it had ended before it could be opened; the keeper's word of its end is on its way.
     process: Option<PidFd>,
     started: Instant,
     lost: Option<String>,
@@ -95,8 +95,7 @@ impl Children {
         let process = PidFd::open(new.pid).ok();
         let mut table = self.table.lock();
         if let Some((_, status)) = table.early.remove(&new.pid) {
-            let end = decode(status, None);
-            let _ = new.events.send(ChildEvent { child: new.child, end });
+            let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
             return;
         }
         let entry = Entry {
@@ -153,10 +152,10 @@ impl Children {
     /// No such child, or a number that is no signal.
     pub fn kill(&self, child: ChildId, signal: i32) -> Result<(), Failure> {
         let table = self.table.lock();
-        let entry = table.by_pid.values().find(|entry| entry.child == child);
-        let process = entry.and_then(|entry| entry.process.as_ref()).ok_or_else(|| {
+        let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(|| {
             fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
         })?;
+        let Some(process) = &entry.process else { return Ok(()) };
         process.signal(signal).map_err(|error| {
             fail(
                 FailureKind::Argument,
@@ -167,8 +166,7 @@ impl Children {
 
     /// Kills every child.
     pub fn kill_all(&self) {
-        let table = self.table.lock();
-        for process in table.by_pid.values().filter_map(|entry| entry.process.as_ref()) {
+        for process in self.table.lock().by_pid.values().filter_map(|entry| entry.process.as_ref()) {
             let _ = process.signal(libc::SIGKILL);
         }
     }

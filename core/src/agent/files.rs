@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Agent;
 use super::failure::fail;
-use crate::descriptor::{Descriptor, MappedFile};
+use crate::descriptor::{Descriptor, MappedFile, SeedRange, Source};
 use crate::id::Handle;
 use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::local::Failure;
@@ -51,6 +51,13 @@ impl Digests {
         Ok(digest)
     }
 
+    /// The digest of a mapped file that has been digested before and is unchanged; costs a stat(2).
+    pub fn known(&self, mapped: &MappedFile) -> Option<[u8; 32]> {
+        let meta = std::fs::metadata(&mapped.path).ok()?;
+        let identity = is_unchanged(mapped, &meta).then(|| identity(&meta))?;
+        self.known.lock().get(&identity).copied()
+    }
+
     /// The digest of a seed's mapped file, if it is still the file that the seed mapped.
     pub fn of_mapped(&self, mapped: &MappedFile) -> Option<[u8; 32]> {
         open_unchanged(mapped).and_then(|file| self.of(&file).ok())
@@ -66,36 +73,77 @@ impl Agent {
         self: &Arc<Self>,
         handle: &Handle,
         descriptor: &Descriptor,
-        local: bool,
+        known: &[Option<[u8; 32]>],
     ) -> Result<HashMap<u16, File>, Failure> {
         let numbered = descriptor.files.iter().zip(0u16..);
-        if local {
-            return Ok(numbered
-                .filter_map(|(mapped, i)| Some((i, open_unchanged(mapped)?)))
-                .collect());
-        }
-        let candidates: Vec<(u16, File)> =
-            numbered.filter_map(|(mapped, i)| Some((i, open_alike(mapped)?))).collect();
-        if candidates.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let request = ControlRequest::Digests {
-            seed: handle.seed,
-            key: handle.key.clone(),
-            files: candidates.iter().map(|(index, _)| *index).collect(),
-        };
-        let agent = handle.agent.as_deref().unwrap_or_default();
-        let ControlReply::Digests(theirs) = self.peers.call(agent, &request)? else {
-            let text =
-                format!("agent {agent} answered out of turn: run the same version on both hosts");
-            return Err(fail(FailureKind::Protocol, text));
-        };
-        let equal = |file: &File, theirs: &Option<[u8; 32]>| {
+        let candidates = numbered.filter_map(|(mapped, index)| Some((index, open_alike(mapped)?)));
+        let theirs = |index: u16| known.get(usize::from(index)).copied().flatten();
+        let (told, untold): (Vec<_>, Vec<_>) =
+            candidates.partition(|(index, _)| theirs(*index).is_some());
+        let equal = |file: &File, theirs: Option<[u8; 32]>| {
             theirs.is_some_and(|theirs| self.digests.of(file).is_ok_and(|ours| ours == theirs))
         };
-        let pairs = candidates.into_iter().zip(theirs);
-        Ok(pairs.filter(|((_, file), theirs)| equal(file, theirs)).map(|(pair, _)| pair).collect())
+        let mut identical: HashMap<u16, File> =
+            told.into_iter().filter(|(index, file)| equal(file, theirs(*index))).collect();
+        if untold.is_empty() {
+            return Ok(identical);
+        }
+        let asked = self.ask_digests(handle, untold.iter().map(|(index, _)| *index).collect())?;
+        let pairs = untold.into_iter().zip(asked);
+        identical
+            .extend(pairs.filter(|((_, file), theirs)| equal(file, *theirs)).map(|(pair, _)| pair));
+        Ok(identical)
     }
+
+    fn ask_digests(
+        &self,
+        handle: &Handle,
+        files: Vec<u16>,
+    ) -> Result<Vec<Option<[u8; 32]>>, Failure> {
+        let request = ControlRequest::Digests { seed: handle.seed, key: handle.key.clone(), files };
+        let agent = handle.agent.as_deref().unwrap_or_default();
+        match self.peers.call(agent, &request)? {
+            ControlReply::Digests(digests) => Ok(digests),
+            _ => {
+                let text = format!(
+                    "agent {agent} answered out of turn: run the same version on both hosts"
+                );
+                Err(fail(FailureKind::Protocol, text))
+            }
+        }
+    }
+
+    /// Digests the libraries that this very program maps: those that most seeds map, too.
+    pub(super) fn digest_own_libraries(&self) {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let mut paths: Vec<&str> =
+            maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        for file in paths.iter().filter_map(|path| File::open(path).ok()) {
+            let _ = self.digests.of(&file);
+        }
+    }
+}
+
+/// The files of a descriptor of this host that are as they were, open.
+pub(super) fn unchanged(descriptor: &Descriptor) -> HashMap<u16, File> {
+    let numbered = descriptor.files.iter().zip(0u16..);
+    numbered.filter_map(|(mapped, index)| Some((index, open_unchanged(mapped)?))).collect()
+}
+
+/// Where `files` are mapped: what of them need not be sent.
+pub(super) fn mapped_ranges(descriptor: &Descriptor, files: &HashMap<u16, File>) -> Vec<SeedRange> {
+    let mut ranges: Vec<SeedRange> = Vec::new();
+    for run in descriptor.page_table.runs() {
+        let Source::File { file, .. } = run.source else { continue };
+        match ranges.last_mut() {
+            _ if !files.contains_key(&file) => {}
+            Some(last) if last.end == run.range.start => last.end = run.range.end,
+            _ => ranges.push(run.range),
+        }
+    }
+    ranges
 }
 
 fn open_alike(mapped: &MappedFile) -> Option<File> {
@@ -107,9 +155,13 @@ fn open_alike(mapped: &MappedFile) -> Option<File> {
 fn open_unchanged(mapped: &MappedFile) -> Option<File> {
     let file = File::open(&mapped.path).ok()?;
     let meta = file.metadata().ok()?;
+    is_unchanged(mapped, &meta).then_some(file)
+}
+
+fn is_unchanged(mapped: &MappedFile, meta: &Metadata) -> bool {
     let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
     let same = (meta.dev(), meta.ino()) == mapped.dev_ino && meta.size() == mapped.size;
-    (same && mtime_ns == mapped.mtime_ns).then_some(file)
+    same && mtime_ns == mapped.mtime_ns
 }
 
 fn identity(meta: &Metadata) -> Identity {

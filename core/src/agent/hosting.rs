@@ -17,9 +17,11 @@ use parking_lot::Mutex;
 
 use super::Agent;
 use super::failure::{fail, no_local_seed, seed_gone};
+use super::files;
 use super::fit;
 use super::seeds::{Published, SeedRecord};
 use crate::descriptor::{Descriptor, Export, codec};
+use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
 use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
@@ -83,8 +85,18 @@ struct Found {
     bytes: u64,
     lease: Option<Lease>,
     channel: Option<Channel>,
+    digests: Vec<Option<[u8; 32]>>,
     clock_offset_ns: i64,
-    local: bool,
+    place: SeedPlace,
+}
+
+/// Where a seed is, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SeedPlace {
+    Here,
+    Elsewhere,
+    /// Here, and its child is to touch what it would touch elsewhere: nothing is mapped from local files.
+    Rehearsal,
 }
 
 impl Hosted {
@@ -138,14 +150,18 @@ impl Hosting {
             // Another key: the owner decides, in its own words.
             agent.find(handle, false)?;
         }
+        let begun = Instant::now();
         let found = agent.find(handle, ends_with_children).inspect_err(|_| {
             if hosted.is_none() {
                 self.table.lock().remove(&handle.seed);
             }
         })?;
+        let found_us = begun.elapsed().as_micros();
         let built = build(agent, handle, found, ends_with_children).inspect_err(|_| {
             self.table.lock().remove(&handle.seed);
         })?;
+        let hosted_us = begun.elapsed().as_micros();
+        tracing::info!(seed = %handle.seed, found_us, hosted_us, "seed hosted");
         *place.idle_since.lock() = None;
         *hosted = Some(built.clone());
         Ok((built, true))
@@ -164,19 +180,13 @@ impl Hosting {
         let found = Found {
             descriptor,
             bytes,
+            digests: Vec::new(),
             lease: None,
             channel: None,
             clock_offset_ns: 0,
-            local: true,
+            place: SeedPlace::Rehearsal,
         };
         build(agent, handle, found, false)
-    }
-
-    /// Enters what a rehearsal built, so that the first local resume finds it.
-    pub fn enter(&self, hosted: Arc<Hosted>) {
-        let place = self.table.lock().entry(hosted.seed).or_default().clone();
-        *place.idle_since.lock() = Some(Instant::now());
-        *place.hosted.lock() = Some(hosted);
     }
 
     /// No more children of this seed here; its image goes with the last one, or now if there is none.
@@ -251,10 +261,11 @@ impl Agent {
             return Ok(Found {
                 descriptor: decode(&published.descriptor)?,
                 bytes: published.descriptor.len() as u64,
+                digests: Vec::new(),
                 lease: None,
                 channel: None,
                 clock_offset_ns: 0,
-                local: true,
+                place: SeedPlace::Here,
             });
         }
         let agent = handle.agent.as_deref().unwrap_or_default();
@@ -264,30 +275,35 @@ impl Agent {
         Ok(Found {
             descriptor: decode(&fetched.bytes)?,
             bytes: fetched.bytes.len() as u64,
+            digests: fetched.digests,
             lease: Some(Lease(stream)),
             channel: Some(fetched.lease),
             clock_offset_ns: fetched.clock_offset_ns,
-            local: false,
+            place: SeedPlace::Elsewhere,
         })
     }
 }
 
 impl Agent {
     /// Lets the owner push the seed's hot pages into the image.
-    fn take_push(&self, descriptor: &Descriptor, image: &Image) {
+    fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
         let seed = descriptor.seed;
         let Some(Export::Tcp { agent: Some(owner), read_key }) =
             descriptor.owners[0].exports.first()
         else {
             return;
         };
-        let pushed = self.tcp.push(owner, seed, read_key, &mut |addr, bytes| {
+        let holes = files::mapped_ranges(descriptor, files);
+        let pushed = self.tcp.push(owner, seed, read_key, &holes, &mut |addr, bytes| {
             if let Err(error) = image.store(addr, bytes) {
                 tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
             }
         });
-        if let Err(error) = pushed {
-            tracing::warn!(%seed, %error, "no push; pages will be pulled on touch");
+        match pushed {
+            Ok(PushReport { runs, bytes, took }) => {
+                tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
+            }
+            Err(error) => tracing::warn!(%seed, %error, "no push; pages will be pulled on touch"),
         }
     }
 }
@@ -298,9 +314,14 @@ fn build(
     found: Found,
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
-    let Found { descriptor, bytes, lease, channel, clock_offset_ns, local } = found;
+    let begun = Instant::now();
+    let Found { descriptor, bytes, digests, lease, channel, clock_offset_ns, place } = found;
     fit::check(&descriptor)?;
-    let local_files = agent.identical_files(handle, &descriptor, local)?;
+    let local_files = match place {
+        SeedPlace::Here => files::unchanged(&descriptor),
+        SeedPlace::Elsewhere => agent.identical_files(handle, &descriptor, &digests)?,
+        SeedPlace::Rehearsal => HashMap::new(),
+    };
     let unfit = |error: &dyn std::fmt::Display| {
         fail(
             FailureKind::HostUnfit,
@@ -332,7 +353,8 @@ fn build(
         lost: agent.lost_page_sink(),
     };
     let image = Image::open(mount, spec).map_err(|error| unfit(&error))?;
-    if local {
+    let image_us = begun.elapsed().as_micros();
+    if place == SeedPlace::Rehearsal {
         image.trace_start();
     }
     let offset_of = |addr| layout.offset_of(addr);
@@ -340,8 +362,8 @@ fn build(
         stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
     // The push arrives beside the making of the template: both take about a millisecond.
     let template = std::thread::scope(|scope| {
-        if !local {
-            scope.spawn(|| agent.take_push(&descriptor, &image));
+        if place == SeedPlace::Elsewhere {
+            scope.spawn(|| agent.take_push(&descriptor, &image, &local_files));
         }
         let spec = TemplateSpec {
             descriptor: &descriptor,
@@ -356,6 +378,8 @@ fn build(
         Template::start(&agent.keeper, &spec)
     })
     .map_err(|error| unfit(&error))?;
+    let template_us = begun.elapsed().as_micros();
+    tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
     let hosted = Arc::new(Hosted {
         seed: handle.seed,
         descriptor_bytes: bytes,

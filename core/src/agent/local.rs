@@ -1,8 +1,8 @@
 //! The unix socket: processes of this host, the command line.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,9 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
         return Err(say(&"another agent answers there"));
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| say(&error))?;
+        // Closed to others from the start: between bind and chmod the socket itself is not.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| say(&error))?;
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(say(&error)),

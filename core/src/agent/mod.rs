@@ -145,6 +145,8 @@ impl Agent {
             spawn("port", Box::new(move || remote::serve(&agent, &listener)));
         }
         let agent = self.clone();
+        spawn("digests", Box::new(move || agent.digest_own_libraries()));
+        let agent = self.clone();
         spawn("exits", Box::new(move || agent.take_exits()));
         let ending = self.ending.1.clone();
         while ending.recv_timeout(SWEEP_TICK).is_err() {

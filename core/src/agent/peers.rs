@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,17 +16,18 @@ use super::failure::fail;
 use crate::fabric::ReadError;
 use crate::fabric::tcp::TokenSource;
 use crate::id::{Handle, StreamToken};
+use crate::sys::poll;
 use crate::wire::control::{Channel, ChannelError, ClusterSecret, ControlReply, ControlRequest};
 use crate::wire::frame;
 use crate::wire::local::{Failure, FailureKind};
 
 /// Idle connections kept for each peer.
 const MAX_IDLE: usize = 4;
+/// How long a peer may take for a resume: it fetches, lays out a template, and reads the seed's stack from
+/// a host that may be asked twice; longer than all of its own deadlines for that.
+const RESUME_DEADLINE: Duration = Duration::from_secs(40);
 /// READ tokens kept for each peer, from fetches.
 const MAX_TOKENS: usize = 4;
-/// A resume makes the other host ask this one, or a third one, several things within their own deadlines; its
-/// answer, which names who was silent, comes after them.
-const RESUME_DEADLINES: u32 = 4;
 /// Tokens older than this are not used: the server forgets them after 30 s.
 const TOKEN_AGE: Duration = Duration::from_secs(20);
 
@@ -43,6 +45,8 @@ pub struct Peers {
 pub struct Fetched {
     /// `descriptor::codec` bytes.
     pub bytes: Vec<u8>,
+    /// Digests of its mapped files that its agent knew already.
+    pub digests: Vec<Option<[u8; 32]>>,
     /// The other host's CLOCK_MONOTONIC less this one's, ns.
     pub clock_offset_ns: i64,
     /// The connection, to be kept as lease.
@@ -75,19 +79,17 @@ impl Peers {
         agent: &str,
         request: &ControlRequest,
     ) -> Result<(ControlReply, Channel), Failure> {
-        // An idle connection may have died since; a request that never reached the peer is asked again.
-        // A resume never is: children are started at most once, whatever the connection does.
-        let may_repeat = !matches!(request, ControlRequest::Resume(_));
-        let pooled =
-            may_repeat.then(|| self.idle.lock().get_mut(agent).and_then(Vec::pop)).flatten();
-        if let Some(mut channel) = pooled
-            && frame::write(&mut channel, request).is_ok()
-            && let Ok(reply) = frame::read::<ControlReply>(&mut channel)
-        {
-            return answered(reply, channel);
-        }
-        let mut channel = self.connect(agent)?;
-        self.set_patience(&channel, request).map_err(|error| unreachable(agent, &error))?;
+        // A request is sent once: what a peer has read it may have done.
+        let mut channel = match self.take_idle(agent) {
+            Some(channel) => channel,
+            None => self.connect(agent)?,
+        };
+        let patience = match request {
+            ControlRequest::Resume(_) => RESUME_DEADLINE.max(self.deadline),
+            _ => self.deadline,
+        };
+        let set = channel.stream().set_read_timeout(Some(patience));
+        set.map_err(|error| unreachable(agent, &error))?;
         frame::write(&mut channel, request).map_err(|error| unreachable(agent, &error))?;
         let reply = frame::read(&mut channel).map_err(|error| unreachable(agent, &error))?;
         answered(reply, channel)
@@ -105,13 +107,24 @@ impl Peers {
         };
         let asked_ns = crate::sys::clock::monotonic_ns();
         match self.converse(agent, &request)? {
-            (ControlReply::Descriptor { bytes, token, monotonic_ns }, lease) => {
+            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests }, lease) => {
                 let answered_ns = crate::sys::clock::monotonic_ns();
                 self.keep_token(agent, token);
                 let here_ns = asked_ns + (answered_ns - asked_ns) / 2;
-                Ok(Fetched { bytes, clock_offset_ns: monotonic_ns - here_ns, lease })
+                Ok(Fetched { bytes, digests, clock_offset_ns: monotonic_ns - here_ns, lease })
             }
             (other, _) => Err(unexpected(agent, &other)),
+        }
+    }
+
+    /// An idle connection that its peer has not closed.
+    fn take_idle(&self, agent: &str) -> Option<Channel> {
+        loop {
+            let channel = self.idle.lock().get_mut(agent).and_then(Vec::pop)?;
+            // Nobody speaks on an idle connection: what is readable is its end.
+            if matches!(poll::is_readable(channel.stream().as_raw_fd()), Ok(false)) {
+                return Some(channel);
+            }
         }
     }
 
@@ -135,14 +148,6 @@ impl Peers {
             }
             ChannelError::Io(_) => unreachable(agent, &error),
         })
-    }
-
-    fn set_patience(&self, channel: &Channel, request: &ControlRequest) -> std::io::Result<()> {
-        let deadlines = match request {
-            ControlRequest::Resume(_) => RESUME_DEADLINES,
-            _ => 1,
-        };
-        channel.stream().set_read_timeout(Some(self.deadline * deadlines))
     }
 
     fn put_back(&self, agent: &str, channel: Channel) {

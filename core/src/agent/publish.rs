@@ -198,7 +198,6 @@ impl Agent {
         }
         let hot = pushable(&hosted.image().trace_take(), &page_table);
         tracing::debug!(seed = %record.id, ?outcome, runs = hot.len(), "rehearsed");
-        self.hosting.enter(hosted);
         Ok(hot)
     }
 }

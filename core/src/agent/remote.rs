@@ -136,7 +136,8 @@ fn fetch(
             let bytes = published.descriptor.to_vec();
             let token = agent.pages.issue_token();
             let monotonic_ns = clock::monotonic_ns();
-            (ControlReply::Descriptor { bytes, token, monotonic_ns }, Some(hold))
+            let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();
+            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests }, Some(hold))
         }
         Err(failure) => (ControlReply::Failed(failure), None),
     }
@@ -159,6 +160,8 @@ fn digests(
 fn keep_lease(mut channel: Channel, hold: &Hold) -> Result<(), FrameError> {
     use std::os::fd::AsRawFd;
     let mut told = false;
+    // A host that vanishes without a word must not hold a seed for ever.
+    super::keep_alive(channel.stream());
     loop {
         if poll::readable(&[channel.stream().as_raw_fd()], Some(LEASE_TICK))? {
             // Nothing is ever said on a lease: this is its end.

@@ -150,7 +150,7 @@ impl Seeds {
     /// The record and descriptor of a seed, to whoever shows its fork key.
     ///
     /// # Errors
-    /// No such seed, or another key: the same words for both, so that ids cannot be probed.
+    /// No such seed, or another key. Ids are no secret; the two are told apart to help people.
     pub fn fetch(
         &self,
         id: SeedId,

@@ -13,10 +13,9 @@ use super::hosting::{Hosted, Start};
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::clock;
-use crate::wire::local::{Failure, FailureKind, ResumeRequest, StartReport, StartedChild};
-
-/// Children that one request may ask for.
-pub const MAX_COUNT: u32 = 10_000;
+use crate::wire::local::{
+    Failure, FailureKind, MAX_COUNT, ResumeRequest, StartReport, StartedChild,
+};
 
 /// Children that were started, and where their ends are told.
 #[derive(Debug)]

@@ -27,6 +27,8 @@ use crate::sys::spawn::Program;
 pub const AGENT_BINARY_VARIABLE: &str = "MITOSIS_AGENT_BIN";
 /// An agent that does not listen by then is given up.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// What the agent said, beside its socket; it takes both away when it ends, and their directory.
+pub const EMBEDDED_LOG: &str = "agent.log";
 const START_PAUSE: Duration = Duration::from_millis(2);
 /// Lines of its stderr that an error repeats.
 const LAST_LINES: usize = 5;
@@ -107,7 +109,7 @@ fn start(binary: &Path) -> Result<Embedded, ClientError> {
     let directory =
         own_directory().map_err(|error| io_failed("a directory for its socket", error))?;
     let socket = directory.join("agent.sock");
-    let log = directory.join("agent.log");
+    let log = directory.join(EMBEDDED_LOG);
     let stderr = File::create(&log).map_err(|error| io_failed("its log file", error))?;
     let null = File::options()
         .write(true)

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub use address::{AGENT_VARIABLE, AgentAddress, HOST_SOCKET};
 pub use child::Child;
 pub use connection::REPLY_DEADLINE;
-pub use embedded::{AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of};
+pub use embedded::{AGENT_BINARY_VARIABLE, EMBEDDED_LOG, ensure_agent, ensure_agent_of};
 pub use error::{ClientError, ForkError};
 pub use seed::Seed;
 
@@ -24,8 +24,7 @@ use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare}
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
 use connection::{Connection, ask, done, unexpected};
 
-/// Children that one resume may start.
-pub const MAX_COUNT: u32 = 100_000;
+pub use crate::wire::local::MAX_COUNT;
 
 /// What to resume, where and how.
 #[derive(Debug)]

@@ -37,8 +37,9 @@ pub const HEADER_LEN: usize = 24;
 
 const SECTION_HEADER_LEN: usize = 8;
 const CRITICAL: u16 = 1;
-/// Addresses stay below this (x86-64 user space is 2^47, with LA57 2^56), so that sums cannot overflow.
-const MAX_PAGE: u64 = 1 << 52;
+/// Pages stay below this, of memory (x86-64 user space ends at 2^47, with LA57 at 2^56 bytes) and of
+/// files, so that no byte address made of them can overflow, whatever the page size.
+const MAX_PAGE: u64 = 1 << 44;
 
 mod section {
     pub(super) const IDENTITY: u16 = 1;
@@ -169,7 +170,12 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
         return Err(DescriptorError::Checksum);
     }
     let sections = Sections::split(body)?;
-    sections.assemble(header[14])
+    let descriptor = sections.assemble(header[14])?;
+    if descriptor.needs.machine != half(12) || header[15] != 0 {
+        let reason = "it contradicts the header".to_owned();
+        return Err(DescriptorError::Section { section: section::NEEDS, reason });
+    }
+    Ok(descriptor)
 }
 
 /// The sections that this version knows, by id.
@@ -190,6 +196,8 @@ impl<'a> Sections<'a> {
             let (section, rest) =
                 rest.split_at_checked(len).ok_or_else(|| broken("a section is cut off"))?;
             match sections.0.get_mut(usize::from(id)) {
+                Some(_) if id == 0 => return Err(broken("a section of id 0")),
+                Some(Some(_)) => return Err(broken("a section stands twice")),
                 Some(place) => *place = Some(section),
                 None if flags & CRITICAL != 0 => return Err(DescriptorError::UnknownCritical(id)),
                 None => {}
@@ -362,7 +370,11 @@ fn take_source(rest: &mut &[u8], start: u64, page_shift: u8) -> Result<Source, S
         2 => {
             let (owner, addr) = at(rest)?;
             let file = u16::try_from(take_varint(rest)?).map_err(|_| "a file index above 65535")?;
-            let offset = take_varint(rest)? << page_shift;
+            let page = take_varint(rest)?;
+            if page > MAX_PAGE {
+                return Err("a file offset that no file has".to_owned());
+            }
+            let offset = page << page_shift;
             Ok(Source::File { file, offset, owner, addr })
         }
         kind => Err(format!("a run of unknown kind {kind}")),

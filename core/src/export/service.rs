@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{ExportError, Exports};
-use crate::descriptor::SeedAddr;
+use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
-use crate::id::StreamToken;
+use crate::id::{ReadKey, SeedId, StreamToken};
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
@@ -214,7 +214,9 @@ impl<'a> Session<'a> {
                     };
                     self.answer_read(tag, ranges.bytes(), status)?;
                 }
-                Ok(Some(request)) => self.push(&request)?,
+                Ok(Some(Request { tag, seed, key, ask: Ask::Push(holes) })) => {
+                    self.push(tag, seed, &key, &holes)?;
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     let end = read::encode_answer(0, Status::Protocol, 0);
@@ -281,13 +283,20 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the hot pages of a seed, run by run.
-    fn push(&mut self, request: &Request) -> io::Result<()> {
+    fn push(
+        &mut self,
+        tag: u32,
+        seed: SeedId,
+        key: &ReadKey,
+        holes: &[SeedRange],
+    ) -> io::Result<()> {
         let mut used = 0;
-        let status = match self.service.exports.open(request.seed, &request.key) {
+        let status = match self.service.exports.open(seed, key) {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
-                'runs: for run in exported.hot().iter() {
+                let inside = |run: &SeedRange| holes.iter().any(|hole| hole.contains(run.start));
+                'runs: for run in exported.hot().iter().filter(|run| !inside(run)) {
                     let mut addr = run.start;
                     while addr < run.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {
@@ -304,7 +313,7 @@ impl<'a> Session<'a> {
                             status = refusal(&error);
                             break 'runs;
                         }
-                        self.put_run(used, request.tag, addr, len);
+                        self.put_run(used, tag, addr, len);
                         used = pages + len;
                         addr = SeedAddr(addr.0 + len as u64);
                     }
@@ -312,7 +321,7 @@ impl<'a> Session<'a> {
                 status
             }
         };
-        let end = read::encode_answer(request.tag, status, 0);
+        let end = read::encode_answer(tag, status, 0);
         self.answer[used..used + read::ANSWER_LEN].copy_from_slice(&end);
         self.stream.write_all(&self.answer[..used + read::ANSWER_LEN])
     }

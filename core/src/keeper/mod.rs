@@ -11,7 +11,8 @@
 //! It is apart from the agent so that the parent of children has no threads (a fork of it is whole), no
 //! rseq and no secrets in its memory.
 //!
-//! - A keeper that dies takes its templates and children along, by their parent-death signal.
+//! - A keeper that dies takes its templates and children along, by their parent-death signal. What a child
+//!   forked itself, and a child that has changed its user id since, does not get that signal.
 //! - An agent that dies closes the socket: the keeper ends after [`AGENT_GRACE`], and all of them with
 //!   it. Until then children run on as far as memory that they have already pulled carries them.
 

@@ -91,6 +91,8 @@ pub enum ControlReply {
         token: StreamToken,
         /// CLOCK_MONOTONIC of the seed's host when it answered, ns.
         monotonic_ns: i64,
+        /// BLAKE3 of the mapped files that the seed's host knows already, by index.
+        digests: Vec<Option<[u8; 32]>>,
     },
     /// Answer to `Token`.
     Token(StreamToken),

@@ -2,7 +2,7 @@
 //!
 //! Each message is one frame (see `frame`); descriptors ride on its first byte by SCM_RIGHTS. A connection
 //! carries one request, its answer and, after `Resume`, the events of the children that it started, until
-//! either side closes it. The agent knows who speaks by SO_PEERCRED.
+//! either side closes it.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub enum LocalRequest {
     /// End the agent, its seeds and children. Answer: `Done`.
     Shutdown,
 }
+
+/// Children that one request may ask for: half of what one host takes.
+pub const MAX_COUNT: u32 = 10_000;
 
 /// What to start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -252,7 +255,7 @@ pub struct ChildLine {
     pub age_s: u64,
 }
 
-/// Counters of an agent; all only grow.
+/// Counters of an agent since its start; those of images are sums over the images that are there now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// FUSE read requests answered.

@@ -5,7 +5,7 @@
 //! server, once:   u32 status (0 = welcome)
 //!
 //! client:         u8 op  u8 0  u16 n_ranges  u32 tag  u64 seed  [16] read key
-//!                 n_ranges x { u64 addr  u32 len  u32 0 }
+//!                 n_ranges x { u64 addr  u32 len  u32 0 }    for PUSH: what need not be sent
 //! server, READ:   u32 tag  u32 status  u64 len       then len bytes, the ranges back to back
 //! server, PUSH:   u32 tag  u32 STATUS_PUSHED  u64 len   then u64 addr and len - 8 bytes of pages; repeated,
 //!                 closed by u32 tag  u32 status  u64 0
@@ -15,7 +15,7 @@
 //! Whatever a peer sends becomes a type here, or is [`Malformed`]; no number of a peer's sizes an
 //! allocation.
 
-use crate::descriptor::SeedAddr;
+use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::{MAX_RANGES, MAX_READ_BYTES};
 use crate::id::{ReadKey, SeedId, StreamToken};
 
@@ -45,7 +45,7 @@ pub const MAX_PUSH_BYTES: usize = 64 << 10;
 
 /// READ the ranges.
 pub const OP_READ: u8 = 1;
-/// Push the seed's hot pages; no ranges.
+/// Push the seed's hot pages, but for the ranges.
 pub const OP_PUSH: u8 = 2;
 
 /// Done.
@@ -169,8 +169,8 @@ pub struct Request {
 pub enum Ask {
     /// The bytes of these ranges.
     Read(Ranges),
-    /// The seed's hot pages.
-    Push,
+    /// The seed's hot pages, less these ranges; at most [`MAX_RANGES`].
+    Push(Vec<SeedRange>),
 }
 
 /// The ranges of a READ: 1 to [`MAX_RANGES`], none empty, at most [`MAX_READ_BYTES`] together.
@@ -291,9 +291,27 @@ pub fn encode_read(
     }
 }
 
-/// Appends a request for the push.
-pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey) {
-    encode_head(out, OP_PUSH, 0, tag, seed, key);
+/// Appends a request for the push, less what lies in `holes` (what is there already), of which at most
+/// [`MAX_RANGES`] are told.
+pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey, holes: &[SeedRange]) {
+    let holes = &holes[..holes.len().min(MAX_RANGES)];
+    encode_head(out, OP_PUSH, holes.len(), tag, seed, key);
+    for hole in holes {
+        out.extend_from_slice(&hole.start.0.to_le_bytes());
+        out.extend_from_slice(&u32::try_from(hole.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+    }
+}
+
+fn parse_holes(bytes: &[u8]) -> Result<Vec<SeedRange>, Malformed> {
+    let (holes, _) = bytes.as_chunks::<RANGE_LEN>();
+    let hole = |bytes: &[u8; RANGE_LEN]| {
+        let start = u64::from_le_bytes(*bytes.first_chunk().ok_or(Malformed::Reserved)?);
+        let len = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        let end = start.checked_add(u64::from(len)).ok_or(Malformed::Reserved)?;
+        Ok(SeedRange::new(start, end))
+    };
+    holes.iter().map(hole).collect()
 }
 
 fn encode_head(out: &mut Vec<u8>, op: u8, ranges: usize, tag: u32, seed: SeedId, key: &ReadKey) {
@@ -314,7 +332,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
     let Some(head) = bytes.get(..REQUEST_LEN) else { return Ok(None) };
     let count = usize::from(u16_at(head, 2));
     match (head[0], count) {
-        (OP_READ, 1..=MAX_RANGES) | (OP_PUSH, 0) => {}
+        (OP_READ, 1..=MAX_RANGES) | (OP_PUSH, 0..=MAX_RANGES) => {}
         (OP_READ | OP_PUSH, _) => return Err(Malformed::RangeCount(count)),
         (op, _) => return Err(Malformed::Op(op)),
     }
@@ -324,7 +342,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
     let end = REQUEST_LEN + count * RANGE_LEN;
     let Some(tail) = bytes.get(REQUEST_LEN..end) else { return Ok(None) };
     let ask = match head[0] {
-        OP_PUSH => Ask::Push,
+        OP_PUSH => Ask::Push(parse_holes(tail)?),
         _ => Ask::Read(parse_ranges(tail)?),
     };
     let request = Request {
@@ -426,7 +444,7 @@ mod tests {
             )
         );
         let mut push = Vec::new();
-        encode_push(&mut push, 9, SeedId(0x0123), &KEY);
+        encode_push(&mut push, 9, SeedId(0x0123), &KEY, &[]);
         assert_eq!(hex(&push), format!("02000000090000002301000000000000{key}"));
         assert_eq!(hex(&encode_answer(7, Status::Ok, 0x2000)), "07000000000000000020000000000000");
     }
@@ -453,6 +471,17 @@ mod tests {
     }
 
     #[test]
+    fn a_push_names_what_need_not_be_sent() {
+        let holes = [SeedRange::new(0x1000, 0x3000), SeedRange::new(0x9000, 0xa000)];
+        let mut bytes = Vec::new();
+        encode_push(&mut bytes, 9, SeedId(1), &KEY, &holes);
+        let (request, used) = parse_request(&bytes).unwrap().unwrap();
+        assert_eq!((request.ask, used), (Ask::Push(holes.to_vec()), bytes.len()));
+        bytes[REQUEST_LEN..REQUEST_LEN + 8].fill(0xff);
+        assert_eq!(parse_request(&bytes), Err(Malformed::Reserved));
+    }
+
+    #[test]
     fn broken_requests_are_refused_before_their_end() {
         let good = read(&[(SeedAddr(0x1000), 0x1000)]);
         for (at, byte, error) in [
@@ -460,7 +489,6 @@ mod tests {
             (1, 1, Malformed::Reserved),
             (2, 0, Malformed::RangeCount(0)),
             (3, 0xff, Malformed::RangeCount(0xff01)),
-            (0, OP_PUSH, Malformed::RangeCount(1)),
             (44, 1, Malformed::Reserved),
             (42, 0xff, Malformed::TooLong),
         ] {

@@ -7,10 +7,10 @@
         serve(model)                                # here: on host-b, model is simply there
     child.wait()
 
-`fork` makes one child. `prepare` freezes a copy of this process, the seed; `resume` makes any number of
-children of it, on any host. In a child, `random`, numpy's own generator and OpenSSL have new state
-before any handler or hook runs; generators that you made yourself (numpy.random.default_rng, say)
-are copies: give them new state in an `after_resume` hook.
+`fork` makes one child. `prepare` freezes a copy of this process, the seed; `resume` makes any
+number of children of it, on any host. In a child, `random`, numpy's own generator and OpenSSL have
+new state before any handler or hook runs; generators that you made yourself (by
+numpy.random.default_rng, say) are copies: give them new state in an `after_resume` hook.
 
 Import it early: C libraries that register fork handlers before it have these run in the seed, once,
 in place of in each child.

@@ -53,7 +53,7 @@ class Child:
         self.report: StartReport = StartReport(**native.report())
         """How the resume that started it went."""
         self.returncode: int | None = None
-        """None while nothing else is known, else the exit status, or the signal's number negated."""
+        """None while no more is known, else the exit status, or the signal's number negated."""
         self._lost: PageLost | HostLost | None = None
 
     def poll(self) -> int | None:

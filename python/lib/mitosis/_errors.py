@@ -67,7 +67,7 @@ class ChildGone(Error):
 
 
 class PageLost(Error):
-    """A child has died of SIGBUS: a page could not be had. The text names seed, host and address."""
+    """A child died of SIGBUS: a page could not be had. The text names seed, host and address."""
 
 
 class HostLost(Error):

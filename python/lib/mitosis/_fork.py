@@ -51,7 +51,7 @@ class Resumed:
 class Seed:
     """What `prepare` returns in the process that called it: a frozen copy of that process.
 
-    The seed lives until `drop`, or until its agent ends. As a context manager it is dropped at the end.
+    It lives until `drop`, or until its agent ends; as a context manager it is dropped at the end.
     """
 
     def __init__(self, native: _native.Seed) -> None:
@@ -79,8 +79,8 @@ class Seed:
     def drop(self, revoke: bool = False) -> None:
         """End the seed: no new children; its memory goes with the last one. Twice is once.
 
-        With `revoke` its pages can be read no more from now on: a child that touches one that it has
-        not got dies, and its `wait` raises `PageLost`.
+        With `revoke` its pages can be read no more from now on: a child that touches one that it
+        has not got dies, and its `wait` raises `PageLost`.
 
         In a process that was forked off the one that prepared the seed this does nothing.
 
@@ -108,8 +108,8 @@ def fork(host: str | None = None) -> Child | None:
     """Fork this process onto `host` ("name" or "name:port"; None is this one). Returns twice.
 
     Returns a `Child` here, and None in the child, which goes on with all memory of this process and
-    gets a page from here when it first touches it. As with os.fork, only the calling thread lives on
-    in the child; unlike there, the child has no open files but standard input, output and error.
+    gets a page from here when it first touches it. As with os.fork, only the calling thread lives
+    on in the child; unlike there, the child has no open files but standard input, output and error.
     Buffers of sys.stdout and sys.stderr are flushed first, so that nothing is printed twice.
 
     Where no agent runs, one is started for this process, and ends with it.
@@ -155,8 +155,8 @@ def prepare(
 ) -> Seed | Resumed:
     """Freeze a copy of this process, from which children can be resumed on any host.
 
-    Returns a `Seed` here, once, and a `Resumed` in each child. The caller stands still for about the
-    time of os.fork; the copy shows neither in os.wait nor by SIGCHLD.
+    Returns a `Seed` here, once, and a `Resumed` in each child. The caller stands still for about
+    the time of os.fork; the copy shows neither in os.wait nor by SIGCHLD.
 
     Args:
         shared_copy_limit: bytes of shared anonymous memory that are copied while the caller stands
@@ -214,7 +214,7 @@ def resume(
     Args:
         handle: `Seed.handle`, or its text as `Handle.reveal` gives it.
         host: where to start them; an agent of the same cluster secret runs there.
-        n: how many, from 1 to 100,000.
+        n: how many, from 1 to 10,000.
         payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
         env: environment variables to set in the children; None as a value unsets.
 
@@ -227,7 +227,7 @@ def resume(
     if isinstance(handle, str):
         handle = Handle(handle)
     if n < 1 or n >= 2**32:
-        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 100,000")
+        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 10,000")
     _flush()
     started = _native.resume(
         _agent.address(),
@@ -242,7 +242,9 @@ def resume(
     return children[0] if n == 1 else children
 
 
-def _prepare(agent: str, shared_copy_limit: int, allow_visible_seed: bool) -> _native.Seed | Resumed:
+def _prepare(
+    agent: str, shared_copy_limit: int, allow_visible_seed: bool
+) -> _native.Seed | Resumed:
     sys.audit("mitosis.prepare")
     try:
         _warn_of_threads()
@@ -296,8 +298,13 @@ def _wake(native: _native.Resumed) -> Resumed:
         if native.rehearsal:
             _rehearse_return(sys._getframe(1))
             os._exit(0)
-        _hooks.run_after_resume(resumed)
     except BaseException as error:
+        _unique.end_half_child(error)
+    # What a signal handler raises from here on is raised in the child's own code, as anywhere.
+    _native.release_signals()
+    try:
+        _hooks.run_after_resume(resumed)
+    except Exception as error:
         _unique.end_half_child(error)
     return resumed
 

@@ -21,7 +21,7 @@ class Handle:
     def __new__(cls, text: str) -> Handle: ...
     @property
     def agent(self) -> str | None:
-        """"HOST:PORT" of the agent that holds the seed; None is the agent of this host."""
+        """ "HOST:PORT" of the agent that holds the seed; None is the agent of this host."""
     @property
     def seed(self) -> str:
         """The seed's id: 16 hex digits, no secret."""
@@ -69,6 +69,9 @@ def generation() -> int:
 
 def reseed(modules: dict[str, ModuleType]) -> None:
     """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""
+
+def release_signals() -> None:
+    """In a child: let signals through that came before it was whole."""
 
 def find_agent() -> PathLike[str]: ...
 def ensure_agent(binary: str | PathLike[str] | None) -> PathLike[str]: ...

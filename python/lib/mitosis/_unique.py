@@ -49,7 +49,7 @@ def _numpy(mtrand: ModuleType) -> None:
 
 
 def _uuid(uuid: ModuleType) -> None:
-    # libuuid keeps a descriptor that is not open here; the other way takes the clock's tail from `random`.
+    # libuuid keeps a descriptor that is not open here; without it the sequence is of `random`.
     uuid._generate_time_safe = None  # type: ignore[attr-defined]
     for name in ("_node", "_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
         if hasattr(uuid, name):

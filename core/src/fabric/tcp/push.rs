@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::TcpFabric;
 use super::link::refusal;
-use crate::descriptor::SeedAddr;
+use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::ReadError;
 use crate::fabric::pool::{Delivery, Mailbox, Stream};
 use crate::id::{ReadKey, SeedId};
@@ -49,7 +49,7 @@ impl From<io::Error> for Cut {
 }
 
 impl TcpFabric {
-    /// The push: asks the page service at `agent` for the hot pages of `seed` and gives each run to
+    /// The push: asks the page service at `agent` for the hot pages of `seed` that do not lie in `holes`, and gives each run to
     /// `store`, as it arrives, on the calling thread.
     ///
     /// # Errors
@@ -60,12 +60,13 @@ impl TcpFabric {
         agent: &str,
         seed: SeedId,
         key: &ReadKey,
+        holes: &[SeedRange],
         store: &mut dyn FnMut(SeedAddr, &[u8]),
     ) -> Result<PushReport, ReadError> {
         let peer: Arc<str> = agent.into();
         let begun = Instant::now();
-        let mut request = Vec::with_capacity(read::REQUEST_LEN);
-        read::encode_push(&mut request, 0, seed, key);
+        let mut request = Vec::with_capacity(read::MAX_REQUEST_LEN);
+        read::encode_push(&mut request, 0, seed, key, holes);
         let mut report = PushReport::default();
         let mut reason = String::new();
         for _ in 0..ATTEMPTS {
