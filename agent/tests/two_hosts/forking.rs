@@ -120,12 +120,6 @@ fn payload_and_environment_arrive() {
     let said = world.on_a(&arguments).ok();
     let tmpdir = world.directory.path().join("tmp").display().to_string();
     assert_eq!(said, format!("GREETING=Some(\"a=b c\")\nHOME=None\nTMPDIR=Some({tmpdir:?})\n"));
-    // A payload at the limit and one past it.
-    let limit = 1 << 20;
-    let long = |bytes: usize| format!("exit 4;{}", " ".repeat(bytes - 7));
-    let file = world.directory.path().join("handle");
-    std::fs::write(&file, &seed.handle).unwrap();
-    let _ = (limit, long, file);
     world.finish();
 }
 
@@ -176,21 +170,41 @@ fn a_child_is_prepared_again() {
     let world = World::with(Plan { programs_on_b: true, ..Plan::default() });
     let seed = world.seed();
     // It has read some pages and written others; the grandchild reads those, and those of the ancestor.
-    let commands =
-        "read 0 8;write 16 8;again who,read 0 16,read 24 400,write 16 8,read 16 8,exit 5";
-    let said = world.children(&seed.handle, commands).end().ok();
-    if said.contains("refused: ") {
-        assert!(said.contains("child"), "a refusal says what cannot be: {said}");
-    } else {
-        assert!(
-            said.contains("index 0 generation 2 on host-b\nread 16 pages\nread 400 pages\n"),
-            "{said}"
+    for (host, name) in [("-", "host-b"), ("host-a", "host-a")] {
+        let commands = format!(
+            "read 0 8;write 16 8;again {host} who,read 0 16,read 24 400,write 16 8,read 16 8,exit 5"
         );
+        let said = world.children(&seed.handle, &commands).end().ok();
+        let expected = format!("index 0 generation 2 on {name}\nread 16 pages\nread 400 pages\n");
+        assert!(said.contains(&expected), "{said}");
         assert!(said.contains("after generation 1: [Exited(5)]"), "{said}");
     }
     world.on_a(&["drop", seed.id()]).ok();
     world.settled(&world.a);
     world.settled(&world.b);
+    world.finish();
+}
+
+/// What a seed of a second generation has not touched is the first one's, which therefore stays.
+#[test]
+fn a_seed_of_a_child_outlives_the_child() {
+    let world = World::with(Plan { agents: vec!["--linger-s", "0"], ..Plan::default() });
+    let seed = world.seed();
+    let handle = world.children(&seed.handle, "read 0 8;leave").end().ok();
+    let handle = handle.lines().last().unwrap();
+    assert!(handle.starts_with("mitosis://host-b:7370/"), "{handle}");
+    world.on_a(&["drop", seed.id()]).ok();
+    // Longer than an agent takes to look for images that nobody needs.
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    for host in ["host-b", "host-a"] {
+        let ended = world.on_a(&["resume", handle, "--on", host, "--payload", "who;read 0 all"]);
+        let expected = format!("index 0 generation 2 on {host}\nread 2048 pages\n");
+        assert_eq!((ended.out.as_str(), ended.code), (expected.as_str(), Some(0)), "{ended:?}");
+    }
+    let id = handle.rsplit_once('/').unwrap().1.split('#').next().unwrap();
+    world.on_b(&["drop", id]).ok();
+    world.settled(&world.b);
+    world.settled(&world.a);
     world.finish();
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct Process {
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) what: String,
+    #[expect(dead_code, reason = "shown where a test fails")]
+    what: String,
     pub(crate) code: Option<i32>,
     /// All that it said on standard output.
     pub(crate) out: String,

@@ -44,6 +44,7 @@ fn main() {
 struct Genuine {
     bytes: Vec<u8>,
     monotonic_ns: i64,
+    digests: Vec<Option<[u8; 32]>>,
     /// Keeps the seed's lease.
     _lease: Channel,
     questions: Mutex<Channel>,
@@ -60,9 +61,13 @@ impl Genuine {
         let (seed, key) = (handle.seed, handle.key.clone());
         let request = ControlRequest::Fetch { seed, key, ends_with_children: false };
         match converse(&mut lease, &request) {
-            Some(ControlReply::Descriptor { bytes, monotonic_ns, .. }) => {
-                Genuine { bytes, monotonic_ns, _lease: lease, questions: Mutex::new(questions) }
-            }
+            Some(ControlReply::Descriptor { bytes, monotonic_ns, digests, .. }) => Genuine {
+                bytes,
+                digests,
+                monotonic_ns,
+                _lease: lease,
+                questions: Mutex::new(questions),
+            },
             other => fail(&format!("no descriptor: {other:?}")),
         }
     }
@@ -111,6 +116,7 @@ fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &Genuin
                 bytes: changed(kind, &genuine.bytes, *seed),
                 token: StreamToken::random(),
                 monotonic_ns: genuine.monotonic_ns,
+                digests: genuine.digests.clone(),
             },
             (_, other) => match genuine.put(other) {
                 Some(reply) => reply,

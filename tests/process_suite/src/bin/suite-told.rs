@@ -8,9 +8,10 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, exit};
 
-use mitosis::client::{self, Forked, ResumeOptions};
+use mitosis::client::{self, Forked, ResumeOptions, Seed};
+use mitosis::id::Handle;
 use mitosis::prepare::{PrepareOptions, Prepared, Resumed, prepare};
-use mitosis::wire::local::ChildEnd;
+use mitosis::wire::local::{ChildEnd, DropMode};
 use mitosis_process_suite::{Chance, PAGE, fail, prepare_and_hold, say, wait_for_file, word};
 
 /// 8 MiB.
@@ -92,7 +93,10 @@ impl State {
             ["fork"] => self.fork_plainly(),
             ["exec"] => exec(),
             ["spawn"] => spawn(),
-            ["again", ref commands @ ..] => self.again(&commands.join(" ").replace(',', ";")),
+            ["again", host, ref commands @ ..] => {
+                self.again(host, &commands.join(" ").replace(',', ";"));
+            }
+            ["leave"] => self.leave(),
             ref other => fail(&format!("{other:?} is no command")),
         }
     }
@@ -157,33 +161,42 @@ impl State {
         }
     }
 
-    /// A child is prepared, and resumed on its own host.
-    fn again(&mut self, commands: &str) {
+    /// A child is prepared, and resumed: `HOST COMMANDS`, with `,` between them; `-` is its own host.
+    fn again(&mut self, host: &str, commands: &str) {
         let generation = self.resumed.as_ref().map_or(0, |resumed| resumed.generation);
-        let options = PrepareOptions::default();
-        let seed = match prepare(&options) {
-            Ok(Prepared::Child(resumed)) => {
-                self.resumed = Some(resumed);
-                self.obey(commands);
-                exit(0)
-            }
-            Ok(Prepared::Parent(seed)) => seed,
-            Err(error) => return say(&format!("refused: {error}")),
-        };
-        let handle = match seed.handle() {
-            Ok(handle) => handle,
-            Err(error) => return say(&format!("refused: {error}")),
-        };
-        match client::resume(seed.agent(), ResumeOptions::new(handle)) {
+        let Some((seed, handle)) = self.prepare_again(commands) else { return };
+        let host = (host != "-").then(|| host.to_owned());
+        match client::resume(seed.agent(), ResumeOptions { host, ..ResumeOptions::new(handle) }) {
             Ok(children) => {
                 let ends: Vec<ChildEnd> = children.iter().map(client::Child::wait).collect();
                 say(&format!("after generation {generation}: {ends:?}"));
             }
             Err(error) => say(&format!("refused: {error}")),
         }
-        if let Err(error) = seed.drop_seed(mitosis::wire::local::DropMode::AfterChildren) {
+        if let Err(error) = seed.drop_seed(DropMode::AfterChildren) {
             say(&format!("not dropped: {error}"));
         }
+    }
+
+    /// A child is prepared and leaves its seed behind; what a child of that seed does is in its payload.
+    fn leave(&mut self) {
+        if let Some((_, handle)) = self.prepare_again("") {
+            say(&handle.reveal());
+        }
+    }
+
+    fn prepare_again(&mut self, commands: &str) -> Option<(Seed, Handle)> {
+        let prepared = match prepare(&PrepareOptions::default()) {
+            Ok(Prepared::Child(resumed)) => {
+                let payload = String::from_utf8_lossy(&resumed.payload).into_owned();
+                self.resumed = Some(resumed);
+                self.obey(&format!("{commands};{payload}"));
+                exit(0)
+            }
+            Ok(Prepared::Parent(seed)) => seed.handle().map(|handle| (seed, handle)),
+            Err(error) => fail(&error),
+        };
+        prepared.inspect_err(|error| say(&format!("refused: {error}"))).ok()
     }
 }
 
