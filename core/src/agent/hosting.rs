@@ -223,7 +223,7 @@ impl Hosting {
     }
 
     /// Calls `each` with every hosted seed.
-    pub fn for_each(&self, mut each: impl FnMut(&Hosted)) {
+    pub fn for_each(&self, mut each: impl FnMut(&Arc<Hosted>)) {
         let places: Vec<_> = self.table.lock().values().cloned().collect();
         for place in places {
             if let Some(hosted) = place.hosted.try_lock().and_then(|hosted| hosted.clone()) {

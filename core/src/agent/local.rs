@@ -253,6 +253,10 @@ fn resume_there(
         );
         return Err(fail(FailureKind::Argument, text));
     }
+    if agent.is_own(request.handle.agent.as_deref()) {
+        // The other host may have the seed and not know yet that it takes no more children.
+        agent.fetch_own(&request.handle)?;
+    }
     if request.seed_ends_with_children {
         agent.seeds.end_with_children(seed);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use super::Agent;
 use super::children::NewChild;
 use super::failure::fail;
-use super::hosting::{Hosting, Start};
-use super::seeds::{Published, SeedRecord};
+use super::hosting::{Hosted, Hosting, Start};
+use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
     CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
@@ -87,6 +87,11 @@ impl Agent {
         let report =
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
         let files = seed_files(fds)?;
+        // A child's own seed has what it has not touched from the image that it was resumed from.
+        let ancestors = match report.generation {
+            0 => Vec::new(),
+            _ => self.images_mapped_in(&files),
+        };
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),
             token,
@@ -111,7 +116,29 @@ impl Agent {
         self.exports.remove(record.id);
         self.hosting.let_go(record.id);
         self.seeds.forget(record.id);
+        drop(ancestors);
         Ok(())
+    }
+
+    /// The images of this host that a seed has mapped, and holds on their seeds.
+    fn images_mapped_in(&self, files: &SeedFiles) -> Vec<(Arc<Hosted>, Hold)> {
+        let mut smaps = String::new();
+        let read = files.smaps.try_clone().and_then(|mut file| {
+            file.seek(SeekFrom::Start(0))?;
+            file.read_to_string(&mut smaps)
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, "a seed's mappings could not be read");
+        }
+        let mut mapped = Vec::new();
+        self.hosting.for_each(|hosted| {
+            let (major, minor, inode) = hosted.image().dev_inode();
+            let place = format!(" {major:02x}:{minor:02x} {inode} ");
+            if smaps.lines().any(|line| line.contains(&place)) {
+                mapped.push((hosted.clone(), self.seeds.hold(hosted.seed)));
+            }
+        });
+        mapped
     }
 
     fn publish(

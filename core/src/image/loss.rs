@@ -126,20 +126,45 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Tells a loss from a thread of its own: a pager waits for nobody.
     pub(super) fn tell(&self, lost: PageLost) {
-        static HERALD: OnceLock<Option<Sender<(Listener, PageLost)>>> = OnceLock::new();
-        let herald = HERALD.get_or_init(|| {
-            let (sender, receiver) = bounded::<(Listener, PageLost)>(MAX_UNTOLD);
-            let work = move || {
-                for (listener, lost) in receiver {
-                    (listener.0)(lost);
-                }
-            };
-            let thread = std::thread::Builder::new().name("mitosis-lost".to_owned()).spawn(work);
-            thread.ok().map(|_| sender)
-        });
-        if let Some(herald) = herald {
-            let _ = herald.try_send((self.clone(), lost));
+        if let Some(herald) = herald() {
+            let _ = herald.try_send(Word::Lost(self.clone(), lost));
         }
+    }
+}
+
+/// What the herald is given.
+enum Word {
+    Lost(Listener, PageLost),
+    /// Whoever waits until all before has been told.
+    Asked(Sender<()>),
+}
+
+fn herald() -> Option<&'static Sender<Word>> {
+    static HERALD: OnceLock<Option<Sender<Word>>> = OnceLock::new();
+    let herald = HERALD.get_or_init(|| {
+        let (sender, receiver) = bounded::<Word>(MAX_UNTOLD);
+        let work = move || {
+            for word in receiver {
+                match word {
+                    Word::Lost(listener, lost) => (listener.0)(lost),
+                    Word::Asked(asker) => drop(asker.try_send(())),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("mitosis-lost".to_owned()).spawn(work);
+        thread.ok().map(|_| sender)
+    });
+    herald.as_ref()
+}
+
+/// Waits until every loss that was met before this call has been told, `limit` at most. A loss is met before
+/// its child can die of it.
+pub fn await_told(limit: Duration) {
+    let (asker, answer) = bounded(1);
+    if let Some(herald) = herald()
+        && herald.try_send(Word::Asked(asker)).is_ok()
+    {
+        let _ = answer.recv_timeout(limit);
     }
 }
 
