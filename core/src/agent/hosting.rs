@@ -222,8 +222,15 @@ impl Hosting {
         drop(over);
     }
 
+    /// The hosted seeds for which `is_it` holds; waits for those that are being built.
+    pub fn filter(&self, is_it: impl Fn(&Hosted) -> bool) -> Vec<Arc<Hosted>> {
+        let places: Vec<_> = self.table.lock().values().cloned().collect();
+        let hosted = places.iter().filter_map(|place| place.hosted.lock().clone());
+        hosted.filter(|hosted| is_it(hosted)).collect()
+    }
+
     /// Calls `each` with every hosted seed.
-    pub fn for_each(&self, mut each: impl FnMut(&Arc<Hosted>)) {
+    pub fn for_each(&self, mut each: impl FnMut(&Hosted)) {
         let places: Vec<_> = self.table.lock().values().cloned().collect();
         for place in places {
             if let Some(hosted) = place.hosted.try_lock().and_then(|hosted| hosted.clone()) {

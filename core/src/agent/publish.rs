@@ -130,15 +130,13 @@ impl Agent {
         if let Err(error) = read {
             tracing::warn!(%error, "a seed's mappings could not be read");
         }
-        let mut mapped = Vec::new();
-        self.hosting.for_each(|hosted| {
+        let is_mapped = |hosted: &Hosted| {
             let (major, minor, inode) = hosted.image().dev_inode();
             let place = format!(" {major:02x}:{minor:02x} {inode} ");
-            if smaps.lines().any(|line| line.contains(&place)) {
-                mapped.push((hosted.clone(), self.seeds.hold(hosted.seed)));
-            }
-        });
-        mapped
+            smaps.lines().any(|line| line.contains(&place))
+        };
+        let mapped = self.hosting.filter(is_mapped).into_iter();
+        mapped.map(|hosted| (hosted.clone(), self.seeds.hold(hosted.seed))).collect()
     }
 
     fn publish(
