@@ -103,6 +103,21 @@ fn the_callers_own_agent_is_killed() {
     world.finish();
 }
 
+/// It holds files of its own file systems: at no moment may its end wait for an answer of its own.
+#[test]
+fn an_agent_that_is_killed_at_any_moment_is_gone() {
+    let world = World::without_agents(Plan::default());
+    for delay in 0..60 {
+        let agent = world.a.agent_with(world.pair.a(), &[]);
+        std::thread::sleep(Duration::from_micros(3000 + delay * 300));
+        agent.kill();
+        let left = || world.a.processes().iter().any(|seen| !seen.command.starts_with("hosts-"));
+        within(SOON, "the agent is gone", || !left());
+    }
+    std::fs::remove_file(world.pair.a().outside("/run/mitosis/agent.sock")).unwrap();
+    world.finish();
+}
+
 #[test]
 fn the_keeper_is_killed() {
     let mut world = world();

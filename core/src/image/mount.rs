@@ -65,7 +65,7 @@ fn refill(ready: &Sender<Result<Mount, ImageError>>) {
     while ready.send(Mount::new()).is_ok() {}
 }
 
-/// One mounted file: FUSE_INIT is answered, OPEN and FLUSH are never asked again. Dropped, it is gone.
+/// One mounted file: FUSE_INIT and OPEN are answered. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Mount {
     pub(super) device: Device,
@@ -107,9 +107,7 @@ impl Mount {
     }
 }
 
-/// Opens the root of the mount, asks for its attributes (a page stored before is lost), and closes a
-/// duplicate, so that the kernel learns that FLUSH is not served: else the end of a process that holds
-/// both this file and the device would wait for itself.
+/// Opens the root of the mount and asks for its attributes (a page stored before is lost).
 fn open_file(mount: &OwnedFd) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     let file = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)?;
@@ -117,7 +115,6 @@ fn open_file(mount: &OwnedFd) -> io::Result<File> {
     if len != fuse::FILE_BYTES {
         return Err(io::Error::other(format!("the new file has {len} bytes")));
     }
-    drop(file.try_clone()?);
     Ok(file)
 }
 
@@ -171,6 +168,12 @@ pub(super) fn answer_unread(device: &Device, request: Request) -> io::Result<fus
     match request {
         Request::GetAttr { unique } => {
             let body = fuse::attr_answer();
+            let mut parts = Parts::new();
+            parts.push(&body);
+            device.answer(unique, &parts)
+        }
+        Request::Open { unique } => {
+            let body = fuse::open_answer();
             let mut parts = Parts::new();
             parts.push(&body);
             device.answer(unique, &parts)

@@ -28,6 +28,7 @@ const ATTR_VALID_S: u64 = 1 << 30;
 mod opcode {
     pub(super) const FORGET: u32 = 2;
     pub(super) const GETATTR: u32 = 3;
+    pub(super) const OPEN: u32 = 14;
     pub(super) const READ: u32 = 15;
     pub(super) const INIT: u32 = 26;
     pub(super) const INTERRUPT: u32 = 36;
@@ -77,6 +78,11 @@ pub enum Request {
         /// To be answered with.
         unique: u64,
     },
+    /// An open file.
+    Open {
+        /// To be answered with.
+        unique: u64,
+    },
     /// Pages.
     Read(ReadRequest),
     /// The reader of the READ `target` has got a signal.
@@ -88,8 +94,7 @@ pub enum Request {
     },
     /// Nothing, not even an answer, is wanted.
     Silent,
-    /// What this file system does not have: to be answered ENOSYS, which the kernel remembers for OPEN
-    /// and FLUSH and never asks again.
+    /// What this file system does not have: to be answered ENOSYS.
     Other {
         /// To be answered with.
         unique: u64,
@@ -146,6 +151,7 @@ impl Request {
         };
         match u32_at(head, 4).ok_or(fault)? {
             opcode::READ => read_body().map(Request::Read).ok_or(fault),
+            opcode::OPEN => Ok(Request::Open { unique }),
             opcode::GETATTR => Ok(Request::GetAttr { unique }),
             opcode::INTERRUPT => {
                 Ok(Request::Interrupt { unique, target: u64_at(body, 0).ok_or(fault)? })
@@ -188,6 +194,17 @@ pub fn init_answer(
     put(&mut out, 24, &1u32.to_ne_bytes());
     put(&mut out, 28, &limits.max_pages.to_ne_bytes());
     put(&mut out, 32, &low_half(flags >> 32).to_ne_bytes());
+    out
+}
+
+/// The body of the answer to FUSE_OPEN (struct fuse_open_out, 16 bytes): what is cached stays, and a close
+/// does not wait for a FLUSH (Linux 5.17). A process that holds both this file and the device could else not
+/// be killed: its end would wait for an answer of its own.
+pub fn open_answer() -> [u8; 16] {
+    const KEEP_CACHE: u32 = 1 << 1;
+    const NO_FLUSH: u32 = 1 << 5;
+    let mut out = [0u8; 16];
+    put(&mut out, 8, &(KEEP_CACHE | NO_FLUSH).to_ne_bytes());
     out
 }
 
