@@ -22,7 +22,7 @@ use super::fit;
 use crate::descriptor::{Descriptor, Export, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
-use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
+use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
 use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
@@ -322,7 +322,12 @@ fn build(
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
-    let mount = agent.mounts()?.take().map_err(|error| unfit(&error))?;
+    let mounts = agent.mounts()?;
+    let mount = match place {
+        SeedPlace::Rehearsal => Mount::exact(),
+        SeedPlace::Here | SeedPlace::Elsewhere => mounts.take(),
+    };
+    let mount = mount.map_err(|error| unfit(&error))?;
     let spec = ImageSpec {
         seed: handle.seed,
         layout: layout.clone(),

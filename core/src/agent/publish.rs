@@ -204,14 +204,17 @@ impl Agent {
 
 /// What READs may ask for: what the page table says the seed owns, and nothing else of its memory.
 fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
-    let mut ranges: Vec<SeedRange> = Vec::new();
     let owned = descriptor.page_table.runs().iter().filter_map(|run| match run.source {
         Source::Owner { owner, addr } | Source::File { owner, addr, .. } if owner.0 == 0 => {
             Some(SeedRange::new(addr.0, addr.0 + run.range.len()))
         }
         _ => None,
     });
-    ranges.extend(owned);
+    joined(owned.collect())
+}
+
+/// The ranges, ascending, those that touch as one.
+fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
         let joins = next.start <= last.end;
@@ -223,8 +226,8 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
     ranges
 }
 
-/// The parts of what a rehearsal touched that the seed owns where the child has them, in the order of first
-/// touch: zeros and absent pages are never sent.
+/// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
+/// absent pages are never sent.
 fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
     let owned = |run: &Run| match run.source {
         Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
@@ -233,7 +236,7 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
         Source::Zero => false,
     };
     let runs = touched.iter().flat_map(|range| table.overlapping(*range));
-    runs.filter(owned).map(|run| run.range).collect()
+    joined(runs.filter(owned).map(|run| run.range).collect())
 }
 
 /// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.

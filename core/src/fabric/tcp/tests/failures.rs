@@ -245,7 +245,8 @@ fn a_server_that_welcomes_and_closes_is_backed_off_from() {
 fn a_push_fails_well() {
     let host = Host::start(4 * PAGE, Limits::default());
     let key = ReadKey::random();
-    let refused = host.fabric.push(&host.agent, host.seed, &key, &[], &mut |_, _| panic!("no bytes"));
+    let refused =
+        host.fabric.push(&host.agent, host.seed, &key, &[], &mut |_, _| panic!("no bytes"));
     assert!(matches!(refused, Err(ReadError::Revoked(_))));
     assert_eq!(host.fabric.connections(&host.agent), 1, "a refusal keeps the connection");
 
