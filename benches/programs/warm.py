@@ -13,9 +13,21 @@ import sys
 import time
 from typing import Any
 
-import numpy
+# The first bytecode that a child runs is that of the first handler, and this is the first.
+first_bytecode_ns = 0
+realtime_ns = time.time_ns
 
-import mitosis
+
+def _mark() -> None:
+    global first_bytecode_ns
+    first_bytecode_ns = realtime_ns()
+
+
+os.register_at_fork(after_in_child=_mark)
+
+import numpy  # noqa: E402
+
+import mitosis  # noqa: E402
 
 MB = 1 << 20
 PAGE_WORDS = 4096 // 8
@@ -31,7 +43,6 @@ touching: Any = None
 seed: mitosis.Seed | None = None
 forked = 0
 children: list[mitosis.Child] = []
-realtime_ns = time.time_ns
 now_ns = time.perf_counter_ns
 
 
@@ -40,9 +51,13 @@ def say(value: dict[str, Any]) -> None:
     os.write(1, json.dumps(value).encode() + b"\n")
 
 
-def live(me: mitosis.Resumed, woke_ns: int) -> None:
+def live(me: mitosis.Resumed, returned_ns: int) -> None:
     """A child's life, as its payload tells it."""
-    said: dict[str, Any] = {"child": me.index, "woke_ns": woke_ns}
+    said: dict[str, Any] = {
+        "child": me.index,
+        "first_bytecode_ns": first_bytecode_ns,
+        "returned_ns": returned_ns,
+    }
     verb, *rest = json.loads(me.payload)
     if verb == "stand":
         time.sleep(STAND_S)
@@ -69,9 +84,9 @@ def prepare() -> tuple[int, int]:
     global seed
     begun = now_ns()
     me = mitosis.prepare()
-    woke_ns = realtime_ns()
+    returned_ns = realtime_ns()
     if isinstance(me, mitosis.Resumed):
-        live(me, woke_ns)
+        live(me, returned_ns)
     ended = now_ns()
     assert isinstance(me, mitosis.Seed)
     seed = me

@@ -166,7 +166,8 @@ impl Children {
 
     /// Kills every child.
     pub fn kill_all(&self) {
-        for process in self.table.lock().by_pid.values().filter_map(|entry| entry.process.as_ref()) {
+        for process in self.table.lock().by_pid.values().filter_map(|entry| entry.process.as_ref())
+        {
             let _ = process.signal(libc::SIGKILL);
         }
     }

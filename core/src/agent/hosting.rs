@@ -21,10 +21,11 @@ use super::fit;
 use crate::descriptor::{Descriptor, Export, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
-use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
+use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
 use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
+use crate::wire::read::FileSet;
 
 /// Images alive at once on one host; each has a FUSE connection and its pager threads.
 pub const MAX_HOSTED: usize = 256;
@@ -84,7 +85,18 @@ struct Found {
     lease: Option<Lease>,
     channel: Option<Channel>,
     clock_offset_ns: i64,
-    local: bool,
+    origin: Origin,
+}
+
+/// Where a descriptor is from, and what for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Of this host.
+    Here,
+    /// Of this host, to find out what a child on another one, that has none of its files, will miss.
+    Rehearsal,
+    /// Of another host.
+    There,
 }
 
 impl Hosted {
@@ -171,16 +183,9 @@ impl Hosting {
             lease: None,
             channel: None,
             clock_offset_ns: 0,
-            local: true,
+            origin: Origin::Rehearsal,
         };
         build(agent, handle, found, false)
-    }
-
-    /// Enters what a rehearsal built, so that the first local resume finds it.
-    pub fn enter(&self, hosted: Arc<Hosted>) {
-        let place = self.table.lock().entry(hosted.seed).or_default().clone();
-        *place.idle_since.lock() = Some(Instant::now());
-        *place.hosted.lock() = Some(hosted);
     }
 
     /// No more children of this seed here; its image goes with the last one, or now if there is none.
@@ -246,7 +251,7 @@ impl Agent {
                 lease: None,
                 channel: None,
                 clock_offset_ns: 0,
-                local: true,
+                origin: Origin::Here,
             });
         }
         let agent = handle.agent.as_deref().unwrap_or_default();
@@ -259,21 +264,22 @@ impl Agent {
             lease: Some(Lease(stream)),
             channel: Some(fetched.lease),
             clock_offset_ns: fetched.clock_offset_ns,
-            local: false,
+            origin: Origin::There,
         })
     }
 }
 
 impl Agent {
     /// Lets the owner push the seed's hot pages into the image.
-    fn take_push(&self, descriptor: &Descriptor, image: &Image) {
+    fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
         let seed = descriptor.seed;
         let Some(Export::Tcp { agent: Some(owner), read_key }) =
             descriptor.owners[0].exports.first()
         else {
             return;
         };
-        let pushed = self.tcp.push(owner, seed, read_key, &mut |addr, bytes| {
+        let has: FileSet = files.keys().copied().collect();
+        let pushed = self.tcp.push(owner, seed, read_key, &has, &mut |addr, bytes| {
             if let Err(error) = image.store(addr, bytes) {
                 tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
             }
@@ -294,9 +300,9 @@ fn build(
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
     let begun = Instant::now();
-    let Found { descriptor, bytes, lease, channel, clock_offset_ns, local } = found;
+    let Found { descriptor, bytes, lease, channel, clock_offset_ns, origin } = found;
     fit::check(&descriptor)?;
-    let local_files = agent.identical_files(handle, &descriptor, local)?;
+    let local_files = agent.identical_files(handle, &descriptor, origin != Origin::There)?;
     let unfit = |error: &dyn std::fmt::Display| {
         fail(
             FailureKind::HostUnfit,
@@ -310,7 +316,11 @@ fn build(
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
-    let mount = agent.mounts()?.take().map_err(|error| unfit(&error))?;
+    let mount = match origin {
+        Origin::Rehearsal => Mount::for_rehearsal(),
+        Origin::Here | Origin::There => agent.mounts()?.take(),
+    }
+    .map_err(|error| unfit(&error))?;
     let spec = ImageSpec {
         seed: handle.seed,
         layout: layout.clone(),
@@ -329,23 +339,26 @@ fn build(
     };
     let image = Image::open(mount, spec).map_err(|error| unfit(&error))?;
     let image_us = begun.elapsed().as_micros();
-    if local {
+    if origin == Origin::Rehearsal {
         image.trace_start();
     }
+    // A child on another host may have none of the files: all of its pages are seen by the image.
+    let none = HashMap::new();
+    let mapped_files = if origin == Origin::Rehearsal { &none } else { &local_files };
     let offset_of = |addr| layout.offset_of(addr);
     let table =
         stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
     // The push arrives beside the making of the template: both take about a millisecond.
     let template = std::thread::scope(|scope| {
-        if !local {
-            scope.spawn(|| agent.take_push(&descriptor, &image));
+        if origin == Origin::There {
+            scope.spawn(|| agent.take_push(&descriptor, &image, &local_files));
         }
         let spec = TemplateSpec {
             descriptor: &descriptor,
             placement: &placement,
             offset_of: &offset_of,
             image: image.file(),
-            local_files: &local_files,
+            local_files: mapped_files,
             trampolines: &diversions.trampolines,
             stub_table: &table,
             clock_offset_ns,

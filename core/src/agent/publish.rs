@@ -25,7 +25,7 @@ use crate::descriptor::{
     CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
     codec,
 };
-use crate::export::ProcessExport;
+use crate::export::{HotRange, ProcessExport};
 use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ROLE_REHEARSAL, report};
 use crate::resume::sites;
@@ -141,7 +141,8 @@ impl Agent {
         let readable = readable(&descriptor);
         let read_key = record.read_key.clone();
         self.exports.add(record.id, ProcessExport { mem: files.mem, readable, read_key });
-        if self.config.rehearse && self.mounts().is_ok() {
+        // Nobody but another host is pushed anything.
+        if self.config.rehearse && self.config.listen.is_some() && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
             match self.rehearse(record, descriptor, size) {
                 Ok(hot) => self.exports.set_hot(record.id, hot),
@@ -165,7 +166,7 @@ impl Agent {
         record: &Arc<SeedRecord>,
         descriptor: Descriptor,
         bytes: u64,
-    ) -> Result<Vec<SeedRange>, Failure> {
+    ) -> Result<Vec<HotRange>, Failure> {
         let handle = self.seeds.handle(record, self.config.advertise.as_deref());
         let page_table = descriptor.page_table.clone();
         let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
@@ -198,7 +199,6 @@ impl Agent {
         }
         let hot = pushable(&hosted.image().trace_take(), &page_table);
         tracing::debug!(seed = %record.id, ?outcome, runs = hot.len(), "rehearsed");
-        self.hosting.enter(hosted);
         Ok(hot)
     }
 }
@@ -225,16 +225,18 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
 }
 
 /// The parts of what a rehearsal touched that the seed owns where the child has them, in the order of first
-/// touch: zeros and absent pages are never sent.
-fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
-    let owned = |run: &Run| match run.source {
-        Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
-            owner.0 == 0 && addr == run.range.start
-        }
-        Source::Zero => false,
+/// touch: zeros and absent pages are never sent, pages of files not to those who have the file.
+fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<HotRange> {
+    let hot = |run: &Run| {
+        let (owner, addr, file) = match run.source {
+            Source::Owner { owner, addr } => (owner, addr, None),
+            Source::File { owner, addr, file, .. } => (owner, addr, Some(file)),
+            Source::Zero => return None,
+        };
+        let is_own = owner.0 == 0 && addr == run.range.start;
+        is_own.then_some(HotRange { range: run.range, file })
     };
-    let runs = touched.iter().flat_map(|range| table.overlapping(*range));
-    runs.filter(owned).map(|run| run.range).collect()
+    touched.iter().flat_map(|range| table.overlapping(*range)).filter_map(|run| hot(&run)).collect()
 }
 
 /// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.

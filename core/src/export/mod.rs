@@ -102,7 +102,7 @@ impl Exports {
     }
 
     /// Sets what a push of `seed` sends, in this order. Nothing happens if it is not exported.
-    pub fn set_hot(&self, seed: SeedId, hot: Vec<SeedRange>) {
+    pub fn set_hot(&self, seed: SeedId, hot: Vec<HotRange>) {
         let exported = self.seeds.read().get(&seed).cloned();
         if let Some(exported) = exported {
             *exported.hot.write() = hot.into();
@@ -151,18 +151,34 @@ impl Exports {
     }
 }
 
+/// Pages that every child needs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotRange {
+    /// Where.
+    pub range: SeedRange,
+    /// The file of the descriptor's table that has the same bytes: not sent to a host that has it.
+    pub file: Option<u16>,
+}
+
+impl From<SeedRange> for HotRange {
+    /// Pages that the seed alone has.
+    fn from(range: SeedRange) -> Self {
+        HotRange { range, file: None }
+    }
+}
+
 /// One seed's bytes.
 #[derive(Debug)]
 pub(crate) struct Exported {
     seed: SeedId,
     export: ProcessExport,
-    hot: RwLock<Arc<[SeedRange]>>,
+    hot: RwLock<Arc<[HotRange]>>,
     revoked: AtomicBool,
 }
 
 impl Exported {
     /// What a push sends.
-    pub(crate) fn hot(&self) -> Arc<[SeedRange]> {
+    pub(crate) fn hot(&self) -> Arc<[HotRange]> {
         self.hot.read().clone()
     }
 

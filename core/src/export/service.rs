@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{ExportError, Exports};
+use super::{ExportError, Exports, HotRange};
 use crate::descriptor::SeedAddr;
 use crate::fabric::MAX_READ_BYTES;
-use crate::id::StreamToken;
-use crate::wire::read::{self, Ask, Malformed, Request, Status};
+use crate::id::{ReadKey, SeedId, StreamToken};
+use crate::wire::read::{self, Ask, FileSet, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
 pub const MAX_STREAMS: usize = 256;
@@ -214,7 +214,9 @@ impl<'a> Session<'a> {
                     };
                     self.answer_read(tag, ranges.bytes(), status)?;
                 }
-                Ok(Some(request)) => self.push(&request)?,
+                Ok(Some(Request { tag, seed, key, ask: Ask::Push(has) })) => {
+                    self.push(tag, seed, &key, &has)?;
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     let end = read::encode_answer(0, Status::Protocol, 0);
@@ -280,21 +282,23 @@ impl<'a> Session<'a> {
         self.stream.write_all(&self.answer[from..PAGES_AT + len])
     }
 
-    /// Sends the hot pages of a seed, run by run.
-    fn push(&mut self, request: &Request) -> io::Result<()> {
+    /// Sends the hot pages of a seed, run by run, but for those of files that the peer `has`.
+    fn push(&mut self, tag: u32, seed: SeedId, key: &ReadKey, has: &FileSet) -> io::Result<()> {
         let mut used = 0;
-        let status = match self.service.exports.open(request.seed, &request.key) {
+        let status = match self.service.exports.open(seed, key) {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
-                'runs: for run in exported.hot().iter() {
-                    let mut addr = run.start;
-                    while addr < run.end {
+                let hot = exported.hot();
+                let is_wanted = |hot: &&HotRange| !hot.file.is_some_and(|file| has.contains(file));
+                'runs: for HotRange { range, .. } in hot.iter().filter(is_wanted) {
+                    let mut addr = range.start;
+                    while addr < range.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {
                             self.stream.write_all(&self.answer[..used])?;
                             used = 0;
                         }
-                        let left = run.end.0 - addr.0;
+                        let left = range.end.0 - addr.0;
                         let len = usize::try_from(left).unwrap_or(usize::MAX);
                         let len = len.min(read::MAX_PUSH_BYTES);
                         let pages = used + read::ANSWER_LEN + read::PUSH_ADDR_LEN;
@@ -304,7 +308,7 @@ impl<'a> Session<'a> {
                             status = refusal(&error);
                             break 'runs;
                         }
-                        self.put_run(used, request.tag, addr, len);
+                        self.put_run(used, tag, addr, len);
                         used = pages + len;
                         addr = SeedAddr(addr.0 + len as u64);
                     }
@@ -312,7 +316,7 @@ impl<'a> Session<'a> {
                 status
             }
         };
-        let end = read::encode_answer(request.tag, status, 0);
+        let end = read::encode_answer(tag, status, 0);
         self.answer[used..used + read::ANSWER_LEN].copy_from_slice(&end);
         self.stream.write_all(&self.answer[..used + read::ANSWER_LEN])
     }

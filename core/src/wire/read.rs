@@ -5,7 +5,9 @@
 //! server, once:   u32 status (0 = welcome)
 //!
 //! client:         u8 op  u8 0  u16 n_ranges  u32 tag  u64 seed  [16] read key
-//!                 n_ranges x { u64 addr  u32 len  u32 0 }
+//!                 READ: n_ranges x { u64 addr  u32 len  u32 0 }
+//!                 PUSH: n_ranges x 128 bits, lowest first: a bit for each file of the descriptor's table
+//!                 that the client has itself, so that none of its pages are sent
 //! server, READ:   u32 tag  u32 status  u64 len       then len bytes, the ranges back to back
 //! server, PUSH:   u32 tag  u32 STATUS_PUSHED  u64 len   then u64 addr and len - 8 bytes of pages; repeated,
 //!                 closed by u32 tag  u32 status  u64 0
@@ -45,7 +47,7 @@ pub const MAX_PUSH_BYTES: usize = 64 << 10;
 
 /// READ the ranges.
 pub const OP_READ: u8 = 1;
-/// Push the seed's hot pages; no ranges.
+/// Push the seed's hot pages; [`FileSet`] in place of ranges.
 pub const OP_PUSH: u8 = 2;
 
 /// Done.
@@ -125,8 +127,8 @@ pub enum Malformed {
     /// An operation that is not known.
     #[error("operation {0} is not known")]
     Op(u8),
-    /// Too many ranges, none for a READ, or some for a push.
-    #[error("{0} ranges; a READ names 1 to {MAX_RANGES}, a push none")]
+    /// Too many ranges, or none for a READ.
+    #[error("{0} ranges; a READ names 1 to {MAX_RANGES}, a push at most as many")]
     RangeCount(usize),
     /// A range is empty or wraps around.
     #[error("the range of {len} bytes at {addr} is empty or wraps around")]
@@ -165,12 +167,11 @@ pub struct Request {
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "lives on a stack; a box would be an allocation")]
 pub enum Ask {
     /// The bytes of these ranges.
     Read(Ranges),
-    /// The seed's hot pages.
-    Push,
+    /// The seed's hot pages, but for those of these files.
+    Push(FileSet),
 }
 
 /// The ranges of a READ: 1 to [`MAX_RANGES`], none empty, at most [`MAX_READ_BYTES`] together.
@@ -204,6 +205,43 @@ impl Eq for Ranges {}
 impl std::fmt::Debug for Ranges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// Files of a descriptor's table, by index. Beyond [`FileSet::CAPACITY`] none can be named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSet {
+    words: [u64; Self::CAPACITY / 64],
+}
+
+impl FileSet {
+    /// Files that one request has bits for.
+    pub const CAPACITY: usize = MAX_RANGES * RANGE_LEN * 8;
+
+    /// Adds one.
+    pub fn insert(&mut self, file: u16) {
+        if let Some(word) = self.words.get_mut(usize::from(file) / 64) {
+            *word |= 1 << (file % 64);
+        }
+    }
+
+    /// Whether it is one of them.
+    pub fn contains(&self, file: u16) -> bool {
+        self.words.get(usize::from(file) / 64).is_some_and(|word| word & (1 << (file % 64)) != 0)
+    }
+}
+
+impl Default for FileSet {
+    fn default() -> Self {
+        FileSet { words: [0; Self::CAPACITY / 64] }
+    }
+}
+
+impl FromIterator<u16> for FileSet {
+    fn from_iter<T: IntoIterator<Item = u16>>(files: T) -> Self {
+        let mut set = FileSet::default();
+        files.into_iter().for_each(|file| set.insert(file));
+        set
     }
 }
 
@@ -291,9 +329,14 @@ pub fn encode_read(
     }
 }
 
-/// Appends a request for the push.
-pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey) {
-    encode_head(out, OP_PUSH, 0, tag, seed, key);
+/// Appends a request for the push, but for pages of the files `has`.
+pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey, has: &FileSet) {
+    let used = has.words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+    let ranges = used.div_ceil(RANGE_LEN / 8);
+    encode_head(out, OP_PUSH, ranges, tag, seed, key);
+    for word in &has.words[..ranges * RANGE_LEN / 8] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
 }
 
 fn encode_head(out: &mut Vec<u8>, op: u8, ranges: usize, tag: u32, seed: SeedId, key: &ReadKey) {
@@ -314,7 +357,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
     let Some(head) = bytes.get(..REQUEST_LEN) else { return Ok(None) };
     let count = usize::from(u16_at(head, 2));
     match (head[0], count) {
-        (OP_READ, 1..=MAX_RANGES) | (OP_PUSH, 0) => {}
+        (OP_READ, 1..=MAX_RANGES) | (OP_PUSH, 0..=MAX_RANGES) => {}
         (OP_READ | OP_PUSH, _) => return Err(Malformed::RangeCount(count)),
         (op, _) => return Err(Malformed::Op(op)),
     }
@@ -324,7 +367,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
     let end = REQUEST_LEN + count * RANGE_LEN;
     let Some(tail) = bytes.get(REQUEST_LEN..end) else { return Ok(None) };
     let ask = match head[0] {
-        OP_PUSH => Ask::Push,
+        OP_PUSH => Ask::Push(parse_files(tail)),
         _ => Ask::Read(parse_ranges(tail)?),
     };
     let request = Request {
@@ -334,6 +377,14 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
         ask,
     };
     Ok(Some((request, end)))
+}
+
+fn parse_files(bytes: &[u8]) -> FileSet {
+    let mut has = FileSet::default();
+    for (word, bytes) in has.words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64_at(bytes, 0);
+    }
+    has
 }
 
 fn parse_ranges(bytes: &[u8]) -> Result<Ranges, Malformed> {
@@ -426,7 +477,7 @@ mod tests {
             )
         );
         let mut push = Vec::new();
-        encode_push(&mut push, 9, SeedId(0x0123), &KEY);
+        encode_push(&mut push, 9, SeedId(0x0123), &KEY, &FileSet::default());
         assert_eq!(hex(&push), format!("02000000090000002301000000000000{key}"));
         assert_eq!(hex(&encode_answer(7, Status::Ok, 0x2000)), "07000000000000000020000000000000");
     }
@@ -460,7 +511,6 @@ mod tests {
             (1, 1, Malformed::Reserved),
             (2, 0, Malformed::RangeCount(0)),
             (3, 0xff, Malformed::RangeCount(0xff01)),
-            (0, OP_PUSH, Malformed::RangeCount(1)),
             (44, 1, Malformed::Reserved),
             (42, 0xff, Malformed::TooLong),
         ] {
@@ -468,6 +518,30 @@ mod tests {
             bad[at] = byte;
             assert_eq!(parse_request(&bad), Err(error), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_push_names_files_that_the_client_has() {
+        let has: FileSet = [0, 64, 129, 8191, 8192].into_iter().collect();
+        let last = u16::try_from(FileSet::CAPACITY - 1).unwrap();
+        assert!(has.contains(0) && has.contains(129) && has.contains(last) && !has.contains(1));
+        assert!(!has.contains(8192));
+        for (has, len) in [
+            (FileSet::default(), REQUEST_LEN),
+            ([3].into_iter().collect(), REQUEST_LEN + RANGE_LEN),
+            (has, MAX_REQUEST_LEN),
+        ] {
+            let mut push = Vec::new();
+            encode_push(&mut push, 9, SeedId(1), &KEY, &has);
+            assert_eq!(push.len(), len);
+            let (request, used) = parse_request(&push).unwrap().unwrap();
+            assert_eq!((request.ask, used), (Ask::Push(has), len));
+            assert_eq!(parse_request(&push[..len - 1]), Ok(None));
+        }
+        let mut over = vec![OP_PUSH, 0];
+        over.extend_from_slice(&u16::try_from(MAX_RANGES + 1).unwrap().to_le_bytes());
+        over.resize(REQUEST_LEN, 0);
+        assert_eq!(parse_request(&over), Err(Malformed::RangeCount(MAX_RANGES + 1)));
     }
 
     #[test]

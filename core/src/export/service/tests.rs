@@ -7,8 +7,7 @@ use super::*;
 use crate::descriptor::SeedRange;
 use crate::export::stand_in::{StandIn, expected};
 use crate::fabric::MAX_RANGES;
-use crate::id::{ReadKey, SeedId};
-use crate::wire::read::{ANSWER_LEN, Answer, MAX_PUSH_BYTES, PUSH_ADDR_LEN};
+use crate::wire::read::{ANSWER_LEN, Answer, FileSet, MAX_PUSH_BYTES, PUSH_ADDR_LEN};
 
 const PAGE: u64 = 4096;
 
@@ -236,10 +235,20 @@ fn a_push_sends_the_hot_pages_in_their_order() {
     let base = served.stand_in.range().start.0;
     let pages = |from: u64, to: u64| SeedRange::new(base + from * PAGE, base + to * PAGE);
     let hot = [pages(50, 51), pages(0, 40), pages(99, 100)];
-    served.exports.set_hot(served.seed, hot.to_vec());
+    let (of_here, of_both) = (Some(1), Some(130));
+    let file = |range, file| HotRange { range, file };
+    let all = [
+        file(pages(70, 75), of_both),
+        file(hot[0], of_here),
+        hot[1].into(),
+        hot[2].into(),
+        file(pages(90, 91), of_both),
+    ];
+    served.exports.set_hot(served.seed, all.to_vec());
     let mut client = served.client();
     let mut request = Vec::new();
-    read::encode_push(&mut request, 5, served.seed, &served.key);
+    let has: FileSet = of_both.into_iter().collect();
+    read::encode_push(&mut request, 5, served.seed, &served.key, &has);
     client.0.write_all(&request).unwrap();
     let mut got: Vec<SeedRange> = Vec::new();
     loop {
@@ -267,11 +276,11 @@ fn a_push_sends_the_hot_pages_in_their_order() {
 #[test]
 fn a_push_of_a_dead_seed_says_so() {
     let mut served = Served::start(4);
-    served.exports.set_hot(served.seed, vec![served.stand_in.range()]);
+    served.exports.set_hot(served.seed, vec![served.stand_in.range().into()]);
     served.stand_in.kill();
     let mut client = served.client();
     let mut request = Vec::new();
-    read::encode_push(&mut request, 5, served.seed, &served.key);
+    read::encode_push(&mut request, 5, served.seed, &served.key, &FileSet::default());
     client.0.write_all(&request).unwrap();
     assert_eq!(client.answer().0.status, Status::Ended);
 }

@@ -11,7 +11,7 @@ use crate::descriptor::SeedAddr;
 use crate::fabric::ReadError;
 use crate::fabric::pool::{Delivery, Mailbox, Stream};
 use crate::id::{ReadKey, SeedId};
-use crate::wire::read::{self, ANSWER_LEN, PUSH_ADDR_LEN, Status};
+use crate::wire::read::{self, ANSWER_LEN, FileSet, PUSH_ADDR_LEN, Status};
 
 /// What is received at a time: several runs in one system call.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -49,8 +49,8 @@ impl From<io::Error> for Cut {
 }
 
 impl TcpFabric {
-    /// The push: asks the page service at `agent` for the hot pages of `seed` and gives each run to
-    /// `store`, as it arrives, on the calling thread.
+    /// The push: asks the page service at `agent` for the hot pages of `seed`, but for those of files
+    /// that this host `has`, and gives each run to `store`, as it arrives, on the calling thread.
     ///
     /// # Errors
     /// `Revoked` if the owner refuses, `Unreachable` if it does not answer. What was stored until then is
@@ -60,12 +60,13 @@ impl TcpFabric {
         agent: &str,
         seed: SeedId,
         key: &ReadKey,
+        has: &FileSet,
         store: &mut dyn FnMut(SeedAddr, &[u8]),
     ) -> Result<PushReport, ReadError> {
         let peer: Arc<str> = agent.into();
         let begun = Instant::now();
         let mut request = Vec::with_capacity(read::REQUEST_LEN);
-        read::encode_push(&mut request, 0, seed, key);
+        read::encode_push(&mut request, 0, seed, key, has);
         let mut report = PushReport::default();
         let mut reason = String::new();
         for _ in 0..ATTEMPTS {

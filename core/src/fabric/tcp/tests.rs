@@ -11,6 +11,7 @@ use crate::fabric::{
     Buffer, Completion, MAX_IN_FLIGHT, MAX_RANGES, MAX_READ_BYTES, Read, ReadError,
 };
 use crate::id::{ReadKey, SeedId, StreamToken};
+use crate::wire::read::FileSet;
 
 mod failures;
 
@@ -272,11 +273,11 @@ fn a_push_stores_the_hot_pages_and_warms_the_pool() {
     let pages = |from: u64, to: u64| SeedRange::new(base + from * PAGE, base + to * PAGE);
     let mut hot: Vec<_> = (0..200).map(|i| pages(5 * i, 5 * i + 1 + i % 4)).collect();
     hot.insert(0, pages(1000, 1024));
-    host.exports.set_hot(host.seed, hot.clone());
+    host.exports.set_hot(host.seed, hot.iter().copied().map(Into::into).collect());
     let mut stored = Vec::new();
     let report = host
         .fabric
-        .push(&host.agent, host.seed, &host.key, &mut |addr, bytes| {
+        .push(&host.agent, host.seed, &host.key, &FileSet::default(), &mut |addr, bytes| {
             assert_eq!(bytes, expected(addr.0 - base, bytes.len()));
             stored.push((addr, bytes.len() as u64));
         })

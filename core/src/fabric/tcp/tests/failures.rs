@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::id::{ReadKey, SeedId, StreamToken};
-use crate::wire::read::{self, Status};
+use crate::wire::read::{self, FileSet, Status};
 
 /// A fabric whose peer does `serve` with each connection.
 fn fabric_to(serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> (Arc<TcpFabric>, String) {
@@ -245,7 +245,10 @@ fn a_server_that_welcomes_and_closes_is_backed_off_from() {
 fn a_push_fails_well() {
     let host = Host::start(4 * PAGE, Limits::default());
     let key = ReadKey::random();
-    let refused = host.fabric.push(&host.agent, host.seed, &key, &mut |_, _| panic!("no bytes"));
+    let refused =
+        host.fabric.push(&host.agent, host.seed, &key, &FileSet::default(), &mut |_, _| {
+            panic!("no bytes")
+        });
     assert!(matches!(refused, Err(ReadError::Revoked(_))));
     assert_eq!(host.fabric.connections(&host.agent), 1, "a refusal keeps the connection");
 
@@ -256,7 +259,8 @@ fn a_push_fails_well() {
         (&stream).write_all(&header).unwrap();
         (&stream).write_all(&[1; 100]).unwrap();
     });
-    let broken = fabric.push(&agent, SeedId(1), &key, &mut |_, _| panic!("no whole run"));
+    let broken = fabric
+        .push(&agent, SeedId(1), &key, &FileSet::default(), &mut |_, _| panic!("no whole run"));
     assert!(matches!(broken, Err(ReadError::Unreachable(text)) if text.contains("closed")));
 }
 
@@ -280,5 +284,9 @@ fn queues_that_are_dropped_while_they_wait_leave_no_connection_behind() {
     drop((one, two));
     let idle = host.fabric.connections(&host.agent);
     assert!(idle <= 2, "{idle} connections");
-    assert!(host.fabric.push(&host.agent, host.seed, &host.key, &mut |_, _| {}).is_ok());
+    assert!(
+        host.fabric
+            .push(&host.agent, host.seed, &host.key, &FileSet::default(), &mut |_, _| {})
+            .is_ok()
+    );
 }
