@@ -57,6 +57,7 @@ def first_child() -> list[Measurement]:
             world(pinned=which is pinned) as hosts,
             warm(hosts, _MEGABYTES, machine.CPU_A if which is pinned else None) as process,
         ):
+            process.ask("stand")
             for _ in range(SAMPLES_MIN):
                 (first_ms, returned_ms), counted, report = _first(hosts, process)
                 which.samples.append(first_ms)

@@ -24,10 +24,16 @@ const MAX_DIGESTS: usize = 4096;
 /// What makes a file the same file as before: device, inode, size, modification and change time.
 type Identity = (u64, u64, u64, i64, i64);
 
+/// The same for a file of another host, as its descriptors tell it and its agent checks it: device and
+/// inode, size, modification time.
+type TheirIdentity = ((u64, u64), u64, i64);
+
 /// Digests of files, remembered while the files stay as they are.
 #[derive(Debug, Default)]
 pub struct Digests {
     known: Mutex<HashMap<Identity, [u8; 32]>>,
+    /// What other agents have told of theirs: a round trip less for each seed after the first.
+    theirs: Mutex<HashMap<(String, TheirIdentity), [u8; 32]>>,
 }
 
 impl Digests {
@@ -49,6 +55,27 @@ impl Digests {
         }
         known.insert(identity, digest);
         Ok(digest)
+    }
+
+    /// Digests that `agent` has told of these files, if it has told all of them.
+    fn told(&self, agent: &str, files: &[&MappedFile]) -> Option<Vec<Option<[u8; 32]>>> {
+        let theirs = self.theirs.lock();
+        let told = |file: &&MappedFile| {
+            theirs.get(&(agent.to_owned(), their_identity(file))).map(|digest| Some(*digest))
+        };
+        files.iter().map(told).collect()
+    }
+
+    fn remember(&self, agent: &str, files: &[&MappedFile], digests: &[Option<[u8; 32]>]) {
+        let mut theirs = self.theirs.lock();
+        if theirs.len() + files.len() > MAX_DIGESTS {
+            theirs.clear();
+        }
+        for (file, digest) in files.iter().zip(digests).take(MAX_DIGESTS) {
+            if let Some(digest) = digest {
+                theirs.insert((agent.to_owned(), their_identity(file)), *digest);
+            }
+        }
     }
 
     /// The digest of a seed's mapped file, if it is still the file that the seed mapped.
@@ -79,16 +106,17 @@ impl Agent {
         if candidates.is_empty() {
             return Ok(HashMap::new());
         }
-        let request = ControlRequest::Digests {
-            seed: handle.seed,
-            key: handle.key.clone(),
-            files: candidates.iter().map(|(index, _)| *index).collect(),
-        };
         let agent = handle.agent.as_deref().unwrap_or_default();
-        let ControlReply::Digests(theirs) = self.peers.call(agent, &request)? else {
-            let text =
-                format!("agent {agent} answered out of turn: run the same version on both hosts");
-            return Err(fail(FailureKind::Protocol, text));
+        let files = candidates.iter().map(|(index, _)| &descriptor.files[usize::from(*index)]);
+        let files: Vec<&MappedFile> = files.collect();
+        let theirs = match self.digests.told(agent, &files) {
+            Some(told) => told,
+            None => {
+                let indices = candidates.iter().map(|(index, _)| *index).collect();
+                let theirs = self.ask_digests(agent, handle, indices)?;
+                self.digests.remember(agent, &files, &theirs);
+                theirs
+            }
         };
         let equal = |file: &File, theirs: &Option<[u8; 32]>| {
             theirs.is_some_and(|theirs| self.digests.of(file).is_ok_and(|ours| ours == theirs))
@@ -96,6 +124,30 @@ impl Agent {
         let pairs = candidates.into_iter().zip(theirs);
         Ok(pairs.filter(|((_, file), theirs)| equal(file, theirs)).map(|(pair, _)| pair).collect())
     }
+}
+
+impl Agent {
+    fn ask_digests(
+        &self,
+        agent: &str,
+        handle: &Handle,
+        files: Vec<u16>,
+    ) -> Result<Vec<Option<[u8; 32]>>, Failure> {
+        let request = ControlRequest::Digests { seed: handle.seed, key: handle.key.clone(), files };
+        match self.peers.call(agent, &request)? {
+            ControlReply::Digests(theirs) => Ok(theirs),
+            _ => {
+                let text = format!(
+                    "agent {agent} answered out of turn: run the same version on both hosts"
+                );
+                Err(fail(FailureKind::Protocol, text))
+            }
+        }
+    }
+}
+
+fn their_identity(file: &MappedFile) -> TheirIdentity {
+    (file.dev_ino, file.size, file.mtime_ns)
 }
 
 fn open_alike(mapped: &MappedFile) -> Option<File> {
