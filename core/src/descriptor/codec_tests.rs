@@ -106,7 +106,7 @@ fn damage_is_named() {
     let mut newer = good.clone();
     newer[8] = 2;
     assert_eq!(decode(&newer), Err(DescriptorError::Version { major: 2, minor: 0 }));
-    assert!(matches!(decode(&vec![0x4d; 8]), Err(DescriptorError::Magic)));
+    assert!(matches!(decode(&[0x4d; 8]), Err(DescriptorError::Magic)));
 }
 
 #[test]
