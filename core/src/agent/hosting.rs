@@ -19,7 +19,7 @@ use super::Agent;
 use super::failure::{fail, seed_gone};
 use super::files;
 use super::fit;
-use crate::descriptor::{Descriptor, Export, codec};
+use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
@@ -41,6 +41,8 @@ pub struct Hosted {
     pub pages_total: u64,
     /// Forks between its children and the first process.
     pub generation: u64,
+    /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.
+    pub stub: (StubPlace, Vec<CallSite>),
     /// The key that the first resume showed; a later one must show the same.
     key: ForkKey,
     /// Ends with its last child, without lingering.
@@ -50,7 +52,6 @@ pub struct Hosted {
     // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
     template: Template,
     image: Image,
-    #[expect(dead_code, reason = "held for its drop")]
     lease: Option<Lease>,
 }
 
@@ -110,6 +111,11 @@ impl Hosted {
                 format!("a child of seed {} could not be started: {error}", self.seed),
             )
         })
+    }
+
+    /// Whether the seed is one of this host's own.
+    pub fn is_local(&self) -> bool {
+        self.lease.is_none()
     }
 
     /// Its image, for counters and traces.
@@ -186,6 +192,13 @@ impl Hosting {
             place: SeedPlace::Rehearsal,
         };
         build(agent, handle, found, false)
+    }
+
+    /// A seed that is hosted here now.
+    pub fn hosted(&self, seed: SeedId) -> Option<Arc<Hosted>> {
+        let place = self.table.lock().get(&seed).cloned()?;
+        let hosted = place.hosted.lock();
+        hosted.clone()
     }
 
     /// No more children of this seed here; its image goes with the last one, or now if there is none.
@@ -377,6 +390,7 @@ fn build(
         descriptor_bytes: bytes,
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
         generation: descriptor.generation,
+        stub: (placement.as_stub_place(), descriptor.sites.clone()),
         key: handle.key.clone(),
         ends_with_children,
         dropping: AtomicBool::new(false),

@@ -8,7 +8,9 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +20,8 @@ use parking_lot::Mutex;
 use super::Agent;
 use super::children::NewChild;
 use super::failure::fail;
-use super::hosting::{Hosting, Start};
-use super::seeds::{Published, SeedRecord};
+use super::hosting::{Hosted, Hosting, Start};
+use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
     CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
@@ -27,7 +29,7 @@ use crate::descriptor::{
 };
 use crate::export::ProcessExport;
 use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
-use crate::prepare::{ROLE_REHEARSAL, report};
+use crate::prepare::{ROLE_REHEARSAL, ResumeInfo, report};
 use crate::resume::sites;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -44,6 +46,12 @@ pub struct ScannedTexts {
 }
 
 type TextKey = ((u64, u64), u64, i64, u64);
+
+/// Kept for as long as a seed made of one of its children lives.
+struct Ancestor {
+    hosted: Arc<Hosted>,
+    _hold: Option<Hold>,
+}
 
 impl SiteScanner for &ScannedTexts {
     fn scan(
@@ -98,7 +106,11 @@ impl Agent {
         let ours =
             connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
         self.seeds.add(record.clone(), ours)?;
-        let result = self.publish(&record, report, files);
+        let ancestor = self.ancestor(&report, &files);
+        let result = ancestor
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|ancestor| self.publish(&record, report, files, ancestor.as_ref()));
         if let Err(failure) = &result {
             tracing::warn!(seed = %record.id, %failure, "a seed could not be published");
         }
@@ -119,11 +131,13 @@ impl Agent {
         record: &Arc<SeedRecord>,
         report: report::Report,
         files: SeedFiles,
+        ancestor: Option<&Ancestor>,
     ) -> Result<Published, Failure> {
         let export =
             Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
         let owner = Owner { seed: record.id, epoch: 1, exports: vec![export] };
-        let identity = SeedIdentity { seed: record.id, owner };
+        let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
+        let identity = SeedIdentity { seed: record.id, owner, stub };
         let begun = Instant::now();
         let descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
@@ -157,6 +171,30 @@ impl Agent {
             "seed published"
         );
         Ok(published)
+    }
+
+    /// What a seed made of a child lives on: pages that the child had not touched are still its own seed's.
+    fn ancestor(
+        &self,
+        report: &report::Report,
+        files: &SeedFiles,
+    ) -> Result<Option<Ancestor>, Failure> {
+        if report.generation == 0 {
+            return Ok(None);
+        }
+        let mut id = [0u8; 8];
+        let at = report.resume_area.addr.0 + offset_of!(ResumeInfo, seed) as u64;
+        let hosted = match files.mem.read_exact_at(&mut id, at) {
+            Ok(()) => self.hosting.hosted(SeedId(u64::from_le_bytes(id))),
+            Err(_) => None,
+        };
+        let hosted = hosted.ok_or_else(|| {
+            let text = "a child can be prepared on the host that resumed it, by its agent, alone: this agent does \
+                        not know the seed that it was resumed from";
+            fail(FailureKind::NotForkable, text)
+        })?;
+        let hold = hosted.is_local().then(|| self.seeds.hold(hosted.seed));
+        Ok(Some(Ancestor { hosted, _hold: hold }))
     }
 
     /// Runs a child here until prepare() would return, and tells what it touched.
