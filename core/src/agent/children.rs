@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::hosting::Hosted;
 use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
 use crate::sys::pidfd::PidFd;
+use crate::sys::poll;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 
 /// Children alive at once on one host: below the kernel's usual pid_max.
@@ -139,7 +141,12 @@ impl Children {
         }
         entry.lost = Some(text.to_owned());
         let (stderr, line) = (entry.stderr.clone(), format!("{text}\n"));
-        // Whoever reads that pipe may be slow or stopped: nobody waits for it here.
+        if poll::is_writable(stderr.as_raw_fd()).unwrap_or(false) {
+            // A pipe that poll(2) calls writable takes a line whole: it is there before the end is told.
+            let _ = (&*stderr).write_all(line.as_bytes());
+            return;
+        }
+        // Whoever reads that pipe is slow or stopped: nobody waits for it here.
         let say = move || drop((&*stderr).write_all(line.as_bytes()));
         if let Err(error) = std::thread::Builder::new().name("last-words".to_owned()).spawn(say) {
             tracing::error!(pid, %error, text, "a lost page could not be told to its child's stderr");

@@ -16,9 +16,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Agent;
-use super::failure::{fail, seed_gone};
+use super::failure::{fail, no_local_seed, seed_gone};
 use super::files;
 use super::fit;
+use super::seeds::{Published, SeedRecord};
 use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
@@ -246,6 +247,18 @@ impl Hosting {
 }
 
 impl Agent {
+    /// A seed of this host, to whoever shows its key.
+    pub(super) fn fetch_own(
+        &self,
+        handle: &Handle,
+    ) -> Result<(Arc<SeedRecord>, Published), Failure> {
+        let fetched = self.seeds.fetch(handle.seed, &handle.key);
+        fetched.map_err(|failure| match handle.agent {
+            Some(_) => failure,
+            None => no_local_seed(failure),
+        })
+    }
+
     /// Gets a descriptor: from this host's own table, or from the agent that the handle names.
     fn find(self: &Arc<Self>, handle: &Handle, ends_with_children: bool) -> Result<Found, Failure> {
         let decode = |bytes: &[u8]| {
@@ -257,7 +270,7 @@ impl Agent {
             })
         };
         if self.is_own(handle.agent.as_deref()) {
-            let (_, published) = self.seeds.fetch(handle.seed, &handle.key)?;
+            let (_, published) = self.fetch_own(handle)?;
             return Ok(Found {
                 descriptor: decode(&published.descriptor)?,
                 bytes: published.descriptor.len() as u64,

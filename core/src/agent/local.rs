@@ -86,6 +86,12 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
             });
         }
         LocalRequest::Resume(request) => return resume(agent, stream, request, fds),
+        LocalRequest::Shutdown => {
+            // The answer first: this process may be gone the moment after.
+            let told = frame::write(&mut stream, &LocalReply::Done);
+            agent.shut_down();
+            return told;
+        }
         request => agent.answer_local(request),
     };
     frame::write(&mut stream, &result.unwrap_or_else(LocalReply::Failed))
@@ -124,11 +130,7 @@ impl Agent {
             })),
             LocalRequest::Inspect { handle, seed } => self.inspect(handle, seed),
             LocalRequest::Stats => Ok(LocalReply::Stats(self.stats())),
-            LocalRequest::Shutdown => {
-                self.shut_down();
-                Ok(LocalReply::Done)
-            }
-            LocalRequest::Report { .. } | LocalRequest::Resume(_) => {
+            LocalRequest::Report { .. } | LocalRequest::Resume(_) | LocalRequest::Shutdown => {
                 Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
             }
         }
@@ -166,7 +168,7 @@ impl Agent {
                 let agent = handle.agent.clone().unwrap_or_default();
                 self.peers.fetch(&agent, &handle, false)?.bytes
             }
-            (Some(handle), _) => self.seeds.fetch(handle.seed, &handle.key)?.1.descriptor.to_vec(),
+            (Some(handle), _) => self.fetch_own(&handle)?.1.descriptor.to_vec(),
             (None, Some(seed)) => self.seeds.inspect(seed)?.descriptor.to_vec(),
             (None, None) => {
                 return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id"));
@@ -250,6 +252,10 @@ fn resume_there(
              --listen and --secret-file"
         );
         return Err(fail(FailureKind::Argument, text));
+    }
+    if agent.is_own(request.handle.agent.as_deref()) {
+        // The other host may have the seed and not know yet that it takes no more children.
+        agent.fetch_own(&request.handle)?;
     }
     if request.seed_ends_with_children {
         agent.seeds.end_with_children(seed);

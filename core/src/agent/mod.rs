@@ -40,7 +40,7 @@ use crate::export::{Exports, PageService};
 use crate::fabric::Fabric;
 use crate::fabric::local::LocalFabric;
 use crate::fabric::tcp::{Limits, TcpFabric};
-use crate::image::{Mounts, PageLost};
+use crate::image::{Mounts, PageLost, await_told};
 use crate::keeper;
 use crate::wire::local::{Failure, FailureKind, Stats};
 use failure::fail;
@@ -49,6 +49,8 @@ use failure::fail;
 const READY_MOUNTS: usize = 2;
 /// How often images without children are looked for.
 const SWEEP_TICK: Duration = Duration::from_millis(250);
+/// How long the end of a child that died by SIGBUS waits for what is known of its cause.
+const LOSS_PATIENCE: Duration = Duration::from_millis(100);
 /// A peer that says nothing is asked whether it lives after this many seconds.
 const KEEP_ALIVE_S: i32 = 5;
 
@@ -91,8 +93,11 @@ impl Agent {
                         same file on every host, mode 0600)";
             return Err(fail(FailureKind::Secret, text));
         }
-        let listeners = Listeners { local: local::bind(&config.socket)?, remote: listen(&config)? };
+        // The socket last of the two: an agent that does not start leaves none behind.
+        let remote = listen(&config)?;
+        let listeners = Listeners { local: local::bind(&config.socket)?, remote };
         let keeper = keeper::Client::spawn(&config.program).map_err(|error| {
+            let _ = std::fs::remove_file(&config.socket);
             fail(FailureKind::Missing, format!("the keeper process could not be started: {error}"))
         })?;
         let exports = Exports::new();
@@ -168,6 +173,10 @@ impl Agent {
 
     fn take_exits(&self) {
         for exit in self.keeper.exits() {
+            if libc::WIFSIGNALED(exit.status) && libc::WTERMSIG(exit.status) == libc::SIGBUS {
+                // Its cause, if that is a page, is on its way by another thread.
+                await_told(LOSS_PATIENCE);
+            }
             self.children.ended(exit.pid, exit.status);
             self.hosting.sweep(self.config.linger);
         }

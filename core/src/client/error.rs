@@ -48,7 +48,7 @@ pub enum ClientError {
     #[error("the connection to the mitosis agent failed: {0}")]
     Io(io::Error),
     /// The agent refused; its text says what to do.
-    #[error("{0}")]
+    #[error(transparent)]
     Failed(#[from] Failure),
     /// An argument cannot be right.
     #[error("{0}")]

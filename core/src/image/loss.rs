@@ -45,6 +45,8 @@ pub(super) struct Failed {
     start: u64,
     end: u64,
     until: Instant,
+    /// Who waited for it.
+    pid: u32,
     /// Index of the owner.
     pub(super) owner: usize,
     pub(super) reason: Arc<str>,
@@ -58,17 +60,33 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    pub(super) fn remember(&self, start: u64, end: u64, owner: usize, reason: Arc<str>) {
+    pub(super) fn remember(
+        &self,
+        (start, end): (u64, u64),
+        owner: usize,
+        pid: u32,
+        reason: Arc<str>,
+    ) {
         let mut failed = self.failed.lock();
         if failed.len() == MAX_FAILED {
             failed.pop_front();
         }
-        failed.push_back(Failed { start, end, until: Instant::now() + MEMORY, owner, reason });
+        failed.push_back(Failed { start, end, until: Instant::now() + MEMORY, pid, owner, reason });
         self.remembered.store(failed.len(), Ordering::Release);
     }
 
     /// The failure that a READ of this range would meet again.
     pub(super) fn recall(&self, start: u64, end: u64) -> Option<Failed> {
+        self.find(|failed| failed.start < end && start < failed.end)
+    }
+
+    /// Whether this thread has just waited a whole deadline for this owner, in vain: it dies, and the pages
+    /// of its signal handler need not take as long again.
+    pub(super) fn has_waited(&self, owner: usize, pid: u32) -> bool {
+        self.find(|failed| failed.owner == owner && failed.pid == pid).is_some()
+    }
+
+    fn find(&self, is_it: impl Fn(&Failed) -> bool) -> Option<Failed> {
         if self.remembered.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -78,7 +96,7 @@ impl Losses {
             failed.pop_front();
         }
         self.remembered.store(failed.len(), Ordering::Release);
-        failed.iter().find(|failed| failed.start < end && start < failed.end).cloned()
+        failed.iter().find(|failed| is_it(failed)).cloned()
     }
 
     /// Whether this loss has not been told yet; it counts as told from then on.
@@ -108,20 +126,45 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Tells a loss from a thread of its own: a pager waits for nobody.
     pub(super) fn tell(&self, lost: PageLost) {
-        static HERALD: OnceLock<Option<Sender<(Listener, PageLost)>>> = OnceLock::new();
-        let herald = HERALD.get_or_init(|| {
-            let (sender, receiver) = bounded::<(Listener, PageLost)>(MAX_UNTOLD);
-            let work = move || {
-                for (listener, lost) in receiver {
-                    (listener.0)(lost);
-                }
-            };
-            let thread = std::thread::Builder::new().name("mitosis-lost".to_owned()).spawn(work);
-            thread.ok().map(|_| sender)
-        });
-        if let Some(herald) = herald {
-            let _ = herald.try_send((self.clone(), lost));
+        if let Some(herald) = herald() {
+            let _ = herald.try_send(Word::Lost(self.clone(), lost));
         }
+    }
+}
+
+/// What the herald is given.
+enum Word {
+    Lost(Listener, PageLost),
+    /// Whoever waits until all before has been told.
+    Asked(Sender<()>),
+}
+
+fn herald() -> Option<&'static Sender<Word>> {
+    static HERALD: OnceLock<Option<Sender<Word>>> = OnceLock::new();
+    let herald = HERALD.get_or_init(|| {
+        let (sender, receiver) = bounded::<Word>(MAX_UNTOLD);
+        let work = move || {
+            for word in receiver {
+                match word {
+                    Word::Lost(listener, lost) => (listener.0)(lost),
+                    Word::Asked(asker) => drop(asker.try_send(())),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("mitosis-lost".to_owned()).spawn(work);
+        thread.ok().map(|_| sender)
+    });
+    herald.as_ref()
+}
+
+/// Waits until every loss that was met before this call has been told, `limit` at most. A loss is met before
+/// its child can die of it.
+pub fn await_told(limit: Duration) {
+    let (asker, answer) = bounded(1);
+    if let Some(herald) = herald()
+        && herald.try_send(Word::Asked(asker)).is_ok()
+    {
+        let _ = answer.recv_timeout(limit);
     }
 }
 
@@ -133,12 +176,13 @@ mod tests {
     fn a_failure_is_recalled_for_each_of_its_pages_and_no_other() {
         let losses = Losses::default();
         assert!(losses.recall(0, u64::MAX).is_none());
-        losses.remember(0x4000, 0x8000, 3, "silent".into());
+        losses.remember((0x4000, 0x8000), 3, 7, "silent".into());
         assert!(losses.recall(0x3000, 0x4000).is_none());
         assert!(losses.recall(0x8000, 0x9000).is_none());
         assert_eq!(losses.recall(0x7000, 0x8000).unwrap().owner, 3);
+        assert!(losses.has_waited(3, 7) && !losses.has_waited(3, 8) && !losses.has_waited(0, 7));
         for i in 0..MAX_FAILED as u64 {
-            losses.remember(0x10_0000 + i, 0x10_0001 + i, 0, "silent".into());
+            losses.remember((0x10_0000 + i, 0x10_0001 + i), 0, 8, "silent".into());
         }
         assert!(losses.recall(0x7000, 0x8000).is_none(), "the oldest is forgotten at the limit");
     }

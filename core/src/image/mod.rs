@@ -46,7 +46,7 @@ use parking_lot::Mutex;
 
 pub use counters::ImageCounters;
 pub use layout::{ALIGNMENT, GUARD, ImageLayout, Slot};
-pub use loss::PageLost;
+pub use loss::{PageLost, await_told};
 pub use mount::{Mount, Mounts, READAHEAD_BYTES};
 pub use plan::MAX_MISS_BYTES;
 

@@ -39,6 +39,9 @@ pub(super) const MAX_IN_FLIGHT_MISSES: usize = 16;
 /// where no deadline watches over them: about as many as a host has children.
 const MAX_WAITING: usize = 8192;
 
+/// What a thread that has just been refused a page of a silent owner may wait for the next one.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// A pager thread's own state.
 #[derive(Debug)]
 pub(super) struct Pager {
@@ -118,8 +121,8 @@ impl Pager {
     fn miss(&mut self, image: &Shared, wanted: Wanted) {
         let ReadRequest { unique, offset, size, .. } = wanted.request;
         if let Some(failed) = image.losses.recall(offset, offset + u64::from(size)) {
-            let _ = image.device.refuse(unique, libc::EIO);
             tell(image, &wanted, failed.owner, &failed.reason);
+            let _ = image.device.refuse(unique, libc::EIO);
             return;
         }
         if image.trace.is_on() {
@@ -155,6 +158,11 @@ impl Pager {
         if miss.next_owner().is_some() && self.free.is_empty() {
             self.free.push(miss);
             return self.waiting.push_back(wanted);
+        }
+        if let Some(owner) = miss.next_owner()
+            && image.losses.has_waited(owner, wanted.request.pid)
+        {
+            miss.deadline = miss.deadline.min(Instant::now() + LAST_PATIENCE);
         }
         self.advance(image, miss);
     }
@@ -389,7 +397,6 @@ impl Pager {
 /// Answers -EIO; the child that touched the page gets SIGBUS.
 fn give_up(image: &Shared, miss: &Miss, owner: usize) {
     let wanted = &miss.wanted;
-    let _ = image.device.refuse(wanted.request.unique, libc::EIO);
     let fault = miss.fault.clone().unwrap_or_else(|| Fault {
         reason: match image.owners.get(owner) {
             Some(ways) if ways.routes.is_empty() => "no fabric of this host can READ it".into(),
@@ -406,10 +413,14 @@ fn give_up(image: &Shared, miss: &Miss, owner: usize) {
         for segment in miss.plan.segments().iter().filter(|segment| of_owner(&segment.source)) {
             let start = base + segment.at as u64;
             let end = start + segment.len as u64;
-            image.losses.remember(start, end, owner, Arc::clone(&fault.reason));
+            let pid = wanted.request.pid;
+            image.losses.remember((start, end), owner, pid, Arc::clone(&fault.reason));
         }
     }
+    // Only then the refusal: the kernel asks again at once, perhaps another thread, and the child may be
+    // dead before its loss is told.
     tell(image, wanted, owner, &fault.reason);
+    let _ = image.device.refuse(wanted.request.unique, libc::EIO);
 }
 
 /// Tells of a lost page. A larger READ is read-ahead: the kernel asks once more for the page that was

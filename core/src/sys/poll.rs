@@ -9,8 +9,12 @@ use std::time::Duration;
 /// # Errors
 /// poll(2)'s; interruptions are waited over.
 pub fn readable(fds: &[RawFd], timeout: Option<Duration>) -> io::Result<bool> {
+    ready(fds, libc::POLLIN, timeout)
+}
+
+fn ready(fds: &[RawFd], events: i16, timeout: Option<Duration>) -> io::Result<bool> {
     let mut polled: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+        fds.iter().map(|fd| libc::pollfd { fd: *fd, events, revents: 0 }).collect();
     let timeout_ms =
         timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
     let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
@@ -33,4 +37,12 @@ pub fn readable(fds: &[RawFd], timeout: Option<Duration>) -> io::Result<bool> {
 /// As [`readable`].
 pub fn is_readable(fd: RawFd) -> io::Result<bool> {
     readable(&[fd], Some(Duration::ZERO))
+}
+
+/// Whether a short write would not block.
+///
+/// # Errors
+/// As [`readable`].
+pub fn is_writable(fd: RawFd) -> io::Result<bool> {
+    ready(&[fd], libc::POLLOUT, Some(Duration::ZERO))
 }

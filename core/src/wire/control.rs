@@ -142,7 +142,7 @@ pub enum ChannelError {
     /// The handshake did not verify.
     #[error(
         "the peer's cluster secret differs: give both agents the same --secret-file (during a rotation \
-         the new secret must be known everywhere before it is used)"
+         the new secret must be known everywhere before it is used) and the same major version of mitosis"
     )]
     Secret,
 }

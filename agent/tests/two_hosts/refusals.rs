@@ -1,0 +1,244 @@
+//! What is refused before anything runs: the text names cause and remedy, and nothing is left.
+
+use mitosis_hosts::ExecOptions;
+
+use crate::process::Process;
+use crate::world::{MITOSIS, Plan, World, program, write_secret};
+
+#[test]
+fn keys() {
+    let world = World::new();
+    let (seed, other) = (world.seed(), world.seed());
+    world.children(&seed.with_wrong_key(), "exit 0").end().refused(&[
+        "key",
+        seed.id(),
+        "copy the handle whole",
+    ]);
+    world.on_a(&["resume", &seed.with_wrong_key()]).refused(&["key", "copy the handle whole"]);
+    let (place, key) = seed.handle.split_once('#').unwrap();
+    world.children(place, "exit 0").end().refused(&["no key", "quote it"]);
+    world
+        .children(&format!("{place}#{}", &key[..60]), "exit 0")
+        .end()
+        .refused(&["64 hex digits", "copy it whole"]);
+    // The key of one seed does not open another, also where its image is there already.
+    assert_eq!(world.children(&seed.handle, "exit 0").end().code, Some(0));
+    let mixed = format!("{}#{}", other.handle.split_once('#').unwrap().0, key);
+    world.children(&mixed, "exit 0").end().refused(&["key", other.id()]);
+    world.children(&seed.with_wrong_key(), "exit 0").end().refused(&["key", seed.id()]);
+    world.mitosis(&world.b, &["inspect", &seed.with_wrong_key()]).end().refused(&["key"]);
+    // Both are unharmed.
+    for seed in [&seed, &other] {
+        assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
+        world.on_a(&["drop", seed.id()]).ok();
+    }
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn places() {
+    let world = World::new();
+    let seed = world.seed();
+    let on = |host: &str| world.on_a(&["resume", &seed.handle, "--on", host]);
+    on("host-z").refused(&["host-z:7370", "does not answer", "--listen"]);
+    on("host-b:7399").refused(&["host-b:7399", "does not answer", "refused"]);
+    on("").refused(&[]);
+    world.on_a(&["resume", &seed.handle, "-n", "0"]).refused(&["1 to"]);
+    world.on_a(&["resume", &seed.handle, "-n", "100001"]).refused(&["1 to"]);
+    world.on_a(&["resume", &seed.handle, "--env", "=x"]).refused(&["names are not empty"]);
+    world.on_a(&["drop", seed.id()]).ok();
+    world.children(&seed.handle, "exit 0").end().refused(&["no seed", seed.id(), "dropped"]);
+    world.on_a(&["resume", &seed.handle]).refused(&["no seed", seed.id()]);
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn no_remote_listener_without_a_secret() {
+    let mut world = World::without_agents(Plan::default());
+    let host = world.pair.b();
+    let refused = world.b.agent_with(host, &["--listen", "7370"]).end();
+    refused.refused(&["secret", "--secret-file", "0600"]);
+    let refused =
+        world.b.agent_with(host, &["--listen", "7370", "--secret-file", "/no/such"]).end();
+    refused.refused(&["/no/such", "head -c 32"]);
+    let secret = world.pair.b().outside("/etc/open.secret");
+    write_secret(&secret, 1);
+    set_mode(&secret, 0o644);
+    let open = ["--listen", "7370", "--secret-file", "/etc/open.secret"];
+    world.b.agent_with(host, &open).end().refused(&["others", "chmod 600"]);
+    set_mode(&secret, 0o600);
+    std::fs::write(&secret, "short").unwrap();
+    world.b.agent_with(host, &open).end().refused(&["32 bytes", "64 hex"]);
+
+    // Without any secret a host works alone: its handles are for itself.
+    let mut agent = world.a.agent_with(world.pair.a(), &[]);
+    agent.line();
+    world.start_agent(1);
+    let seed = world.seed();
+    assert!(seed.handle.starts_with("mitosis://local/"), "{}", seed.handle);
+    assert_eq!(
+        world.on_a(&["resume", &seed.handle, "--payload", "read 0 all;exit 5"]).code,
+        Some(5)
+    );
+    world.children(&seed.handle, "exit 0").end().refused(&[
+        "no remote listener",
+        "--listen",
+        "--secret-file",
+    ]);
+    // Carried to another host by hand, too: it must not look as if the seed had ended.
+    let refused = world.mitosis(&world.b, &["resume", &seed.handle]).end();
+    refused.refused(&["--listen"]);
+    world.a.agent = Some(agent);
+    world.finish();
+}
+
+#[test]
+fn secrets_that_differ_and_rotate() {
+    let mut world = World::without_agents(Plan::default());
+    world.start_agent(0);
+    let other = world.pair.b().outside("/etc/other.secret");
+    write_secret(&other, 2);
+    let arguments =
+        |secrets| ["--listen", "7370", "--advertise", "host-b:7370", "--secret-file", secrets];
+    let mut agent = world.b.agent_with(world.pair.b(), &arguments("/etc/other.secret"));
+    agent.line();
+    let seed = world.seed();
+    world.children(&seed.handle, "exit 0").end().refused(&[
+        "host-b:7370",
+        "secret differs",
+        "--secret-file",
+    ]);
+    let on_b = world.mitosis(&world.b, &["resume", &seed.handle]).end();
+    on_b.refused(&["host-a:7370", "secret differs"]);
+    world.mitosis(&world.b, &["shutdown"]).end().ok();
+    assert_eq!(agent.end().code, Some(0));
+    // While the secret rotates, b shows the old one first and takes both.
+    let mut agent =
+        world.b.agent_with(world.pair.b(), &arguments("/etc/mitosis.secret,/etc/other.secret"));
+    agent.line();
+    assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
+    world.b.agent = Some(agent);
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn a_socket_or_port_that_is_taken() {
+    let world = World::new();
+    let host = world.pair.a();
+    world.a.agent_with(host, &[]).end().refused(&[
+        "/run/mitosis/agent.sock",
+        "another agent",
+        "--socket",
+    ]);
+    let secret = world.directory.path().join("secret").display().to_string();
+    let taken = ["--listen", "7370", "--secret-file", &secret, "--socket", "/run/other.sock"];
+    world.a.agent_with(host, &taken).end().refused(&["7370", "in use", "--listen"]);
+    assert!(
+        !host.outside("/run/other.sock").exists(),
+        "an agent that did not start leaves no socket"
+    );
+    let seed = world.seed();
+    assert_eq!(
+        world.children(&seed.handle, "exit 7").end().code,
+        Some(7),
+        "the first agent is unharmed"
+    );
+    world.finish();
+}
+
+#[test]
+fn a_host_without_fuse_keeps_seeds_and_runs_no_children() {
+    let mut world = World::without_agents(Plan { programs_on_b: true, ..Plan::default() });
+    std::fs::remove_file(world.pair.b().outside("/dev/fuse")).unwrap();
+    world.start_agent(0);
+    world.start_agent(1);
+    let seed = world.seed();
+    world.children(&seed.handle, "exit 0").end().refused(&[
+        "/dev/fuse",
+        "modprobe fuse",
+        "--device",
+    ]);
+    // It prepares; the child runs where there is FUSE.
+    let on_b = world.seed_of(&world.b, "suite-told", &[]);
+    let here = world.mitosis(&world.b, &["resume", &on_b.handle]).end();
+    here.refused(&["/dev/fuse", "modprobe fuse"]);
+    let there = world
+        .mitosis(
+            &world.b,
+            &["resume", &on_b.handle, "--on", "host-a", "--payload", "who;read 0 all"],
+        )
+        .end();
+    assert_eq!(there.ok(), "index 0 generation 1 on host-a\nread 2048 pages\n");
+    world.mitosis(&world.b, &["drop", on_b.id()]).end().ok();
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+/// `setpriv` to nobody, before a program.
+const NOBODY: [&str; 4] = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+#[test]
+fn not_root() {
+    let plan = Plan {
+        programs_on_b: true,
+        tools_on_b: vec!["/usr/bin/setpriv", "/usr/bin/env"],
+        ..Plan::default()
+    };
+    let world = World::with(plan);
+    let told = program("suite-told").display().to_string();
+    let nobody = |command: &[&str]| -> Process {
+        let mut line = NOBODY.to_vec();
+        line.extend(command);
+        Process::start(world.pair.b().command_with(&ExecOptions::default(), line))
+    };
+    // The agent of the host is root's alone.
+    nobody(&[&told]).end_as(3, &["/run/mitosis/agent.sock", "ermission denied"]);
+    nobody(&["/bin/mitosis", "ls"]).end().refused(&["ermission denied"]);
+    nobody(&["/bin/mitosis", "agent"]).end().refused(&["/run/mitosis/agent.sock", "--socket"]);
+    // An agent of nobody's own keeps seeds; it says at once and at a resume why it can run no child.
+    let socket = "/tmp/test-nobody.sock";
+    let mut agent = nobody(&["/bin/mitosis", "agent", "--socket", socket]);
+    agent.line();
+    let mut parent = nobody(&["/usr/bin/env", &format!("MITOSIS_AGENT={socket}"), &told]);
+    let handle = parent.line().split(' ').next().unwrap().to_owned();
+    let refused = nobody(&["/bin/mitosis", "resume", "--socket", socket, &handle]).end();
+    refused.refused(&["mounting is not allowed", "run the agent as root"]);
+    parent.end().ok();
+    nobody(&["/bin/mitosis", "shutdown", "--socket", socket]).end().ok();
+    let agent = agent.end();
+    assert!(
+        agent.err.contains("no child can be resumed on this host") && agent.err.contains("root"),
+        "{agent:?}"
+    );
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn bytes_that_are_no_greeting_harm_nobody() {
+    let world = World::new();
+    let seed = world.seed();
+    let script = "for n in 1 2 3 4 5 6 7 8; do exec 3<>/dev/tcp/host-b/7370; printf 'GET / HTTP/1.1\\r\\n\\r\\n' >&3; \
+        exec 3<>/dev/tcp/host-b/7370; printf 'MITOCTRL\\1\\0\\0\\0\\377\\377garbage' >&3; \
+        exec 3<>/dev/tcp/host-b/7370; printf 'MITOCTRL\\11\\0\\0\\0' >&3; \
+        exec 3<>/dev/tcp/host-b/7370; printf 'MITOREAD\\1\\0\\0\\0' >&3; \
+        exec 3<>/dev/tcp/host-b/7370; head -c 4000 /dev/zero >&3; \
+        exec 3<>/dev/tcp/host-b/7370; done";
+    world.run(&world.a, &["/bin/bash", "-c", script]).end();
+    assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
+    let _ = MITOSIS;
+    world.finish();
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}

@@ -1,0 +1,420 @@
+//! Two hosts with an agent each, and looks at what is on them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mitosis_hosts::{ExecOptions, FileSpec, Host, Pair, PairConfig};
+use tempfile::TempDir;
+
+use crate::process::{Ended, Process, within};
+
+/// The real binary.
+pub(crate) const MITOSIS: &str = env!("CARGO_BIN_EXE_mitosis");
+/// Where it is on host-b.
+const MITOSIS_ON_B: &str = "/bin/mitosis";
+/// Where the secret is on host-b.
+const SECRET_ON_B: &str = "/etc/mitosis.secret";
+/// Where an agent listens that is told nothing.
+const SOCKET: &str = "/run/mitosis/agent.sock";
+/// For what ends by itself but not at once.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
+/// FUSE mounts that an agent keeps ready: two, and the next one in the hand of who makes them.
+const READY_MOUNTS: usize = 3;
+
+/// How the hosts are made.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// More arguments for both agents.
+    pub(crate) agents: Vec<&'static str>,
+    /// Host-b has the programs of the suite, at their paths.
+    pub(crate) programs_on_b: bool,
+    /// More files for host-b.
+    pub(crate) tools_on_b: Vec<&'static str>,
+}
+
+/// Two hosts, an agent on each.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) a: Machine,
+    pub(crate) b: Machine,
+    pub(crate) pair: Pair,
+    pub(crate) directory: TempDir,
+    mounts: [String; 2],
+    /// In /tmp of host-b from the beginning.
+    in_tmp: BTreeSet<OsString>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: &'static str,
+    pub(crate) agent: Option<Process>,
+    mitosis: &'static str,
+    secret: PathBuf,
+    more: Vec<&'static str>,
+    options: ExecOptions,
+    init: i32,
+    root: PathBuf,
+}
+
+/// A process of a host, as seen from outside.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) pid: i32,
+    /// Its number on its host.
+    pub(crate) inner: u32,
+    pub(crate) state: char,
+    pub(crate) command: String,
+}
+
+/// A program of the suite.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(MITOSIS).with_file_name(name);
+    assert!(path.is_file(), "no {name}; build it: cargo build -p mitosis-process-suite");
+    path
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        World::with(Plan::default())
+    }
+
+    pub(crate) fn with(plan: Plan) -> World {
+        let mut world = World::without_agents(plan);
+        for machine in [0, 1] {
+            world.start_agent(machine);
+        }
+        world
+    }
+
+    pub(crate) fn without_agents(plan: Plan) -> World {
+        let directory = tempfile::Builder::new().prefix("mitosis-test-").tempdir().unwrap();
+        let secret = directory.path().join("secret");
+        write_secret(&secret, 1);
+        let mut config = PairConfig::default();
+        config.files.push(FileSpec::new(MITOSIS, MITOSIS_ON_B).unwrap());
+        config.files.push(FileSpec::new(&secret, SECRET_ON_B).unwrap());
+        if plan.programs_on_b {
+            for name in ["suite-told", "suite-memory", "suite-calls"] {
+                config = config.file(program(name)).unwrap();
+            }
+        }
+        for tool in ["/bin/bash", "/bin/sleep"].into_iter().chain(plan.tools_on_b) {
+            config = config.file(tool).unwrap();
+        }
+        let pair = Pair::up(config).expect("sealed hosts come up (they need root)");
+        let temporary = directory.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        let env = vec![("TMPDIR".to_owned(), temporary.display().to_string())];
+        let machine = |host: &Host, name, mitosis, secret: &Path, env| Machine {
+            name,
+            agent: None,
+            mitosis,
+            secret: secret.to_owned(),
+            more: plan.agents.clone(),
+            options: ExecOptions { env, ..ExecOptions::default() },
+            init: host.record().init_pid,
+            root: host.record().root.clone(),
+        };
+        let mut world = World {
+            a: machine(pair.a(), "host-a", MITOSIS, &secret, env),
+            b: machine(pair.b(), "host-b", MITOSIS_ON_B, Path::new(SECRET_ON_B), Vec::new()),
+            pair,
+            directory,
+            mounts: Default::default(),
+            in_tmp: BTreeSet::new(),
+        };
+        world.mounts = [world.a.mounts(), world.b.mounts()];
+        world.in_tmp = names_in(&world.b.root.join("tmp"));
+        world
+    }
+
+    fn machine(&mut self, index: usize) -> (&mut Machine, &Host) {
+        match index {
+            0 => (&mut self.a, self.pair.a()),
+            _ => (&mut self.b, self.pair.b()),
+        }
+    }
+
+    /// Starts the agent of host-a (0) or host-b (1), with remote listener.
+    pub(crate) fn start_agent(&mut self, index: usize) {
+        let (machine, host) = self.machine(index);
+        let secret = machine.secret.display().to_string();
+        let advertise = format!("{}:7370", machine.name);
+        let mut arguments =
+            vec!["--listen", "7370", "--advertise", &advertise, "--secret-file", &secret];
+        arguments.extend(&machine.more);
+        let mut agent = machine.agent_with(host, &arguments);
+        assert!(agent.line().starts_with("mitosis agent ready on "));
+        machine.agent = Some(agent);
+    }
+
+    pub(crate) fn host(&self, machine: &Machine) -> &Host {
+        if machine.init == self.a.init { self.pair.a() } else { self.pair.b() }
+    }
+
+    /// A program on a host.
+    pub(crate) fn run(&self, machine: &Machine, arguments: &[&str]) -> Process {
+        Process::start(self.host(machine).command_with(&machine.options, arguments))
+    }
+
+    /// `mitosis ARGUMENTS` on a host.
+    pub(crate) fn mitosis(&self, machine: &Machine, arguments: &[&str]) -> Process {
+        let mut command = vec![machine.mitosis];
+        command.extend(arguments);
+        self.run(machine, &command)
+    }
+
+    /// `mitosis ARGUMENTS` on host-a, to its end.
+    pub(crate) fn on_a(&self, arguments: &[&str]) -> Ended {
+        self.mitosis(&self.a, arguments).end()
+    }
+
+    /// `mitosis ARGUMENTS` on host-b, to its end.
+    pub(crate) fn on_b(&self, arguments: &[&str]) -> Ended {
+        self.mitosis(&self.b, arguments).end()
+    }
+
+    /// Children of `handle` do `commands` on host-b for a caller on host-a.
+    pub(crate) fn children(&self, handle: &str, commands: &str) -> Process {
+        self.mitosis(&self.a, &["resume", handle, "--on", "host-b", "--payload", commands])
+    }
+
+    /// A seed of the array on host-a: its parent has ended when this returns.
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed_of(&self.a, "suite-told", &[])
+    }
+
+    /// A seed of a program of the suite, whose parent ends.
+    pub(crate) fn seed_of(&self, machine: &Machine, name: &str, arguments: &[&str]) -> Seed {
+        let path = program(name).display().to_string();
+        let mut command = vec![path.as_str()];
+        command.extend(arguments);
+        let mut parent = self.run(machine, &command);
+        let mut before = Vec::new();
+        loop {
+            let line = parent.line();
+            if let Some((handle, pid)) =
+                line.rsplit_once(' ').filter(|(handle, _)| handle.starts_with("mitosis://"))
+            {
+                let (handle, pid) = (handle.to_owned(), pid.parse().unwrap());
+                assert_eq!(parent.end().code, Some(0));
+                return Seed { handle, pid, before };
+            }
+            before.push(line);
+        }
+    }
+
+    /// A file that appears on a host: what children wait for.
+    pub(crate) fn signal(&self, machine: &Machine, path: &str) {
+        fs::write(self.host(machine).outside(path), "").unwrap();
+    }
+
+    /// Nothing of any seed or child is left on a host but the agents' own.
+    pub(crate) fn settled(&self, machine: &Machine) {
+        let left = || -> Vec<Seen> {
+            machine.processes().into_iter().filter(|seen| !seen.is_standing()).collect()
+        };
+        within_or(SOON, || left().is_empty(), || format!("left on {}: {:?}", machine.name, left()));
+        within_or(
+            SOON,
+            || machine.fuse_connections() <= READY_MOUNTS,
+            || format!("{} FUSE connections on {}", machine.fuse_connections(), machine.name),
+        );
+        let index = usize::from(machine.init != self.a.init);
+        assert_eq!(machine.mounts(), self.mounts[index], "mounts of {}", machine.name);
+        let place = match index {
+            0 => self.directory.path().join("tmp"),
+            _ => machine.root.join("tmp"),
+        };
+        let is_ours = |name: &OsString| name.to_string_lossy().starts_with("test-");
+        let left: Vec<OsString> = names_in(&place)
+            .difference(&self.in_tmp)
+            .filter(|name| !is_ours(name))
+            .cloned()
+            .collect();
+        assert!(left.is_empty(), "temporary files of {}: {left:?}", machine.name);
+    }
+
+    /// Ends the agents; then nothing at all is left.
+    pub(crate) fn finish(mut self) {
+        for index in [0, 1] {
+            let (machine, _) = self.machine(index);
+            let Some(agent) = machine.agent.take() else { continue };
+            let (machine, _) = self.machine(index);
+            let shutdown = machine.name;
+            let machine = if index == 0 { &self.a } else { &self.b };
+            self.mitosis(machine, &["shutdown"]).end().ok();
+            let ended = agent.end();
+            assert_eq!(ended.code, Some(0), "{shutdown}: {ended:?}");
+            assert!(!ended.err.contains("panicked"), "{ended:?}");
+        }
+        for machine in [&self.a, &self.b] {
+            let left = || -> Vec<Seen> {
+                machine.processes().into_iter().filter(|seen| !seen.is_of_harness()).collect()
+            };
+            within_or(
+                SOON,
+                || left().is_empty(),
+                || format!("left on {}: {:?}", machine.name, left()),
+            );
+            assert!(
+                !machine.root.join(SOCKET.trim_start_matches('/')).exists(),
+                "the socket of {}",
+                machine.name
+            );
+            self.settled(machine);
+        }
+        self.pair.down().unwrap();
+    }
+}
+
+/// A seed on a host.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    pub(crate) handle: String,
+    /// Its number on its host.
+    pub(crate) pid: u32,
+    /// What its parent said before.
+    pub(crate) before: Vec<String>,
+}
+
+impl Seed {
+    pub(crate) fn id(&self) -> &str {
+        self.handle.rsplit_once('/').unwrap().1.split('#').next().unwrap()
+    }
+
+    /// The handle with other characters in its key.
+    pub(crate) fn with_wrong_key(&self) -> String {
+        let (place, key) = self.handle.split_once('#').unwrap();
+        let other: String = key.chars().map(|digit| if digit == '0' { '1' } else { '0' }).collect();
+        format!("{place}#{other}")
+    }
+}
+
+impl Machine {
+    /// An agent with these arguments alone.
+    pub(crate) fn agent_with(&self, host: &Host, arguments: &[&str]) -> Process {
+        let mut command = vec![self.mitosis, "agent"];
+        command.extend(arguments);
+        Process::start(host.command_with(&self.options, command))
+    }
+
+    /// Kills the agent as the kernel would when memory is short.
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill();
+        within(SOON, "the agent is gone", || {
+            !self.processes().iter().any(|seen| seen.command.contains("mitosis agent"))
+        });
+    }
+
+    pub(crate) fn keeper(&self) -> Seen {
+        let keeper =
+            self.processes().into_iter().find(|seen| seen.command.contains("mitosis keeper"));
+        keeper.expect("a keeper")
+    }
+
+    /// All processes of the host.
+    pub(crate) fn processes(&self) -> Vec<Seen> {
+        let own = fs::read_link(format!("/proc/{}/ns/pid", self.init)).ok();
+        let numbers = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let here = numbers.filter(|pid| {
+            own.is_some() && fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own
+                || own.is_some() && is_child_of(*pid, &self.init)
+        });
+        here.filter_map(Seen::look).collect()
+    }
+
+    /// The process that the host knows by this number.
+    pub(crate) fn process(&self, inner: u32) -> Option<Seen> {
+        self.processes().into_iter().find(|seen| seen.inner == inner)
+    }
+
+    fn mounts(&self) -> String {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.init)).unwrap();
+        let lines: BTreeSet<&str> = text.lines().collect();
+        lines.into_iter().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Connections to FUSE that the agent has.
+    fn fuse_connections(&self) -> usize {
+        let agents =
+            self.processes().into_iter().filter(|seen| seen.command.contains("mitosis agent"));
+        let links = agents.flat_map(|agent| {
+            fs::read_dir(format!("/proc/{}/fd", agent.pid)).into_iter().flatten()
+        });
+        let links = links.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.filter(|link| link == Path::new("/dev/fuse")).count()
+    }
+
+    /// Threads of the agent.
+    pub(crate) fn agent_threads(&self) -> usize {
+        let agents =
+            self.processes().into_iter().filter(|seen| seen.command.contains("mitosis agent"));
+        agents
+            .map(|agent| {
+                fs::read_dir(format!("/proc/{}/task", agent.pid)).map_or(0, Iterator::count)
+            })
+            .sum()
+    }
+}
+
+/// A zombie has no namespaces to be read any more, but a parent.
+fn is_child_of(pid: i32, parent: &i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line == format!("PPid:\t{parent}"))
+}
+
+impl Seen {
+    fn look(pid: i32) -> Option<Seen> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let name = field("Name:")?;
+        let command = if command.is_empty() { format!("[{name}]") } else { command };
+        let command = if name.starts_with("hosts-") { name.to_owned() } else { command };
+        Some(Seen {
+            pid,
+            inner: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
+            state: field("State:")?.chars().next()?,
+            command,
+        })
+    }
+
+    fn is_of_harness(&self) -> bool {
+        self.command.starts_with("hosts-")
+    }
+
+    /// Belongs to a host that runs an agent and nothing else.
+    fn is_standing(&self) -> bool {
+        let ours =
+            self.command.contains("mitosis agent") || self.command.contains("mitosis keeper");
+        self.is_of_harness() || ours && !matches!(self.state, 'Z' | 'D')
+    }
+}
+
+/// Waits until `condition` holds; `what` says what is wrong if it does not.
+pub(crate) fn within_or(limit: Duration, condition: impl Fn() -> bool, what: impl Fn() -> String) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < limit, "{}", what());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn names_in(directory: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(directory).unwrap().flatten().map(|entry| entry.file_name()).collect()
+}
+
+/// A cluster secret of one byte, over and over.
+pub(crate) fn write_secret(path: &Path, byte: u8) {
+    fs::write(path, [byte; 32]).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}

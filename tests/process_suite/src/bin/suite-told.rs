@@ -1,0 +1,242 @@
+//! Holds an array, is prepared, and as a child does what its payload says: commands, `;` between them.
+//!
+//! `suite-told [WORDS]` prepares; `suite-told plain COMMANDS` does them without a fork;
+//! `suite-told fork [HOST]` forks by `mitosis.fork()` and tells how the child ended.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, exit};
+
+use mitosis::client::{self, Forked, ResumeOptions, Seed};
+use mitosis::id::Handle;
+use mitosis::prepare::{PrepareOptions, Prepared, Resumed, prepare};
+use mitosis::wire::local::{ChildEnd, DropMode};
+use mitosis_process_suite::{Chance, PAGE, fail, prepare_and_hold, say, wait_for_file, word};
+
+/// 8 MiB.
+const WORDS: usize = 1 << 20;
+const WORDS_OF_PAGE: usize = PAGE / 8;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let words = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(WORDS);
+    let mut state = State { array: (0..words).map(word).collect(), resumed: None };
+    match arguments[..] {
+        ["plain", commands] => state.obey(commands),
+        ["exec'd", text] => say(&format!("exec'd {text}")),
+        ["fork", ..] => fork(&mut state, arguments.get(1).copied()),
+        _ => {
+            let resumed = prepare_and_hold();
+            let commands = String::from_utf8_lossy(&resumed.payload).into_owned();
+            state.resumed = Some(resumed);
+            state.obey(&commands);
+        }
+    }
+}
+
+/// The paved path.
+fn fork(state: &mut State, host: Option<&str>) {
+    match client::fork(host) {
+        Ok(Forked::Child(resumed)) => {
+            state.resumed = Some(resumed);
+            state.obey("who;read 0 all;exit 9");
+        }
+        Ok(Forked::Parent(child)) => {
+            let end = child.wait();
+            say(&format!("parent: {end:?} on {}", child.host()));
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+struct State {
+    array: Vec<u64>,
+    resumed: Option<Resumed>,
+}
+
+impl State {
+    fn obey(&mut self, commands: &str) {
+        for command in commands.split(';') {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            self.carry_out(&words);
+        }
+    }
+
+    fn carry_out(&mut self, words: &[&str]) {
+        let number = |text: &str| {
+            text.parse::<usize>().unwrap_or_else(|_| fail(&format!("{text} is no number")))
+        };
+        match *words {
+            [] => {}
+            ["say", lines] => {
+                for line in 0..number(lines) {
+                    println!("out {line}");
+                    eprintln!("err {line}");
+                }
+            }
+            ["exit", status] => exit(number(status) as i32),
+            ["signal", signal] => raise(number(signal) as i32),
+            ["flood", bytes] => flood(number(bytes)),
+            ["who"] => self.who(),
+            ["env", name] => say(&format!("{name}={:?}", std::env::var(name).ok())),
+            ["pid"] => say(&format!("pid {}", std::process::id())),
+            ["sleep"] => loop {
+                std::thread::sleep(std::time::Duration::from_secs(3600));
+            },
+            ["await", file] => wait_for_file(file),
+            ["read", from, "all"] => self.read(number(from), self.array.len() / WORDS_OF_PAGE),
+            ["read", from, pages] => self.read(number(from), number(pages)),
+            ["scatter", pages] => self.scatter(number(pages)),
+            ["write", from, pages] => self.write(number(from), number(pages)),
+            ["fork"] => self.fork_plainly(),
+            ["exec"] => exec(),
+            ["spawn"] => spawn(),
+            ["again", host, ref commands @ ..] => {
+                self.again(host, &commands.join(" ").replace(',', ";"));
+            }
+            ["leave"] => self.leave(),
+            ref other => fail(&format!("{other:?} is no command")),
+        }
+    }
+
+    fn who(&self) {
+        let Some(resumed) = &self.resumed else { return say("nobody's child") };
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let (index, generation) = (resumed.index, resumed.generation);
+        say(&format!("index {index} generation {generation} on {}", host.trim()));
+    }
+
+    /// Each word of these pages is what was written before the fork.
+    fn read(&self, from: usize, pages: usize) {
+        for page in from..from + pages {
+            self.check(page);
+        }
+        say(&format!("read {pages} pages"));
+    }
+
+    /// The same in an order that no read-ahead guesses.
+    fn scatter(&self, pages: usize) {
+        let mut chance = Chance(pages as u64);
+        for _ in 0..pages {
+            self.check(chance.below((self.array.len() / WORDS_OF_PAGE) as u64) as usize);
+        }
+        say(&format!("scattered {pages} pages"));
+    }
+
+    fn check(&self, page: usize) {
+        for (at, value) in
+            self.array.iter().enumerate().skip(page * WORDS_OF_PAGE).take(WORDS_OF_PAGE)
+        {
+            if *value != word(at) {
+                fail(&format!("word {at} is {value:#x} and was {:#x}", word(at)));
+            }
+        }
+    }
+
+    fn write(&mut self, from: usize, pages: usize) {
+        let range = from * WORDS_OF_PAGE..(from + pages) * WORDS_OF_PAGE;
+        self.array[range].iter_mut().for_each(|word| *word = !*word);
+        say(&format!("wrote {pages} pages"));
+    }
+
+    /// fork(2) in the child: its own child sees the array, and a write there stays there.
+    fn fork_plainly(&mut self) {
+        // SAFETY: this program has one thread.
+        match unsafe { libc::fork() } {
+            0 => {
+                self.read(0, self.array.len() / WORDS_OF_PAGE);
+                self.write(0, 16);
+                exit(0)
+            }
+            -1 => fail(&std::io::Error::last_os_error()),
+            pid => {
+                let mut status = 0;
+                // SAFETY: our own child.
+                unsafe { libc::waitpid(pid, &raw mut status, 0) };
+                self.read(0, 32);
+                say(&format!("forked {status}"));
+            }
+        }
+    }
+
+    /// A child is prepared, and resumed: `HOST COMMANDS`, with `,` between them; `-` is its own host.
+    fn again(&mut self, host: &str, commands: &str) {
+        let generation = self.resumed.as_ref().map_or(0, |resumed| resumed.generation);
+        let Some((seed, handle)) = self.prepare_again(commands) else { return };
+        let host = (host != "-").then(|| host.to_owned());
+        match client::resume(seed.agent(), ResumeOptions { host, ..ResumeOptions::new(handle) }) {
+            Ok(children) => {
+                let ends: Vec<ChildEnd> = children.iter().map(client::Child::wait).collect();
+                say(&format!("after generation {generation}: {ends:?}"));
+            }
+            Err(error) => say(&format!("refused: {error}")),
+        }
+        if let Err(error) = seed.drop_seed(DropMode::AfterChildren) {
+            say(&format!("not dropped: {error}"));
+        }
+    }
+
+    /// A child is prepared and leaves its seed behind; what a child of that seed does is in its payload.
+    fn leave(&mut self) {
+        if let Some((_, handle)) = self.prepare_again("") {
+            say(&handle.reveal());
+        }
+    }
+
+    fn prepare_again(&mut self, commands: &str) -> Option<(Seed, Handle)> {
+        let prepared = match prepare(&PrepareOptions::default()) {
+            Ok(Prepared::Child(resumed)) => {
+                let payload = String::from_utf8_lossy(&resumed.payload).into_owned();
+                self.resumed = Some(resumed);
+                self.obey(&format!("{commands};{payload}"));
+                exit(0)
+            }
+            Ok(Prepared::Parent(seed)) => seed.handle().map(|handle| (seed, handle)),
+            Err(error) => fail(&error),
+        };
+        prepared.inspect_err(|error| say(&format!("refused: {error}"))).ok()
+    }
+}
+
+fn raise(signal: i32) {
+    // SAFETY: takes a number.
+    unsafe { libc::raise(signal) };
+}
+
+/// Bytes that a reader can check: the alphabet, over and over.
+fn flood(bytes: usize) {
+    let line: Vec<u8> = (b'a'..=b'z').cycle().take(26 * 1024).collect();
+    let mut left = bytes;
+    let mut out = std::io::stdout().lock();
+    while left > 0 {
+        let some = left.min(line.len());
+        if out.write_all(&line[..some]).is_err() {
+            exit(5);
+        }
+        left -= some;
+    }
+    if out.flush().is_err() {
+        exit(5);
+    }
+}
+
+fn own_path() -> String {
+    std::env::args().next().unwrap_or_default()
+}
+
+/// The child becomes another program: itself, from the beginning.
+fn exec() {
+    use std::os::unix::process::CommandExt;
+    let error = Command::new(own_path()).args(["exec'd", "in place"]).exec();
+    fail(&error);
+}
+
+fn spawn() {
+    let status = Command::new(own_path()).args(["exec'd", "beside"]).status();
+    match status {
+        Ok(status) => say(&format!("spawned {:?} {:?}", status.code(), status.signal())),
+        Err(error) => fail(&error),
+    }
+}

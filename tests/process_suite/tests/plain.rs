@@ -1,0 +1,30 @@
+//! Each program does without a fork what its children are later compared with.
+
+use std::process::Command;
+
+fn output_of(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn told_obeys() {
+    let told = env!("CARGO_BIN_EXE_suite-told");
+    let (status, said) = output_of(told, &["plain", "read 0 all;write 0 4;exit 7"]);
+    assert_eq!((status, said.as_str()), (Some(7), "read 2048 pages\nwrote 4 pages\n"));
+    let (status, _) = output_of(told, &["plain", "write 3 1;read 3 1"]);
+    assert_eq!(status, Some(3), "a page that differs is noticed");
+    let (status, said) = output_of(told, &["plain", "fork;spawn;exec"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.ends_with("exec'd in place\n"), "{said}");
+}
+
+#[test]
+fn calls_repeat() {
+    let calls = env!("CARGO_BIN_EXE_suite-calls");
+    let first = output_of(calls, &["3", "plain"]);
+    assert_eq!(first.0, Some(0), "{}", first.1);
+    assert!(first.1.lines().count() > 160 && first.1.ends_with("exec is clean\n"), "{}", first.1);
+    assert_eq!(first, output_of(calls, &["3", "plain"]), "one seed, one sequence");
+    assert_ne!(first.1, output_of(calls, &["4", "plain"]).1);
+}
