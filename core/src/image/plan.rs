@@ -113,10 +113,12 @@ impl Plan {
             return;
         }
         if let Some(last) = self.segments[..self.count].last_mut()
-            && last.source == Source::Zero && source == Source::Zero {
-                last.len += len;
-                return;
-            }
+            && last.source == Source::Zero
+            && source == Source::Zero
+        {
+            last.len += len;
+            return;
+        }
         // Every segment is at least a page, and a miss has no more pages than there are segments.
         if let Some(segment) = self.segments.get_mut(self.count) {
             *segment = Segment { at, len, addr, source };
