@@ -86,6 +86,7 @@ install-python: setup
 .PHONY: test-fmt
 test-fmt:
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check core/restorer/main.rs
 
 .PHONY: test-clippy
 test-clippy:

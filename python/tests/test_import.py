@@ -113,7 +113,7 @@ def test_what_is_no_handle_is_refused_without_its_key(text, remedy):
 
 @pytest.mark.parametrize("n", [0, -1, 2**32])
 def test_a_count_that_cannot_be_is_refused(n):
-    with pytest.raises(mitosis.ArgumentError, match="1 to 100,000"):
+    with pytest.raises(mitosis.ArgumentError, match="1 to 10,000"):
         mitosis.resume(TEXT, n=n)
 
 

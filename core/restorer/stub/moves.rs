@@ -76,7 +76,8 @@ pub unsafe extern "C" fn stub_mremap(
 
 impl Move {
     fn is_refused(&self) -> bool {
-        let misfit = |start: u64, len: u64| start & (PAGE - 1) != 0 || start.wrapping_add(len) < start;
+        let misfit =
+            |start: u64, len: u64| start & (PAGE - 1) != 0 || start.wrapping_add(len) < start;
         let has_target = self.flags & (FIXED | DONTUNMAP) != 0;
         self.flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0
             || (has_target && self.flags & MAYMOVE == 0)

@@ -124,12 +124,8 @@ impl Table {
                 continue;
             }
             let writing = (state & !PART_BITS).wrapping_add(BEING_WRITTEN);
-            let claimed = moved.state().compare_exchange(
-                state,
-                writing,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let claimed =
+                moved.state().compare_exchange(state, writing, Ordering::AcqRel, Ordering::Relaxed);
             if claimed.is_err() {
                 continue;
             }
@@ -203,7 +199,8 @@ impl Table {
     fn any_bit(self, range: &StubRange, start: u64, end: u64) -> bool {
         let shift = self.chunk_shift();
         let base = u64::from(range.first_bit).wrapping_sub(range.start >> shift);
-        let (mut bit, last) = (base.wrapping_add(start >> shift), base.wrapping_add((end - 1) >> shift));
+        let (mut bit, last) =
+            (base.wrapping_add(start >> shift), base.wrapping_add((end - 1) >> shift));
         while bit <= last {
             let rest = self.word(bit >> 6).load(Ordering::Acquire) >> (bit & 63);
             let wanted = last - bit;

@@ -20,10 +20,10 @@ use super::failure::{fail, no_local_seed, seed_gone};
 use super::files;
 use super::fit;
 use super::seeds::{Published, SeedRecord};
-use crate::descriptor::{Descriptor, Export, codec};
+use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
-use crate::image::{Image, ImageLayout, ImageSpec, PageLost, PagerConfig};
+use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
 use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
@@ -42,6 +42,8 @@ pub struct Hosted {
     pub pages_total: u64,
     /// Forks between its children and the first process.
     pub generation: u64,
+    /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.
+    pub stub: (StubPlace, Vec<CallSite>),
     /// The key that the first resume showed; a later one must show the same.
     key: ForkKey,
     /// Ends with its last child, without lingering.
@@ -51,7 +53,6 @@ pub struct Hosted {
     // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
     template: Template,
     image: Image,
-    #[expect(dead_code, reason = "held for its drop")]
     lease: Option<Lease>,
 }
 
@@ -111,6 +112,11 @@ impl Hosted {
                 format!("a child of seed {} could not be started: {error}", self.seed),
             )
         })
+    }
+
+    /// Whether the seed is one of this host's own.
+    pub fn is_local(&self) -> bool {
+        self.lease.is_none()
     }
 
     /// Its image, for counters and traces.
@@ -189,6 +195,13 @@ impl Hosting {
         build(agent, handle, found, false)
     }
 
+    /// A seed that is hosted here now.
+    pub fn hosted(&self, seed: SeedId) -> Option<Arc<Hosted>> {
+        let place = self.table.lock().get(&seed).cloned()?;
+        let hosted = place.hosted.lock();
+        hosted.clone()
+    }
+
     /// No more children of this seed here; its image goes with the last one, or now if there is none.
     pub fn let_go(&self, seed: SeedId) {
         let place = self.table.lock().get(&seed).cloned();
@@ -220,13 +233,6 @@ impl Hosting {
         });
         // Tearing an image down takes milliseconds: outside of the lock.
         drop(over);
-    }
-
-    /// The hosted seeds for which `is_it` holds; waits for those that are being built.
-    pub fn filter(&self, is_it: impl Fn(&Hosted) -> bool) -> Vec<Arc<Hosted>> {
-        let places: Vec<_> = self.table.lock().values().cloned().collect();
-        let hosted = places.iter().filter_map(|place| place.hosted.lock().clone());
-        hosted.filter(|hosted| is_it(hosted)).collect()
     }
 
     /// Calls `each` with every hosted seed.
@@ -342,7 +348,12 @@ fn build(
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
-    let mount = agent.mounts()?.take().map_err(|error| unfit(&error))?;
+    let mounts = agent.mounts()?;
+    let mount = match place {
+        SeedPlace::Rehearsal => Mount::exact(),
+        SeedPlace::Here | SeedPlace::Elsewhere => mounts.take(),
+    };
+    let mount = mount.map_err(|error| unfit(&error))?;
     let spec = ImageSpec {
         seed: handle.seed,
         layout: layout.clone(),
@@ -392,6 +403,7 @@ fn build(
         descriptor_bytes: bytes,
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
         generation: descriptor.generation,
+        stub: (placement.as_stub_place(), descriptor.sites.clone()),
         key: handle.key.clone(),
         ends_with_children,
         dropping: AtomicBool::new(false),

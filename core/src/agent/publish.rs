@@ -7,8 +7,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ use crate::descriptor::{
 };
 use crate::export::ProcessExport;
 use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
-use crate::prepare::{ROLE_REHEARSAL, report};
+use crate::prepare::{ROLE_REHEARSAL, ResumeInfo, report};
 use crate::resume::sites;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -44,6 +46,12 @@ pub struct ScannedTexts {
 }
 
 type TextKey = ((u64, u64), u64, i64, u64);
+
+/// Kept for as long as a seed made of one of its children lives.
+struct Ancestor {
+    hosted: Arc<Hosted>,
+    _hold: Option<Hold>,
+}
 
 impl SiteScanner for &ScannedTexts {
     fn scan(
@@ -87,11 +95,6 @@ impl Agent {
         let report =
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
         let files = seed_files(fds)?;
-        // A child's own seed has what it has not touched from the image that it was resumed from.
-        let ancestors = match report.generation {
-            0 => Vec::new(),
-            _ => self.images_mapped_in(&files),
-        };
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),
             token,
@@ -103,7 +106,11 @@ impl Agent {
         let ours =
             connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
         self.seeds.add(record.clone(), ours)?;
-        let result = self.publish(&record, report, files);
+        let ancestor = self.ancestor(&report, &files);
+        let result = ancestor
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|ancestor| self.publish(&record, report, files, ancestor.as_ref()));
         if let Err(failure) = &result {
             tracing::warn!(seed = %record.id, %failure, "a seed could not be published");
         }
@@ -116,27 +123,7 @@ impl Agent {
         self.exports.remove(record.id);
         self.hosting.let_go(record.id);
         self.seeds.forget(record.id);
-        drop(ancestors);
         Ok(())
-    }
-
-    /// The images of this host that a seed has mapped, and holds on their seeds.
-    fn images_mapped_in(&self, files: &SeedFiles) -> Vec<(Arc<Hosted>, Hold)> {
-        let mut smaps = String::new();
-        let read = files.smaps.try_clone().and_then(|mut file| {
-            file.seek(SeekFrom::Start(0))?;
-            file.read_to_string(&mut smaps)
-        });
-        if let Err(error) = read {
-            tracing::warn!(%error, "a seed's mappings could not be read");
-        }
-        let is_mapped = |hosted: &Hosted| {
-            let (major, minor, inode) = hosted.image().dev_inode();
-            let place = format!(" {major:02x}:{minor:02x} {inode} ");
-            smaps.lines().any(|line| line.contains(&place))
-        };
-        let mapped = self.hosting.filter(is_mapped).into_iter();
-        mapped.map(|hosted| (hosted.clone(), self.seeds.hold(hosted.seed))).collect()
     }
 
     fn publish(
@@ -144,11 +131,13 @@ impl Agent {
         record: &Arc<SeedRecord>,
         report: report::Report,
         files: SeedFiles,
+        ancestor: Option<&Ancestor>,
     ) -> Result<Published, Failure> {
         let export =
             Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
         let owner = Owner { seed: record.id, epoch: 1, exports: vec![export] };
-        let identity = SeedIdentity { seed: record.id, owner };
+        let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
+        let identity = SeedIdentity { seed: record.id, owner, stub };
         let begun = Instant::now();
         let descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
@@ -182,6 +171,30 @@ impl Agent {
             "seed published"
         );
         Ok(published)
+    }
+
+    /// What a seed made of a child lives on: pages that the child had not touched are still its own seed's.
+    fn ancestor(
+        &self,
+        report: &report::Report,
+        files: &SeedFiles,
+    ) -> Result<Option<Ancestor>, Failure> {
+        if report.generation == 0 {
+            return Ok(None);
+        }
+        let mut id = [0u8; 8];
+        let at = report.resume_area.addr.0 + offset_of!(ResumeInfo, seed) as u64;
+        let hosted = match files.mem.read_exact_at(&mut id, at) {
+            Ok(()) => self.hosting.hosted(SeedId(u64::from_le_bytes(id))),
+            Err(_) => None,
+        };
+        let hosted = hosted.ok_or_else(|| {
+            let text = "a child can be prepared on the host that resumed it, by its agent, alone: this agent does \
+                        not know the seed that it was resumed from";
+            fail(FailureKind::NotForkable, text)
+        })?;
+        let hold = hosted.is_local().then(|| self.seeds.hold(hosted.seed));
+        Ok(Some(Ancestor { hosted, _hold: hold }))
     }
 
     /// Runs a child here until prepare() would return, and tells what it touched.
@@ -229,14 +242,17 @@ impl Agent {
 
 /// What READs may ask for: what the page table says the seed owns, and nothing else of its memory.
 fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
-    let mut ranges: Vec<SeedRange> = Vec::new();
     let owned = descriptor.page_table.runs().iter().filter_map(|run| match run.source {
         Source::Owner { owner, addr } | Source::File { owner, addr, .. } if owner.0 == 0 => {
             Some(SeedRange::new(addr.0, addr.0 + run.range.len()))
         }
         _ => None,
     });
-    ranges.extend(owned);
+    joined(owned.collect())
+}
+
+/// The ranges, ascending, those that touch as one.
+fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
         let joins = next.start <= last.end;
@@ -248,8 +264,8 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
     ranges
 }
 
-/// The parts of what a rehearsal touched that the seed owns where the child has them, in the order of first
-/// touch: zeros and absent pages are never sent.
+/// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
+/// absent pages are never sent.
 fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
     let owned = |run: &Run| match run.source {
         Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
@@ -258,7 +274,7 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
         Source::Zero => false,
     };
     let runs = touched.iter().flat_map(|range| table.overlapping(*range));
-    runs.filter(owned).map(|run| run.range).collect()
+    joined(runs.filter(owned).map(|run| run.range).collect())
 }
 
 /// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.

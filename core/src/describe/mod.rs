@@ -12,10 +12,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, Vma, VmaFlags, VmaKind,
+    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
+use crate::resume::abi::REGION_LEN as RESTORER_LEN;
 use crate::sys::{arch, pagemap, pagemap::PageKind};
 use smaps::SmapsEntry;
 
@@ -78,6 +79,8 @@ pub struct SeedIdentity {
     pub seed: SeedId,
     /// Itself, as owner 0.
     pub owner: Owner,
+    /// For a seed of a child: where its stub lies, and the call sites that lead there.
+    pub stub: Option<(StubPlace, Vec<CallSite>)>,
 }
 
 /// The descriptor of a frozen seed.
@@ -99,7 +102,13 @@ pub fn describe(
     let page_size = page_size();
     let text = read_all(&files.smaps)?;
     let entries = smaps::parse(&text);
-    let carried = smaps::without(entries, &report.not_carried);
+    let mut not_carried = report.not_carried;
+    if let Some((place, _)) = &identity.stub {
+        let end = place.base.0 + RESTORER_LEN;
+        not_carried.push(SeedRange { start: place.base, end: SeedAddr(end) });
+        not_carried.extend(&place.trampoline_pages);
+    }
+    let carried = smaps::without(entries, &not_carried);
 
     let mut builder = Builder::new(files, page_size, report.process.layout.stack);
     for entry in &carried {
@@ -108,7 +117,10 @@ pub fn describe(
     let Builder { vmas, runs, mapped, .. } = builder;
     let page_table = PageTable::new(runs, page_size)
         .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
-    let sites = call_sites(&vmas, &mapped, &page_table, files, scanner);
+    let (stub_place, sites) = match identity.stub {
+        Some((place, sites)) => (Some(place), sites),
+        None => (None, call_sites(&vmas, &mapped, &page_table, files, scanner)),
+    };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
     Ok(Descriptor {
@@ -125,6 +137,7 @@ pub fn describe(
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,
+        stub_place,
     })
 }
 

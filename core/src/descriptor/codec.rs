@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, Owner, OwnerIndex,
-    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, Thread, Vma,
+    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
 };
 use crate::id::SeedId;
 
@@ -53,6 +53,7 @@ mod section {
     pub(super) const OPEN_FILES: u16 = 9;
     pub(super) const SITES: u16 = 10;
     pub(super) const RESUME_AREA: u16 = 11;
+    pub(super) const STUB_PLACE: u16 = 12;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -125,6 +126,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     put(&mut body, section::OPEN_FILES, &descriptor.open_files);
     put(&mut body, section::SITES, &descriptor.sites);
     put(&mut body, section::RESUME_AREA, &descriptor.resume_area);
+    if let Some(place) = &descriptor.stub_place {
+        put(&mut body, section::STUB_PLACE, place);
+    }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
     let length = length.ok_or(DescriptorError::TooLong(total))?;
@@ -179,11 +183,11 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
 }
 
 /// The sections that this version knows, by id.
-struct Sections<'a>([Option<&'a [u8]>; 12]);
+struct Sections<'a>([Option<&'a [u8]>; 13]);
 
 impl<'a> Sections<'a> {
     fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
-        let mut sections = Sections([None; 12]);
+        let mut sections = Sections([None; 13]);
         while !body.is_empty() {
             let broken =
                 |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
@@ -241,6 +245,10 @@ impl<'a> Sections<'a> {
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
             resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
+            stub_place: match self.0[usize::from(section::STUB_PLACE)] {
+                Some(_) => Some(self.parse::<StubPlace>(section::STUB_PLACE)?),
+                None => None,
+            },
         };
         check(&descriptor)?;
         Ok(descriptor)
@@ -258,6 +266,10 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     }
     if descriptor.threads.is_empty() {
         return fail(section::THREADS, "there is no thread");
+    }
+    let sites = descriptor.sites.len();
+    if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {
+        return fail(section::STUB_PLACE, "there is not one trampoline for each call site");
     }
     let page = descriptor.page_size();
     let mut end = SeedAddr(0);

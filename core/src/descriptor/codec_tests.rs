@@ -65,6 +65,7 @@ pub(crate) fn sample() -> Descriptor {
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
+        stub_place: None,
     }
 }
 
@@ -80,6 +81,19 @@ fn golden_bytes_of_1_0() {
     let golden = include_bytes!("../../../tests/wire/descriptor-1.0.bin");
     assert_eq!(decode(golden).unwrap(), sample());
     assert_eq!(encode(&sample()).unwrap(), golden);
+}
+
+#[test]
+fn a_childs_seed_says_where_its_stub_lies() {
+    let place = StubPlace {
+        base: SeedAddr(0x6000_0000_0000),
+        trampolines: vec![SeedAddr(0x41_0000)],
+        trampoline_pages: vec![SeedRange::new(0x41_0000, 0x41_1000)],
+    };
+    let mut descriptor = Descriptor { stub_place: Some(place), ..sample() };
+    assert_eq!(decode(&encode(&descriptor).unwrap()).unwrap(), descriptor);
+    descriptor.sites.clear();
+    assert!(decode(&encode(&descriptor).unwrap()).is_err());
 }
 
 #[test]
@@ -106,7 +120,7 @@ fn damage_is_named() {
     let mut newer = good.clone();
     newer[8] = 2;
     assert_eq!(decode(&newer), Err(DescriptorError::Version { major: 2, minor: 0 }));
-    assert!(matches!(decode(&vec![0x4d; 8]), Err(DescriptorError::Magic)));
+    assert!(matches!(decode(&[0x4d; 8]), Err(DescriptorError::Magic)));
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub struct Descriptor {
     pub sites: Vec<CallSite>,
     /// Where libmitosis looks in the child.
     pub resume_area: ResumeArea,
+    /// Where the stub must lie, if the seed's text leads to it already: it is a child's seed.
+    pub stub_place: Option<StubPlace>,
 }
 
 impl Descriptor {
@@ -109,6 +111,18 @@ pub struct CallSite {
     pub addr: SeedAddr,
     /// The bytes found there.
     pub kind: SiteKind,
+}
+
+/// Where a child's restorer and its trampolines lie. The text of a child names these addresses, so its own
+/// children must have them there, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StubPlace {
+    /// The restorer's region.
+    pub base: SeedAddr,
+    /// The trampoline of each of `Descriptor::sites`.
+    pub trampolines: Vec<SeedAddr>,
+    /// The pages that hold them.
+    pub trampoline_pages: Vec<SeedRange>,
 }
 
 /// Bytes of a call site.

@@ -240,11 +240,11 @@ impl Pool {
                 Some(entry) => entry,
                 None => state.peers.entry(Arc::clone(peer)).or_default(),
             };
-            if entry.waiters.is_empty() {
-                if let Some(stream) = entry.idle.pop() {
-                    state.idle -= 1;
-                    return Some(stream);
-                }
+            if entry.waiters.is_empty()
+                && let Some(stream) = entry.idle.pop()
+            {
+                state.idle -= 1;
+                return Some(stream);
             }
             entry.waiters.push_back(Arc::clone(mailbox));
             entry.wants_connector(self.limits.connections_per_peer)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::counters::count;
+use super::mount::READAHEAD_BYTES;
 use super::plan::{MAX_MISS_BYTES, Plan};
 use super::prefetch::Wanted;
 use crate::descriptor::{SeedAddr, Source};
@@ -55,8 +56,10 @@ pub(super) struct Fault {
 impl Miss {
     pub(super) fn new() -> Box<Miss> {
         let mut buffer = vec![0u8; MAX_MISS_BYTES].into_boxed_slice();
-        // First touch of memory is slow: done here and not in the first miss.
-        buffer.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        // First touch of memory is slow: done here for a miss of the usual size. Touching all of it
+        // would cost an image's first child a millisecond.
+        let usual = &mut buffer[..READAHEAD_BYTES as usize];
+        usual.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
         let now = Instant::now();
         Box::new(Miss {
             wanted: Wanted { request: ReadRequest::default(), arrived: now },

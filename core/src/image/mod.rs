@@ -242,14 +242,13 @@ impl Image {
         let mut image = Image { shared, file, dev_inode, pagers: Vec::new(), streamer: None };
         for index in 0..threads {
             let shared = Arc::clone(&image.shared);
-            let pager = pager::Pager::new(&shared, index);
-            let work = move |image: &Shared| pager.run(image);
+            // Its buffers are made by the thread itself: whoever opens an image is in a hurry.
+            let work = move |image: &Shared| pager::Pager::new(image, index).run(image);
             image.pagers.push(spawn(format!("pager-{index}"), shared, work)?);
         }
         if image.shared.config.prefetch {
             let shared = Arc::clone(&image.shared);
-            let streamer = streamer::Streamer::new(&shared);
-            let work = move |image: &Shared| streamer.run(image);
+            let work = |image: &Shared| streamer::Streamer::new(image).run(image);
             image.streamer = Some(spawn("streamer".to_owned(), shared, work)?);
         } else {
             image.shared.streams.lock().close();

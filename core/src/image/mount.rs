@@ -80,6 +80,18 @@ impl Mount {
     /// # Errors
     /// As [`Mounts::new`].
     pub fn new() -> Result<Mount, ImageError> {
+        Mount::reading_around(READAHEAD_BYTES)
+    }
+
+    /// A mount whose misses are single pages, so that a trace tells exactly what was touched.
+    ///
+    /// # Errors
+    /// As [`Mounts::new`].
+    pub fn exact() -> Result<Mount, ImageError> {
+        Mount::reading_around(0)
+    }
+
+    fn reading_around(readahead: u32) -> Result<Mount, ImageError> {
         let device = Device::open().map_err(ImageError::from_open)?;
         let max_read = u32::try_from(MAX_MISS_BYTES).unwrap_or(u32::MAX);
         let mount = fuse::mount(&device, max_read).map_err(ImageError::from_mount)?;
@@ -92,7 +104,7 @@ impl Mount {
                 file
             });
             let opener = opener.map_err(ImageError::Thread)?;
-            if let Err(error) = shake_hands(&device, &done) {
+            if let Err(error) = shake_hands(&device, &done, readahead) {
                 // Ends the connection: the opener must not wait for answers any more.
                 drop(device);
                 return Err(error);
@@ -118,14 +130,14 @@ fn open_file(mount: &OwnedFd) -> io::Result<File> {
     Ok(file)
 }
 
-fn shake_hands(device: &Device, done: &AtomicBool) -> Result<(), ImageError> {
+fn shake_hands(device: &Device, done: &AtomicBool, readahead: u32) -> Result<(), ImageError> {
     let limit = Instant::now() + HANDSHAKE_LIMIT;
     let mut message = [0u8; fuse::REQUEST_BYTES];
     let mut poller = Poller::default();
     poller.add(std::os::fd::AsFd::as_fd(device).as_raw_fd());
     while !done.load(Ordering::Acquire) {
         match device.receive(&mut message).map_err(ImageError::Handshake)? {
-            Received::Message(len) => greet(device, &message[..len])?,
+            Received::Message(len) => greet(device, &message[..len], readahead)?,
             Received::Nothing if Instant::now() > limit => {
                 return Err(ImageError::Handshake(io::ErrorKind::TimedOut.into()));
             }
@@ -140,7 +152,7 @@ fn shake_hands(device: &Device, done: &AtomicBool) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn greet(device: &Device, message: &[u8]) -> Result<(), ImageError> {
+fn greet(device: &Device, message: &[u8], readahead: u32) -> Result<(), ImageError> {
     let fault = |error: fuse::Malformed| ImageError::Handshake(io::Error::other(error));
     match Request::parse(message).map_err(fault)? {
         Request::Init { unique, major, minor, max_readahead, flags } => {
@@ -148,7 +160,7 @@ fn greet(device: &Device, message: &[u8]) -> Result<(), ImageError> {
                 return Err(ImageError::Protocol { major, minor });
             }
             let limits = InitLimits {
-                readahead: READAHEAD_BYTES,
+                readahead,
                 max_pages: u16::try_from(MAX_MISS_BYTES / 4096).unwrap_or(u16::MAX),
                 max_background: MAX_BACKGROUND,
             };

@@ -29,7 +29,7 @@ use super::mount::answer_unread;
 use super::prefetch::{Verdict, Wanted};
 use crate::descriptor::{ImageOffset, SeedAddr, Source};
 use crate::fabric::{Completion, Read, ReadQueue};
-use crate::sys::event::Poller;
+use crate::sys::event::{Poller, Watch};
 use crate::sys::fuse::{self, Parts, ReadRequest, Received, Request};
 use crate::sys::sched;
 
@@ -57,6 +57,9 @@ pub(super) struct Pager {
     interrupted: Vec<(u64, u32)>,
     completions: Vec<Completion>,
     poller: Poller,
+    /// Of the bell and the device: all that a pager with nothing to do waits for. `None`: the host is out
+    /// of watches, and `poller` does it.
+    watch: Option<Watch>,
     fds: Vec<RawFd>,
 }
 
@@ -72,6 +75,8 @@ impl Pager {
             interrupted: Vec::with_capacity(MAX_INTERRUPTED),
             completions: Vec::with_capacity(MAX_IN_FLIGHT_MISSES),
             poller: Poller::with_capacity(64),
+            watch: Watch::new(&[image.bells[index].as_raw_fd(), image.device.as_fd().as_raw_fd()])
+                .ok(),
             fds: Vec::with_capacity(64),
         }
     }
@@ -100,6 +105,11 @@ impl Pager {
             }
             if self.in_flight > 0 {
                 self.reap(image);
+                if self.in_flight == 0 {
+                    // Whoever was answered goes on first where he shares this CPU. His next miss then
+                    // finds a pager that need not be woken.
+                    std::thread::yield_now();
+                }
             }
         }
         self.refuse_all(image);
@@ -279,6 +289,20 @@ impl Pager {
                 queue.poll_fds(&mut self.fds);
             }
         }
+        let is_rung = match &self.watch {
+            Some(watch) if wake.is_none() && self.fds.is_empty() => watch.wait()? & 1 != 0,
+            _ => self.poll(image, wake)?,
+        };
+        if is_rung {
+            image.bells[self.index].hush();
+            let returned = std::mem::take(&mut *image.returned.lock());
+            returned.into_iter().for_each(|wanted| self.fetch(image, wanted));
+        }
+        Ok(())
+    }
+
+    /// Waits for whatever there is, until `wake`; tells whether the bell has rung.
+    fn poll(&mut self, image: &Shared, wake: Option<Instant>) -> io::Result<bool> {
         self.poller.clear();
         self.poller.add(image.bells[self.index].as_raw_fd());
         if self.waiting.len() < MAX_WAITING {
@@ -287,12 +311,7 @@ impl Pager {
         self.fds.iter().for_each(|&fd| self.poller.add(fd));
         let limit = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
         self.poller.wait(limit)?;
-        if self.poller.is_ready(0) {
-            image.bells[self.index].hush();
-            let returned = std::mem::take(&mut *image.returned.lock());
-            returned.into_iter().for_each(|wanted| self.fetch(image, wanted));
-        }
-        Ok(())
+        Ok(self.poller.is_ready(0))
     }
 
     /// Gives up what is past its deadline; tells when the next one is.

@@ -60,7 +60,7 @@ impl Plan {
     ) -> Result<(), Unplannable> {
         self.count = 0;
         let size = size as usize;
-        if offset % 4096 != 0 || size % 4096 != 0 || size > MAX_MISS_BYTES {
+        if !offset.is_multiple_of(4096) || !size.is_multiple_of(4096) || size > MAX_MISS_BYTES {
             return Err(Unplannable);
         }
         let mut at = 0;
@@ -112,11 +112,12 @@ impl Plan {
         if len == 0 {
             return;
         }
-        if let Some(last) = self.segments[..self.count].last_mut() {
-            if last.source == Source::Zero && source == Source::Zero {
-                last.len += len;
-                return;
-            }
+        if let Some(last) = self.segments[..self.count].last_mut()
+            && last.source == Source::Zero
+            && source == Source::Zero
+        {
+            last.len += len;
+            return;
         }
         // Every segment is at least a page, and a miss has no more pages than there are segments.
         if let Some(segment) = self.segments.get_mut(self.count) {

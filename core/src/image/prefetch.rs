@@ -197,11 +197,11 @@ impl Streams {
         }
         let inside = |piece: &Piece| piece.offset <= offset && end <= piece.end();
         let stored = || self.pieces.iter().filter(|state| state.bytes.is_some());
-        if let Some(state) = stored().find(|state| inside(&state.piece)) {
-            if let Some(bytes) = &state.bytes {
-                let at = usize::try_from(offset - state.piece.offset).unwrap_or(usize::MAX);
-                return Verdict::Here { buffer: Arc::clone(bytes), at };
-            }
+        if let Some(state) = stored().find(|state| inside(&state.piece))
+            && let Some(bytes) = &state.bytes
+        {
+            let at = usize::try_from(offset - state.piece.offset).unwrap_or(usize::MAX);
+            return Verdict::Here { buffer: Arc::clone(bytes), at };
         }
         if stored().any(|state| state.piece.offset < end && offset < state.piece.end()) {
             return Verdict::Fetch;

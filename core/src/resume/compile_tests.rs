@@ -35,6 +35,7 @@ pub(crate) fn descriptor() -> Descriptor {
         open_files: Vec::<OpenFile>::new(),
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
+        stub_place: None,
     }
 }
 

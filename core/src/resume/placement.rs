@@ -3,7 +3,7 @@
 
 use super::ResumeError;
 use super::abi::REGION_LEN;
-use crate::descriptor::{Descriptor, SeedAddr, SeedRange, VmaFlags, VmaKind};
+use crate::descriptor::{Descriptor, SeedAddr, SeedRange, StubPlace, VmaFlags, VmaKind};
 
 /// Bytes of trampoline that each call site gets.
 pub const TRAMPOLINE_LEN: u64 = 64;
@@ -48,6 +48,9 @@ impl Placement {
     /// `NoRoom` when no hole is large or near enough.
     pub fn choose(desc: &Descriptor, avoid: &[SeedRange]) -> Result<Placement, ResumeError> {
         let own: Vec<SeedRange> = desc.vmas.iter().map(|vma| vma.range).collect();
+        if let Some(place) = &desc.stub_place {
+            return Placement::given(place, &own, avoid);
+        }
         let all: Vec<SeedRange> = own.iter().chain(avoid).copied().collect();
         let base = region_base(&holes(all, LOWEST)).ok_or(ResumeError::NoRoom { near: None })?;
         let mut placement =
@@ -69,6 +72,39 @@ impl Placement {
         }
         placement.trampoline_pages.sort();
         Ok(placement)
+    }
+
+    /// Where the seed's text expects it, if that is free.
+    fn given(
+        place: &StubPlace,
+        own: &[SeedRange],
+        avoid: &[SeedRange],
+    ) -> Result<Placement, ResumeError> {
+        let placement = Placement {
+            base: place.base.0,
+            trampolines: place.trampolines.clone(),
+            trampoline_pages: place.trampoline_pages.clone(),
+        };
+        let region = placement.region();
+        let hits = |taken: &[SeedRange], range: SeedRange| {
+            taken.iter().any(|taken| !taken.intersect(range).is_empty())
+        };
+        if hits(own, region) || hits(avoid, region) {
+            return Err(ResumeError::NoRoom { near: None });
+        }
+        match placement.trampoline_pages.iter().find(|pages| hits(own, **pages)) {
+            Some(pages) => Err(ResumeError::NoRoom { near: Some(pages.start) }),
+            None => Ok(placement),
+        }
+    }
+
+    /// As a seed made of one of its children must tell it.
+    pub fn as_stub_place(&self) -> StubPlace {
+        StubPlace {
+            base: SeedAddr(self.base),
+            trampolines: self.trampolines.clone(),
+            trampoline_pages: self.trampoline_pages.clone(),
+        }
     }
 
     /// The region with its parking.

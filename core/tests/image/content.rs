@@ -93,7 +93,7 @@ fn random_layout(random: &mut Random) {
         for vma in &vmas {
             let len = vma.range.len() as usize;
             let view = View::new(&fixture.layout, vma.range.start, len);
-            let view = if order.0 % 2 == 0 { view.random() } else { view };
+            let view = if order.0.is_multiple_of(2) { view.random() } else { view };
             let pages = vma.range.len() / PAGE;
             for i in 0..pages {
                 let page = ((order.0 % pages + i * 7919) % pages * PAGE) as usize;

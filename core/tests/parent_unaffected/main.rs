@@ -37,12 +37,12 @@ struct Case {
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().collect();
     let all = checks::all();
-    if let [_, flag, name] = args.as_slice() {
-        if flag == "--case" {
-            let case = all.iter().find(|case| case.name == name).expect("a known case");
-            (case.run)();
-            return ExitCode::SUCCESS;
-        }
+    if let [_, flag, name] = args.as_slice()
+        && flag == "--case"
+    {
+        let case = all.iter().find(|case| case.name == name).expect("a known case");
+        (case.run)();
+        return ExitCode::SUCCESS;
     }
     if args.get(1).is_some_and(|flag| flag == "--list") {
         all.iter().for_each(|case| println!("{}: test", case.name));

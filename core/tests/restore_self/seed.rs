@@ -38,8 +38,12 @@ pub(crate) fn run(directory: &Path) -> ! {
     let info = unsafe { (&raw const INFO).read_volatile() };
     assert_eq!((info.magic, info.role), (RESUME_MAGIC, ROLE_CHILD));
     // SAFETY: the restorer left the payload there.
-    let payload =
-        unsafe { std::slice::from_raw_parts(info.payload.0 as *const u8, info.payload.1 as usize) };
+    let payload = unsafe {
+        std::slice::from_raw_parts(
+            info.payload.0 as *const u8,
+            usize::try_from(info.payload.1).unwrap_or(0),
+        )
+    };
     let payload = String::from_utf8_lossy(payload).into_owned();
     match payload.as_str() {
         "wait" => loop {
@@ -62,6 +66,7 @@ pub(crate) fn run(directory: &Path) -> ! {
     let argument = command_line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
     // SAFETY: only asks.
     let now = unsafe { libc::sbrk(0) } as u64;
+    // SAFETY: the heap only grows; nothing is taken away.
     let went_on = unsafe { libc::sbrk(4096) } as u64;
     println!(
         "child {} generation {} payload {} sum {} argv {} env {} brk {}",

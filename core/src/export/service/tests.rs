@@ -239,7 +239,7 @@ fn a_push_sends_the_hot_pages_in_their_order() {
     served.exports.set_hot(served.seed, hot.to_vec());
     let mut client = served.client();
     let mut request = Vec::new();
-    read::encode_push(&mut request, 5, served.seed, &served.key);
+    read::encode_push(&mut request, 5, served.seed, &served.key, &[]);
     client.0.write_all(&request).unwrap();
     let mut got: Vec<SeedRange> = Vec::new();
     loop {
@@ -271,7 +271,7 @@ fn a_push_of_a_dead_seed_says_so() {
     served.stand_in.kill();
     let mut client = served.client();
     let mut request = Vec::new();
-    read::encode_push(&mut request, 5, served.seed, &served.key);
+    read::encode_push(&mut request, 5, served.seed, &served.key, &[]);
     client.0.write_all(&request).unwrap();
     assert_eq!(client.answer().0.status, Status::Ended);
 }

@@ -276,7 +276,7 @@ fn a_push_stores_the_hot_pages_and_warms_the_pool() {
     let mut stored = Vec::new();
     let report = host
         .fabric
-        .push(&host.agent, host.seed, &host.key, &mut |addr, bytes| {
+        .push(&host.agent, host.seed, &host.key, &[], &mut |addr, bytes| {
             assert_eq!(bytes, expected(addr.0 - base, bytes.len()));
             stored.push((addr, bytes.len() as u64));
         })

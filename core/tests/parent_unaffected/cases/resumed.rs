@@ -40,7 +40,7 @@ pub(crate) fn a_resumed_child_goes_on_from_prepare() {
     // SAFETY: one thread.
     unsafe { std::env::set_var("MITOSIS_TEST_GONE", "still here") };
     let path = std::env::var("MITOSIS_AGENT").unwrap() + ".child";
-    let words = vec!["a heap".to_owned(), "that is there".to_owned()];
+    let words = ["a heap".to_owned(), "that is there".to_owned()];
     match prepare(&PrepareOptions::default()).unwrap() {
         Prepared::Parent(seed) => {
             seed.handle().unwrap();
