@@ -209,7 +209,8 @@ impl Hosting {
         if let Some(hosted) = place.hosted.lock().as_ref() {
             hosted.dropping.store(true, Ordering::Release);
         }
-        self.sweep(std::time::Duration::ZERO);
+        // Other seeds' images linger as they do.
+        self.sweep(std::time::Duration::MAX);
     }
 
     /// Lets go of images without children: at once where the seed is ending, else after `linger`.
