@@ -231,9 +231,9 @@ fn a_seed_is_revoked() {
     world.on_a(&["drop", "--revoke", seed.id()]).ok();
     world.signal(&world.b, "/tmp/test-go");
     assert_eq!(bystander.end().code, Some(0), "another seed's child goes on");
+    world.on_a(&["drop", other.id()]).ok();
     assert_lost(&world, caller, seed.id(), &[]);
     world.children(&seed.handle, "exit 0").end().refused(&["no seed"]);
-    world.on_a(&["drop", other.id()]).ok();
     world.settled(&world.a);
     world.finish();
 }
