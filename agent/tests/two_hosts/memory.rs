@@ -8,6 +8,7 @@ use crate::process::within;
 use crate::world::{Machine, Plan, SOON, World, program};
 
 const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 /// pagemap: the page is a file's, or shared; and: it is there.
 const FILE_PAGE: u64 = 1 << 61;
 const PRESENT: u64 = 1 << 63;
@@ -40,7 +41,7 @@ fn mappings(pid: i32) -> Vec<Mapping> {
     maps.lines().map(parse).collect()
 }
 
-type Page = [u8; PAGE as usize];
+type Page = [u8; PAGE_BYTES];
 
 /// The memory of a process, whatever its protection.
 struct Memory {
@@ -55,7 +56,7 @@ impl Memory {
     }
 
     fn page(&self, at: u64) -> Option<Page> {
-        let mut bytes = [0; PAGE as usize];
+        let mut bytes = [0; PAGE_BYTES];
         self.bytes.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
     }
 
@@ -67,7 +68,7 @@ impl Memory {
 
     /// The pages of a mapping; of sparse gigabytes those alone that are there.
     fn worth_looking(&self, mapping: &Mapping) -> Vec<u64> {
-        let all = (mapping.start..mapping.end).step_by(PAGE as usize);
+        let all = (mapping.start..mapping.end).step_by(PAGE_BYTES);
         if mapping.end - mapping.start < 1 << 28 {
             return all.collect();
         }

@@ -306,9 +306,13 @@ impl Machine {
 
     /// Kills the agent as the kernel would when memory is short.
     pub(crate) fn kill_agent(&mut self) {
+        let is_agent = |seen: &Seen| seen.command.contains("mitosis agent");
+        let agents: Vec<i32> =
+            self.processes().into_iter().filter(is_agent).map(|seen| seen.pid).collect();
         self.agent.take().unwrap().kill();
+        // A process that ends loses its command line first and its sockets last.
         within(SOON, "the agent is gone", || {
-            !self.processes().iter().any(|seen| seen.command.contains("mitosis agent"))
+            agents.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
         });
     }
 

@@ -27,7 +27,7 @@ pub struct Chance(pub u64);
 
 impl Chance {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,13 +37,13 @@ impl Chance {
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.number() % limit
     }
 }
 
 /// What word `index` of a filled array holds.
 pub fn word(index: usize) -> u64 {
-    Chance(index as u64).next()
+    Chance(index as u64).number()
 }
 
 /// FNV-1a over words: allocates nothing.

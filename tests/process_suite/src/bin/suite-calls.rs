@@ -59,7 +59,7 @@ impl Calls {
             slot.mapped = true;
             for page in 0..slot.pages {
                 if chance.below(3) > 0 {
-                    fill(base(index) + page * PAGE, chance.next());
+                    fill(base(index) + page * PAGE, chance.number());
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Calls {
             libc::sbrk((gap + 16 * PAGE) as isize) as usize + gap
         };
         for page in 0..16 {
-            fill(heap_start + page * PAGE, chance.next());
+            fill(heap_start + page * PAGE, chance.number());
         }
         Calls { seed, chance, slots, heap_start, heap_pages: 16 }
     }
@@ -91,26 +91,18 @@ impl Calls {
         let kind = self.chance.below(16);
         let slot = self.slots[index];
         let (at, len) = self.part(index);
-        let at_ptr = at as *mut libc::c_void;
-        // SAFETY (of every call below): the arena is ours; what a call makes unreadable is noted in `slots`.
+        let whole = (base(index), slot.pages * PAGE);
         match kind {
-            0 | 1 => {
-                ("dontneed", result(unsafe { libc::madvise(at_ptr, len, libc::MADV_DONTNEED) }))
-            }
-            2 => ("willneed", result(unsafe { libc::madvise(at_ptr, len, libc::MADV_WILLNEED) })),
-            3 => (
-                "dontneed both",
-                result(unsafe {
-                    libc::madvise(base(index) as *mut _, slot.pages * PAGE, libc::MADV_DONTNEED)
-                }),
-            ),
+            0 | 1 => ("dontneed", advise(at, len, libc::MADV_DONTNEED)),
+            2 => ("willneed", advise(at, len, libc::MADV_WILLNEED)),
+            3 => ("dontneed whole", advise(whole.0, whole.1, libc::MADV_DONTNEED)),
             4 | 5 => ("write", self.write(index)),
             6 => ("grow", self.resize(index, false)),
             7 => ("resize", self.resize(index, true)),
             8 => ("move", self.relocate(index)),
             9 => ("heap", self.heap()),
             10 => ("heap dontneed", self.heap_dontneed()),
-            11 => ("stack", descend(self.chance.below(120) as u32, self.chance.next()) as i64),
+            11 => ("stack", descend(self.chance.below(120) as u32, self.chance.number()) as i64),
             12 => ("fork", self.fork()),
             13 => ("map anew", self.map_anew(index)),
             14 => ("protect", self.protect(at, len)),
@@ -131,7 +123,7 @@ impl Calls {
             return -1;
         }
         let (at, len) = self.part(index);
-        let value = self.chance.next();
+        let value = self.chance.number();
         // Some words, not whole pages: the rest of each page must still be what it was.
         for page in 0..len / PAGE {
             // SAFETY: mapped and writable.
@@ -149,7 +141,7 @@ impl Calls {
         }
         // A slot with room behind it never needs to move: the flag alone must change nothing.
         let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
-        // SAFETY: see call().
+        // SAFETY: see advise().
         let to =
             unsafe { libc::mremap(base(index) as *mut _, slot.pages * PAGE, pages * PAGE, flags) };
         if to == libc::MAP_FAILED {
@@ -170,7 +162,7 @@ impl Calls {
         }
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | if stays { DONTUNMAP } else { 0 };
         let bytes = slot.pages * PAGE;
-        // SAFETY: see call().
+        // SAFETY: see advise().
         let moved = unsafe {
             libc::mremap(base(from) as *mut _, bytes, bytes, flags, base(to) as *mut libc::c_void)
         };
@@ -180,7 +172,7 @@ impl Calls {
         if self.slots[to].mapped && self.slots[to].pages > slot.pages {
             // The tail of what was there is still mapped: away with it, a slot is one mapping.
             let (start, end) = (base(to) + bytes, base(to) + self.slots[to].pages * PAGE);
-            // SAFETY: see call().
+            // SAFETY: see advise().
             unsafe { libc::munmap(start as *mut _, end - start) };
         }
         self.slots[to] = slot;
@@ -190,7 +182,7 @@ impl Calls {
 
     fn heap(&mut self) -> i64 {
         let pages = self.chance.below(MAX_HEAP_PAGES) as usize;
-        let value = self.chance.next();
+        let value = self.chance.number();
         // SAFETY: nobody else extends the heap while the calls are made.
         let done = unsafe { libc::brk((self.heap_start + pages * PAGE) as *mut _) };
         if done != 0 {
@@ -213,7 +205,7 @@ impl Calls {
 
     fn heap_dontneed(&mut self) -> i64 {
         let bytes = self.heap_pages / 2 * PAGE;
-        // SAFETY: see call().
+        // SAFETY: see advise().
         result(unsafe { libc::madvise(self.heap_start as *mut _, bytes, libc::MADV_DONTNEED) })
     }
 
@@ -224,7 +216,7 @@ impl Calls {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let before = self.bytes();
-            // SAFETY: see call().
+            // SAFETY: see advise().
             unsafe { libc::madvise(discarded.0 as *mut _, discarded.1, libc::MADV_DONTNEED) };
             self.write(0);
             let after = self.bytes();
@@ -238,7 +230,7 @@ impl Calls {
 
     fn map_anew(&mut self, index: usize) -> i64 {
         let pages = 1 + self.chance.below(48) as usize;
-        // SAFETY: see call().
+        // SAFETY: see advise().
         unsafe { libc::munmap(base(index) as *mut _, SLOT_BYTES) };
         map(index, pages);
         self.slots[index] = Slot { pages, mapped: true };
@@ -247,7 +239,7 @@ impl Calls {
 
     /// To read-only and back; a discard of read-only memory counts as any.
     fn protect(&mut self, at: usize, len: usize) -> i64 {
-        // SAFETY: see call().
+        // SAFETY: see advise().
         unsafe {
             let first = libc::mprotect(at as *mut _, len, libc::PROT_READ);
             let discarded = libc::madvise(at as *mut _, PAGE, libc::MADV_DONTNEED);
@@ -258,10 +250,10 @@ impl Calls {
 
     /// MADV_FREE may take the bytes or leave them; after a write they are the writer's.
     fn free(&mut self, at: usize, len: usize) -> i64 {
-        // SAFETY: see call().
+        // SAFETY: see advise().
         let done = result(unsafe { libc::madvise(at as *mut _, len, libc::MADV_FREE) });
         if done == 0 {
-            let value = self.chance.next();
+            let value = self.chance.number();
             (0..len / PAGE).for_each(|page| fill(at + page * PAGE, value));
         }
         done
@@ -290,6 +282,12 @@ impl Calls {
         let error = std::process::Command::new(own).args([&self.seed.to_string(), "exec'd"]).exec();
         fail(&error);
     }
+}
+
+/// madvise(2) on the arena, which is this program's alone: what it makes unreadable is noted in `slots`.
+fn advise(at: usize, len: usize, advice: i32) -> i64 {
+    // SAFETY: no reference leads there.
+    result(unsafe { libc::madvise(at as *mut _, len, advice) })
 }
 
 fn base(index: usize) -> usize {

@@ -84,7 +84,7 @@ fn main() {
 #[inline(never)]
 fn deep_stack(frames: u32, chance: &mut Chance, mut regions: Vec<Region>) {
     let mut frame = [0u64; 2048];
-    frame.iter_mut().for_each(|word| *word = chance.next());
+    frame.iter_mut().for_each(|word| *word = chance.number());
     let start = std::hint::black_box(&mut frame).as_ptr() as usize;
     // The frame's edges share pages with what is live.
     let first = (start + PAGE) / PAGE * PAGE;
@@ -216,7 +216,7 @@ fn fill(region: &Region, chance: &mut Chance) {
             _ => {
                 for word in 0..PAGE / 8 {
                     // SAFETY: writable memory of ours.
-                    unsafe { (at as *mut u64).add(word).write(chance.next()) };
+                    unsafe { (at as *mut u64).add(word).write(chance.number()) };
                 }
             }
         }
@@ -298,7 +298,7 @@ fn written_stays_written(start: usize, bytes: usize) {
 
 fn write_file(path: &str, chance: &mut Chance) {
     let bytes: Vec<u8> = (0..(MAX_PAGES as usize + 8) * PAGE / 8)
-        .flat_map(|_| chance.next().to_le_bytes())
+        .flat_map(|_| chance.number().to_le_bytes())
         .collect();
     File::create(path)
         .and_then(|mut file| file.write_all(&bytes))
