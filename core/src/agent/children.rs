@@ -20,6 +20,8 @@ use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 
 /// Children alive at once on one host: below the kernel's usual pid_max.
 pub const MAX_CHILDREN: usize = 20_000;
+/// Exit status of a child whose restore did not end: its first instruction never ran.
+const TAIL_FAILED: i32 = 127;
 /// How long the status of an unknown process is kept: a child that ends before it is entered is entered
 /// within this time; templates end unasked for.
 const EARLY_AGE: Duration = Duration::from_secs(10);
@@ -45,6 +47,18 @@ struct Entry {
     stderr: Arc<File>,
     /// Keeps image, template and lease alive, and the seed if it is this host's.
     lives_on: Option<(Arc<Hosted>, Option<Arc<Hold>>)>,
+}
+
+impl Entry {
+    /// A program may end with that status, too; then there is nothing to say.
+    fn say_why_it_never_ran(&self) {
+        let Some((hosted, _)) = &self.lives_on else { return };
+        if let Some(why) = hosted.why_failed(self.child) {
+            let text = format!("mitosis: child {} never ran: {why}", self.child);
+            tracing::error!("{text}");
+            say(&self.stderr, text);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +141,9 @@ impl Children {
         // Told, and then dropped, outside of the lock: the last one to let go of an image tears it down.
         if let Some(mut entry) = entry {
             let end = decode(status, entry.lost.take());
+            if end == ChildEnd::Exited(TAIL_FAILED) {
+                entry.say_why_it_never_ran();
+            }
             entry.lives_on = None;
             let _ = entry.events.send(ChildEvent { child: entry.child, end });
         }
@@ -140,17 +157,7 @@ impl Children {
             return;
         }
         entry.lost = Some(text.to_owned());
-        let (stderr, line) = (entry.stderr.clone(), format!("{text}\n"));
-        if poll::is_writable(stderr.as_raw_fd()).unwrap_or(false) {
-            // A pipe that poll(2) calls writable takes a line whole: it is there before the end is told.
-            let _ = (&*stderr).write_all(line.as_bytes());
-            return;
-        }
-        // Whoever reads that pipe is slow or stopped: nobody waits for it here.
-        let say = move || drop((&*stderr).write_all(line.as_bytes()));
-        if let Err(error) = std::thread::Builder::new().name("last-words".to_owned()).spawn(say) {
-            tracing::error!(pid, %error, text, "a lost page could not be told to its child's stderr");
-        }
+        say(&entry.stderr, text.to_owned());
     }
 
     /// Sends a signal.
@@ -191,6 +198,22 @@ impl Children {
         let mut lines: Vec<ChildLine> = table.by_pid.iter().map(line).collect();
         lines.sort_by_key(|line| line.pid);
         lines
+    }
+}
+
+/// Writes a line to a child's standard error.
+fn say(stderr: &Arc<File>, text: String) {
+    let line = format!("{text}\n");
+    if poll::is_writable(stderr.as_raw_fd()).unwrap_or(false) {
+        // A pipe that poll(2) calls writable takes a line whole: it is there before the end is told.
+        let _ = (&**stderr).write_all(line.as_bytes());
+        return;
+    }
+    // Whoever reads that pipe is slow or stopped: nobody waits for it here.
+    let stderr = stderr.clone();
+    let write = move || drop((&*stderr).write_all(line.as_bytes()));
+    if let Err(error) = std::thread::Builder::new().name("last-words".to_owned()).spawn(write) {
+        tracing::error!(%error, text, "a child's stderr could not be told");
     }
 }
 

@@ -114,6 +114,11 @@ impl Hosted {
         })
     }
 
+    /// Why a child ended before its first instruction, if it did.
+    pub fn why_failed(&self, child: ChildId) -> Option<String> {
+        self.template.why_failed(child)
+    }
+
     /// Whether the seed is one of this host's own.
     pub fn is_local(&self) -> bool {
         self.lease.is_none()

@@ -11,7 +11,7 @@
 //!                            +-- `push`: pages that come unasked    (FUSE_NOTIFY_STORE)
 //!                            `-- `streamer`: pages before they are missed, by what `prefetch` knows
 //! ```
-//! The miss path is [`pager`]: `serve` -> `miss` -> `fetch` -> `advance` -> `complete` -> `advance`, which
+//! The miss path is `pager`: `serve` -> `miss` -> `fetch` -> `advance` -> `complete` -> `advance`, which
 //! answers. Everything else there is about what goes wrong. All children of the seed on this host share
 //! the page cache, and so each page arrives once.
 //!

@@ -10,7 +10,7 @@ use super::rawcall::{KernelAction, rawcall, set_signal_mask, sigaction};
 /// A program to start in a session of its own.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
-    /// Path, then arguments from argv[0] on.
+    /// Path, then arguments from `argv[0]` on.
     pub(crate) path: CString,
     pub(crate) args: Vec<CString>,
     pub(crate) environment: Vec<CString>,
