@@ -134,7 +134,7 @@ impl Watch {
     /// epoll_wait(2)'s, but EINTR.
     pub fn wait(&self) -> io::Result<u64> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; MAX_WATCHED];
-        let room = events.len() as libc::c_int;
+        let room = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
         // SAFETY: `events` has room for as many as are said.
         let ready = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, -1) };
         match usize::try_from(ready) {
