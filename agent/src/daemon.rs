@@ -122,7 +122,6 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         secrets,
         pager_cpus,
         rehearse: !args.no_rehearsal,
-        embedded: args.embedded,
         miss_deadline: Duration::from_millis(args.miss_deadline_ms),
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),

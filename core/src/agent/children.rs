@@ -24,7 +24,7 @@ pub const MAX_CHILDREN: usize = 20_000;
 const TAIL_FAILED: i32 = 127;
 /// How long the status of an unknown process is kept: a child that ends before it is entered is entered
 /// within this time; templates end unasked for.
-const EARLY_AGE: Duration = Duration::from_secs(10);
+const EARLY_AGE: Duration = Duration::from_secs(2);
 
 /// A child's end, for the one who started it.
 #[derive(Debug)]

@@ -32,8 +32,6 @@ pub struct Config {
     pub peer_deadline: Duration,
     /// How long an image without children is kept for the next resume.
     pub linger: Duration,
-    /// Started by a program for itself: the socket's folder goes with the agent.
-    pub embedded: bool,
     /// The program to run as keeper: this one.
     pub program: PathBuf,
 }
@@ -52,7 +50,6 @@ impl Config {
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
-            embedded: false,
             program,
         }
     }

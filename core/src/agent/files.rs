@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -88,7 +88,12 @@ impl Agent {
         if untold.is_empty() {
             return Ok(identical);
         }
-        let asked = self.ask_digests(handle, untold.iter().map(|(index, _)| *index).collect())?;
+        // What cannot be told in time is carried, as any other file.
+        let asked = self.ask_digests(handle, untold.iter().map(|(index, _)| *index).collect());
+        let asked = asked.unwrap_or_else(|failure| {
+            tracing::warn!(%failure, "digests of mapped files are not known; they are carried");
+            Vec::new()
+        });
         let pairs = untold.into_iter().zip(asked);
         identical
             .extend(pairs.filter(|((_, file), theirs)| equal(file, *theirs)).map(|(pair, _)| pair));
@@ -147,15 +152,23 @@ pub(super) fn mapped_ranges(descriptor: &Descriptor, files: &HashMap<u16, File>)
 }
 
 fn open_alike(mapped: &MappedFile) -> Option<File> {
-    let file = File::open(&mapped.path).ok()?;
+    let file = open_regular(&mapped.path)?;
     let meta = file.metadata().ok()?;
     (meta.is_file() && meta.size() == mapped.size).then_some(file)
 }
 
 fn open_unchanged(mapped: &MappedFile) -> Option<File> {
-    let file = File::open(&mapped.path).ok()?;
+    let file = open_regular(&mapped.path)?;
     let meta = file.metadata().ok()?;
     is_unchanged(mapped, &meta).then_some(file)
+}
+
+/// Opens a path that a peer has named: nothing but a regular file, and never waiting (a fifo would).
+fn open_regular(path: &str) -> Option<File> {
+    std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    file.metadata().is_ok_and(|meta| meta.is_file()).then_some(file)
 }
 
 fn is_unchanged(mapped: &MappedFile, meta: &Metadata) -> bool {

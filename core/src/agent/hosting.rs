@@ -24,7 +24,9 @@ use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
-use crate::resume::{ChildSpec, HostFacts, Placement, Template, TemplateSpec, blob, stub};
+use crate::resume::{
+    ChildSpec, HostFacts, Placement, ResumeError, Template, TemplateSpec, blob, stub,
+};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -50,6 +52,8 @@ pub struct Hosted {
     pub ends_with_children: bool,
     /// Set by the owner: no more children.
     pub dropping: AtomicBool,
+    /// The template is gone: the next resume makes another one.
+    is_broken: AtomicBool,
     // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
     template: Template,
     image: Image,
@@ -107,6 +111,9 @@ impl Hosted {
     /// The template's.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, Failure> {
         self.template.child(spec).map_err(|error| {
+            if matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. }) {
+                self.is_broken.store(true, Ordering::Release);
+            }
             fail(
                 FailureKind::HostUnfit,
                 format!("a child of seed {} could not be started: {error}", self.seed),
@@ -154,12 +161,14 @@ impl Hosting {
             if hosted.dropping.load(Ordering::Acquire) {
                 return Err(seed_gone(handle.seed));
             }
-            if hosted.key == handle.key {
+            if hosted.key == handle.key && !hosted.is_broken.load(Ordering::Acquire) {
                 *place.idle_since.lock() = None;
                 return Ok((hosted.clone(), false));
             }
-            // Another key: the owner decides, in its own words.
-            agent.find(handle, false)?;
+            if hosted.key != handle.key {
+                // The owner decides, in its own words.
+                agent.find(handle, false)?;
+            }
         }
         let begun = Instant::now();
         let found = agent.find(handle, ends_with_children).inspect_err(|_| {
@@ -413,12 +422,13 @@ fn build(
         key: handle.key.clone(),
         ends_with_children,
         dropping: AtomicBool::new(false),
+        is_broken: AtomicBool::new(false),
         template,
         image,
         lease,
     });
     if let Some(channel) = channel {
-        agent.watch_lease(handle.seed, channel);
+        agent.watch_lease(&hosted, channel);
     }
     Ok(hosted)
 }

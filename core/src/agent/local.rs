@@ -197,7 +197,7 @@ fn resume(
     request: ResumeRequest,
     fds: Vec<OwnedFd>,
 ) -> Result<(), FrameError> {
-    let (seed, ends) = (request.handle.seed, request.seed_ends_with_children);
+    let (handle, ends) = (request.handle.clone(), request.seed_ends_with_children);
     let result = match <[OwnedFd; 3]>::try_from(fds) {
         Err(_) => Err(fail(FailureKind::Protocol, "a resume needs stdin, stdout and stderr")),
         Ok(stdio) => match agent.other_host(request.host.as_deref()) {
@@ -208,9 +208,9 @@ fn resume(
     match result {
         Ok(sent) => sent,
         Err(failure) => {
-            if ends {
+            if ends && agent.seeds.fetch(handle.seed, &handle.key).is_ok() {
                 // fork() failed: its seed has no child and will have none.
-                let _ = agent.seeds.drop_after_children(seed);
+                let _ = agent.seeds.drop_after_children(handle.seed);
             }
             frame::write(&mut stream, &LocalReply::Failed(failure))
         }
@@ -256,9 +256,9 @@ fn resume_there(
     if agent.is_own(request.handle.agent.as_deref()) {
         // The other host may have the seed and not know yet that it takes no more children.
         agent.fetch_own(&request.handle)?;
-    }
-    if request.seed_ends_with_children {
-        agent.seeds.end_with_children(seed);
+        if request.seed_ends_with_children {
+            agent.seeds.end_with_children(seed);
+        }
     }
     let (reply, channel) = agent.peers.converse(other, &ControlRequest::Resume(request))?;
     let ControlReply::Started { children, report } = reply else {

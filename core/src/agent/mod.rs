@@ -29,7 +29,7 @@ mod starting;
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -72,7 +72,6 @@ pub struct Agent {
     mounts: OnceLock<Result<Mounts, Failure>>,
     counters: counters::Counters,
     ending: (Sender<()>, Receiver<()>),
-    this: Weak<Agent>,
 }
 
 /// The sockets of an agent that is about to run.
@@ -102,7 +101,7 @@ impl Agent {
         })?;
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
-        let agent = Arc::new_cyclic(|this| Agent {
+        let agent = Arc::new(Agent {
             pages: PageService::new(exports.clone()),
             tcp: TcpFabric::new(peers.clone(), Limits::default()),
             local: LocalFabric::new(exports.clone()),
@@ -117,7 +116,6 @@ impl Agent {
             mounts: OnceLock::new(),
             counters: counters::Counters::default(),
             ending: crossbeam_channel::bounded(1),
-            this: this.clone(),
             config,
         });
         if let Some(own) = &agent.config.advertise {
@@ -157,13 +155,6 @@ impl Agent {
         self.children.kill_all();
         self.hosting.sweep(Duration::ZERO);
         let _ = std::fs::remove_file(&self.config.socket);
-        if self.config.embedded
-            && let Some(folder) = self.config.socket.parent()
-        {
-            // Made for this agent alone, with its log; whatever else somebody put there stays.
-            let _ = std::fs::remove_file(folder.join("agent.log"));
-            let _ = std::fs::remove_dir(folder);
-        }
     }
 
     /// Ends the agent: children are killed, seeds end with their connections.
@@ -211,11 +202,6 @@ impl Agent {
 
     fn stats(&self) -> Stats {
         self.counters.stats(&self.hosting, &self.pages)
-    }
-
-    /// This agent, shared.
-    pub fn shared(&self) -> Option<Arc<Self>> {
-        self.this.upgrade()
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Agent;
 use super::failure::fail;
+use super::hosting::Hosted;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;
 use crate::id::{ForkKey, SeedId};
@@ -65,8 +66,13 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
         tracing::debug!(peer, "a connection that is neither control nor READ was closed");
         return;
     }
+    // All of the greeting is there before any of it is read: a stranger has one deadline, not one a byte.
+    if peek_all(&stream, &mut [0u8; control::GREETING_LEN]).is_err() {
+        return;
+    }
     match Channel::accept(stream, &agent.config.secrets) {
         Ok(channel) => {
+            super::keep_alive(channel.stream());
             if let Err(error) = serve_channel(agent, channel) {
                 tracing::debug!(peer, %error, "a control connection ended");
             }
@@ -77,13 +83,17 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
 
 fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
     let deadline = std::time::Instant::now() + GREETING_DEADLINE;
-    while stream.peek(into)? < into.len() {
+    loop {
+        match stream.peek(into)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            got if got == into.len() => return Ok(()),
+            _ => {}
+        }
         if std::time::Instant::now() > deadline {
             return Err(std::io::ErrorKind::TimedOut.into());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
 }
 
 fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameError> {
@@ -203,17 +213,24 @@ fn serve_resume(
 impl Agent {
     /// Watches the connection that a hosted seed lives by: when its owner says so, or is gone, no more
     /// children are started from it here.
-    pub(super) fn watch_lease(self: &Arc<Self>, seed: SeedId, channel: Channel) {
+    pub(super) fn watch_lease(self: &Arc<Self>, hosted: &Arc<Hosted>, channel: Channel) {
         let agent = self.clone();
+        let (seed, hosted) = (hosted.seed, Arc::downgrade(hosted));
+        let let_go = move || {
+            if let Some(hosted) = hosted.upgrade() {
+                hosted.dropping.store(true, Ordering::Release);
+            }
+            agent.hosting.sweep(agent.config.linger);
+        };
         let (_, mut receiver): (_, ChannelReceiver) = channel.split();
         let watch = move || {
             let _ = receiver.stream().set_read_timeout(None);
             while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
                 if matches!(reply, ControlReply::Dropping) {
-                    agent.hosting.let_go(seed);
+                    let_go();
                 }
             }
-            agent.hosting.let_go(seed);
+            let_go();
         };
         if let Err(error) = std::thread::Builder::new().name("lease".to_owned()).spawn(watch) {
             tracing::error!(%seed, %error, "no thread for a lease");

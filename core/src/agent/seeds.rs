@@ -118,6 +118,10 @@ impl Seeds {
                 Ok(published) => State::Published(published),
                 Err(failure) => State::Failed(failure),
             };
+            if matches!(entry.state, State::Failed(_)) {
+                // The process ends now; its parent may still be on its way to ask why.
+                entry.end();
+            }
         }
         self.changed.notify_all();
     }
@@ -216,6 +220,10 @@ impl Seeds {
     pub fn drop_after_children(&self, id: SeedId) -> Result<(), Failure> {
         let mut table = self.table.lock();
         let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
+        if matches!(entry.state, State::Failed(_)) {
+            table.remove(&id);
+            return Ok(());
+        }
         entry.state = match std::mem::replace(&mut entry.state, State::Publishing) {
             State::Published(published) => State::Dropping(published),
             other => other,

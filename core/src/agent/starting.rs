@@ -44,6 +44,10 @@ impl Agent {
         check(request, &environment)?;
         self.children.admit(request.count)?;
         let own = self.is_own(request.handle.agent.as_deref());
+        if own {
+            // Nothing is done to a seed for whoever does not show its key.
+            self.fetch_own(&request.handle)?;
+        }
         let hold = own.then(|| Arc::new(self.seeds.hold(request.handle.seed)));
         if own && request.seed_ends_with_children {
             self.seeds.end_with_children(request.handle.seed);

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind,
+    SeedRange, Source, StubPlace, Vma, VmaKind,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -347,9 +347,4 @@ fn read_all(file: &File) -> Result<String, DescribeError> {
     }
     bytes.truncate(len);
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Whether the flags keep a VMA's content from children altogether.
-pub fn arrives_empty(flags: VmaFlags) -> bool {
-    flags.0 & (VmaFlags::WIPE_ON_FORK | VmaFlags::DROPPABLE) != 0
 }

@@ -91,7 +91,7 @@ impl Pager {
         let mut message = [0u8; fuse::REQUEST_BYTES];
         while !image.is_ending.load(Ordering::Acquire) {
             let received = match self.waiting.len() {
-                MAX_WAITING => Ok(Received::Nothing),
+                MAX_WAITING.. => Ok(Received::Nothing),
                 _ => image.device.receive(&mut message),
             };
             match received {

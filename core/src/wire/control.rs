@@ -30,6 +30,10 @@ pub const MAJOR: u16 = 1;
 /// Additions since.
 pub const MINOR: u16 = 0;
 
+/// Bytes of the client's greeting: magic, version, and the first message of the handshake.
+pub const GREETING_LEN: usize = 8 + 4 + 2 + HANDSHAKE_LEN;
+/// Bytes of each handshake message: a public key and a tag.
+const HANDSHAKE_LEN: usize = 32 + TAG_LEN;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 const MAX_NOISE_MESSAGE: usize = 65_535;
 const TAG_LEN: usize = 16;
@@ -369,7 +373,10 @@ fn put_message(into: &mut Vec<u8>, message: &[u8]) {
 fn take_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut len = [0u8; 2];
     stream.read_exact(&mut len)?;
-    let mut message = vec![0u8; usize::from(u16::from_le_bytes(len))];
+    if usize::from(u16::from_le_bytes(len)) != HANDSHAKE_LEN {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no handshake"));
+    }
+    let mut message = vec![0u8; HANDSHAKE_LEN];
     stream.read_exact(&mut message)?;
     Ok(message)
 }

@@ -128,7 +128,11 @@ impl TcpFabric {
         tcp.write_all(request)?;
         let mut buffer = vec![0u8; RECEIVE_BYTES];
         let mut have = 0;
+        let deadline = Instant::now() + self.pool.limits.push_timeout;
         loop {
+            if Instant::now() > deadline {
+                return Err(Cut::Broken("it takes too long".to_owned()));
+            }
             let got = match tcp.read(&mut buffer[have..]) {
                 Ok(0) => return Err(Cut::Broken("the peer has closed the connection".to_owned())),
                 Ok(got) => got,
