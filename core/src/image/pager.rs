@@ -105,11 +105,6 @@ impl Pager {
             }
             if self.in_flight > 0 {
                 self.reap(image);
-                if self.in_flight == 0 {
-                    // Whoever was answered goes on first where he shares this CPU. His next miss then
-                    // finds a pager that need not be woken.
-                    std::thread::yield_now();
-                }
             }
         }
         self.refuse_all(image);
