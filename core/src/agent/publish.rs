@@ -60,26 +60,24 @@ impl SiteScanner for &ScannedTexts {
         offset: u64,
         base: SeedAddr,
         text: &dyn TextSource,
-    ) -> Vec<CallSite> {
+    ) -> std::io::Result<Vec<CallSite>> {
         let key = (file.dev_ino, file.size, file.mtime_ns, offset);
         let known = self.known.lock().get(&key).cloned();
-        let relative = known.unwrap_or_else(|| {
-            let found: Arc<[CallSite]> = text
-                .bytes()
-                .map(|bytes| sites::scan(&bytes, SeedAddr(0)))
-                .unwrap_or_default()
-                .into();
-            let mut known = self.known.lock();
-            if known.len() >= MAX_SCANNED {
-                known.clear();
+        let relative = match known {
+            Some(known) => known,
+            None => {
+                let found: Arc<[CallSite]> = sites::scan(&text.bytes()?, SeedAddr(0)).into();
+                let mut known = self.known.lock();
+                if known.len() >= MAX_SCANNED {
+                    known.clear();
+                }
+                known.insert(key, found.clone());
+                found
             }
-            known.insert(key, found.clone());
-            found
-        });
-        relative
-            .iter()
-            .map(|site| CallSite { addr: SeedAddr(base.0 + site.addr.0), kind: site.kind })
-            .collect()
+        };
+        let moved =
+            |site: &CallSite| CallSite { addr: SeedAddr(base.0 + site.addr.0), kind: site.kind };
+        Ok(relative.iter().map(moved).collect())
     }
 }
 

@@ -34,13 +34,16 @@ pub struct SeedFiles {
 /// Finds call sites in text; results for an unchanged file are kept.
 pub trait SiteScanner {
     /// The sites in `text`, whose first byte is at `base`.
+    ///
+    /// # Errors
+    /// The text cannot be read.
     fn scan(
         &mut self,
         file: &MappedFile,
         offset: u64,
         base: SeedAddr,
         text: &dyn TextSource,
-    ) -> Vec<CallSite>;
+    ) -> io::Result<Vec<CallSite>>;
 }
 
 /// The bytes of one executable VMA, read only when asked for.
@@ -119,7 +122,7 @@ pub fn describe(
         .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
     let (stub_place, sites) = match identity.stub {
         Some((place, sites)) => (Some(place), sites),
-        None => (None, call_sites(&vmas, &mapped, &page_table, files, scanner)),
+        None => (None, call_sites(&vmas, &mapped, &page_table, files, scanner)?),
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
@@ -279,13 +282,15 @@ fn call_sites(
     table: &PageTable,
     files: &SeedFiles,
     scanner: &mut dyn SiteScanner,
-) -> Vec<CallSite> {
+) -> Result<Vec<CallSite>, DescribeError> {
     const EXEC: u8 = 4;
     let mut sites = Vec::new();
     for vma in vmas.iter().filter(|vma| vma.prot & EXEC != 0) {
         let VmaKind::File { file, offset } = vma.kind else { continue };
         let text = VmaText { mem: &files.mem, range: vma.range };
-        let found = scanner.scan(&mapped[usize::from(file)], offset, vma.range.start, &text);
+        let found = scanner
+            .scan(&mapped[usize::from(file)], offset, vma.range.start, &text)
+            .map_err(|error| DescribeError::Read { what: "text", error })?;
         let untouched = |site: &CallSite| {
             let end = SeedAddr(site.addr.0 + 6);
             [site.addr, end].iter().all(|addr| {
@@ -294,7 +299,7 @@ fn call_sites(
         };
         sites.extend(found.into_iter().filter(untouched));
     }
-    sites
+    Ok(sites)
 }
 
 fn vdso_digest(vmas: &[Vma], files: &SeedFiles) -> Result<[u8; 32], DescribeError> {

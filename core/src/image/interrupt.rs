@@ -21,25 +21,37 @@ const STATUS_BYTES: usize = 4096;
 /// Whether the thread will never run its program again. A fatal signal of any kind stands as a pending
 /// SIGKILL in every thread of the process. One that cannot be seen is taken for dead.
 pub(super) fn is_dying(tid: u32) -> bool {
+    let mut status = [0u8; STATUS_BYTES];
+    read_status(tid, &mut status).is_none_or(has_sigkill)
+}
+
+/// The process of a thread, as FUSE names threads; the thread's own number if it cannot be seen.
+pub(super) fn process_of(tid: u32) -> u32 {
+    let mut status = [0u8; STATUS_BYTES];
+    let status = read_status(tid, &mut status).unwrap_or_default();
+    field(status, b"Tgid:").and_then(|number| number.parse().ok()).unwrap_or(tid)
+}
+
+fn read_status(tid: u32, into: &mut [u8]) -> Option<&[u8]> {
     let mut path = [0u8; 32];
     let mut rest = &mut path[..];
     if tid == 0 || write!(rest, "/proc/{tid}/status").is_err() {
-        return true;
+        return None;
     }
     let free = rest.len();
     let len = path.len() - free;
-    let Ok(path) = std::str::from_utf8(&path[..len]) else { return true };
-    let mut status = [0u8; STATUS_BYTES];
-    let len = File::open(path).and_then(|mut file| file.read(&mut status));
-    len.map_or(true, |len| has_sigkill(&status[..len]))
+    let path = std::str::from_utf8(&path[..len]).ok()?;
+    let len = File::open(path).and_then(|mut file| file.read(into)).ok()?;
+    into.get(..len)
+}
+
+fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let line = status.split(|&byte| byte == b'\n').find(|line| line.starts_with(name))?;
+    Some(std::str::from_utf8(line.get(name.len()..)?).ok()?.trim())
 }
 
 fn has_sigkill(status: &[u8]) -> bool {
-    let pending = |name: &[u8]| {
-        let line = status.split(|&byte| byte == b'\n').find(|line| line.starts_with(name))?;
-        let digits = std::str::from_utf8(line.get(name.len()..)?).ok()?;
-        u64::from_str_radix(digits.trim(), 16).ok()
-    };
+    let pending = |name: &[u8]| u64::from_str_radix(field(status, name)?, 16).ok();
     match (pending(b"SigPnd:"), pending(b"ShdPnd:")) {
         (Some(own), Some(shared)) => (own | shared) & SIGKILL_BIT != 0,
         _ => true,
@@ -49,6 +61,23 @@ fn has_sigkill(status: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_told_by_its_process() {
+        let tid = std::thread::spawn(|| {
+            let link = std::fs::read_link("/proc/thread-self").unwrap();
+            link.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .parse::<u32>()
+                .map(|tid| (tid, process_of(tid)))
+        });
+        let (tid, process) = tid.join().unwrap().unwrap();
+        assert_ne!(tid, std::process::id());
+        assert_eq!(process, std::process::id());
+        assert_eq!(process_of(u32::MAX), u32::MAX);
+    }
 
     #[test]
     fn the_living_are_told_from_the_dying() {

@@ -450,7 +450,7 @@ fn tell(image: &Shared, wanted: &Wanted, owner: usize, reason: &str) {
         seed: ways.map_or(image.seed, |ways| ways.seed),
         owner_host: ways.map_or_else(String::new, |ways| ways.host.clone()),
         addr: image.layout.address_of(ImageOffset(offset)).unwrap_or(SeedAddr(0)),
-        pid,
+        pid: interrupt::process_of(pid),
         reason: reason.to_owned(),
     });
 }

@@ -181,7 +181,13 @@ fn await_seed(token: &PrepareToken, seeds: &Seeds) -> Result<SeedId, String> {
 struct NoSites;
 
 impl SiteScanner for NoSites {
-    fn scan(&mut self, _: &MappedFile, _: u64, _: SeedAddr, _: &dyn TextSource) -> Vec<CallSite> {
-        Vec::new()
+    fn scan(
+        &mut self,
+        _: &MappedFile,
+        _: u64,
+        _: SeedAddr,
+        _: &dyn TextSource,
+    ) -> std::io::Result<Vec<CallSite>> {
+        Ok(Vec::new())
     }
 }

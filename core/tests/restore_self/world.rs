@@ -169,8 +169,14 @@ impl Started {
 struct NoSites;
 
 impl SiteScanner for NoSites {
-    fn scan(&mut self, _: &MappedFile, _: u64, _: SeedAddr, _: &dyn TextSource) -> Vec<CallSite> {
-        Vec::new()
+    fn scan(
+        &mut self,
+        _: &MappedFile,
+        _: u64,
+        _: SeedAddr,
+        _: &dyn TextSource,
+    ) -> std::io::Result<Vec<CallSite>> {
+        Ok(Vec::new())
     }
 }
 
