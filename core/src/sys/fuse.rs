@@ -512,12 +512,14 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_other() {
-        for opcode in [1, 14, 16, 25, 4711] {
+        for opcode in [1, 16, 25, 4711] {
             assert_eq!(Request::parse(&message(opcode, &[])), Ok(Request::Other { unique: 42 }));
         }
         for opcode in [opcode::FORGET, opcode::DESTROY] {
             assert_eq!(Request::parse(&message(opcode, &[])), Ok(Request::Silent));
         }
+        let open = Request::parse(&message(opcode::OPEN, &[]));
+        assert_eq!(open, Ok(Request::Open { unique: 42 }));
     }
 
     #[test]
