@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::*;
 
@@ -183,10 +183,10 @@ pub(crate) fn threads_prepare_in_turn() {
 
 pub(crate) fn a_plain_fork_of_another_thread_is_unharmed() {
     static STOP: AtomicBool = AtomicBool::new(false);
+    static FORKS: AtomicU64 = AtomicU64::new(0);
     handle(libc::SIGSYS, count_signal as *const () as usize);
     let before = action(libc::SIGSYS);
     let forker = thread::spawn(move || {
-        let mut forks = 0;
         while !STOP.load(SeqCst) {
             // SAFETY: the child calls nothing but system calls and asks for its own state.
             unsafe {
@@ -199,13 +199,15 @@ pub(crate) fn a_plain_fork_of_another_thread_is_unharmed() {
                 assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
                 assert_eq!(status, 0);
             }
-            forks += 1;
+            FORKS.fetch_add(1, SeqCst);
         }
-        forks
     });
-    for _ in 0..100 {
+    // Both for a while: who of the two is quicker depends on the machine.
+    let mut seeds = 0;
+    while seeds < 100 || (FORKS.load(SeqCst) < 50 && !forker.is_finished()) {
         drop(seed());
+        seeds += 1;
     }
     STOP.store(true, SeqCst);
-    assert!(forker.join().unwrap() > 10);
+    forker.join().unwrap();
 }
