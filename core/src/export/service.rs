@@ -23,6 +23,7 @@ use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
 use crate::id::{ReadKey, SeedId, StreamToken};
+use crate::sys::socket;
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
@@ -122,6 +123,9 @@ impl PageService {
     fn welcome(self: &Arc<Self>, mut stream: &TcpStream) -> io::Result<Option<Slot>> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
+        if let Err(error) = socket::follow_acknowledgements(stream) {
+            tracing::debug!(%error, "a READ stream keeps the host's congestion control");
+        }
         stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         let mut greeting = [0u8; read::GREETING_LEN];

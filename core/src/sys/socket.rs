@@ -16,6 +16,30 @@ pub fn keep_alive(stream: &TcpStream, idle_s: i32) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
 }
 
+/// Lets the sender's rate follow acknowledgements and nothing else: CUBIC, or Reno where that is not built
+/// (tcp(7), TCP_CONGESTION). A pacing one such as BBR makes short bursts between near hosts wait for its clock.
+///
+/// # Errors
+/// setsockopt(2)'s: neither is allowed here.
+pub fn follow_acknowledgements(stream: &TcpStream) -> io::Result<()> {
+    choose(stream, b"cubic").or_else(|_| choose(stream, b"reno"))
+}
+
+fn choose(stream: &TcpStream, name: &[u8]) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(name.len()).unwrap_or(0);
+    // SAFETY: the option's value is `len` bytes of `name`, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            len,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(4);
     // SAFETY: the option's value is an int that lives through the call.
