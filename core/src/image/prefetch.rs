@@ -28,9 +28,9 @@ use crate::sys::fuse::ReadRequest;
 mod tests;
 
 /// Bytes of one READ ahead.
-pub(super) const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 128 << 10;
 /// Pieces of an image in flight or being stored.
-pub(super) const MAX_PIECES: usize = 8;
+pub(super) const MAX_PIECES: usize = 16;
 const MAX_STREAMS: usize = 4;
 /// READs that may wait for one piece.
 const MAX_PARKED: usize = 32;
