@@ -6,9 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Agent;
+use super::connections::Connections;
 use super::failure::fail;
 use super::peers::with_port;
 use super::remote::write_output;
@@ -23,7 +23,7 @@ use crate::wire::local::{
 /// Connections at one time; each seed and each waiting caller has one.
 pub const MAX_CONNECTIONS: usize = 4096;
 
-static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "local");
 
 /// Binds the socket, for its owner alone.
 ///
@@ -56,23 +56,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
 
 /// Serves the socket until the agent ends.
 pub(super) fn serve(agent: &Arc<Agent>, listener: &UnixListener) {
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
-        if CONNECTIONS.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-            continue;
+    let agent = agent.clone();
+    CONNECTIONS.serve(listener.incoming(), move |stream| {
+        if let Err(error) = converse(&agent, stream) {
+            tracing::debug!(%error, "a local connection ended");
         }
-        let agent = agent.clone();
-        let spawned = std::thread::Builder::new().name("local".to_owned()).spawn(move || {
-            if let Err(error) = converse(&agent, stream) {
-                tracing::debug!(%error, "a local connection ended");
-            }
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-        });
-        if spawned.is_err() {
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    });
 }
 
 fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError> {

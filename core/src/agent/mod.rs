@@ -14,6 +14,7 @@
 
 mod children;
 pub mod config;
+mod connections;
 mod counters;
 mod failure;
 mod files;

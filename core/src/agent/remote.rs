@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Agent;
+use super::connections::Connections;
 use super::failure::fail;
 use super::hosting::Hosted;
 use super::relay::{self, Pipes};
@@ -27,25 +28,12 @@ const GREETING_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a lease looks whether its seed is being dropped.
 const LEASE_TICK: Duration = Duration::from_millis(50);
 
-static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "peer");
 
 /// Serves the port until the agent ends.
 pub(super) fn serve(agent: &Arc<Agent>, listener: &TcpListener) {
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
-        if CONNECTIONS.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let agent = agent.clone();
-        let spawned = std::thread::Builder::new().name("peer".to_owned()).spawn(move || {
-            converse(&agent, stream);
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-        });
-        if spawned.is_err() {
-            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    let agent = agent.clone();
+    CONNECTIONS.serve(listener.incoming(), move |stream| converse(&agent, stream));
 }
 
 /// Tells what a connection is by its first bytes.
