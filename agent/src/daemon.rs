@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use mitosis::agent::Agent;
 use mitosis::agent::config::{self, Config, DEFAULT_PORT};
-use mitosis::client::{AgentAddress, EMBEDDED_LOG};
+use mitosis::client::{AgentAddress, leave_nothing};
 use mitosis::keeper;
 use mitosis::sys::{signal, socket};
 use mitosis::wire::control::ClusterSecret;
@@ -57,12 +57,13 @@ pub struct AgentArgs {
 pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     start_log();
     let embedded = args.embedded;
-    let config = configure(args, socket)?;
+    let own = socket.as_deref().and_then(Path::parent).filter(|_| embedded).map(OwnDirectory);
+    let mut config = configure(args, socket.clone())?;
+    config.own_directory = own.as_ref().map(|own| own.0.to_owned());
     let described = match (&config.listen, &config.advertise) {
         (Some(_), Some(address)) => format!("{} and {address}", config.socket.display()),
         _ => config.socket.display().to_string(),
     };
-    let socket = config.socket.clone();
     let termination = signal::block_termination()?;
     let (agent, listeners) =
         Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
@@ -79,27 +80,23 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
     println!("mitosis agent ready on {described}");
     std::io::stdout().flush()?;
     agent.run(listeners);
-    if embedded {
-        leave_nothing(&socket);
-    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes away what the program that started this agent made for it; that program is gone.
-fn leave_nothing(socket: &Path) {
-    let Some(directory) = socket.parent() else { return };
-    for file in [socket, &directory.join(EMBEDDED_LOG)] {
-        let _ = fs::remove_file(file);
+/// What the program that started this agent made for it: goes with the agent, however `run` is left.
+struct OwnDirectory<'a>(&'a Path);
+
+impl Drop for OwnDirectory<'_> {
+    fn drop(&mut self) {
+        leave_nothing(self.0);
     }
-    // Fails, as it should, where the directory holds anything else.
-    let _ = fs::remove_dir(directory);
 }
 
 /// `mitosis keeper --fd N`.
-pub fn keeper(fd: i32) -> anyhow::Result<ExitCode> {
+pub fn keeper(fd: i32, clear: Option<&Path>) -> anyhow::Result<ExitCode> {
     let socket = socket::inherited(fd)
         .context("the keeper is started by the agent; there is no use in starting it by hand")?;
-    keeper::run(socket)
+    keeper::run(socket, clear)
 }
 
 fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config> {

@@ -46,6 +46,9 @@ enum Verb {
         /// The socket to the agent.
         #[arg(long)]
         fd: i32,
+        /// A directory of the agent's own, to be taken away when it is gone.
+        #[arg(long)]
+        clear: Option<PathBuf>,
     },
 }
 
@@ -96,7 +99,7 @@ fn main() -> ExitCode {
     let context = verbs::Context { json: cli.json, socket: cli.socket };
     let result = match cli.verb {
         Verb::Agent(args) => daemon::run(args, context.socket),
-        Verb::Keeper { fd } => daemon::keeper(fd),
+        Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
         Verb::Resume(args) => verbs::resume(&context, &args),
         Verb::Ls => verbs::list(&context),
         Verb::Inspect(args) => verbs::inspect(&context, &args),

@@ -234,7 +234,7 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
 /// The restore program that would lay out a template of this seed on this host.
 pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
     let program = std::env::current_exe().context("this program's own path")?;
-    let keeper = keeper::Client::spawn(&program)?;
+    let keeper = keeper::Client::spawn(&program, None)?;
     let facts = HostFacts::of_keeper(keeper.pid())?;
     let placement = Placement::choose(descriptor, &facts.avoid())?;
     let stub_entry = placement.base + blob::stub_entry();

@@ -78,6 +78,40 @@ def test_a_process_that_is_killed_leaves_no_agent():
         gone(directory)
 
 
+def test_an_agent_that_is_killed_leaves_nothing_and_the_next_fork_has_another():
+    binary = built("mitosis", "MITOSIS_AGENT_BIN")
+    with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
+        env = embedded(directory, MITOSIS_AGENT_BIN=str(binary))
+        out = run(
+            """
+            import os, pathlib, signal, time, mitosis
+            place = os.environ["XDG_RUNTIME_DIR"]
+            def agents():
+                for process in pathlib.Path("/proc").glob("[0-9]*"):
+                    try:
+                        line = (process / "cmdline").read_bytes()
+                    except OSError:
+                        continue
+                    if b" agent " in line.replace(bytes(1), b" ") and place.encode() in line:
+                        yield int(process.name)
+            mitosis.prepare().handle
+            [agent] = agents()
+            os.kill(agent, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while os.listdir(place):
+                assert time.monotonic() < deadline, os.listdir(place)
+                time.sleep(0.02)
+            if (child := mitosis.fork()) is None:
+                os._exit(4)
+            assert child.wait() == 4
+            print("another", agent not in agents())
+            """,
+            env=env,
+        )
+        assert out == "another True\n"
+        gone(directory)
+
+
 def test_without_rights_it_says_what_is_missing():
     binary = built("mitosis", "MITOSIS_AGENT_BIN")
     with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:

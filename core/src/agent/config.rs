@@ -34,6 +34,9 @@ pub struct Config {
     pub linger: Duration,
     /// The program to run as keeper: this one.
     pub program: PathBuf,
+    /// A directory that was made for this agent alone. The keeper takes it away when the agent is gone,
+    /// however it ended; who runs the agent may do so before.
+    pub own_directory: Option<PathBuf>,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
             program,
+            own_directory: None,
         }
     }
 }

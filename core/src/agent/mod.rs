@@ -96,7 +96,8 @@ impl Agent {
         // The socket last of the two: an agent that does not start leaves none behind.
         let remote = listen(&config)?;
         let listeners = Listeners { local: local::bind(&config.socket)?, remote };
-        let keeper = keeper::Client::spawn(&config.program).map_err(|error| {
+        let spawned = keeper::Client::spawn(&config.program, config.own_directory.as_deref());
+        let keeper = spawned.map_err(|error| {
             let _ = std::fs::remove_file(&config.socket);
             fail(FailureKind::Missing, format!("the keeper process could not be started: {error}"))
         })?;

@@ -1,7 +1,8 @@
 //! An agent of this process's own, for programs that fork on a machine where nobody runs one.
 //!
 //! It is started as nobody's child (wait(2) never tells of it) and ends when its stdin does: this process
-//! holds the other end of that pipe and nothing else.
+//! holds the other end of that pipe and nothing else. Its folder goes with it: whoever is left takes it
+//! away, the agent, else its keeper, else this process where no agent came to be.
 
 use std::collections::VecDeque;
 use std::env;
@@ -27,8 +28,9 @@ use crate::sys::spawn::Program;
 pub const AGENT_BINARY_VARIABLE: &str = "MITOSIS_AGENT_BIN";
 /// An agent that does not listen by then is given up.
 const START_PATIENCE: Duration = Duration::from_secs(10);
-/// What the agent said, beside its socket; it takes both away when it ends, and their directory.
-pub const EMBEDDED_LOG: &str = "agent.log";
+/// Its socket and what it said; both and their directory go when it ends.
+const EMBEDDED_SOCKET: &str = "agent.sock";
+const EMBEDDED_LOG: &str = "agent.log";
 const START_PAUSE: Duration = Duration::from_millis(2);
 /// Lines of its stderr that an error repeats.
 const LAST_LINES: usize = 5;
@@ -99,17 +101,36 @@ pub fn ensure_agent_of(carried: Option<&Path>) -> Result<AgentAddress, ClientErr
     if found.answers() {
         return Ok(found);
     }
-    let started = start(&binary(carried)?)?;
+    let started = start(&binary(carried)?, &place())?;
     Ok(embedded.insert(started).address.clone())
 }
 
-fn start(binary: &Path) -> Result<Embedded, ClientError> {
+/// Takes away what was made for an embedded agent that is over. What else is in that directory stays, and
+/// the directory with it.
+pub fn leave_nothing(directory: &Path) {
+    for file in [EMBEDDED_SOCKET, EMBEDDED_LOG] {
+        let _ = fs::remove_file(directory.join(file));
+    }
+    let _ = fs::remove_dir(directory);
+}
+
+/// A directory that nobody else takes away yet.
+struct Unused(PathBuf);
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        leave_nothing(&self.0);
+    }
+}
+
+fn start(binary: &Path, place: &Path) -> Result<Embedded, ClientError> {
     let io_failed =
         |what: &str, error: io::Error| ClientError::Embedded(format!("{what}: {error}"));
     let directory =
-        own_directory().map_err(|error| io_failed("a directory for its socket", error))?;
-    let socket = directory.join("agent.sock");
-    let log = directory.join(EMBEDDED_LOG);
+        own_directory(place).map_err(|error| io_failed("a directory for its socket", error))?;
+    let directory = Unused(directory);
+    let socket = directory.0.join(EMBEDDED_SOCKET);
+    let log = directory.0.join(EMBEDDED_LOG);
     let stderr = File::create(&log).map_err(|error| io_failed("its log file", error))?;
     let null = File::options()
         .write(true)
@@ -145,9 +166,9 @@ fn start(binary: &Path) -> Result<Embedded, ClientError> {
         .start()
         .map_err(|error| io_failed(&format!("'{}' did not start", binary.display()), error))?;
     let address = AgentAddress(socket);
-    await_socket(&address, &watch, &log).inspect_err(|_| {
-        let _ = fs::remove_dir_all(&directory);
-    })?;
+    await_socket(&address, &watch, &log)?;
+    // It listens, so it has taken the directory for its own.
+    std::mem::forget(directory);
     Ok(Embedded {
         address,
         generation: prepare::generation(),
@@ -188,14 +209,18 @@ fn last_lines(log: &Path) -> String {
     if last.is_empty() { "nothing".to_owned() } else { Vec::from(last).join("\n") }
 }
 
-/// A new directory that only this user may enter.
-fn own_directory() -> io::Result<PathBuf> {
-    let base = env::var_os("XDG_RUNTIME_DIR")
+/// Where the directories of embedded agents are made.
+fn place() -> PathBuf {
+    env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|runtime| runtime.is_dir())
-        .unwrap_or_else(env::temp_dir);
+        .unwrap_or_else(env::temp_dir)
+}
+
+/// A new directory that only this user may enter.
+fn own_directory(place: &Path) -> io::Result<PathBuf> {
     let name = format!("mitosis-{}-{}", process::id(), crate::id::SeedId::random());
-    let directory = base.join(name);
+    let directory = place.join(name);
     DirBuilder::new().mode(0o700).create(&directory)?;
     Ok(directory)
 }
@@ -249,6 +274,15 @@ mod tests {
         (directory, path)
     }
 
+    /// Why it does not start; nothing of it is left then.
+    fn refused(binary: &Path) -> String {
+        let place = tempfile::tempdir().unwrap();
+        let text = start(binary, place.path()).unwrap_err().to_string();
+        let left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        text
+    }
+
     #[test]
     fn the_library_is_found() {
         assert_eq!(own_library().unwrap(), env::current_exe().unwrap());
@@ -257,13 +291,13 @@ mod tests {
     #[test]
     fn an_agent_that_dies_is_quoted() {
         let (_keep, path) = script("echo one >&2; echo 'no /dev/fuse: modprobe fuse' >&2; exit 1");
-        let text = start(&path).unwrap_err().to_string();
+        let text = refused(&path);
         assert!(text.contains("modprobe fuse") && text.contains("ended at once"), "{text}");
     }
 
     #[test]
     fn a_binary_that_is_missing_is_named() {
-        let text = start(Path::new("/nonexistent/mitosis")).unwrap_err().to_string();
+        let text = refused(Path::new("/nonexistent/mitosis"));
         assert!(text.contains("/nonexistent/mitosis"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! The agent's side.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -104,15 +105,18 @@ struct Inner {
 }
 
 impl Client {
-    /// Starts `program keeper --fd 0`.
+    /// Starts `program keeper --fd 0`; `own_directory` is the agent's, and goes with it.
     ///
     /// # Errors
     /// The program does not start, or is another version.
-    pub fn spawn(program: &Path) -> Result<Client, KeeperError> {
+    pub fn spawn(program: &Path, own_directory: Option<&Path>) -> Result<Client, KeeperError> {
         let failed = |source| KeeperError::Spawn { program: program.display().to_string(), source };
         let (ours, theirs) = socket::seqpacket_pair().map_err(failed)?;
         let process = Command::new(program)
             .args(["keeper", "--fd", "0"])
+            .args(
+                own_directory.into_iter().flat_map(|own| [OsStr::new("--clear"), own.as_os_str()]),
+            )
             .env_clear()
             // Templates unmap their libc: an rseq area in it would kill them.
             .env("GLIBC_TUNABLES", "glibc.pthread.rseq=0")

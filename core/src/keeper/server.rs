@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use super::AGENT_GRACE;
 use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use crate::client::leave_nothing;
 use crate::resume::abi::{Reply, SETUP_FAILED};
 use crate::resume::template::reply_bytes;
 use crate::sys::clone3::{Fork, fork_with_default_signals};
@@ -21,8 +23,9 @@ const MAX_KEPT_ENDS: usize = 1 << 17;
 /// Exit status of a template that could not be entered.
 const EXIT_BROKEN: i32 = 127;
 
-/// Is the keeper, with the agent at the other end of `socket`; ends with it.
-pub fn run(socket: OwnedFd) -> ! {
+/// Is the keeper, with the agent at the other end of `socket`; ends with it, and takes away the directory
+/// that was the agent's own.
+pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
     enter::restore_sigpipe();
     enter::new_session();
     let status = match Server::start(socket).and_then(Server::serve) {
@@ -32,6 +35,9 @@ pub fn run(socket: OwnedFd) -> ! {
             1
         }
     };
+    if let Some(own) = own_directory {
+        leave_nothing(own);
+    }
     std::process::exit(status)
 }
 

@@ -18,7 +18,7 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("keeper") => {
             let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("the socket is fd 0");
-            mitosis::keeper::run(socket)
+            mitosis::keeper::run(socket, None)
         }
         Some("agent") => World::new().hold_a_child(),
         Some("seed") => seed::run(std::path::Path::new(&arguments[2])),

@@ -58,7 +58,7 @@ impl World {
         let image = image(seed.id(), &desc);
         let files = (0..).zip(&desc.files);
         let files = files.filter_map(|(i, file)| Some((i, File::open(&file.path).ok()?))).collect();
-        let keeper = Client::spawn(&program).expect("the keeper starts");
+        let keeper = Client::spawn(&program, None).expect("the keeper starts");
         World { keeper, seed, desc, image, files, ends: HashMap::new() }
     }
 
