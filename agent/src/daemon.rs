@@ -168,7 +168,8 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
 }
 
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MITOSIS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let told = std::env::var("MITOSIS_LOG").ok().filter(|told| !told.is_empty());
+    let filter = told.and_then(|told| tracing_subscriber::EnvFilter::try_new(told).ok());
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

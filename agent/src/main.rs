@@ -5,10 +5,11 @@ mod daemon;
 mod show;
 mod verbs;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
@@ -95,7 +96,8 @@ struct DropArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = verbs::Context { json: cli.json, socket: cli.socket };
     let result = match cli.verb {
         Verb::Agent(args) => daemon::run(args, context.socket),
@@ -111,4 +113,14 @@ fn main() -> ExitCode {
         eprintln!("mitosis: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// A variable that is set and empty is not set: the library says so, too.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| {
+            if argument.get_env().is_some_and(is_empty) { argument.env(None) } else { argument }
+        })
+        .mut_subcommands(without_empty_variables)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{MITOSIS, Plan, World};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -131,5 +131,28 @@ fn verbs_without_an_agent_say_where_they_looked() {
     }
     world.on_b(&["ls", "--socket", "/run/other.sock"]).refused(&["/run/other.sock"]);
     world.on_b(&["drop", "xyz"]).refused(&["not a handle"]);
+    world.finish();
+}
+
+/// As for the library: shells and service files leave variables empty that they do not mean.
+#[test]
+fn an_empty_variable_is_none() {
+    let world = World::without_agents(Plan::default());
+    let names = ["AGENT", "LISTEN", "ADVERTISE", "SECRET_FILE", "PAGER_CPUS", "LOG"];
+    let numbers = ["MISS_DEADLINE_MS", "PEER_DEADLINE_MS", "LINGER_S"];
+    let variables: Vec<String> =
+        names.iter().chain(&numbers).map(|name| format!("MITOSIS_{name}=")).collect();
+    let with = |verb: &'static str| {
+        let mut command = vec!["/usr/bin/env"];
+        command.extend(variables.iter().map(String::as_str));
+        command.extend([MITOSIS, verb]);
+        world.run(&world.a, &command)
+    };
+    let mut agent = with("agent");
+    assert_eq!(agent.line(), "mitosis agent ready on /run/mitosis/agent.sock");
+    with("ls").end().ok();
+    with("shutdown").end().ok();
+    let agent = agent.end();
+    assert_eq!((agent.code, agent.err.as_str()), (Some(0), ""), "{agent:?}");
     world.finish();
 }
