@@ -1,5 +1,13 @@
 //! What is refused before anything runs: the text names cause and remedy, and nothing is left.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use mitosis::id::PrepareToken;
+use mitosis::sys::scm;
+use mitosis::wire::frame::{self, FrameError};
+use mitosis::wire::local::{FailureKind, LocalReply, LocalRequest};
 use mitosis_hosts::ExecOptions;
 
 use crate::process::Process;
@@ -219,6 +227,37 @@ fn not_root() {
         "{agent:?}"
     );
     world.settled(&world.b);
+    world.finish();
+}
+
+/// What a seed of another installation would say; its parent need not wait to learn of it.
+#[test]
+fn a_report_that_does_not_parse_is_told_to_the_parent() {
+    let world = World::new();
+    let socket = world.pair.a().outside("/run/mitosis/agent.sock");
+    let say = |request: &LocalRequest, fds: &[BorrowedFd<'_>]| {
+        let stream = UnixStream::connect(&socket).unwrap();
+        scm::send_all(stream.as_fd(), &frame::encode(request).unwrap(), fds).unwrap();
+        stream
+    };
+    let null = std::fs::File::open("/dev/null").unwrap();
+    for (report, fds, kind, word) in [
+        (&b"MITOSEED\x09\0\0\0"[..], 3, FailureKind::Protocol, "another version"),
+        (b"MITOSEED\x01\0\0\0\x02\0\0\0\x08\0\0\0", 3, FailureKind::Protocol, "is broken"),
+        (b"MITOSEED\x01\0\0\0", 2, FailureKind::Protocol, "2 descriptors"),
+    ] {
+        let token = PrepareToken::random();
+        let begun = Instant::now();
+        let request = LocalRequest::Report { token, report: report.to_vec() };
+        let seed = say(&request, &vec![null.as_fd(); fds]);
+        let mut parent = say(&LocalRequest::Await { token }, &[]);
+        let Ok(LocalReply::Failed(failure)) = frame::read(&mut parent) else { panic!("{word}") };
+        assert_eq!(failure.kind, kind);
+        assert!(failure.message.contains(word), "{failure}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(matches!(frame::read::<LocalReply>(&mut &seed), Err(FrameError::Closed)));
+    }
+    world.settled(&world.a);
     world.finish();
 }
 

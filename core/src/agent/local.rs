@@ -69,10 +69,8 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
     let request = read_request(&stream, &mut fds)?;
     let result = match request {
         LocalRequest::Report { token, report } => {
-            return agent.take_report(token, &report, fds, stream).map_err(|failure| {
-                tracing::warn!(%failure, "a report was refused");
-                FrameError::Closed
-            });
+            agent.take_report(token, &report, fds, stream);
+            return Ok(());
         }
         LocalRequest::Resume(request) => return resume(agent, stream, request, fds),
         LocalRequest::Shutdown => {

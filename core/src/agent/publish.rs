@@ -82,28 +82,21 @@ impl SiteScanner for &ScannedTexts {
 }
 
 impl Agent {
-    /// Takes a report and stays with the seed until it ends.
+    /// Takes a report and stays with the seed until it ends. Where there can be no seed, its parent is told.
     pub(super) fn take_report(
         self: &Arc<Self>,
         token: PrepareToken,
         bytes: &[u8],
         fds: Vec<OwnedFd>,
         connection: UnixStream,
-    ) -> Result<(), Failure> {
-        let report =
-            report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
-        let files = seed_files(fds)?;
-        let record = Arc::new(SeedRecord {
-            id: SeedId::random(),
-            token,
-            fork_key: ForkKey::random(),
-            read_key: ReadKey::random(),
-            pid: pid_of(&files.mem),
-            created: Instant::now(),
-        });
-        let ours =
-            connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
-        self.seeds.add(record.clone(), ours)?;
+    ) {
+        let (record, report, files) = match self.enter_seed(token, bytes, fds, &connection) {
+            Ok(entered) => entered,
+            Err(failure) => {
+                tracing::warn!(%failure, "a report was refused");
+                return self.seeds.refuse(token, failure);
+            }
+        };
         let ancestor = self.ancestor(&report, &files);
         let result = ancestor
             .as_ref()
@@ -121,7 +114,30 @@ impl Agent {
         self.exports.remove(record.id);
         self.hosting.let_go(record.id);
         self.seeds.forget(record.id);
-        Ok(())
+    }
+
+    fn enter_seed(
+        &self,
+        token: PrepareToken,
+        bytes: &[u8],
+        fds: Vec<OwnedFd>,
+        connection: &UnixStream,
+    ) -> Result<(Arc<SeedRecord>, report::Report, SeedFiles), Failure> {
+        let report =
+            report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
+        let files = seed_files(fds)?;
+        let record = Arc::new(SeedRecord {
+            id: SeedId::random(),
+            token,
+            fork_key: ForkKey::random(),
+            read_key: ReadKey::random(),
+            pid: pid_of(&files.mem),
+            created: Instant::now(),
+        });
+        let ours =
+            connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
+        self.seeds.add(record.clone(), ours)?;
+        Ok((record, report, files))
     }
 
     fn publish(

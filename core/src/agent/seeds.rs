@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  Report --> Publishing --describe, rehearse--> Published --drop--> Dropping --last holder--> gone
-//!                  \--> Failed (kept for the parent's Await, then gone)
+//!     |            |  \--drop: is Dropping once it is published
+//!     |            \--> Failed (kept for the parent's Await, then gone)
+//!     \--> refused (no seed came to be; the reason is kept for the parent's Await)
 //! ```
 //!
 //! A seed lives as long as the agent holds its connection: closing it ends the process. Holders are
 //! hosts with an image of it, this one included while children run here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -77,6 +79,8 @@ struct Entry {
     connection: UnixStream,
     holders: u32,
     ends_with_children: bool,
+    /// Dropped before it was published.
+    drops_early: bool,
 }
 
 /// The table.
@@ -84,6 +88,8 @@ struct Entry {
 pub struct Seeds {
     table: Mutex<HashMap<SeedId, Entry>>,
     changed: Condvar,
+    /// Why reports were refused, the oldest first; locked after `table`.
+    refused: Mutex<VecDeque<(PrepareToken, Instant, Failure)>>,
 }
 
 impl Seeds {
@@ -105,22 +111,37 @@ impl Seeds {
             connection,
             holders: 0,
             ends_with_children: false,
+            drops_early: false,
         };
         table.insert(record.id, entry);
         self.changed.notify_all();
         Ok(())
     }
 
+    /// There is no seed of this prepare call: its parent is told why.
+    pub fn refuse(&self, token: PrepareToken, failure: Failure) {
+        let _table = self.table.lock();
+        let mut refused = self.refused.lock();
+        refused.retain(|(_, since, _)| since.elapsed() < PUBLISH_DEADLINE);
+        if refused.len() >= MAX_SEEDS {
+            refused.pop_front();
+        }
+        refused.push_back((token, Instant::now(), failure));
+        self.changed.notify_all();
+    }
+
     /// Ends a seed's publication.
     pub fn publish(&self, id: SeedId, result: Result<Published, Failure>) {
         if let Some(entry) = self.table.lock().get_mut(&id) {
             entry.state = match result {
+                Ok(published) if entry.drops_early => State::Dropping(published),
                 Ok(published) => State::Published(published),
                 Err(failure) => State::Failed(failure),
             };
-            if matches!(entry.state, State::Failed(_)) {
+            match entry.state {
                 // The process ends now; its parent may still be on its way to ask why.
-                entry.end();
+                State::Failed(_) => entry.end(),
+                _ => entry.end_if_over(),
             }
         }
         self.changed.notify_all();
@@ -141,7 +162,10 @@ impl Seeds {
                 }
                 Some(State::Failed(failure)) => return Err(failure.clone()),
                 Some(State::Publishing) => PUBLISH_DEADLINE,
-                None => REPORT_DEADLINE,
+                None => match self.why_refused(token) {
+                    Some(failure) => return Err(failure),
+                    None => REPORT_DEADLINE,
+                },
             };
             if self.changed.wait_until(&mut table, begun + deadline).timed_out() {
                 let text = "the seed has not reported to the agent: it was killed (out of memory? a pids limit?) \
@@ -149,6 +173,11 @@ impl Seeds {
                 return Err(fail(FailureKind::SeedGone, text));
             }
         }
+    }
+
+    fn why_refused(&self, token: PrepareToken) -> Option<Failure> {
+        let refused = self.refused.lock();
+        refused.iter().find(|(other, ..)| *other == token).map(|(.., failure)| failure.clone())
     }
 
     /// The record and descriptor of a seed, to whoever shows its fork key.
@@ -213,7 +242,7 @@ impl Seeds {
         }
     }
 
-    /// Refuses new children; the seed ends now if nobody holds it.
+    /// Refuses new children; the seed ends now if nobody holds it, or when it is published.
     ///
     /// # Errors
     /// No such seed.
@@ -228,6 +257,7 @@ impl Seeds {
             State::Published(published) => State::Dropping(published),
             other => other,
         };
+        entry.drops_early = matches!(entry.state, State::Publishing);
         entry.end_if_over();
         Ok(())
     }

@@ -58,6 +58,42 @@ fn a_failed_publication_reaches_the_parent() {
 }
 
 #[test]
+fn a_refused_report_reaches_the_parent_at_once_also_one_that_waits() {
+    let seeds = Arc::new(Seeds::default());
+    let token = PrepareToken([7; 16]);
+    let begun = Instant::now();
+    let waiting = {
+        let seeds = seeds.clone();
+        std::thread::spawn(move || seeds.wait_published(token).unwrap_err().message)
+    };
+    std::thread::sleep(Duration::from_millis(20));
+    seeds.refuse(token, fail(FailureKind::Protocol, "a reason"));
+    assert_eq!(waiting.join().unwrap(), "a reason");
+    assert_eq!(seeds.wait_published(token).unwrap_err().message, "a reason");
+    assert!(begun.elapsed() < REPORT_DEADLINE / 2);
+    for other in 0..MAX_SEEDS {
+        let mut bytes = [8; 16];
+        bytes[..8].copy_from_slice(&other.to_le_bytes());
+        seeds.refuse(PrepareToken(bytes), fail(FailureKind::Limit, "another"));
+    }
+    assert_eq!(seeds.refused.lock().len(), MAX_SEEDS);
+}
+
+#[test]
+fn a_drop_that_comes_early_is_not_lost() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    seeds.drop_after_children(record.id).unwrap();
+    assert!(!has_ended(&seed), "its publication would fail for a reason that is none");
+    seeds.publish(record.id, Ok(published()));
+    assert!(has_ended(&seed));
+    assert_eq!(seeds.fetch(record.id, &ForkKey([1; 32])).unwrap_err().kind, FailureKind::SeedGone);
+    assert_eq!(seeds.wait_published(record.token).unwrap().id, record.id);
+}
+
+#[test]
 fn drop_waits_for_the_last_holder() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
