@@ -64,6 +64,8 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Table {
     by_pid: HashMap<u32, Entry>,
+    /// Places that are given away and not taken yet.
+    promised: usize,
     early: HashMap<u32, (Instant, i32)>,
 }
 
@@ -92,39 +94,28 @@ pub struct NewChild {
     pub stderr: Arc<File>,
 }
 
+/// Places for children that are about to be started; those that are not taken go back.
+#[derive(Debug)]
+pub struct Places {
+    children: Arc<Children>,
+    left: usize,
+}
+
 impl Children {
-    /// Whether `count` more may be started.
+    /// Places for `count` more.
     ///
     /// # Errors
     /// The limit is reached.
-    pub fn admit(&self, count: u32) -> Result<(), Failure> {
-        if self.table.lock().by_pid.len() + count as usize > MAX_CHILDREN {
+    pub fn admit(self: &Arc<Self>, count: u32) -> Result<Places, Failure> {
+        let mut table = self.table.lock();
+        let wanted = count as usize;
+        if table.by_pid.len() + table.promised + wanted > MAX_CHILDREN {
             let text =
                 format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
             return Err(fail(FailureKind::Limit, text));
         }
-        Ok(())
-    }
-
-    /// Enters a child. One that has ended meanwhile is told of at once.
-    pub fn add(&self, new: NewChild) {
-        let process = PidFd::open(new.pid).ok();
-        let mut table = self.table.lock();
-        if let Some((_, status)) = table.early.remove(&new.pid) {
-            let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
-            return;
-        }
-        let entry = Entry {
-            child: new.child,
-            seed: new.seed,
-            process,
-            started: Instant::now(),
-            lost: None,
-            events: new.events,
-            stderr: new.stderr,
-            lives_on: Some((new.hosted, new.hold)),
-        };
-        table.by_pid.insert(new.pid, entry);
+        table.promised += wanted;
+        Ok(Places { children: self.clone(), left: wanted })
     }
 
     /// A process of the keeper's has ended with this wait(2) status.
@@ -201,6 +192,38 @@ impl Children {
     }
 }
 
+impl Places {
+    /// Enters a child at one of them. One that has ended meanwhile is told of at once.
+    pub fn take(&mut self, new: NewChild) {
+        let process = PidFd::open(new.pid).ok();
+        let mut table = self.children.table.lock();
+        let taken = self.left.min(1);
+        self.left -= taken;
+        table.promised -= taken;
+        if let Some((_, status)) = table.early.remove(&new.pid) {
+            let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
+            return;
+        }
+        let entry = Entry {
+            child: new.child,
+            seed: new.seed,
+            process,
+            started: Instant::now(),
+            lost: None,
+            events: new.events,
+            stderr: new.stderr,
+            lives_on: Some((new.hosted, new.hold)),
+        };
+        table.by_pid.insert(new.pid, entry);
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.children.table.lock().promised -= self.left;
+    }
+}
+
 /// Writes a line to a child's standard error.
 fn say(stderr: &Arc<File>, text: String) {
     let line = format!("{text}\n");
@@ -227,4 +250,23 @@ fn decode(status: i32, lost: Option<String>) -> ChildEnd {
         };
     }
     ChildEnd::Exited(libc::WEXITSTATUS(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_away_once() {
+        let children = Arc::new(Children::default());
+        let most = u32::try_from(MAX_CHILDREN).unwrap();
+        let first = children.admit(most - 1).unwrap();
+        let last = children.admit(1).unwrap();
+        assert_eq!(children.admit(1).unwrap_err().kind, FailureKind::Limit);
+        drop(last);
+        assert!(children.admit(2).is_err());
+        drop(first);
+        assert!(children.admit(most + 1).is_err());
+        assert!(children.admit(most).is_ok());
+    }
 }

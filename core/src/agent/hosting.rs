@@ -148,15 +148,12 @@ impl Hosting {
         handle: &Handle,
         ends_with_children: bool,
     ) -> Result<(Arc<Hosted>, bool), Failure> {
-        let place = {
-            let mut table = self.table.lock();
-            if !table.contains_key(&handle.seed) && table.len() >= MAX_HOSTED {
-                let text = format!("this host already holds {MAX_HOSTED} seeds' images");
-                return Err(fail(FailureKind::Limit, text));
-            }
-            table.entry(handle.seed).or_default().clone()
-        };
+        let place = self.place(handle.seed)?;
         let mut hosted = place.hosted.lock();
+        if !self.stands(handle.seed, &place) {
+            drop(hosted);
+            return self.get(agent, handle, ends_with_children);
+        }
         if let Some(hosted) = hosted.as_ref() {
             if hosted.dropping.load(Ordering::Acquire) {
                 return Err(seed_gone(handle.seed));
@@ -171,20 +168,40 @@ impl Hosting {
             }
         }
         let begun = Instant::now();
-        let found = agent.find(handle, ends_with_children).inspect_err(|_| {
-            if hosted.is_none() {
-                self.table.lock().remove(&handle.seed);
-            }
-        })?;
+        let found = agent
+            .find(handle, ends_with_children)
+            .inspect_err(|_| self.clear(handle.seed, hosted.as_ref()))?;
         let found_us = begun.elapsed().as_micros();
-        let built = build(agent, handle, found, ends_with_children).inspect_err(|_| {
-            self.table.lock().remove(&handle.seed);
-        })?;
+        let built = build(agent, handle, found, ends_with_children)
+            .inspect_err(|_| self.clear(handle.seed, hosted.as_ref()))?;
         let hosted_us = begun.elapsed().as_micros();
         tracing::info!(seed = %handle.seed, found_us, hosted_us, "seed hosted");
         *place.idle_since.lock() = None;
         *hosted = Some(built.clone());
         Ok((built, true))
+    }
+
+    /// A seed's place, made if need be. It may be gone by the time that it is locked: see [`Self::stands`].
+    fn place(&self, seed: SeedId) -> Result<Arc<Place>, Failure> {
+        let mut table = self.table.lock();
+        if !table.contains_key(&seed) && table.len() >= MAX_HOSTED {
+            let text = format!("this host already holds {MAX_HOSTED} seeds' images");
+            return Err(fail(FailureKind::Limit, text));
+        }
+        Ok(table.entry(seed).or_default().clone())
+    }
+
+    /// Whether a place that is locked is still the seed's: whoever held it before may have failed and taken
+    /// it away, and what is built at such a place nobody finds.
+    fn stands(&self, seed: SeedId, place: &Arc<Place>) -> bool {
+        self.table.lock().get(&seed).is_some_and(|standing| Arc::ptr_eq(standing, place))
+    }
+
+    /// Takes away a place that is locked and at which nothing stands.
+    fn clear(&self, seed: SeedId, hosted: Option<&Arc<Hosted>>) {
+        if hosted.is_none() {
+            self.table.lock().remove(&seed);
+        }
     }
 
     /// Builds a seed of this host without entering it: for its rehearsal.
@@ -485,4 +502,24 @@ pub fn lost_page_text(lost: &PageLost) -> String {
         "mitosis: page lost: seed {} on host {}, address {}: {}",
         lost.seed, lost.owner_host, lost.addr, lost.reason
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_was_taken_away_is_not_built_at() {
+        let hosting = Hosting::default();
+        let seed = SeedId(7);
+        let (first, waiting) = (hosting.place(seed).unwrap(), hosting.place(seed).unwrap());
+        let locked = first.hosted.lock();
+        assert!(hosting.stands(seed, &first));
+        hosting.clear(seed, locked.as_ref());
+        drop(locked);
+        // Whoever has waited meanwhile begins anew, beside nobody.
+        let _locked = waiting.hosted.lock();
+        assert!(!hosting.stands(seed, &waiting));
+        assert!(hosting.stands(seed, &hosting.place(seed).unwrap()));
+    }
 }

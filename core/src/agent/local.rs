@@ -1,11 +1,13 @@
 //! The unix socket: processes of this host, the command line.
 
 use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Agent;
 use super::connections::Connections;
@@ -13,6 +15,7 @@ use super::failure::fail;
 use super::peers::with_port;
 use super::remote::write_output;
 use crate::id::{ChildId, Handle, SeedId};
+use crate::sys::lock::try_lock;
 use crate::sys::scm;
 use crate::wire::control::{Channel, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
@@ -22,6 +25,9 @@ use crate::wire::local::{
 
 /// Connections at one time; each seed and each waiting caller has one.
 pub const MAX_CONNECTIONS: usize = 4096;
+
+/// How long another agent may take to bind in the same folder: it takes some microseconds.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "local");
 
@@ -37,13 +43,17 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
         );
         fail(FailureKind::Missing, text)
     };
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    // Closed to others from the start: between bind and chmod the socket itself is not.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| say(&error))?;
+    // Held until the socket listens: of two agents that start at once, the second finds the first's.
+    let _turn = turn(folder).map_err(|error| say(&error))?;
     if UnixStream::connect(path).is_ok() {
         return Err(say(&"another agent answers there"));
-    }
-    if let Some(folder) = path.parent() {
-        // Closed to others from the start: between bind and chmod the socket itself is not.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|error| say(&error))?;
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(say(&error)),
@@ -52,6 +62,19 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
     let listener = UnixListener::bind(path).map_err(|error| say(&error))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| say(&error))?;
     Ok(listener)
+}
+
+/// The right to bind in a folder, until it is dropped.
+fn turn(folder: &Path) -> io::Result<File> {
+    let turn = File::open(folder)?;
+    let until = Instant::now() + TURN_PATIENCE;
+    while !try_lock(&turn)? {
+        if Instant::now() >= until {
+            return Err(io::Error::other("another program has locked its folder"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(turn)
 }
 
 /// Serves the socket until the agent ends.
@@ -291,4 +314,43 @@ fn follow(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn of_agents_that_start_at_once_one_has_the_socket() {
+        const AGENTS: usize = 4;
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("sub/agent.sock");
+            // What a killed agent leaves.
+            drop(bind(&path).unwrap());
+            let start = Barrier::new(AGENTS);
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let agent = || {
+                    start.wait();
+                    bind(&path)
+                };
+                let agents: Vec<_> = (0..AGENTS).map(|_| scope.spawn(agent)).collect();
+                agents.into_iter().map(|agent| agent.join().unwrap()).collect()
+            });
+            let refused = bound.iter().filter_map(|bound| bound.as_ref().err());
+            assert!(refused.clone().all(|failure| failure.message.contains("another agent")));
+            assert_eq!(refused.count(), AGENTS - 1);
+            assert!(UnixStream::connect(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_folder_that_stays_locked_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let _other = turn(folder.path()).unwrap();
+        let failure = bind(&folder.path().join("agent.sock")).unwrap_err();
+        assert!(failure.message.contains("locked its folder"), "{failure}");
+    }
 }

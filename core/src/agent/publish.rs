@@ -220,6 +220,7 @@ impl Agent {
     ) -> Result<Vec<SeedRange>, Failure> {
         let handle = self.seeds.handle(record, self.config.advertise.as_deref());
         let page_table = descriptor.page_table.clone();
+        let mut places = self.children.admit(1)?;
         let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
         let null = File::options().read(true).write(true).open("/dev/null");
         let null =
@@ -235,7 +236,7 @@ impl Agent {
         })?;
         let (events, ended) = crossbeam_channel::bounded(1);
         let stderr = Arc::new(null);
-        self.children.add(NewChild {
+        places.take(NewChild {
             child,
             seed: record.id,
             pid,

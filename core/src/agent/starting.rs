@@ -42,7 +42,7 @@ impl Agent {
         let requested_at_ns = clock::realtime_ns();
         let environment = encode_environment(&request.environment)?;
         check(request, &environment)?;
-        self.children.admit(request.count)?;
+        let mut places = self.children.admit(request.count)?;
         let own = self.is_own(request.handle.agent.as_deref());
         if own {
             // Nothing is done to a seed for whoever does not show its key.
@@ -78,7 +78,7 @@ impl Agent {
             };
             let (events, stderr) = (sender.clone(), stderr.clone());
             let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
-            self.children.add(NewChild { child, seed, pid, events, hosted, hold, stderr });
+            places.take(NewChild { child, seed, pid, events, hosted, hold, stderr });
             children.push(StartedChild { child, pid });
         }
         self.counters.count_children(children.len());

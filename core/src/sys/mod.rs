@@ -14,6 +14,8 @@ pub mod event;
 pub mod fuse;
 pub mod limits;
 pub(crate) mod local_socket;
+#[cfg(feature = "agent")]
+pub mod lock;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;

@@ -1,0 +1,21 @@
+//! flock(2).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Locks `file` against whoever else has opened it and locks it, until it is closed; false if another
+/// one has the lock.
+///
+/// # Errors
+/// flock(2)'s.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: plain numbers, of a descriptor that is open.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        error => Err(error),
+    }
+}
