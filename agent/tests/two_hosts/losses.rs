@@ -200,6 +200,34 @@ fn a_caller_is_told_that_the_other_host_is_silent() {
     world.finish();
 }
 
+/// A host that holds an image does not start children of a seed whose host it has not heard of for long.
+#[test]
+fn a_silent_owner_is_noticed_by_who_holds_its_seed() {
+    const NOTICED: Duration = Duration::from_secs(9);
+    let world = World::with(Plan { agents: vec!["--peer-deadline-ms", "500"], ..Plan::default() });
+    let seed = world.seed();
+    let mut caller = world.mitosis(
+        &world.b,
+        &["resume", &seed.handle, "--payload", "read 0 4;await /tmp/test-go;read 0 4;exit 7"],
+    );
+    assert_eq!(caller.line(), "read 4 pages");
+    let again = || world.mitosis(&world.b, &["resume", &seed.handle, "--payload", "exit 0"]).end();
+    assert_eq!(again().code, Some(0), "what it touches is here then");
+    world.pair.cut_link().unwrap();
+    assert_eq!(again().code, Some(0), "until then it goes on");
+    std::thread::sleep(NOTICED);
+    again().refused(&["host-a:7370 does not answer"]);
+    // Who runs already goes on, and all is well once the owner can be asked.
+    world.pair.restore_link().unwrap();
+    within(SOON, "the owner answers again", || again().code == Some(0));
+    world.signal(&world.b, "/tmp/test-go");
+    assert_eq!(caller.end().code, Some(7));
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
 #[test]
 fn a_seed_is_killed() {
     let world = world();

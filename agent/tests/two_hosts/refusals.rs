@@ -230,6 +230,24 @@ fn not_root() {
     world.finish();
 }
 
+/// From the moment that a drop returns, also on a host that has all that a child needs.
+#[test]
+fn no_child_after_a_drop() {
+    let world = World::new();
+    for _ in 0..12 {
+        let seed = world.seed();
+        let resume = || world.mitosis(&world.b, &["resume", &seed.handle, "--payload", "exit 7"]);
+        assert_eq!(resume().end().code, Some(7));
+        let (dropped, begun) = (world.on_a(&["drop", seed.id()]), Instant::now());
+        dropped.ok();
+        resume().end().refused(&["no seed", seed.id()]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "nobody was waited for");
+    }
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
 /// What a seed of another installation would say; its parent need not wait to learn of it.
 #[test]
 fn a_report_that_does_not_parse_is_told_to_the_parent() {

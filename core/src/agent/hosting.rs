@@ -19,7 +19,7 @@ use super::Agent;
 use super::failure::{fail, no_local_seed, seed_gone};
 use super::files;
 use super::fit;
-use super::seeds::{Published, SeedRecord};
+use super::seeds::{Hold, Published, SeedRecord};
 use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
@@ -52,8 +52,8 @@ pub struct Hosted {
     pub ends_with_children: bool,
     /// Set by the owner: no more children.
     pub dropping: AtomicBool,
-    /// The template is gone: the next resume makes another one.
-    is_broken: AtomicBool,
+    /// Its template or its lease is gone: the next resume asks the owner and makes another one.
+    pub is_broken: AtomicBool,
     // Dropped in this order: first nothing can be cloned, then nothing is served, then the owner is told.
     template: Template,
     image: Image,
@@ -256,7 +256,9 @@ impl Hosting {
                 return true;
             }
             let since = *place.idle_since.lock().get_or_insert_with(Instant::now);
-            let ending = current.ends_with_children || current.dropping.load(Ordering::Acquire);
+            let ending = current.ends_with_children
+                || current.dropping.load(Ordering::Acquire)
+                || current.is_broken.load(Ordering::Acquire);
             if !ending && since.elapsed() < linger {
                 return true;
             }
@@ -285,10 +287,13 @@ impl Agent {
         handle: &Handle,
     ) -> Result<(Arc<SeedRecord>, Published), Failure> {
         let fetched = self.seeds.fetch(handle.seed, &handle.key);
-        fetched.map_err(|failure| match handle.agent {
-            Some(_) => failure,
-            None => no_local_seed(failure),
-        })
+        fetched.map_err(|failure| said_of(handle, failure))
+    }
+
+    /// Holds a seed of this host for whoever shows its key.
+    pub(super) fn hold_own(&self, handle: &Handle) -> Result<Hold, Failure> {
+        let held = self.seeds.fetch_and_hold(handle.seed, &handle.key, None);
+        held.map(|(_, hold)| hold).map_err(|failure| said_of(handle, failure))
     }
 
     /// Gets a descriptor: from this host's own table, or from the agent that the handle names.
@@ -448,6 +453,10 @@ fn build(
         agent.watch_lease(&hosted, channel);
     }
     Ok(hosted)
+}
+
+fn said_of(handle: &Handle, failure: Failure) -> Failure {
+    if handle.agent.is_some() { failure } else { no_local_seed(failure) }
 }
 
 fn clone_files(files: &HashMap<u16, File>) -> Result<HashMap<u16, File>, Failure> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::Agent;
 use super::connections::Connections;
 use super::failure::fail;
+use super::lease;
 use super::peers::with_port;
 use super::remote::write_output;
 use crate::id::{ChildId, Handle, SeedId};
@@ -159,14 +160,16 @@ impl Agent {
     fn drop_seed(&self, seed: SeedId, how: DropMode) -> Result<LocalReply, Failure> {
         match how {
             DropMode::AfterChildren => {
-                self.seeds.drop_after_children(seed)?;
+                let others = self.seeds.drop_after_children(seed)?;
                 self.hosting.let_go(seed);
+                lease::tell_and_wait(&others);
             }
             DropMode::Revoke => {
                 self.exports.revoke(seed);
-                self.seeds.drop_after_children(seed)?;
+                let others = self.seeds.drop_after_children(seed)?;
                 self.hosting.let_go(seed);
                 self.seeds.end(seed).or_else(gone_is_fine)?;
+                lease::tell_and_wait(&others);
             }
         }
         Ok(LocalReply::Done)
@@ -220,7 +223,7 @@ fn resume(
         Err(failure) => {
             if ends && agent.seeds.fetch(handle.seed, &handle.key).is_ok() {
                 // fork() failed: its seed has no child and will have none.
-                let _ = agent.seeds.drop_after_children(handle.seed);
+                let _ = agent.drop_seed(handle.seed, DropMode::AfterChildren);
             }
             frame::write(&mut stream, &LocalReply::Failed(failure))
         }
@@ -263,14 +266,17 @@ fn resume_there(
         );
         return Err(fail(FailureKind::Argument, text));
     }
+    let mut others = Vec::new();
     if agent.is_own(request.handle.agent.as_deref()) {
         // The other host may have the seed and not know yet that it takes no more children.
         agent.fetch_own(&request.handle)?;
         if request.seed_ends_with_children {
-            agent.seeds.end_with_children(seed);
+            others = agent.seeds.end_with_children(seed);
         }
     }
     let (reply, channel) = agent.peers.converse(other, &ControlRequest::Resume(request))?;
+    // Only now: that host may have been one of them.
+    others.iter().for_each(|lease| lease.tell());
     let ControlReply::Started { children, report } = reply else {
         let text =
             format!("agent {other} answered out of turn: run the same version on both hosts");

@@ -20,6 +20,7 @@ mod failure;
 mod files;
 mod fit;
 mod hosting;
+mod lease;
 mod local;
 mod peers;
 mod publish;
@@ -54,6 +55,8 @@ const SWEEP_TICK: Duration = Duration::from_millis(250);
 const LOSS_PATIENCE: Duration = Duration::from_millis(100);
 /// A peer that says nothing is asked whether it lives after this many seconds.
 const KEEP_ALIVE_S: i32 = 5;
+/// Both ends of a lease give it up after this: the time that keep-alive takes.
+const LEASE_SILENCE_MS: i32 = 8000;
 
 /// A host's agent.
 #[derive(Debug)]
@@ -215,6 +218,14 @@ fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
         );
         fail(FailureKind::Missing, text)
     })
+}
+
+/// Lets the silent, dead peer of a lease be noticed, also while something is on its way to it.
+fn keep_lease_alive(stream: &TcpStream) {
+    keep_alive(stream);
+    if let Err(error) = crate::sys::socket::give_up_after(stream, LEASE_SILENCE_MS) {
+        tracing::debug!(%error, "a limit of a lease's silence could not be set");
+    }
 }
 
 /// Lets a silent, dead peer be noticed.

@@ -1,7 +1,7 @@
 //! The port: control connections and READ streams of other agents.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use super::Agent;
 use super::connections::Connections;
 use super::failure::fail;
 use super::hosting::Hosted;
+use super::lease::Lease;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;
 use crate::id::{ForkKey, SeedId};
-use crate::sys::{clock, poll};
+use crate::sys::clock;
 use crate::wire::control::{Channel, ChannelReceiver, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
@@ -25,8 +26,6 @@ use crate::wire::{control, read};
 pub const MAX_CONNECTIONS: usize = 4096;
 /// A peer that has not finished its greeting by then is cut off.
 const GREETING_DEADLINE: Duration = Duration::from_secs(3);
-/// How often a lease looks whether its seed is being dropped.
-const LEASE_TICK: Duration = Duration::from_millis(50);
 
 static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "peer");
 
@@ -94,10 +93,17 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
         match request {
             ControlRequest::Resume(request) => return serve_resume(agent, channel, request),
             ControlRequest::Fetch { seed, key, ends_with_children } => {
-                let (reply, hold) = fetch(agent, seed, &key, ends_with_children);
+                let peer = channel.stream().peer_addr().map(|peer| peer.to_string());
+                let lease = Arc::new(Lease::new(peer.unwrap_or_default()));
+                let (reply, hold) = fetch(agent, seed, &key, &lease);
+                let others = match hold {
+                    Some(_) if ends_with_children => agent.seeds.end_with_children(seed),
+                    _ => Vec::new(),
+                };
+                others.iter().for_each(|lease| lease.tell());
                 frame::write(&mut channel, &reply)?;
-                if let Some(hold) = hold {
-                    return keep_lease(channel, &hold);
+                if let Some(_hold) = hold {
+                    return keep_lease(channel, &lease);
                 }
             }
             request => frame::write(&mut channel, &answer(agent, request))?,
@@ -112,7 +118,7 @@ fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
             agent.children.kill(child, signal).map(|()| ControlReply::Done)
         }
         ControlRequest::Digests { seed, key, files } => digests(agent, seed, &key, &files),
-        ControlRequest::Resume(_) | ControlRequest::Fetch { .. } => {
+        ControlRequest::Resume(_) | ControlRequest::Fetch { .. } | ControlRequest::Noted => {
             Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
         }
     };
@@ -123,14 +129,10 @@ fn fetch(
     agent: &Arc<Agent>,
     seed: SeedId,
     key: &ForkKey,
-    ends: bool,
+    lease: &Arc<Lease>,
 ) -> (ControlReply, Option<Hold>) {
-    match agent.seeds.fetch(seed, key) {
-        Ok((record, published)) => {
-            let hold = agent.seeds.hold(record.id);
-            if ends {
-                agent.seeds.end_with_children(record.id);
-            }
+    match agent.seeds.fetch_and_hold(seed, key, Some(lease.clone())) {
+        Ok((published, hold)) => {
             let bytes = published.descriptor.to_vec();
             let token = agent.pages.issue_token();
             let monotonic_ns = clock::monotonic_ns();
@@ -154,23 +156,17 @@ fn digests(
     Ok(ControlReply::Digests(files.iter().map(digest).collect()))
 }
 
-/// Stays while the other host needs the seed; tells it once when the seed is being dropped.
-fn keep_lease(mut channel: Channel, hold: &Hold) -> Result<(), FrameError> {
-    use std::os::fd::AsRawFd;
-    let mut told = false;
-    // A host that vanishes without a word must not hold a seed for ever.
-    super::keep_alive(channel.stream());
+/// Stays while the other host needs the seed.
+fn keep_lease(channel: Channel, lease: &Lease) -> Result<(), FrameError> {
+    super::keep_lease_alive(channel.stream());
+    let (sender, mut receiver) = channel.split();
+    lease.attach(sender);
     loop {
-        if poll::readable(&[channel.stream().as_raw_fd()], Some(LEASE_TICK))? {
-            // Nothing is ever said on a lease: this is its end.
-            return match channel.read(&mut [0u8; 1])? {
-                0 => Ok(()),
-                _ => Err(FrameError::Closed),
-            };
-        }
-        if !told && hold.seed_is_dropping() {
-            frame::write(&mut channel, &ControlReply::Dropping)?;
-            told = true;
+        match frame::read(&mut receiver) {
+            Ok(ControlRequest::Noted) => lease.note(),
+            // Nothing else is ever said on a lease.
+            Ok(_) | Err(FrameError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -199,26 +195,29 @@ fn serve_resume(
 }
 
 impl Agent {
-    /// Watches the connection that a hosted seed lives by: when its owner says so, or is gone, no more
-    /// children are started from it here.
+    /// Watches the connection that a hosted seed lives by: when its owner says so, no more children are
+    /// started from it here. Once the connection is gone, or silent, whoever asks for more asks the owner.
     pub(super) fn watch_lease(self: &Arc<Self>, hosted: &Arc<Hosted>, channel: Channel) {
         let agent = self.clone();
         let (seed, hosted) = (hosted.seed, Arc::downgrade(hosted));
-        let let_go = move || {
+        let let_go = move |take: fn(&Hosted)| {
             if let Some(hosted) = hosted.upgrade() {
-                hosted.dropping.store(true, Ordering::Release);
+                take(&hosted);
             }
             agent.hosting.sweep(agent.config.linger);
         };
-        let (_, mut receiver): (_, ChannelReceiver) = channel.split();
+        super::keep_lease_alive(channel.stream());
+        let (mut sender, mut receiver): (_, ChannelReceiver) = channel.split();
         let watch = move || {
             let _ = receiver.stream().set_read_timeout(None);
             while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
                 if matches!(reply, ControlReply::Dropping) {
-                    let_go();
+                    let_go(|hosted| hosted.dropping.store(true, Ordering::Release));
+                    // The owner's drop waits for it; where it cannot be sent, the lease has ended.
+                    let _ = frame::write(&mut sender, &ControlRequest::Noted);
                 }
             }
-            let_go();
+            let_go(|hosted| hosted.is_broken.store(true, Ordering::Release));
         };
         if let Err(error) = std::thread::Builder::new().name("lease".to_owned()).spawn(watch) {
             tracing::error!(%seed, %error, "no thread for a lease");

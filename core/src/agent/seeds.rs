@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::failure::{fail, seed_gone};
+use super::lease::Lease;
 use crate::descriptor::MappedFile;
 use crate::id::{ForkKey, Handle, PrepareToken, ReadKey, SeedId};
 use crate::wire::local::{Failure, FailureKind, SeedLine};
@@ -78,6 +79,8 @@ struct Entry {
     state: State,
     connection: UnixStream,
     holders: u32,
+    /// Of these, those on other hosts.
+    leases: Vec<Arc<Lease>>,
     ends_with_children: bool,
     /// Dropped before it was published.
     drops_early: bool,
@@ -110,6 +113,7 @@ impl Seeds {
             state: State::Publishing,
             connection,
             holders: 0,
+            leases: Vec::new(),
             ends_with_children: false,
             drops_early: false,
         };
@@ -189,21 +193,30 @@ impl Seeds {
         id: SeedId,
         key: &ForkKey,
     ) -> Result<(Arc<SeedRecord>, Published), Failure> {
-        let table = self.table.lock();
-        let entry = table.get(&id).ok_or_else(|| seed_gone(id))?;
-        if entry.record.fork_key != *key {
-            return Err(fail(
-                FailureKind::KeyRefused,
-                format!(
-                    "the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"
-                ),
-            ));
+        self.table.lock().get(&id).ok_or_else(|| seed_gone(id))?.show(key)
+    }
+
+    /// [`Self::fetch`] for one more holder, on this host or on another one with its lease.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub fn fetch_and_hold(
+        self: &Arc<Self>,
+        id: SeedId,
+        key: &ForkKey,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<(Published, Hold), Failure> {
+        let mut table = self.table.lock();
+        let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
+        let (_, published) = entry.show(key)?;
+        entry.holders += 1;
+        if let Some(lease) = &lease {
+            entry.leases.push(lease.clone());
+            if entry.ends_with_children {
+                lease.tell();
+            }
         }
-        match &entry.state {
-            State::Published(published) => Ok((entry.record.clone(), published.clone())),
-            State::Failed(failure) => Err(failure.clone()),
-            State::Publishing | State::Dropping(_) => Err(seed_gone(id)),
-        }
+        Ok((published, Hold { seeds: self.clone(), id, lease }))
     }
 
     /// The descriptor of a seed of this host, for its own administrator.
@@ -232,26 +245,28 @@ impl Seeds {
         if let Some(entry) = self.table.lock().get_mut(&id) {
             entry.holders += 1;
         }
-        Hold { seeds: self.clone(), id }
+        Hold { seeds: self.clone(), id, lease: None }
     }
 
-    /// From now on the seed ends with its last holder.
-    pub fn end_with_children(&self, id: SeedId) {
-        if let Some(entry) = self.table.lock().get_mut(&id) {
-            entry.ends_with_children = true;
-        }
+    /// From now on the seed ends with its last holder. Gives the other hosts' leases, which are to be told.
+    pub fn end_with_children(&self, id: SeedId) -> Vec<Arc<Lease>> {
+        let mut table = self.table.lock();
+        let Some(entry) = table.get_mut(&id) else { return Vec::new() };
+        entry.ends_with_children = true;
+        entry.leases.clone()
     }
 
-    /// Refuses new children; the seed ends now if nobody holds it, or when it is published.
+    /// Refuses new children; the seed ends now if nobody holds it, or when it is published. Gives the
+    /// other hosts' leases, which are to be told.
     ///
     /// # Errors
     /// No such seed.
-    pub fn drop_after_children(&self, id: SeedId) -> Result<(), Failure> {
+    pub fn drop_after_children(&self, id: SeedId) -> Result<Vec<Arc<Lease>>, Failure> {
         let mut table = self.table.lock();
         let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
         if matches!(entry.state, State::Failed(_)) {
             table.remove(&id);
-            return Ok(());
+            return Ok(Vec::new());
         }
         entry.state = match std::mem::replace(&mut entry.state, State::Publishing) {
             State::Published(published) => State::Dropping(published),
@@ -259,7 +274,7 @@ impl Seeds {
         };
         entry.drops_early = matches!(entry.state, State::Publishing);
         entry.end_if_over();
-        Ok(())
+        Ok(entry.leases.clone())
     }
 
     /// Ends the seed now.
@@ -272,10 +287,12 @@ impl Seeds {
         Ok(())
     }
 
-    /// Forgets a seed whose connection has closed.
+    /// Forgets a seed whose connection has closed; who holds it on another host is told.
     pub fn forget(&self, id: SeedId) {
         let mut table = self.table.lock();
+        let mut leases = Vec::new();
         if let Some(entry) = table.get(&id) {
+            leases.clone_from(&entry.leases);
             // The parent may still be on its way to ask why there is no seed.
             if !matches!(entry.state, State::Failed(_)) {
                 table.remove(&id);
@@ -287,6 +304,8 @@ impl Seeds {
         };
         table.retain(|_, entry| !is_stale(entry));
         self.changed.notify_all();
+        drop(table);
+        leases.iter().for_each(|lease| lease.tell());
     }
 
     /// The seed of a prepare call.
@@ -307,6 +326,24 @@ impl Seeds {
 }
 
 impl Entry {
+    /// What is there for whoever shows the fork key.
+    fn show(&self, key: &ForkKey) -> Result<(Arc<SeedRecord>, Published), Failure> {
+        let id = self.record.id;
+        if self.record.fork_key != *key {
+            return Err(fail(
+                FailureKind::KeyRefused,
+                format!(
+                    "the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"
+                ),
+            ));
+        }
+        match &self.state {
+            State::Published(published) => Ok((self.record.clone(), published.clone())),
+            State::Failed(failure) => Err(failure.clone()),
+            State::Publishing | State::Dropping(_) => Err(seed_gone(id)),
+        }
+    }
+
     fn end_if_over(&self) {
         let dropping = matches!(self.state, State::Dropping(_));
         if self.holders == 0 && (dropping || self.ends_with_children) {
@@ -345,23 +382,22 @@ impl Entry {
 pub struct Hold {
     seeds: Arc<Seeds>,
     id: SeedId,
-}
-
-impl Hold {
-    /// Whether the seed is to end once its holders let go.
-    pub fn seed_is_dropping(&self) -> bool {
-        match self.seeds.table.lock().get(&self.id) {
-            Some(entry) => matches!(entry.state, State::Dropping(_)) || entry.ends_with_children,
-            None => true,
-        }
-    }
+    /// On another host.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        let ours =
+            |lease: &Arc<Lease>| self.lease.as_ref().is_some_and(|own| Arc::ptr_eq(own, lease));
         if let Some(entry) = self.seeds.table.lock().get_mut(&self.id) {
             entry.holders = entry.holders.saturating_sub(1);
+            entry.leases.retain(|lease| !ours(lease));
             entry.end_if_over();
+        }
+        // Whoever waits for its answer need not.
+        if let Some(lease) = &self.lease {
+            lease.note();
         }
     }
 }

@@ -102,9 +102,31 @@ fn drop_waits_for_the_last_holder() {
     seeds.publish(record.id, Ok(published()));
     let (first, second) = (seeds.hold(record.id), seeds.hold(record.id));
     seeds.drop_after_children(record.id).unwrap();
-    assert!(first.seed_is_dropping());
     assert!(seeds.fetch(record.id, &ForkKey([1; 32])).is_err());
     drop(first);
+    assert!(!has_ended(&seed));
+    drop(second);
+    assert!(has_ended(&seed));
+}
+
+#[test]
+fn a_drop_gives_the_leases_that_are_left() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours).unwrap();
+    seeds.publish(record.id, Ok(published()));
+    let key = ForkKey([1; 32]);
+    let hold = |name: &str| {
+        let lease = Arc::new(Lease::new(name.to_owned()));
+        seeds.fetch_and_hold(record.id, &key, Some(lease)).unwrap().1
+    };
+    let (first, second) = (hold("first"), hold("second"));
+    drop(first);
+    let left = seeds.drop_after_children(record.id).unwrap();
+    assert!(left.len() == 1 && Arc::ptr_eq(&left[0], second.lease.as_ref().unwrap()));
+    let late = seeds.fetch_and_hold(record.id, &key, None);
+    assert_eq!(late.unwrap_err().kind, FailureKind::SeedGone);
     assert!(!has_ended(&seed));
     drop(second);
     assert!(has_ended(&seed));

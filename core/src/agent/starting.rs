@@ -44,13 +44,11 @@ impl Agent {
         check(request, &environment)?;
         let mut places = self.children.admit(request.count)?;
         let own = self.is_own(request.handle.agent.as_deref());
-        if own {
-            // Nothing is done to a seed for whoever does not show its key.
-            self.fetch_own(&request.handle)?;
-        }
-        let hold = own.then(|| Arc::new(self.seeds.hold(request.handle.seed)));
+        // Nothing is done to a seed for whoever does not show its key.
+        let hold = if own { Some(Arc::new(self.hold_own(&request.handle)?)) } else { None };
         if own && request.seed_ends_with_children {
-            self.seeds.end_with_children(request.handle.seed);
+            let others = self.seeds.end_with_children(request.handle.seed);
+            others.iter().for_each(|lease| lease.tell());
         }
         let (hosted, new_template) =
             self.hosting.get(self, &request.handle, request.seed_ends_with_children)?;

@@ -16,6 +16,15 @@ pub fn keep_alive(stream: &TcpStream, idle_s: i32) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
 }
 
+/// The connection fails if what was sent is not acknowledged for so long; a keep-alive alone keeps still
+/// while something is on its way (tcp(7), TCP_USER_TIMEOUT). Not for one whose peer may stop reading.
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn give_up_after(stream: &TcpStream, limit_ms: i32) -> io::Result<()> {
+    set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, limit_ms)
+}
+
 /// Lets the sender's rate follow acknowledgements and nothing else: CUBIC, or Reno where that is not built
 /// (tcp(7), TCP_CONGESTION). A pacing one such as BBR makes short bursts between near hosts wait for its clock.
 ///

@@ -9,7 +9,8 @@
 //!
 //! A connection carries requests one after another, each answered by one reply; after `Resume` it
 //! carries that resume's events and nothing else; after `Fetch` it may be kept as the lease: while it is
-//! open, the fetching host counts as a holder of the seed, and the owner may send `Dropping` on it.
+//! open, the fetching host counts as a holder of the seed, and the owner may send `Dropping` on it, which
+//! is answered by `Noted`.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -82,6 +83,8 @@ pub enum ControlRequest {
         /// signal(7) number.
         signal: i32,
     },
+    /// On a lease, once `Dropping` was said there: no child of the seed is started here any more.
+    Noted,
 }
 
 /// An answer or an event.
@@ -123,7 +126,7 @@ pub enum ControlReply {
         /// Its end.
         end: ChildEnd,
     },
-    /// On a lease: the seed takes no new children; let go once the last one has ended.
+    /// On a lease: the seed takes no new children; let go once the last one has ended. Answer: `Noted`.
     Dropping,
     /// Carried out.
     Done,
