@@ -1,17 +1,15 @@
 //! What is refused before anything runs: the text names cause and remedy, and nothing is left.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mitosis::id::PrepareToken;
-use mitosis::sys::scm;
 use mitosis::wire::frame::{self, FrameError};
-use mitosis::wire::local::{FailureKind, LocalReply, LocalRequest};
+use mitosis::wire::local::{ChildEnd, FailureKind, LocalReply, LocalRequest, ResumeRequest};
 use mitosis_hosts::ExecOptions;
 
-use crate::process::Process;
-use crate::world::{MITOSIS, Plan, World, program, write_secret};
+use crate::process::{Process, within};
+use crate::world::{MITOSIS, Plan, SOON, World, program, write_secret};
 
 #[test]
 fn keys() {
@@ -248,16 +246,62 @@ fn no_child_after_a_drop() {
     world.finish();
 }
 
+/// Whatever made the caller ask twice.
+#[test]
+fn a_request_is_carried_out_once() {
+    let world = World::new();
+    let seed = world.seed();
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    let request = LocalRequest::Resume(ResumeRequest {
+        handle: seed.handle.parse().unwrap(),
+        host: Some("host-b".to_owned()),
+        count: 1,
+        payload: b"exit 7".to_vec(),
+        environment: Vec::new(),
+        seed_ends_with_children: false,
+        request_id: 77,
+    });
+    let ask = || {
+        let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);
+        let reply = frame::read::<LocalReply>(&mut stream).unwrap();
+        (stream, reply)
+    };
+    let (mut first, reply) = ask();
+    assert!(matches!(reply, LocalReply::Started { .. }), "{reply:?}");
+    let (_, again) = ask();
+    let LocalReply::Failed(failure) = again else { panic!("{again:?}") };
+    assert!(failure.message.contains("was asked for before"), "{failure}");
+    let ended = frame::read::<LocalReply>(&mut first).unwrap();
+    assert!(matches!(ended, LocalReply::Exited { end: ChildEnd::Exited(7), .. }), "{ended:?}");
+    assert_eq!(world.children_started_on_b(), 1);
+    world.finish();
+}
+
+/// Its seed comes late, and it has given up.
+#[test]
+fn a_caller_that_has_gone_gets_no_children() {
+    let world = World::new();
+    let seed = world.seed();
+    world.pair.cut_link().unwrap();
+    let mut command = world.mitosis(&world.b, &["resume", &seed.handle, "--payload", "exit 7"]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!command.has_ended());
+    command.kill();
+    world.pair.restore_link().unwrap();
+    // Its image is there: the request was carried on with, as far as it goes.
+    within(SOON, "the seed has come", || world.stats_of_b()["pages_pushed"] != 0);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(world.children_started_on_b(), 0);
+    let again = world.mitosis(&world.b, &["resume", &seed.handle, "--payload", "exit 7"]);
+    assert_eq!(again.end().code, Some(7));
+    assert_eq!(world.children_started_on_b(), 1);
+    world.finish();
+}
+
 /// What a seed of another installation would say; its parent need not wait to learn of it.
 #[test]
 fn a_report_that_does_not_parse_is_told_to_the_parent() {
     let world = World::new();
-    let socket = world.pair.a().outside("/run/mitosis/agent.sock");
-    let say = |request: &LocalRequest, fds: &[BorrowedFd<'_>]| {
-        let stream = UnixStream::connect(&socket).unwrap();
-        scm::send_all(stream.as_fd(), &frame::encode(request).unwrap(), fds).unwrap();
-        stream
-    };
     let null = std::fs::File::open("/dev/null").unwrap();
     for (report, fds, kind, word) in [
         (&b"MITOSEED\x09\0\0\0"[..], 3, FailureKind::Protocol, "another version"),
@@ -267,8 +311,8 @@ fn a_report_that_does_not_parse_is_told_to_the_parent() {
         let token = PrepareToken::random();
         let begun = Instant::now();
         let request = LocalRequest::Report { token, report: report.to_vec() };
-        let seed = say(&request, &vec![null.as_fd(); fds]);
-        let mut parent = say(&LocalRequest::Await { token }, &[]);
+        let seed = world.say(&world.a, &request, &vec![null.as_fd(); fds]);
+        let mut parent = world.say(&world.a, &LocalRequest::Await { token }, &[]);
         let Ok(LocalReply::Failed(failure)) = frame::read(&mut parent) else { panic!("{word}") };
         assert_eq!(failure.kind, kind);
         assert!(failure.message.contains(word), "{failure}");

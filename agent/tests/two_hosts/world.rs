@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mitosis::sys::scm;
+use mitosis::wire::frame;
+use mitosis::wire::local::LocalRequest;
 use mitosis_hosts::{ExecOptions, FileSpec, Host, Pair, PairConfig};
 use tempfile::TempDir;
 
@@ -177,6 +182,27 @@ impl World {
     /// `mitosis ARGUMENTS` on host-b, to its end.
     pub(crate) fn on_b(&self, arguments: &[&str]) -> Ended {
         self.mitosis(&self.b, arguments).end()
+    }
+
+    /// A request to a host's agent as it stands on the wire.
+    pub(crate) fn say(
+        &self,
+        machine: &Machine,
+        request: &LocalRequest,
+        fds: &[BorrowedFd<'_>],
+    ) -> UnixStream {
+        let stream = UnixStream::connect(self.host(machine).outside(SOCKET)).unwrap();
+        scm::send_all(stream.as_fd(), &frame::encode(request).unwrap(), fds).unwrap();
+        stream
+    }
+
+    /// What the agent of host-b counts.
+    pub(crate) fn stats_of_b(&self) -> serde_json::Value {
+        serde_json::from_str(&self.on_b(&["stats", "--json"]).ok()).unwrap()
+    }
+
+    pub(crate) fn children_started_on_b(&self) -> u64 {
+        self.stats_of_b()["children_started"].as_u64().unwrap()
     }
 
     /// Children of `handle` do `commands` on host-b for a caller on host-a.

@@ -26,6 +26,7 @@ mod peers;
 mod publish;
 mod relay;
 mod remote;
+mod requests;
 mod seeds;
 mod starting;
 
@@ -70,6 +71,7 @@ pub struct Agent {
     seeds: Arc<seeds::Seeds>,
     hosting: hosting::Hosting,
     children: Arc<children::Children>,
+    requests: requests::Requests,
     digests: files::Digests,
     scanned: publish::ScannedTexts,
     keeper: keeper::Client,
@@ -115,6 +117,7 @@ impl Agent {
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
             children: Arc::default(),
+            requests: requests::Requests::default(),
             digests: files::Digests::default(),
             scanned: publish::ScannedTexts::default(),
             keeper,

@@ -179,7 +179,7 @@ fn serve_resume(
     let null = File::open("/dev/null")?;
     let Pipes { mut output, children } = Pipes::new()?;
     let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
-    let started = match agent.start_here(&request, stdio) {
+    let started = match agent.start_here(&request, stdio, channel.stream().as_fd()) {
         Ok(started) => started,
         Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
     };

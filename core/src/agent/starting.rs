@@ -1,7 +1,7 @@
 //! A resume on this host: one hosted seed, `count` children, their events.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -12,7 +12,7 @@ use super::failure::fail;
 use super::hosting::{Hosted, Start};
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
-use crate::sys::clock;
+use crate::sys::{clock, poll};
 use crate::wire::local::{
     Failure, FailureKind, MAX_COUNT, ResumeRequest, StartReport, StartedChild,
 };
@@ -29,19 +29,22 @@ pub struct Started {
 }
 
 impl Agent {
-    /// Starts the children of a request here.
+    /// Starts the children of a request here, at most once, and only if `caller` (its connection, on which
+    /// it says nothing more) is still there when the seed is.
     ///
     /// # Errors
     /// The seed cannot be had or run here, or a limit is reached; children that were started before the
-    /// failure are killed.
+    /// failure are killed. The caller has gone, or this request was carried out before.
     pub fn start_here(
         self: &Arc<Self>,
         request: &ResumeRequest,
         stdio: [BorrowedFd<'_>; 3],
+        caller: BorrowedFd<'_>,
     ) -> Result<Started, Failure> {
         let requested_at_ns = clock::realtime_ns();
         let environment = encode_environment(&request.environment)?;
         check(request, &environment)?;
+        let once = self.requests.once(request.request_id)?;
         let mut places = self.children.admit(request.count)?;
         let own = self.is_own(request.handle.agent.as_deref());
         // Nothing is done to a seed for whoever does not show its key.
@@ -52,6 +55,10 @@ impl Agent {
         }
         let (hosted, new_template) =
             self.hosting.get(self, &request.handle, request.seed_ends_with_children)?;
+        if poll::is_readable(caller.as_raw_fd()).unwrap_or(true) {
+            let text = "the caller has gone before its children were started: none was";
+            return Err(fail(FailureKind::Unreachable, text));
+        }
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
         })?));
@@ -79,6 +86,7 @@ impl Agent {
             places.take(NewChild { child, seed, pid, events, hosted, hold, stderr });
             children.push(StartedChild { child, pid });
         }
+        once.done();
         self.counters.count_children(children.len());
         let report = self.start_report(&hosted, requested_at_ns, new_template);
         Ok(Started { children, report, events })

@@ -270,7 +270,7 @@ pub struct Stats {
     pub reads: u64,
     /// READs that failed.
     pub reads_failed: u64,
-    /// Misses answered by the fallback.
+    /// Times that a second way to bytes was taken: another route, or the owner where a local file failed.
     pub fallbacks: u64,
     /// Misses that ended as SIGBUS.
     pub pages_lost: u64,
