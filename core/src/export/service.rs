@@ -299,8 +299,8 @@ impl<'a> Session<'a> {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
-                let inside = |run: &SeedRange| holes.iter().any(|hole| hole.contains(run.start));
-                'runs: for run in exported.hot().iter().filter(|run| !inside(run)) {
+                let hot = exported.hot();
+                'runs: for run in hot.iter().flat_map(|run| without(*run, holes)) {
                     let mut addr = run.start;
                     while addr < run.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {
@@ -338,6 +338,20 @@ impl<'a> Session<'a> {
         self.answer[addr_at..addr_at + read::PUSH_ADDR_LEN].copy_from_slice(&addr.0.to_le_bytes());
         self.service.counters.bytes_served.fetch_add(len as u64, Ordering::Relaxed);
     }
+}
+
+/// The parts of a run that lie in none of the holes, ascending.
+fn without(run: SeedRange, holes: &[SeedRange]) -> Vec<SeedRange> {
+    let mut parts = vec![run];
+    for hole in holes.iter().filter(|hole| hole.start < run.end && run.start < hole.end) {
+        let cut = |part: SeedRange| {
+            let before = SeedRange { start: part.start, end: part.end.min(hole.start) };
+            let behind = SeedRange { start: part.start.max(hole.end), end: part.end };
+            [before, behind].into_iter().filter(|part| part.start < part.end)
+        };
+        parts = parts.into_iter().flat_map(cut).collect();
+    }
+    parts
 }
 
 fn refusal(error: &ExportError) -> Status {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! client -> server   "MITOCTRL" u16 major  u16 minor
-//! both               Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s, the cluster secret as PSK:
-//!                    each message   u16 length  ciphertext
+//! both               Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s, the cluster secret as PSK and the 12
+//!                    bytes above as prologue: each message   u16 length  ciphertext
 //! then               a byte stream cut into Noise messages, carrying frames (see `frame`)
 //! ```
 //!
@@ -32,7 +32,9 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 
 /// Bytes of the client's greeting: magic, version, and the first message of the handshake.
-pub const GREETING_LEN: usize = 8 + 4 + 2 + HANDSHAKE_LEN;
+pub const GREETING_LEN: usize = HELLO_LEN + 2 + HANDSHAKE_LEN;
+/// Of them those in plain.
+const HELLO_LEN: usize = 8 + 4;
 /// Bytes of each handshake message: a public key and a tag.
 const HANDSHAKE_LEN: usize = 32 + TAG_LEN;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
@@ -187,11 +189,12 @@ impl Channel {
     pub fn connect(stream: TcpStream, secret: &ClusterSecret) -> Result<Self, ChannelError> {
         let mut stream = stream;
         stream.set_nodelay(true)?;
-        let mut hello = [0u8; 12];
+        let mut hello = [0u8; HELLO_LEN];
         hello[..8].copy_from_slice(&MAGIC);
         hello[8..10].copy_from_slice(&MAJOR.to_le_bytes());
         hello[10..].copy_from_slice(&MINOR.to_le_bytes());
-        let mut noise = builder(secret).build_initiator().map_err(|_| ChannelError::Secret)?;
+        let mut noise =
+            builder(secret, &hello).build_initiator().map_err(|_| ChannelError::Secret)?;
         let mut buffer = vec![0u8; 256];
         let len = noise.write_message(&[], &mut buffer).map_err(|_| ChannelError::Secret)?;
         let mut first = hello.to_vec();
@@ -215,7 +218,7 @@ impl Channel {
     pub fn accept(stream: TcpStream, secrets: &[ClusterSecret]) -> Result<Self, ChannelError> {
         let mut stream = stream;
         stream.set_nodelay(true)?;
-        let mut hello = [0u8; 12];
+        let mut hello = [0u8; HELLO_LEN];
         stream.read_exact(&mut hello)?;
         let half = |at: usize| u16::from_le_bytes([hello[at], hello[at + 1]]);
         if hello[..8] != MAGIC || half(8) != MAJOR {
@@ -224,7 +227,8 @@ impl Channel {
         let first = take_message(&mut stream)?;
         let mut buffer = vec![0u8; 256];
         for secret in secrets {
-            let mut noise = builder(secret).build_responder().map_err(|_| ChannelError::Secret)?;
+            let mut noise =
+                builder(secret, &hello).build_responder().map_err(|_| ChannelError::Secret)?;
             if noise.read_message(&first, &mut buffer).is_ok() {
                 let len =
                     noise.write_message(&[], &mut buffer).map_err(|_| ChannelError::Secret)?;
@@ -363,9 +367,13 @@ impl fmt::Debug for ChannelReceiver {
     }
 }
 
-fn builder(secret: &ClusterSecret) -> Builder<'_> {
+/// The greeting in plain, magic and version, is what both must have seen alike.
+fn builder<'a>(secret: &'a ClusterSecret, hello: &'a [u8; HELLO_LEN]) -> Builder<'a> {
     let pattern = PATTERN.parse().expect("the pattern is a constant that snow knows");
-    Builder::new(pattern).psk(0, &secret.0).expect("PSK slot 0 exists and takes 32 bytes")
+    Builder::new(pattern)
+        .psk(0, &secret.0)
+        .and_then(|builder| builder.prologue(hello))
+        .expect("PSK slot 0 exists and takes 32 bytes, and there is one prologue")
 }
 
 fn put_message(into: &mut Vec<u8>, message: &[u8]) {
@@ -434,13 +442,37 @@ mod tests {
         assert!(matches!(server, Err(ChannelError::Secret)), "{server:?}");
     }
 
+    /// Who changes the version on its way cannot make two agents speak an older one than both know.
+    #[test]
+    fn a_greeting_that_was_changed_on_its_way_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let between = listener.local_addr().unwrap();
+        let secret = || ClusterSecret([1; 32]);
+        let client = thread::spawn(move || {
+            Channel::connect(TcpStream::connect(between).unwrap(), &secret()).map(drop)
+        });
+        let mut greeting = [0; GREETING_LEN];
+        let (mut from, _) = listener.accept().unwrap();
+        from.read_exact(&mut greeting).unwrap();
+        for (minor, good) in [(1, false), (MINOR.to_le_bytes()[0], true)] {
+            greeting[10] = minor;
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut to = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            to.write_all(&greeting).unwrap();
+            let accepted = Channel::accept(listener.accept().unwrap().0, &[secret()]);
+            assert_eq!(accepted.is_ok(), good, "minor {minor}: {accepted:?}");
+        }
+        drop(from);
+        assert!(matches!(client.join().unwrap(), Err(ChannelError::Secret)));
+    }
+
     #[test]
     fn nothing_on_the_wire_is_plain() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let spy = thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
-            let mut seen = vec![0u8; 12];
+            let mut seen = vec![0u8; HELLO_LEN];
             stream.read_exact(&mut seen).unwrap();
             seen.extend(take_message(&mut stream).unwrap());
             seen

@@ -125,8 +125,8 @@ pub enum Malformed {
     /// An operation that is not known.
     #[error("operation {0} is not known")]
     Op(u8),
-    /// Too many ranges, none for a READ, or some for a push.
-    #[error("{0} ranges; a READ names 1 to {MAX_RANGES}, a push none")]
+    /// Too many ranges, or none for a READ.
+    #[error("{0} ranges; a READ names 1 to {MAX_RANGES}, a push 0 to {MAX_RANGES}")]
     RangeCount(usize),
     /// A range is empty or wraps around.
     #[error("the range of {len} bytes at {addr} is empty or wraps around")]
@@ -304,14 +304,21 @@ pub fn encode_push(out: &mut Vec<u8>, tag: u32, seed: SeedId, key: &ReadKey, hol
 }
 
 fn parse_holes(bytes: &[u8]) -> Result<Vec<SeedRange>, Malformed> {
-    let (holes, _) = bytes.as_chunks::<RANGE_LEN>();
-    let hole = |bytes: &[u8; RANGE_LEN]| {
-        let start = u64::from_le_bytes(*bytes.first_chunk().ok_or(Malformed::Reserved)?);
-        let len = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        let end = start.checked_add(u64::from(len)).ok_or(Malformed::Reserved)?;
-        Ok(SeedRange::new(start, end))
+    let hole = |range: &[u8]| {
+        let (addr, len) = parse_range(range)?;
+        match addr.0.checked_add(u64::from(len)) {
+            Some(end) if len > 0 => Ok(SeedRange::new(addr.0, end)),
+            _ => Err(Malformed::Range { addr, len }),
+        }
     };
-    holes.iter().map(hole).collect()
+    bytes.chunks_exact(RANGE_LEN).map(hole).collect()
+}
+
+fn parse_range(bytes: &[u8]) -> Result<(SeedAddr, u32), Malformed> {
+    if u32_at(bytes, 12) != 0 {
+        return Err(Malformed::Reserved);
+    }
+    Ok((SeedAddr(u64_at(bytes, 0)), u32_at(bytes, 8)))
 }
 
 fn encode_head(out: &mut Vec<u8>, op: u8, ranges: usize, tag: u32, seed: SeedId, key: &ReadKey) {
@@ -357,10 +364,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed
 fn parse_ranges(bytes: &[u8]) -> Result<Ranges, Malformed> {
     let mut ranges = Ranges { count: 0, list: [(SeedAddr(0), 0); MAX_RANGES], bytes: 0 };
     for (range, slot) in bytes.chunks_exact(RANGE_LEN).zip(&mut ranges.list) {
-        if u32_at(range, 12) != 0 {
-            return Err(Malformed::Reserved);
-        }
-        *slot = (SeedAddr(u64_at(range, 0)), u32_at(range, 8));
+        *slot = parse_range(range)?;
         ranges.count += 1;
     }
     ranges.bytes = bytes_of(ranges.list())?;
@@ -446,6 +450,15 @@ mod tests {
         let mut push = Vec::new();
         encode_push(&mut push, 9, SeedId(0x0123), &KEY, &[]);
         assert_eq!(hex(&push), format!("02000000090000002301000000000000{key}"));
+        push.clear();
+        encode_push(&mut push, 9, SeedId(1), &KEY, &[SeedRange::new(0x1000, 0x3000)]);
+        assert_eq!(
+            hex(&push),
+            format!(
+                "02000100090000000100000000000000{key}\
+                 00100000000000000020000000000000"
+            )
+        );
         assert_eq!(hex(&encode_answer(7, Status::Ok, 0x2000)), "07000000000000000020000000000000");
     }
 
@@ -477,8 +490,25 @@ mod tests {
         encode_push(&mut bytes, 9, SeedId(1), &KEY, &holes);
         let (request, used) = parse_request(&bytes).unwrap().unwrap();
         assert_eq!((request.ask, used), (Ask::Push(holes.to_vec()), bytes.len()));
-        bytes[REQUEST_LEN..REQUEST_LEN + 8].fill(0xff);
-        assert_eq!(parse_request(&bytes), Err(Malformed::Reserved));
+        let with = |at: usize, new: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[REQUEST_LEN + at..][..new.len()].copy_from_slice(new);
+            parse_request(&bytes)
+        };
+        let (addr, len) = (SeedAddr(u64::MAX), 0x2000);
+        assert_eq!(with(0, &[0xff; 8]), Err(Malformed::Range { addr, len }));
+        let (addr, len) = (SeedAddr(0x1000), 0);
+        assert_eq!(with(8, &[0; 4]), Err(Malformed::Range { addr, len }));
+        assert_eq!(with(12, &[1]), Err(Malformed::Reserved));
+        assert_eq!(with(RANGE_LEN + 15, &[1]), Err(Malformed::Reserved));
+        let more = vec![holes[0]; MAX_RANGES + 1];
+        let mut most = Vec::new();
+        encode_push(&mut most, 9, SeedId(1), &KEY, &more);
+        let (request, _) = parse_request(&most).unwrap().unwrap();
+        assert_eq!(request.ask, Ask::Push(more[1..].to_vec()), "one past the limit is not told");
+        most[2] += 1;
+        let past = MAX_RANGES + 1;
+        assert_eq!(parse_request(&most), Err(Malformed::RangeCount(past)));
     }
 
     #[test]
