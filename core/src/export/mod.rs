@@ -51,7 +51,9 @@ pub struct ProcessExport {
 #[non_exhaustive]
 pub enum ExportError {
     /// No such seed, a wrong key, or revoked: which of them is not told.
-    #[error("seed {0} is not exported here, or was dropped, or the read key is not its own")]
+    #[error(
+        "seed {0} is not exported here, or was dropped, or the read key is not its own; prepare a new one"
+    )]
     Refused(SeedId),
     /// Not all of the range is the seed's own memory.
     #[error("seed {seed} does not export all of {range}")]

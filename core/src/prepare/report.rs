@@ -289,6 +289,69 @@ mod tests {
         assert_eq!(report.shared_copies, [(SeedRange::new(0x1000, 0x2000), SeedAddr(0x5000))]);
     }
 
+    /// One record of each tag, all numbers different.
+    fn golden() -> Vec<u8> {
+        let mut buffer = vec![0u8; 16 << 10];
+        let mut writer = ReportWriter::new(&mut buffer);
+        let mut next = 0x100u64;
+        let mut numbers = |count: usize| -> Vec<u64> {
+            next += 0x1000;
+            (next..).take(count).collect()
+        };
+        for (tag, count, bytes) in [
+            (tag::THREAD, 14, &b"main"[..]),
+            (tag::LAYOUT, 11, b""),
+            (tag::AUXV, 2, b""),
+            (tag::SIGNAL_ACTIONS, 4 * SIGNALS, b""),
+            (tag::CWD, 0, b"/work"),
+            (tag::EXE, 0, b"/bin/true"),
+            (tag::SCALARS, 4, b""),
+            (tag::LIMITS, 2 * RESOURCE_LIMITS, b""),
+            (tag::OPEN_FILE, 3, b"/dev/null"),
+            (tag::RESUME_AREA, 1, b""),
+            (tag::NOT_CARRIED, 2, b""),
+            (tag::SHARED_COPY, 3, b""),
+            (tag::TIMERS, 12, b""),
+            (tag::FOREIGN_THREADS, 1, b"of a handler"),
+            (tag::REFUSED, 0, b"a reason"),
+        ] {
+            writer.record(tag, &numbers(count), bytes);
+        }
+        let len = writer.finish().unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// The bytes of version 1 are what they were, and say what they said.
+    #[test]
+    fn golden_bytes_of_1() {
+        let bytes = include_bytes!("../../../tests/wire/report-1.bin");
+        assert_eq!(golden(), bytes);
+        let report = parse(bytes).unwrap();
+        let (thread, process) = (&report.threads[0], &report.process);
+        assert_eq!(
+            (thread.tid, thread.alt_stack.2, &thread.name[..]),
+            (0x1100, 0x110c, &b"main"[..])
+        );
+        assert_eq!((process.layout.code.0, process.layout.env.1), (0x2100, 0x210a));
+        assert_eq!((process.auxv.len(), process.signal_actions[63].mask), (16, 0x41ff));
+        assert_eq!((process.cwd.as_str(), process.exe.as_str()), ("/work", "/bin/true"));
+        assert_eq!(
+            (process.parent_pid, process.umask, process.personality),
+            (0x7100, 0x7101, 0x7102)
+        );
+        assert_eq!((report.generation, process.limits[15].1), (0x7103, 0x811f));
+        assert_eq!(
+            (report.open_files[0].position, &*report.open_files[0].link),
+            (0x9102, "/dev/null")
+        );
+        assert_eq!(report.resume_area.addr, SeedAddr(0xa100));
+        assert_eq!(report.not_carried, [SeedRange::new(0xb100, 0xb101)]);
+        assert_eq!(report.shared_copies, [(SeedRange::new(0xc100, 0xc101), SeedAddr(0xc102))]);
+        assert_eq!(process.timers[2][3], 0xd10b);
+        assert_eq!(report.refused.as_deref(), Some("a reason"), "the last word stands");
+    }
+
     #[test]
     fn every_truncation_is_an_error_or_a_shorter_report() {
         let mut buffer = [0u8; 256];

@@ -12,3 +12,6 @@ pub mod frame;
 pub mod local;
 #[cfg(feature = "agent")]
 pub mod read;
+
+#[cfg(all(test, feature = "agent"))]
+mod golden_tests;

@@ -188,8 +188,13 @@ pub(super) fn refusal(status: Status) -> ReadError {
     ReadError::Revoked(
         match status {
             Status::Ended => "the seed has ended, its memory is gone; prepare a new one",
-            Status::BadRange => "the range is not the seed's, or its bytes cannot be had",
-            _ => "the seed is not exported there, or was dropped, or the read key is not its own",
+            Status::BadRange => {
+                "the range is not the seed's, or its bytes cannot be had; prepare a new one"
+            }
+            _ => {
+                "the seed is not exported there, or was dropped, or the read key is not its own; \
+                 prepare a new one"
+            }
         }
         .to_owned(),
     )

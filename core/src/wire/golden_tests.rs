@@ -1,0 +1,204 @@
+//! The messages of `local` and `control`, each as the frame that stands on the wire (of control: before
+//! encryption), one of each variant with every field fixed. What is kept in `tests/wire` stays readable for
+//! ever, and what this version writes is what it wrote.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::control::{ControlReply, ControlRequest};
+use super::frame;
+use super::local::{
+    ChildEnd, ChildLine, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
+    ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
+};
+use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
+
+const SEED: SeedId = SeedId(0x0123_4567_89ab_cdef);
+const CHILD: ChildId = ChildId(0xfedc_ba98_7654_3210);
+const TOKEN: PrepareToken = PrepareToken([3; 16]);
+
+fn handle() -> Handle {
+    Handle { agent: Some("host-a:7370".to_owned()), seed: SEED, key: ForkKey([4; 32]) }
+}
+
+fn resume() -> ResumeRequest {
+    ResumeRequest {
+        handle: handle(),
+        host: Some("host-b".to_owned()),
+        count: 300,
+        payload: b"mail".to_vec(),
+        environment: vec![("A".to_owned(), Some("b".to_owned())), ("C".to_owned(), None)],
+        seed_ends_with_children: true,
+        request_id: 0x1122_3344_5566_7788,
+    }
+}
+
+fn started() -> (Vec<StartedChild>, StartReport) {
+    let report = StartReport {
+        host: "host-b".to_owned(),
+        requested_at_ns: 1,
+        started_at_ns: 2,
+        descriptor_bytes: 3,
+        pages_total: 4,
+        new_template: true,
+    };
+    (vec![StartedChild { child: CHILD, pid: 70_000 }], report)
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, message: "a reason".to_owned() }
+}
+
+fn local_requests() -> Vec<LocalRequest> {
+    vec![
+        LocalRequest::Report { token: TOKEN, report: vec![1, 2, 3] },
+        LocalRequest::Await { token: TOKEN },
+        LocalRequest::Resume(resume()),
+        LocalRequest::Kill { child: CHILD, host: Some("host-b".to_owned()), signal: 9 },
+        LocalRequest::Drop { seed: SEED, how: DropMode::AfterChildren },
+        LocalRequest::Drop { seed: SEED, how: DropMode::Revoke },
+        LocalRequest::DropPrepared { token: TOKEN },
+        LocalRequest::List,
+        LocalRequest::Inspect { handle: Some(handle()), seed: None },
+        LocalRequest::Inspect { handle: None, seed: Some(SEED) },
+        LocalRequest::Stats,
+        LocalRequest::Shutdown,
+    ]
+}
+
+fn local_replies() -> Vec<LocalReply> {
+    let (children, report) = started();
+    let ends = [
+        ChildEnd::Exited(-1),
+        ChildEnd::Signalled(11),
+        ChildEnd::PageLost("lost".to_owned()),
+        ChildEnd::HostLost("gone".to_owned()),
+    ];
+    let seed = SeedLine {
+        seed: SEED,
+        pid: 5,
+        parent_pid: 6,
+        exe: "/bin/true".to_owned(),
+        generation: 1,
+        pages: 200,
+        state: "published".to_owned(),
+        holders: 2,
+        age_s: 7,
+    };
+    let child = ChildLine { child: CHILD, pid: 8, seed: SEED, age_s: 9 };
+    let mut replies = vec![
+        LocalReply::Published { handle: handle() },
+        LocalReply::Started { children, report },
+        LocalReply::Done,
+        LocalReply::Listing(Listing { seeds: vec![seed], children: vec![child] }),
+        LocalReply::Inspected { descriptor: vec![1, 2] },
+        LocalReply::Stats(Stats {
+            misses: 1,
+            pages_pulled: 2,
+            pages_pushed: 3,
+            pages_from_files: 4,
+            reads: 5,
+            reads_failed: 6,
+            fallbacks: 7,
+            pages_lost: 8,
+            children_started: 9,
+            seeds_published: 10,
+            reads_served: 11,
+            bytes_served: 12,
+        }),
+    ];
+    replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));
+    let kinds = [
+        FailureKind::SeedGone,
+        FailureKind::KeyRefused,
+        FailureKind::NotForkable,
+        FailureKind::HostUnfit,
+        FailureKind::Unreachable,
+        FailureKind::Secret,
+        FailureKind::Protocol,
+        FailureKind::Argument,
+        FailureKind::Limit,
+        FailureKind::Missing,
+        FailureKind::ChildGone,
+        FailureKind::Internal,
+    ];
+    replies.extend(kinds.map(|kind| LocalReply::Failed(failure(kind))));
+    replies
+}
+
+fn control_requests() -> Vec<ControlRequest> {
+    vec![
+        ControlRequest::Fetch { seed: SEED, key: ForkKey([4; 32]), ends_with_children: true },
+        ControlRequest::Token,
+        ControlRequest::Digests { seed: SEED, key: ForkKey([4; 32]), files: vec![0, 300] },
+        ControlRequest::Resume(resume()),
+        ControlRequest::Kill { child: CHILD, signal: 15 },
+        ControlRequest::Noted,
+    ]
+}
+
+fn control_replies() -> Vec<ControlReply> {
+    let (children, report) = started();
+    vec![
+        ControlReply::Descriptor {
+            bytes: vec![1, 2, 3],
+            token: StreamToken([5; 32]),
+            monotonic_ns: -1,
+            digests: vec![Some([6; 32]), None],
+        },
+        ControlReply::Token(StreamToken([5; 32])),
+        ControlReply::Digests(vec![None, Some([6; 32])]),
+        ControlReply::Started { children, report },
+        ControlReply::Output { stream: 2, bytes: b"text".to_vec() },
+        ControlReply::Exited { child: CHILD, end: ChildEnd::Exited(7) },
+        ControlReply::Dropping,
+        ControlReply::Done,
+        ControlReply::Failed(failure(FailureKind::SeedGone)),
+    ]
+}
+
+fn bytes_of<M: Serialize>(messages: &[M]) -> Vec<u8> {
+    messages.iter().flat_map(|message| frame::encode(message).unwrap()).collect()
+}
+
+/// `golden` is these messages and no more, and what is read of it is written as it was.
+fn assert_golden<M: Serialize + DeserializeOwned>(messages: &[M], golden: &mut &[u8]) {
+    let bytes = bytes_of(messages);
+    assert_eq!(bytes, golden[..bytes.len().min(golden.len())]);
+    let read: Vec<M> = messages.iter().map(|_| frame::read(golden).unwrap()).collect();
+    assert_eq!(bytes_of(&read), bytes);
+}
+
+/// Each variant stands in the golden bytes, by its number: `variants` is how many there are.
+fn assert_each_stands<M: Serialize + DeserializeOwned>(messages: &[M], variants: u8) {
+    let numbers = messages.iter().map(|message| frame::encode(message).unwrap()[4]);
+    let mut numbers: Vec<u8> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers, (0..variants).collect::<Vec<u8>>());
+    // Enough bytes for the body of any: refused for its number alone.
+    let mut beyond = [1; 512];
+    beyond[0] = variants;
+    let is_there = (0..beyond.len()).any(|len| frame::decode::<M>(&beyond[..=len]).is_ok());
+    assert!(!is_there, "a variant has no golden bytes");
+}
+
+#[test]
+fn golden_bytes_of_local_1_0() {
+    let golden = &mut &include_bytes!("../../../tests/wire/local-1.0.bin")[..];
+    assert_each_stands(&local_requests(), 10);
+    assert_each_stands(&local_replies(), 8);
+    assert_golden(&local_requests(), golden);
+    assert_golden(&local_replies(), golden);
+    assert!(golden.is_empty());
+}
+
+#[test]
+fn golden_bytes_of_control_1_0() {
+    let golden = &mut &include_bytes!("../../../tests/wire/control-1.0.bin")[..];
+    assert_each_stands(&control_requests(), 6);
+    assert_each_stands(&control_replies(), 9);
+    assert_golden(&control_requests(), golden);
+    assert_golden(&control_replies(), golden);
+    assert!(golden.is_empty());
+}
