@@ -35,7 +35,8 @@ pub fn relay(
         let streams = output.iter().zip(&open).filter(|(_, open)| **open);
         fds.extend(streams.map(|((_, pipe), _)| pipe.as_raw_fd()));
         poll::readable(&fds, None)?;
-        // Ends are taken first, output after: so no byte written before an end is left behind it.
+        // Ends are taken first, output after, as much as is there then: so no byte written before an end is
+        // left behind it, and nobody's end waits for one who goes on writing.
         let ended: Vec<ChildEvent> = ends.try_iter().collect();
         drain(to, output, &mut open, &mut buffer)?;
         if !ended.is_empty() {
@@ -49,7 +50,7 @@ pub fn relay(
     Ok(())
 }
 
-/// Sends what is in the pipes now.
+/// Sends what is in the pipes now, and not what comes meanwhile.
 fn drain(
     to: &mut ChannelSender,
     output: &mut [(u8, PipeReader)],
@@ -57,14 +58,18 @@ fn drain(
     buffer: &mut [u8],
 ) -> Result<(), FrameError> {
     for ((stream, pipe), open) in output.iter_mut().zip(open) {
-        while *open && poll::is_readable(pipe.as_raw_fd())? {
-            match pipe.read(buffer)? {
-                0 => *open = false,
-                got => {
-                    let bytes = buffer[..got].to_vec();
-                    frame::write(to, &ControlReply::Output { stream: *stream, bytes })?;
-                }
-            }
+        if !*open || !poll::is_readable(pipe.as_raw_fd())? {
+            continue;
+        }
+        let mut left = poll::bytes_in(pipe.as_raw_fd())?;
+        // Readable and empty: its writers are gone.
+        *open = left > 0;
+        while left > 0 {
+            let most = left.min(buffer.len());
+            let got = pipe.read(&mut buffer[..most])?;
+            left -= got;
+            let bytes = buffer[..got].to_vec();
+            frame::write(to, &ControlReply::Output { stream: *stream, bytes })?;
         }
     }
     Ok(())
@@ -106,5 +111,52 @@ impl Pipes {
         let (out, out_writer) = io::pipe()?;
         let (err, err_writer) = io::pipe()?;
         Ok(Pipes { output: vec![(1, out), (2, err)], children: [out_writer, err_writer] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::id::ChildId;
+    use crate::wire::control::{Channel, ClusterSecret};
+    use crate::wire::local::ChildEnd;
+
+    /// One that writes without a pause for as long as it is read, and one that has ended.
+    #[test]
+    fn an_end_does_not_wait_for_others_output() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let secret = || ClusterSecret([1; 32]);
+        let caller = thread::spawn(move || {
+            Channel::accept(listener.accept().unwrap().0, &[secret()]).unwrap()
+        });
+        let host = Channel::connect(TcpStream::connect(address).unwrap(), &secret()).unwrap();
+        let mut caller = caller.join().unwrap();
+        let Pipes { mut output, children: [mut chatty, quiet] } = Pipes::new().unwrap();
+        drop(quiet);
+        let writing = thread::spawn(move || while chatty.write_all(&[b'x'; 4096]).is_ok() {});
+        let (sender, events) = crossbeam_channel::unbounded();
+        let relaying = thread::spawn(move || {
+            let (mut to, _receiver) = host.split();
+            let _ = relay(&mut to, &mut output, events, 2);
+        });
+        // The chatty one is being heard.
+        assert!(matches!(frame::read(&mut caller).unwrap(), ControlReply::Output { .. }));
+        sender.send(ChildEvent { child: ChildId(7), end: ChildEnd::Exited(3) }).unwrap();
+        let mut bytes_before = 0;
+        loop {
+            match frame::read(&mut caller).unwrap() {
+                ControlReply::Output { bytes, .. } => bytes_before += bytes.len(),
+                ControlReply::Exited { child, .. } => break assert_eq!(child, ChildId(7)),
+                other => panic!("{other:?}"),
+            }
+            assert!(bytes_before < 64 << 20, "the end does not come");
+        }
+        drop(caller);
+        relaying.join().unwrap();
+        writing.join().unwrap();
     }
 }

@@ -27,6 +27,9 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// A peer that has not finished its greeting by then is cut off.
 const GREETING_DEADLINE: Duration = Duration::from_secs(3);
 
+/// A peer that takes none of an answer's bytes for so long is cut off.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
 static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "peer");
 
 /// Serves the port until the agent ends.
@@ -84,7 +87,7 @@ fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
 }
 
 fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameError> {
-    channel.stream().set_read_timeout(None)?;
+    bound_answers(&channel, ANSWER_DEADLINE)?;
     loop {
         let request: ControlRequest = match frame::read(&mut channel) {
             Err(FrameError::Closed) => return Ok(()),
@@ -109,6 +112,12 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
             request => frame::write(&mut channel, &answer(agent, request))?,
         }
     }
+}
+
+/// A request may be long in coming, an answer must be taken: else its thread would wait for ever.
+fn bound_answers(channel: &Channel, deadline: Duration) -> std::io::Result<()> {
+    channel.stream().set_read_timeout(None)?;
+    channel.stream().set_write_timeout(Some(deadline))
 }
 
 fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
@@ -187,6 +196,8 @@ fn serve_resume(
     let reply = ControlReply::Started { children: started.children, report: started.report };
     let (mut sender, receiver) = channel.split();
     drop(children);
+    // Whose output is stopped (a pager, Ctrl-S) may take its time, and says by keep-alive that it lives.
+    sender.stream().set_write_timeout(None)?;
     let relayed = frame::write(&mut sender, &reply)
         .and_then(|()| relay::relay(&mut sender, &mut output, started.events, count));
     let _ = sender.stream().shutdown(Shutdown::Both);
@@ -228,4 +239,31 @@ impl Agent {
 /// Writes all of `bytes` to a caller's own descriptor; a caller that has closed it loses the output.
 pub(super) fn write_output(mut to: &File, bytes: &[u8]) {
     let _ = to.write_all(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::ClusterSecret;
+
+    #[test]
+    fn a_peer_that_does_not_take_its_answers_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let secret = || ClusterSecret([1; 32]);
+        let peer = std::thread::spawn(move || {
+            Channel::connect(TcpStream::connect(address).unwrap(), &secret()).unwrap()
+        });
+        let mut channel = Channel::accept(listener.accept().unwrap().0, &[secret()]).unwrap();
+        let _peer = peer.join().unwrap();
+        bound_answers(&channel, Duration::from_millis(200)).unwrap();
+        let answer = ControlReply::Descriptor {
+            bytes: vec![0; 4 << 20],
+            token: crate::id::StreamToken::random(),
+            monotonic_ns: 0,
+            digests: Vec::new(),
+        };
+        let cut = (0..64).find_map(|_| frame::write(&mut channel, &answer).err());
+        assert!(matches!(cut, Some(FrameError::Io(_))), "{cut:?}");
+    }
 }

@@ -154,7 +154,7 @@ impl Pager {
     /// Begins a miss, or lets it wait for a buffer.
     fn fetch(&mut self, image: &Shared, wanted: Wanted) {
         let Some(mut miss) = self.free.pop() else {
-            return self.waiting.push_back(wanted);
+            return line_up(&mut self.waiting, wanted);
         };
         if !miss.begin(image, wanted, image.config.miss_deadline) {
             let _ = image.device.refuse(wanted.request.unique, libc::EINVAL);
@@ -162,7 +162,7 @@ impl Pager {
         }
         if miss.next_owner().is_some() && self.free.is_empty() {
             self.free.push(miss);
-            return self.waiting.push_back(wanted);
+            return line_up(&mut self.waiting, wanted);
         }
         if let Some(owner) = miss.next_owner()
             && image.losses.has_waited(owner, wanted.request.pid)
@@ -408,6 +408,13 @@ impl Pager {
     }
 }
 
+/// Puts a miss among those that wait, the oldest first: one that comes back from the streamer, or finds no
+/// buffer again, has waited before, and the front is whose deadline is next.
+fn line_up(waiting: &mut VecDeque<Wanted>, wanted: Wanted) {
+    let at = waiting.partition_point(|other| other.arrived <= wanted.arrived);
+    waiting.insert(at, wanted);
+}
+
 /// Answers -EIO; the child that touched the page gets SIGBUS.
 fn give_up(image: &Shared, miss: &Miss, owner: usize) {
     let wanted = &miss.wanted;
@@ -453,4 +460,24 @@ fn tell(image: &Shared, wanted: &Wanted, owner: usize, reason: &str) {
         pid: interrupt::process_of(pid),
         reason: reason.to_owned(),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_wait_in_the_order_of_their_arrival() {
+        let begun = Instant::now();
+        let mut waiting = VecDeque::new();
+        for (unique, after_ms) in [(1, 10), (2, 30), (3, 20), (4, 0), (5, 30)] {
+            let request = ReadRequest { unique, ..ReadRequest::default() };
+            line_up(
+                &mut waiting,
+                Wanted { request, arrived: begun + Duration::from_millis(after_ms) },
+            );
+        }
+        let order: Vec<u64> = waiting.iter().map(|wanted| wanted.request.unique).collect();
+        assert_eq!(order, [4, 1, 3, 2, 5]);
+    }
 }

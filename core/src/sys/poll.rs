@@ -39,6 +39,19 @@ pub fn is_readable(fd: RawFd) -> io::Result<bool> {
     readable(&[fd], Some(Duration::ZERO))
 }
 
+/// Bytes in a pipe or socket that wait to be read (ioctl_list(2), FIONREAD).
+///
+/// # Errors
+/// ioctl(2)'s.
+pub fn bytes_in(fd: RawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes an int, which lives through the call.
+    if unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Whether a short write would not block.
 ///
 /// # Errors
