@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# build.sh DIR: DIR/vmlinux and DIR/initrd are there and up to date; takes no time if they are.
+set -euo pipefail
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+readonly here
+mkdir -p "$1"
+dir=$(realpath "$1")
+readonly dir
+
+# Two callers at once build once.
+exec 9>"$dir/lock"
+flock 9
+
+# stamped NAME INPUT... -- COMMAND...: runs COMMAND unless it has, with the same inputs.
+stamped() {
+  local stamp=$dir/$1.stamp wanted=
+  shift
+  while [[ $1 != -- ]]; do
+    wanted+="$1"$'\n'
+    shift
+  done
+  shift
+  [[ -f $stamp && $(<"$stamp")$'\n' == "$wanted" ]] && return
+  rm -f "$stamp"
+  "$@" 9>&-
+  # Written last: what was interrupted half-way is made again.
+  printf '%s' "$wanted" >"$stamp"
+}
+
+packages="$(cksum <"$here/packages.sh") ${RXE_KERNEL:-}"
+# The guests have this machine's own C library, so that what is built here runs there.
+libc=$(stat -Lc '%n %s %Y' /lib/x86_64-linux-gnu/libc.so.6)
+stamped packages "$packages" -- bash "$here/packages.sh" "$dir"
+stamped image "$packages" "$(cksum <"$here/image.sh")" "$(cksum <"$here/init")" \
+  "$(cksum <"$here/barrier")" "$libc" -- bash "$here/image.sh" "$dir"

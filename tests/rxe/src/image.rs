@@ -1,0 +1,74 @@
+//! What a guest is started from, made by the scripts in `image/`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Libraries of packages that are unpacked and not installed.
+const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+const EMULATOR: &str = "qemu-system-x86_64";
+/// Where its firmware is, in a tree of unpacked packages.
+const FIRMWARE_DIRECTORIES: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+
+/// Kernel, root file system and emulator.
+#[derive(Debug)]
+pub(crate) struct Image {
+    directory: PathBuf,
+}
+
+impl Image {
+    /// Builds it if it is not there or not up to date.
+    pub(crate) fn ready() -> Result<Self> {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+            PathBuf::from,
+        );
+        let target = std::path::absolute(target).context("no absolute path for target")?;
+        let directory = target.join("rxe");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/build.sh");
+        let status = Command::new("bash").arg(&script).arg(&directory).status();
+        let status = status.context("cannot run bash")?;
+        if !status.success() {
+            bail!("{} failed ({status}); what it said stands above", script.display());
+        }
+        Ok(Self { directory: directory.canonicalize().context("target/rxe is not there")? })
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.directory.join("vmlinux")
+    }
+
+    pub(crate) fn initrd(&self) -> PathBuf {
+        self.directory.join("initrd")
+    }
+
+    /// Where runs have their directories.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// The emulator without arguments: this machine's, else the unpacked one. It is killed when the
+    /// thread that starts it ends.
+    pub(crate) fn emulator(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        let unpacked = self.directory.join("host");
+        let program = unpacked.join("usr/bin").join(EMULATOR);
+        if !program.is_file() {
+            command.arg(EMULATOR);
+            return command;
+        }
+        let mut libraries = OsString::from("LD_LIBRARY_PATH=");
+        for directory in LIBRARY_DIRECTORIES {
+            libraries.push(unpacked.join(directory));
+            libraries.push(":");
+        }
+        command.arg("env").arg(libraries).arg(program);
+        for directory in FIRMWARE_DIRECTORIES {
+            command.arg("-L").arg(unpacked.join(directory));
+        }
+        command
+    }
+}
