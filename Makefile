@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples
+    test-header test-wheel test-python test-examples test-rxe
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 DEMO ?= examples/demo/run.py
@@ -91,6 +91,7 @@ test-fmt:
 .PHONY: test-clippy
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package mitosis-guests --test guests -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
 .PHONY: test-rust
@@ -117,3 +118,10 @@ test-python:
 .PHONY: test-examples
 test-examples: install-python
 	bash examples/run-all.sh
+
+# Between two emulated machines with Soft-RoCE; see tests/rxe/README.md. One test at a time, as an
+# emulator takes a whole CPU.
+.PHONY: test-rxe
+test-rxe: install-python
+	$(CARGO) build --release --package mitosis-agent --package mitosis-process-suite
+	$(CARGO) test --package mitosis-guests --test guests -- --test-threads 1

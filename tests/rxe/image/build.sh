@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# build.sh DIR: DIR/vmlinux and DIR/initrd are there and up to date; takes no time if they are.
+# build.sh DIR [PYTHON]: DIR/vmlinux and DIR/initrd are there and up to date, and with the interpreter
+# of a venv DIR/initrd-python; takes no time if they are.
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 readonly here
@@ -31,5 +32,10 @@ packages="$(cksum <"$here/packages.sh") ${RXE_KERNEL:-}"
 # The guests have this machine's own C library, so that what is built here runs there.
 libc=$(stat -Lc '%n %s %Y' /lib/x86_64-linux-gnu/libc.so.6)
 stamped packages "$packages" -- bash "$here/packages.sh" "$dir"
-stamped image "$packages" "$(cksum <"$here/image.sh")" "$(cksum <"$here/init")" \
-  "$(cksum <"$here/barrier")" "$libc" -- bash "$here/image.sh" "$dir"
+image="$packages $libc $(cat "$here"/{image.sh,init,barrier} | cksum)"
+stamped image "$image" -- bash "$here/image.sh" "$dir"
+if [[ -n ${2:-} ]]; then
+  installed=$(stat -c '%n %s %Y' "$(dirname "$2")"/../lib/python3.*/site-packages/*.dist-info/RECORD)
+  stamped python "$image" "$(cksum <"$here/python.sh")" "$2" "$installed" -- \
+    bash "$here/python.sh" "$dir" "$2"
+fi

@@ -10,11 +10,11 @@ readonly kernel
 
 # What the guests load, with all that it depends on. Those of the second list are no modules, or
 # have no dependants that name them, in some kernels.
-readonly MODULES=(virtio_net 9p 9pnet_virtio virtio_blk ext4 overlay rdma_rxe rdma_ucm ib_uverbs)
+readonly MODULES=(virtio_net 9p 9pnet_virtio overlay rdma_rxe rdma_ucm ib_uverbs)
 readonly MODULES_IF_ANY=(virtio_pci fuse crc32_generic crc32c_generic crc32_pclmul)
-readonly MODULE_TREES=(arch/x86/crypto crypto drivers/block/virtio_blk.ko drivers/infiniband/core
+readonly MODULE_TREES=(arch/x86/crypto crypto drivers/infiniband/core
   drivers/infiniband/sw/rxe drivers/net/net_failover.ko drivers/net/virtio_net.ko drivers/virtio
-  fs/9p fs/configfs fs/ext4 fs/fscache fs/fuse fs/jbd2 fs/mbcache.ko fs/netfs fs/overlayfs lib
+  fs/9p fs/configfs fs/fscache fs/fuse fs/netfs fs/overlayfs lib
   net/9p net/core net/ipv4/udp_tunnel.ko net/ipv6/ip6_udp_tunnel.ko)
 readonly PROGRAMS=(bin/ip sbin/tc usr/bin/{rdma,ibv_devices,ibv_devinfo,ibv_rc_pingpong,rping}
   usr/bin/ib_{read,write,send,atomic}_{lat,bw})
@@ -126,7 +126,8 @@ needed() {
 
 build_root() {
   rm -rf "$ROOT"
-  mkdir -p "$ROOT"/usr/{bin,sbin,lib64} "$ROOT/$LIB" "$ROOT"/{dev,etc,host,proc,root,run,sys,tmp,mnt,var}
+  mkdir -p "$ROOT"/usr/{bin,sbin,lib64} "$ROOT/$LIB" "$ROOT"/{dev,etc,host,proc,root,run,sys,tmp,var}
+  chmod 1777 "$ROOT/tmp"
   local directory name path
   for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$ROOT/$directory"; done
   install -m 755 "$(guest_file bin/busybox)" "$ROOT/bin/busybox"

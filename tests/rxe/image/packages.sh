@@ -9,7 +9,7 @@
 # 12 would remove these. A private apt state leaves the machine's own package lists alone.
 set -euo pipefail
 
-readonly DIR=$1
+readonly DIR=$1 WANTED_SERIES=${RXE_KERNEL:-}
 readonly HOST_PACKAGES=(qemu-system-x86 cpio kmod zstd xz-utils e2fsprogs)
 # The libraries that these need are here or found on this machine: image.sh looks at each.
 readonly GUEST_PACKAGES=(busybox-static iproute2 libbpf1 libelf1 libmnl0 libbsd0 libmd0 libcap2
@@ -36,12 +36,13 @@ readonly APT=(-q -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/c
 # The newest kernel of the first series that is there.
 choose_kernel() {
   local series name
-  for series in ${RXE_KERNEL:+"linux-image-${RXE_KERNEL//./\\.}[0-9.]*[-+].*-?amd64"} "${KERNELS[@]}"; do
-    name=$(apt-cache "${APT[@]}" pkgnames linux-image-6. | grep -xE "$series" |
-      grep -vE -- '-(cloud|rt)-' | sort -V | tail -n 1)
+  for series in "${KERNELS[@]}"; do
+    # The caller may want one of them, by a number such as 6.1.
+    [[ $series == "linux-image-${WANTED_SERIES:+${WANTED_SERIES//./\\.}\\.}"* ]] || continue
+    name=$(apt-cache "${APT[@]}" pkgnames linux-image-6. | grep -xE "$series" | sort -V | tail -n 1)
     [[ -z $name ]] || { printf '%s\n' "$name"; return; }
   done
-  fail "no kernel in the configured suites: ${KERNELS[*]}"
+  fail "the configured suites have no kernel ${WANTED_SERIES:-"like ${KERNELS[*]}"}"
 }
 
 # download DIRECTORY PACKAGE[=VERSION]...

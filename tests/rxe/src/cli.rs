@@ -20,6 +20,7 @@ PEER (addresses) in its environment; /host is a folder that all guests share.
   --nodes N             how many guests, 1 or 2 (2)
   --file SRC[:NAME]     a file or directory for /host/files/NAME, as often as needed
   --env KEY=VALUE       a variable for JOB, as often as needed
+  --python PROGRAM      host-a has this interpreter of a venv, with numpy and mitosis, at its path
   --timeout-s N         how long JOB may take (120)
   --memory-mib N        memory of each guest (512)
   --mtu N               of the link (9000)
@@ -81,6 +82,7 @@ fn parse(words: Vec<String>) -> Result<Request> {
             "--mtu" => config.mtu = number()?,
             "--timeout-s" => limit_s = number()?,
             "--name" => config.name = value,
+            "--python" => config.python = Some(absolute(&value)?),
             "--env" => {
                 let (name, value) = value.split_once('=').context("--env needs KEY=VALUE")?;
                 config.env.push((name.to_owned(), value.to_owned()));
@@ -96,6 +98,11 @@ fn parse(words: Vec<String>) -> Result<Request> {
         job: job.into(),
         arguments: words.collect(),
     })
+}
+
+/// A path whose links are kept: an interpreter finds its venv by its name.
+fn absolute(path: &str) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("no absolute path for {path}"))
 }
 
 fn file(value: &str) -> Result<(PathBuf, String)> {
@@ -149,7 +156,7 @@ struct Shown {
 
 impl Shown {
     /// Shows the lines that have come since, each behind the number of its guest.
-    fn show(&mut self, job: &Job<'_>, stream: &str, mut to: impl Write) -> Result<()> {
+    fn show(&mut self, job: &Job, stream: &str, mut to: impl Write) -> Result<()> {
         // Looked at first: then its output is all there.
         let ended = job.has_ended();
         let said = job.said(stream);

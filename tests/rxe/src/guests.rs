@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// A link of two ends is all that the emulators' datagram sockets make.
 pub(crate) const GUESTS_MAX: u32 = 2;
 
+/// An interpreter and its library are held in memory, twice while the guest boots.
+const PYTHON_MIB: u32 = 512;
+
 /// What guests are made with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -33,12 +37,22 @@ pub struct Config {
     pub mtu: u32,
     /// Variables for all jobs.
     pub env: Vec<(String, String)>,
+    /// The interpreter of a venv with numpy and mitosis, which host-a has at the same path, and host-b
+    /// has not.
+    pub python: Option<PathBuf>,
 }
 
 impl Config {
     /// Two guests.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 2, memory_mib: 512, mtu: 9000, env: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            nodes: 2,
+            memory_mib: 512,
+            mtu: 9000,
+            env: Vec::new(),
+            python: None,
+        }
     }
 }
 
@@ -46,7 +60,7 @@ impl Config {
 /// way.
 #[derive(Debug)]
 pub struct Guests {
-    guests: Vec<Guest>,
+    guests: Vec<Arc<Guest>>,
     directory: PathBuf,
 }
 
@@ -71,13 +85,13 @@ impl Guests {
         if !(1..=GUESTS_MAX).contains(&config.nodes) {
             bail!("{} guests asked for; 1 or {GUESTS_MAX} can be had", config.nodes);
         }
-        let image = Image::ready()?;
+        let image = Image::ready(config.python.as_deref())?;
         let directory = run_directory(&image.runs(), &config.name)?;
         let share = directory.join("share");
         fs::create_dir_all(share.join("jobs")).context("cannot make the shared folder")?;
         let mut guests = Vec::new();
         for node in 1..=config.nodes {
-            guests.push(Guest::start(config, &image, &directory, node)?);
+            guests.push(Arc::new(Guest::start(config, &image, &directory, node)?));
         }
         for guest in &guests {
             guest.await_ready()?;
@@ -89,12 +103,12 @@ impl Guests {
     ///
     /// # Panics
     /// There is none.
-    pub fn node(&self, node: u32) -> &Guest {
+    pub fn node(&self, node: u32) -> &Arc<Guest> {
         self.guests.iter().find(|guest| guest.node == node).expect("a guest of this number")
     }
 
     /// All of them.
-    pub fn all(&self) -> &[Guest] {
+    pub fn all(&self) -> &[Arc<Guest>] {
         &self.guests
     }
 
@@ -122,6 +136,13 @@ impl Guests {
     }
 }
 
+impl Drop for Guests {
+    fn drop(&mut self) {
+        // Jobs may hold them.
+        self.guests.iter().for_each(|guest| guest.kill());
+    }
+}
+
 impl Guest {
     fn start(config: &Config, image: &Image, directory: &Path, node: u32) -> Result<Self> {
         let line = Line::listen(directory, &format!("line.{node}"))?;
@@ -130,12 +151,15 @@ impl Guest {
         // One CPU each: more of them crash this kernel in the emulator of Debian 12, and are no
         // faster. KVM is never tried: where it is a nested one, this kernel dies in it.
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-M", "pc", "-smp", "1"]);
-        command.args(["-m", &config.memory_mib.to_string(), "-nodefaults", "-no-user-config"]);
+        let has_python = node == 1 && config.python.is_some();
+        let memory_mib = config.memory_mib + if has_python { PYTHON_MIB } else { 0 };
+        command.args(["-m", &memory_mib.to_string(), "-nodefaults", "-no-user-config"]);
         command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
         command.args(["-serial", &format!("file:{console}")]);
         command.args(["-chardev", &format!("socket,id=line,path=line.{node}")]);
         command.args(["-serial", "chardev:line"]);
-        command.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd());
+        command.arg("-kernel").arg(image.kernel()).arg("-initrd");
+        command.arg(if has_python { image.initrd_with_python() } else { image.initrd() });
         let variables = format!("node={node} nodes={} mtu={}", config.nodes, config.mtu);
         // A guest that oopses ends, and with it the test, instead of limping on.
         let boot = format!("console=ttyS0 quiet panic=-1 oops=panic {variables}");
@@ -185,7 +209,7 @@ impl Guest {
     ///
     /// # Errors
     /// The guest has ended.
-    pub fn run(&self, argv: &[&str]) -> Result<Job<'_>> {
+    pub fn run(self: &Arc<Self>, argv: &[&str]) -> Result<Job> {
         let quoted: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
         self.script(&format!("exec {}", quoted.join(" ")), &argv.join(" "))
     }
@@ -194,7 +218,7 @@ impl Guest {
     ///
     /// # Errors
     /// The guest has ended.
-    pub fn script(&self, text: &str, what: &str) -> Result<Job<'_>> {
+    pub fn script(self: &Arc<Self>, text: &str, what: &str) -> Result<Job> {
         self.start_job(&[], what, |path| fs::write(path, format!("#!/bin/sh\n{text}\n")))
     }
 
@@ -202,17 +226,17 @@ impl Guest {
     ///
     /// # Errors
     /// It cannot be read, or the guest has ended.
-    pub fn executable(&self, path: &Path, arguments: &[&str]) -> Result<Job<'_>> {
+    pub fn executable(self: &Arc<Self>, path: &Path, arguments: &[&str]) -> Result<Job> {
         let what = path.display().to_string();
         self.start_job(arguments, &what, |job| fs::copy(path, job).map(drop))
     }
 
     fn start_job(
-        &self,
+        self: &Arc<Self>,
         arguments: &[&str],
         what: &str,
         write: impl FnOnce(&Path) -> std::io::Result<()>,
-    ) -> Result<Job<'_>> {
+    ) -> Result<Job> {
         // Apart from those of the other guest, which has the same folder.
         let id = self.next_job.fetch_add(1, Ordering::Relaxed) * (GUESTS_MAX + 1) + self.node;
         let directory = self.share.join("jobs").join(id.to_string());
@@ -223,7 +247,7 @@ impl Guest {
             .and_then(|()| fs::write(directory.join("env"), self.environment(arguments)))
             .context("cannot write a job")?;
         self.line.tell(&format!("run {id}"))?;
-        Ok(Job { guest: self, id, what: what.to_owned(), directory, lines_taken: 0 })
+        Ok(Job { guest: Arc::clone(self), id, what: what.to_owned(), directory, lines_taken: 0 })
     }
 
     /// What a job's shell reads first.

@@ -18,17 +18,19 @@ pub(crate) struct Image {
     directory: PathBuf,
 }
 
+/// Where cargo, and `make install-python`, put what they build.
+pub fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let workspace = workspace.canonicalize().unwrap_or(workspace);
+    workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 impl Image {
     /// Builds it if it is not there or not up to date.
-    pub(crate) fn ready() -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-            PathBuf::from,
-        );
-        let target = std::path::absolute(target).context("no absolute path for target")?;
-        let directory = target.join("rxe");
+    pub(crate) fn ready(python: Option<&Path>) -> Result<Self> {
+        let directory = target().join("rxe");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/build.sh");
-        let status = Command::new("bash").arg(&script).arg(&directory).status();
+        let status = Command::new("bash").arg(&script).arg(&directory).args(python).status();
         let status = status.context("cannot run bash")?;
         if !status.success() {
             bail!("{} failed ({status}); what it said stands above", script.display());
@@ -42,6 +44,11 @@ impl Image {
 
     pub(crate) fn initrd(&self) -> PathBuf {
         self.directory.join("initrd")
+    }
+
+    /// The same with the interpreter for which it was made ready.
+    pub(crate) fn initrd_with_python(&self) -> PathBuf {
+        self.directory.join("initrd-python")
     }
 
     /// Where runs have their directories.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -16,8 +17,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running job. It goes on if this is dropped.
 #[derive(Debug)]
-pub struct Job<'a> {
-    pub(crate) guest: &'a Guest,
+pub struct Job {
+    pub(crate) guest: Arc<Guest>,
     pub(crate) id: u32,
     pub(crate) what: String,
     pub(crate) directory: PathBuf,
@@ -37,7 +38,7 @@ pub struct Ended {
     pub err: String,
 }
 
-impl Job<'_> {
+impl Job {
     /// Its end.
     ///
     /// # Errors
@@ -48,7 +49,7 @@ impl Job<'_> {
                 Ok(Ended { status, out: self.said("out"), err: self.said("err"), what: self.what })
             }
             Waited::TooLong => {
-                self.signal(9)?;
+                self.guest.line().tell(&format!("end {}", self.id))?;
                 let _ = self.guest.line().done(self.id, KILL_LIMIT);
                 bail!("{} still ran after {limit:?}; {}", self.what, self.report())
             }
@@ -80,7 +81,7 @@ impl Job<'_> {
         }
     }
 
-    /// A signal for all its processes.
+    /// A signal for it, and for none of its children.
     ///
     /// # Errors
     /// The guest has ended.

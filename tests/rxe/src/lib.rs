@@ -24,4 +24,5 @@ mod line;
 
 pub use cli::main;
 pub use guests::{Config, Guest, Guests};
+pub use image::target;
 pub use job::{Ended, Job};

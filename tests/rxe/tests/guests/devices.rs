@@ -1,0 +1,61 @@
+//! The bed itself: RDMA devices of two kernels, and READs between them that no code of ours makes.
+
+use mitosis_guests::Job;
+
+use crate::world::{HOST_A, HOST_B, PATIENCE, World, shared};
+
+#[test]
+fn each_machine_has_a_device() {
+    let world = shared("tcp");
+    for node in [HOST_A, HOST_B] {
+        let said = world.run(node, &["ibv_devinfo", "-v", "-d", "rxe0"]).ok().unwrap();
+        for words in ["PORT_ACTIVE (4)", "active_mtu:\t\t4096 (5)", "link_layer:\t\tEthernet"] {
+            assert!(said.contains(words), "no {words:?} in {said}");
+        }
+        let address = format!("::ffff:10.77.0.{node}, RoCE v2");
+        assert!(said.contains(&address), "no {address:?} in {said}");
+    }
+}
+
+#[test]
+fn perftest_reads_between_them() {
+    let world = shared("tcp");
+    let figures = perftest(&world, &["ib_read_lat", "-s", "4096", "-n", "200"]);
+    let typical_us = figures[4];
+    println!("ib_read_lat, 4 KiB, typical: {typical_us} us (an emulator's)");
+    assert!((10.0..1e6).contains(&typical_us), "{figures:?}");
+    let figures = perftest(&world, &["ib_read_bw", "-s", "65536", "-n", "100"]);
+    let average_mb_s = figures[3];
+    println!("ib_read_bw, 64 KiB, average: {average_mb_s} MB/s (an emulator's)");
+    assert!((0.1..1e5).contains(&average_mb_s), "{figures:?}");
+}
+
+#[test]
+fn what_is_read_is_what_was_written() {
+    let world = shared("tcp");
+    let server = serve(&world, &["rping", "-s", "-a", "10.77.0.1", "-C", "10"]);
+    // -V: compares what was read with what was sent.
+    let argv = ["rping", "-c", "-a", "10.77.0.1", "-C", "10", "-v", "-V"];
+    let said = world.run(HOST_B, &argv).ok().unwrap();
+    assert_eq!(said.lines().filter(|line| line.starts_with("ping data: ")).count(), 10, "{said}");
+    server.end(PATIENCE).unwrap();
+}
+
+/// A program on host-a, from the time that it listens: those of RDMA say that late, or not at all.
+fn serve(world: &World, argv: &[&str]) -> Job {
+    let server = world.guests.node(HOST_A).run(argv).unwrap();
+    let text = "until rdma resource show cm_id | grep -q LISTEN; do usleep 50000; done";
+    world.run_script(HOST_A, text).ok().unwrap();
+    server
+}
+
+/// The row of figures that a program of perftest prints on host-b.
+fn perftest(world: &World, argv: &[&str]) -> Vec<f64> {
+    let common = ["-d", "rxe0", "-R", "-F"];
+    let server = serve(world, &[argv, &common].concat());
+    let said = world.run(HOST_B, &[argv, &common, &["10.77.0.1"]].concat()).ok().unwrap();
+    server.end(PATIENCE).unwrap().ok().unwrap();
+    let heading = said.lines().position(|line| line.trim_start().starts_with("#bytes"));
+    let row = said.lines().nth(heading.expect("a heading") + 1).expect("a row");
+    row.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
+}

@@ -1,0 +1,46 @@
+//! Processes that go on as processes of the other machine.
+
+use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, python, shared};
+
+/// CPython with numpy forks onto a machine that has no Python.
+pub(crate) fn python_forks(fabric: &'static str) {
+    let world = shared(fabric);
+    let python = python();
+    let python = python.to_str().unwrap();
+    let there = world.run_script(HOST_B, &format!("! [ -e {python} ] && ! which python3"));
+    assert_eq!(there.status, 0, "host-b has no Python: {there:?}");
+    let said = world.run(HOST_A, &[python, "/host/files/story.py", "10.77.0.2"]).ok().unwrap();
+    let lines: Vec<Vec<&str>> =
+        said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let [child, parent] = &lines[..] else { panic!("two lines, and not {said}") };
+    assert_eq!(child[..3], ["child", "host-b", "549755289600"]);
+    assert_eq!(parent[..3], ["parent", "host-a", "549755289600"]);
+    assert_eq!(child[3], parent[3], "what was drawn before the fork");
+}
+
+/// Each word of each page arrives; what is not read is not moved.
+pub(crate) fn every_page_arrives(fabric: &'static str) {
+    let world = shared(fabric);
+    let seed = world.seed();
+    let resume = |payload: &str| {
+        let argv = ["mitosis", "resume", &seed.handle, "--on", "host-b", "--payload", payload];
+        world.run(HOST_A, &argv)
+    };
+    let pulled = || {
+        let json = world.run(HOST_B, &["mitosis", "stats", "--json"]).ok().unwrap();
+        let number = json.split_once("\"pages_pulled\":").expect("a counter").1;
+        let number = number.trim_start().split(|c: char| !c.is_ascii_digit()).next();
+        number.unwrap().parse::<usize>().unwrap()
+    };
+    let before = pulled();
+    let ended = resume("who;read 8 8;exit 7");
+    assert_eq!(ended.status, 7, "{ended:?}");
+    assert_eq!(ended.out, "index 0 generation 1 on host-b\nread 8 pages\n");
+    let few = pulled() - before;
+    assert!(few < ARRAY_PAGES / 4, "{few} pages were pulled for 8");
+    let ended = resume("read 0 all;exit 9");
+    assert_eq!(ended.status, 9, "{ended:?}");
+    assert_eq!(ended.out, format!("read {ARRAY_PAGES} pages\n"));
+    let all = pulled() - before;
+    assert!((ARRAY_PAGES..ARRAY_PAGES + 4000).contains(&all), "{all} pages were pulled");
+}

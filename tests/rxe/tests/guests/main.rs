@@ -1,0 +1,49 @@
+//! Mitosis between two machines: kernels, memories and RDMA devices of their own.
+//!
+//! `make test-rxe` runs these: they boot emulated machines, and need the wheel, the agent and the
+//! programs of the process suite. The machines are booted once and used by one test at a time.
+#![allow(missing_docs)]
+
+mod bed;
+mod devices;
+mod forking;
+mod losses;
+mod world;
+
+/// What every fabric does alike.
+macro_rules! fabric {
+    ($name:ident) => {
+        mod $name {
+            use crate::{forking, losses};
+
+            const FABRIC: &str = stringify!($name);
+
+            #[test]
+            fn python_forks() {
+                forking::python_forks(FABRIC);
+            }
+
+            #[test]
+            fn every_page_arrives() {
+                forking::every_page_arrives(FABRIC);
+            }
+
+            #[test]
+            fn the_childs_agent_is_killed() {
+                losses::the_childs_agent_is_killed(FABRIC);
+            }
+
+            #[test]
+            fn the_seeds_agent_is_killed() {
+                losses::the_seeds_agent_is_killed(FABRIC);
+            }
+
+            #[test]
+            fn the_seeds_machine_is_killed() {
+                losses::the_seeds_machine_is_killed(FABRIC);
+            }
+        }
+    };
+}
+
+fabric!(tcp);

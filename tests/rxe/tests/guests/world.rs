@@ -1,0 +1,193 @@
+//! Two guests, an agent on each.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mitosis_guests::{Config, Ended, Guests, Job, target};
+
+/// Nothing here takes as long, in an emulator on a busy machine; what does hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a page may take, as the agents are told: short, so that the tests are, and long enough
+/// for an emulator.
+pub(crate) const MISS_DEADLINE: Duration = Duration::from_secs(4);
+/// What an emulated machine may add to a deadline.
+const SLACK: Duration = Duration::from_secs(6);
+/// Exit status of a `resume` whose child's end is not known or that lost a page.
+const LOST: i32 = 125;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+pub(crate) const HOST_A: u32 = 1;
+pub(crate) const HOST_B: u32 = 2;
+/// 64 MiB: more than an emulator moves between the first page and the fault that a test makes.
+const ARRAY_WORDS: usize = 8 << 20;
+pub(crate) const ARRAY_PAGES: usize = ARRAY_WORDS / 512;
+
+/// Guests with the programs of Mitosis, and Python on host-a.
+pub(crate) struct World {
+    pub(crate) guests: Guests,
+    fabric: &'static str,
+    agents: [Option<Job>; 2],
+}
+
+/// A seed of the array, whose parent has ended.
+pub(crate) struct Seed {
+    pub(crate) handle: String,
+}
+
+/// The interpreter that host-a has.
+pub(crate) fn python() -> PathBuf {
+    target().join("venv/bin/python")
+}
+
+/// The guests that the tests share, one after the other, with agents that use this fabric.
+pub(crate) fn shared(fabric: &'static str) -> MutexGuard<'static, World> {
+    static SHARED: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::boot("shared")));
+    // A test that has failed leaves the machines as they are; agents are looked at below.
+    let mut world = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    world.settle(fabric);
+    world
+}
+
+impl World {
+    /// Boots guests of their own for a test that does harm to them.
+    pub(crate) fn boot(name: &str) -> World {
+        let mut config = Config::named(name);
+        config.python = Some(python());
+        let programs = ["mitosis", "suite-told"].map(|name| target().join("release").join(name));
+        for path in &programs {
+            assert!(path.is_file(), "no {}; make test-rxe builds it", path.display());
+        }
+        let guests = Guests::up(&config).expect("guests come up");
+        for path in &programs {
+            guests.give(path, path.file_name().and_then(|name| name.to_str()).unwrap()).unwrap();
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/story.py");
+        guests.give(&source, "story.py").unwrap();
+        let secret = guests.share().join("files/secret");
+        fs::write(&secret, [7; 32]).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let world = World { guests, fabric: "", agents: [None, None] };
+        for node in [HOST_A, HOST_B] {
+            // From the shared folder each page of them would be asked of this machine.
+            let copies = "cp /host/files/mitosis /host/files/suite-told /bin/";
+            world.run_script(node, copies).ok().unwrap();
+        }
+        world
+    }
+
+    /// Agents of this fabric run on both, and there is no seed of an earlier test.
+    pub(crate) fn settle(&mut self, fabric: &'static str) {
+        for node in [HOST_A, HOST_B] {
+            let agent = self.agent(node);
+            if agent.as_ref().is_some_and(Job::has_ended) {
+                *agent = None;
+            }
+            if self.fabric != fabric {
+                self.stop_agent(node);
+            }
+        }
+        self.fabric = fabric;
+        for node in [HOST_A, HOST_B] {
+            if self.agent(node).is_none() {
+                self.start_agent(node);
+            }
+        }
+    }
+
+    fn agent(&mut self, node: u32) -> &mut Option<Job> {
+        &mut self.agents[if node == HOST_A { 0 } else { 1 }]
+    }
+
+    pub(crate) fn start_agent(&mut self, node: u32) {
+        let guest = self.guests.node(node);
+        let advertise = format!("{}:7370", guest.name());
+        let deadline = MISS_DEADLINE.as_millis().to_string();
+        let fabric = format!("MITOSIS_FABRIC={}", self.fabric);
+        let command = ["env", &fabric, "mitosis", "agent", "--listen", "7370"];
+        let options = ["--advertise", &advertise, "--secret-file", "/host/files/secret"];
+        let more = ["--miss-deadline-ms", &deadline];
+        let mut agent = guest.run(&[&command[..], &options, &more].concat()).unwrap();
+        let line = agent.line(PATIENCE).unwrap();
+        assert!(line.starts_with("mitosis agent ready on "), "{line}");
+        *self.agent(node) = Some(agent);
+    }
+
+    fn stop_agent(&mut self, node: u32) {
+        if let Some(agent) = self.agent(node).take() {
+            agent.signal(SIGTERM).unwrap();
+            agent.end(PATIENCE).unwrap();
+        }
+    }
+
+    /// Kills an agent as the kernel would when memory is short.
+    pub(crate) fn kill_agent(&mut self, node: u32) {
+        let agent = self.agent(node).take().expect("an agent");
+        agent.signal(SIGKILL).unwrap();
+        assert_eq!(agent.end(PATIENCE).unwrap().status, 128 + SIGKILL);
+    }
+
+    /// A program to its end.
+    pub(crate) fn run(&self, node: u32, argv: &[&str]) -> Ended {
+        self.guests.node(node).run(argv).and_then(|job| job.end(PATIENCE)).unwrap()
+    }
+
+    /// A script of the guest's sh to its end.
+    pub(crate) fn run_script(&self, node: u32, text: &str) -> Ended {
+        self.guests.node(node).script(text, text).and_then(|job| job.end(PATIENCE)).unwrap()
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        let words = ARRAY_WORDS.to_string();
+        let said = self.run(HOST_A, &["suite-told", &words]).ok().unwrap();
+        let handles = said.lines().filter_map(|line| line.split_once(' '));
+        let handle = handles.map(|(handle, _)| handle).find(|text| text.starts_with("mitosis://"));
+        Seed { handle: handle.unwrap_or_else(|| panic!("no handle in {said}")).to_owned() }
+    }
+
+    /// A child on host-b, for a caller on `node`, in the middle of reading pages in random order.
+    pub(crate) fn reader(&self, seed: &Seed, node: u32) -> Reader {
+        let commands = "pid;read 0 4;await /tmp/test-go;read 4 64;scatter 100000";
+        let argv = ["mitosis", "resume", &seed.handle, "--on", "host-b", "--payload", commands];
+        self.run(HOST_B, &["rm", "-f", "/tmp/test-go"]).ok().unwrap();
+        let mut caller = self.guests.node(node).run(&argv).unwrap();
+        let mut line = || caller.line(PATIENCE).unwrap();
+        let pid = line().strip_prefix("pid ").expect("the child's pid").to_owned();
+        assert_eq!([line(), line()], ["read 4 pages", "waiting"]);
+        self.run(HOST_B, &["touch", "/tmp/test-go"]).ok().unwrap();
+        assert_eq!(line(), "read 64 pages");
+        Reader { caller, pid }
+    }
+}
+
+/// A child on host-b that reads.
+pub(crate) struct Reader {
+    caller: Job,
+    /// Its number there.
+    pub(crate) pid: String,
+}
+
+impl Reader {
+    /// It was lost, and its caller is told so in time, in a line that holds all of `words`.
+    pub(crate) fn ends_lost(self, limit: Duration, words: &[&str]) {
+        let ended = self.caller.end(limit + SLACK).unwrap();
+        assert_eq!(ended.status, LOST, "{ended:?}");
+        assert!(!ended.out.contains("scattered"), "it was in the middle of reading: {ended:?}");
+        let is_told = |line: &str| words.iter().all(|word| line.contains(word));
+        assert!(ended.err.lines().any(is_told), "no line with {words:?} in {ended:?}");
+    }
+}
+
+impl World {
+    /// Nothing is left of a child.
+    pub(crate) fn assert_gone(&self, pid: &str) {
+        let text = format!(
+            "for i in $(seq 50); do [ -d /proc/{pid} ] || exit 0; usleep 100000; done; exit 1"
+        );
+        let ended = self.run_script(HOST_B, &text);
+        assert_eq!(ended.status, 0, "child {pid} is still there");
+    }
+}
