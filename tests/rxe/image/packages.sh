@@ -10,7 +10,6 @@
 set -euo pipefail
 
 readonly DIR=$1 WANTED_SERIES=${RXE_KERNEL:-}
-readonly HOST_PACKAGES=(qemu-system-x86 cpio kmod zstd xz-utils e2fsprogs)
 # The libraries that these need are here or found on this machine: image.sh looks at each.
 readonly GUEST_PACKAGES=(busybox-static iproute2 libbpf1 libelf1 libmnl0 libbsd0 libmd0 libcap2
   libselinux1 libtirpc3 libxtables12 libdb5.3 ibverbs-providers ibverbs-utils libibumad3
@@ -88,7 +87,6 @@ have cpio || wanted+=(cpio)
 have depmod || [[ -x /sbin/depmod ]] || wanted+=(kmod)
 have zstd || wanted+=(zstd)
 have xz || wanted+=(xz-utils)
-have mke2fs || [[ -x /sbin/mke2fs ]] || wanted+=(e2fsprogs)
 
 rm -rf "$DIR/debs"
 mkdir -p "$DIR/debs"

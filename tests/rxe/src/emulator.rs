@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// Of a guest's console, what an error shows.
-const TAIL_LINES: usize = 30;
+/// Of a guest's console, what an error shows: a panic and its call trace.
+const TAIL_LINES: usize = 60;
 
 /// A running emulator. Dropped, it is killed.
 #[derive(Debug)]

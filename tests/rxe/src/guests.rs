@@ -157,7 +157,7 @@ impl Guest {
         command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
         command.args(["-serial", &format!("file:{console}")]);
         command.args(["-chardev", &format!("socket,id=line,path=line.{node}")]);
-        command.args(["-serial", "chardev:line"]);
+        command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"]);
         command.arg("-kernel").arg(image.kernel()).arg("-initrd");
         command.arg(if has_python { image.initrd_with_python() } else { image.initrd() });
         let variables = format!("node={node} nodes={} mtu={}", config.nodes, config.mtu);

@@ -13,11 +13,15 @@ use crate::world::PATIENCE;
 const RUN: &str = env!("CARGO_BIN_EXE_mitosis-guests");
 
 #[test]
-fn a_job_that_hangs_and_a_machine_that_panics_are_told() {
-    let mut config = Config::named("bad");
+fn jobs_end_each_for_itself_and_a_machine_for_all() {
+    let mut config = Config::named("ends");
     config.nodes = 1;
     let guests = Guests::up(&config).expect("a guest comes up");
     let guest = guests.node(1);
+    let exit = |status: i32| (guest.script(&format!("exit {status}"), "exit").unwrap(), status);
+    for (job, status) in (0..100).map(exit).collect::<Vec<_>>() {
+        assert_eq!(job.end(PATIENCE).unwrap().status, status);
+    }
     let job =
         guest.script("echo $$ >/host/sleeper; echo it begins; sleep 1000", "sleeper").unwrap();
     let error = job.end(Duration::from_secs(2)).unwrap_err().to_string();
