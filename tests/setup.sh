@@ -131,6 +131,10 @@ need tc iproute2
 need ldd libc-bin
 need perl perl-base
 need setpriv util-linux
+# For rdma-mummy-sys: cmake for its C part, libclang for bindgen.
+need cmake cmake
+[[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-]*so*' >/dev/null ||
+  packages+=(libclang-dev)
 # The test suite downloads crates and wheels by https.
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
 [[ -e /usr/include/stdlib.h ]] || packages+=(build-essential)

@@ -31,3 +31,5 @@ pub mod image;
 pub mod keeper;
 #[cfg(feature = "agent")]
 pub mod resume;
+#[cfg(feature = "rdma")]
+pub mod verbs;
