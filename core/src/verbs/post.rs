@@ -229,7 +229,8 @@ impl<'qp> Batch<'qp> {
         };
         match errno.abs() {
             0 => Ok(usize::try_from(self.count).expect("a usize has at least 32 bits")),
-            libc::ENOMEM => Err(PostFault::Full),
+            // mlx5 says the first, rxe the second.
+            libc::ENOMEM | libc::ENOSPC => Err(PostFault::Full),
             errno => Err(PostFault::Refused(errno)),
         }
     }
