@@ -21,6 +21,7 @@
 mod address;
 mod ah;
 mod change;
+pub mod choice;
 mod cm;
 mod completion;
 mod dc;
@@ -37,6 +38,7 @@ mod post;
 mod qp;
 mod socket_address;
 mod srq;
+mod survey;
 mod transitions;
 
 pub use address::{Gid, GidEntry, GidKind, LinkLayer, Mtu, PortState};
@@ -62,4 +64,5 @@ pub use patience::{AckTimeout, Patience, RetryCount};
 pub use post::{PostError, PostFault, RcBatch, Remote};
 pub use qp::{Destroyed, RcQp};
 pub use srq::Srq;
+pub use survey::{Surveyed, survey, try_dc_on};
 pub use transitions::{AttrMask, QpKind, QpState, TransitionError, TransitionFault};
