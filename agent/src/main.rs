@@ -2,6 +2,9 @@
 #![deny(unsafe_code)]
 
 mod daemon;
+mod doctor;
+mod info;
+mod rdma;
 mod show;
 mod verbs;
 
@@ -39,6 +42,10 @@ enum Verb {
     Drop(DropArgs),
     /// Show the agent's counters.
     Stats,
+    /// Show what this host has: kernel, RDMA devices, ports, GIDs, and the fabric that is chosen.
+    Info,
+    /// Look for what this host lacks, and say what to do; fails if something needed is missing.
+    Doctor,
     /// End the agent of this host, with its seeds and children.
     Shutdown,
     /// The keeper process of an agent; started by it.
@@ -107,6 +114,11 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => verbs::inspect(&context, &args),
         Verb::Drop(args) => verbs::drop_seed(&context, &args),
         Verb::Stats => verbs::stats(&context),
+        Verb::Info => {
+            info::run(&context.agent(), context.json);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor => Ok(doctor::run(context.json)),
         Verb::Shutdown => verbs::shutdown(&context),
     };
     result.unwrap_or_else(|error| {

@@ -29,7 +29,8 @@ pub struct Context {
 }
 
 impl Context {
-    fn agent(&self) -> AgentAddress {
+    /// The agent that is meant.
+    pub fn agent(&self) -> AgentAddress {
         self.socket.clone().map_or_else(AgentAddress::find, AgentAddress)
     }
 }
