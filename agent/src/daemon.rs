@@ -11,10 +11,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use mitosis::agent::Agent;
-use mitosis::agent::config::{self, Config, DEFAULT_PORT};
+use mitosis::agent::config::{self, Config, DEFAULT_PORT, RdmaConfig};
 use mitosis::client::{AgentAddress, leave_nothing};
+use mitosis::export::arena::ArenaLimits;
 use mitosis::keeper;
 use mitosis::sys::{signal, socket};
+use mitosis::verbs::choice::Settings;
 use mitosis::wire::control::ClusterSecret;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
@@ -48,6 +50,13 @@ pub struct AgentArgs {
     /// Seconds for which an image without children is kept for the next resume.
     #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
     linger_s: u64,
+    /// MiB of seeds' memory that are registered with the RDMA card from the start.
+    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = 64)]
+    arena_ready_mib: u64,
+    /// MiB that seeds may take there in all; beyond, their pages are read over tcp. A quarter of this
+    /// host's memory if not given.
+    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_MAX_MIB")]
+    arena_max_mib: Option<u64>,
     /// End when standard input does: for the program that starts an agent of its own.
     #[arg(long)]
     embedded: bool,
@@ -122,8 +131,23 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         miss_deadline: Duration::from_millis(args.miss_deadline_ms),
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),
+        rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib)?,
         ..defaults
     })
+}
+
+fn rdma_config(ready_mib: u64, max_mib: Option<u64>) -> anyhow::Result<RdmaConfig> {
+    let most = max_mib.map_or_else(|| memory_bytes() / 4, |mib| mib << 20);
+    let arena = ArenaLimits { ready: ready_mib << 20, most };
+    Ok(RdmaConfig { settings: Settings::from_environment()?, arena })
+}
+
+/// This host's memory.
+fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
 fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {

@@ -188,6 +188,10 @@ fn export(export: &Export) -> String {
     match export {
         Export::Tcp { agent: Some(agent), .. } => format!("tcp {agent}"),
         Export::Tcp { agent: None, .. } => "this host".to_owned(),
+        Export::Rc(endpoint) => format!("rc {}", endpoint.listener()),
+        Export::Dc(target) => {
+            format!("dc {} dctn {:#x}", std::net::Ipv6Addr::from(target.gid), target.dctn)
+        }
     }
 }
 

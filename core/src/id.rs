@@ -116,6 +116,10 @@ secret! {
     ReadKey, 16
 }
 secret! {
+    /// The DC access key of a seed's DCT (64 bits): what a READ over DC must show, beside an rkey.
+    DcKey, 8
+}
+secret! {
     /// Opens one READ stream, once; handed out over the control connection.
     StreamToken, 32
 }

@@ -56,7 +56,7 @@ fn a_warm_read_allocates_nothing() {
     let (seed, read_key) = (SeedId::random(), ReadKey::random());
     let readable = vec![SeedRange::new(start, start + (1 << 20))];
     let mem = std::fs::File::open("/proc/self/mem").unwrap();
-    exports.add(seed, ProcessExport { mem, readable, read_key: read_key.clone() });
+    exports.add(seed, ProcessExport { mem, readable, read_key: read_key.clone(), arena: None });
 
     let service = PageService::new(Arc::clone(&exports));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -76,13 +76,15 @@ fn a_warm_read_allocates_nothing() {
             tag,
             seed,
             export: Export::Tcp { agent: agent.clone(), read_key: read_key.clone() },
+            arena: None,
             ranges: vec![(SeedAddr(start + tag * 4096), 64 << 10)],
             buffer,
             deadline: Instant::now() + Duration::from_secs(10),
         };
         let name = fabric.name();
         let mut queue = fabric.queue();
-        let mut buffers: Vec<_> = (0..8).map(|_| Buffer(vec![0; 64 << 10].into())).collect();
+        let mut buffers: Vec<_> =
+            (0..8).map(|_| Buffer::unregistered(vec![0; 64 << 10].into())).collect();
         let mut fds = Vec::with_capacity(16);
         let mut asked = 0;
         for round in 0..40 {
@@ -106,7 +108,7 @@ fn a_warm_read_allocates_nothing() {
                 asked += ALLOCATIONS.get() - before;
             }
         }
-        assert_eq!(buffers[0].0[..], [0x5a; 64 << 10]);
+        assert_eq!(buffers[0][..], [0x5a; 64 << 10]);
         assert_eq!(asked, 0, "{name}");
     }
     drop(bytes);

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::export::arena::ArenaLimits;
+use crate::verbs::choice::Settings;
 use crate::wire::control::ClusterSecret;
 
 /// The port agents listen on unless told otherwise.
@@ -32,11 +34,22 @@ pub struct Config {
     pub peer_deadline: Duration,
     /// How long an image without children is kept for the next resume.
     pub linger: Duration,
+    /// Which card, which fabric, and how much memory for it.
+    pub rdma: RdmaConfig,
     /// The program to run as keeper: this one.
     pub program: PathBuf,
     /// A directory that was made for this agent alone. The keeper takes it away when the agent is gone,
     /// however it ended; who runs the agent may do so before.
     pub own_directory: Option<PathBuf>,
+}
+
+/// Settings for an RDMA card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RdmaConfig {
+    /// What the user asks for.
+    pub settings: Settings,
+    /// Bounds of the memory from which other hosts READ.
+    pub arena: ArenaLimits,
 }
 
 impl Config {
@@ -53,6 +66,7 @@ impl Config {
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
+            rdma: RdmaConfig::default(),
             program,
             own_directory: None,
         }

@@ -11,9 +11,15 @@ use crate::wire::local::Stats;
 pub struct Counters {
     children_started: AtomicU64,
     seeds_published: AtomicU64,
+    fabric_fallbacks: u64,
 }
 
 impl Counters {
+    /// Of an agent whose fabric is the one that was wanted, or not.
+    pub fn new(fell_back: bool) -> Self {
+        Counters { fabric_fallbacks: u64::from(fell_back), ..Counters::default() }
+    }
+
     /// Children were started.
     pub fn count_children(&self, count: usize) {
         self.children_started.fetch_add(count as u64, Ordering::Relaxed);
@@ -30,6 +36,7 @@ impl Counters {
         let mut stats = Stats {
             children_started: read(&self.children_started),
             seeds_published: read(&self.seeds_published),
+            fabric_fallbacks: self.fabric_fallbacks,
             reads_served: read(&pages.counters().reads_served),
             bytes_served: read(&pages.counters().bytes_served),
             ..Stats::default()
@@ -38,6 +45,7 @@ impl Counters {
             let image = hosted.image().counters();
             stats.misses += read(&image.misses);
             stats.pages_pulled += read(&image.pages_pulled);
+            stats.pages_rdma += read(&image.pages_rdma);
             stats.pages_pushed += read(&image.pages_pushed);
             stats.pages_from_files += read(&image.pages_from_files);
             stats.reads += read(&image.reads);

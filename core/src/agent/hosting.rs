@@ -20,7 +20,7 @@ use super::failure::{fail, no_local_seed, seed_gone};
 use super::files;
 use super::fit;
 use super::seeds::{Hold, Published, SeedRecord};
-use crate::descriptor::{CallSite, Descriptor, Export, StubPlace, codec};
+use crate::descriptor::{ArenaNews, CallSite, Descriptor, Export, StubPlace, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::{ChildId, ForkKey, Handle, SeedId};
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
@@ -91,6 +91,7 @@ struct Found {
     lease: Option<Lease>,
     channel: Option<Channel>,
     digests: Vec<Option<[u8; 32]>>,
+    arena: ArenaNews,
     clock_offset_ns: i64,
     place: SeedPlace,
 }
@@ -218,6 +219,7 @@ impl Hosting {
             descriptor,
             bytes,
             digests: Vec::new(),
+            arena: ArenaNews::default(),
             lease: None,
             channel: None,
             clock_offset_ns: 0,
@@ -312,6 +314,7 @@ impl Agent {
                 descriptor: decode(&published.descriptor)?,
                 bytes: published.descriptor.len() as u64,
                 digests: Vec::new(),
+                arena: ArenaNews::default(),
                 lease: None,
                 channel: None,
                 clock_offset_ns: 0,
@@ -326,6 +329,7 @@ impl Agent {
             descriptor: decode(&fetched.bytes)?,
             bytes: fetched.bytes.len() as u64,
             digests: fetched.digests,
+            arena: fetched.arena,
             lease: Some(Lease(stream)),
             channel: Some(fetched.lease),
             clock_offset_ns: fetched.clock_offset_ns,
@@ -338,8 +342,8 @@ impl Agent {
     /// Lets the owner push the seed's hot pages into the image.
     fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
         let seed = descriptor.seed;
-        let Some(Export::Tcp { agent: Some(owner), read_key }) =
-            descriptor.owners[0].exports.first()
+        let Some((Some(owner), read_key)) =
+            descriptor.owners[0].exports.iter().find_map(Export::tcp)
         else {
             return;
         };
@@ -365,7 +369,7 @@ fn build(
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
     let begun = Instant::now();
-    let Found { descriptor, bytes, digests, lease, channel, clock_offset_ns, place } = found;
+    let Found { descriptor, bytes, digests, arena, lease, channel, clock_offset_ns, place } = found;
     fit::check(&descriptor)?;
     let local_files = match place {
         SeedPlace::Here => files::unchanged(&descriptor),
@@ -399,6 +403,7 @@ fn build(
         owners: descriptor.owners.clone(),
         local_files: clone_files(&local_files)?,
         patches: diversions.patches,
+        buffers: agent.buffers.clone(),
         fabrics: agent.fabrics(),
         pager: PagerConfig {
             cpus: agent.config.pager_cpus.clone(),
@@ -408,6 +413,7 @@ fn build(
         lost: agent.lost_page_sink(),
     };
     let image = Image::open(mount, spec).map_err(|error| unfit(&error))?;
+    image.arena_news(&arena).map_err(|error| unfit(&error))?;
     let image_us = begun.elapsed().as_micros();
     if place == SeedPlace::Rehearsal {
         image.trace_start();

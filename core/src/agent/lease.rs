@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::descriptor::ArenaNews;
 use crate::wire::control::{ChannelSender, ControlReply};
 use crate::wire::frame;
 
@@ -56,6 +57,14 @@ impl Lease {
         let mut speech = self.speech.lock();
         speech.is_due = true;
         self.say(&mut speech);
+    }
+
+    /// Says what more lies in the seed's arena; false if nobody is to be told any more.
+    pub fn tell_arena(&self, news: &ArenaNews) -> bool {
+        let mut speech = self.speech.lock();
+        let sender = speech.sender.as_mut();
+        sender
+            .is_some_and(|sender| frame::write(sender, &ControlReply::Arena(news.clone())).is_ok())
     }
 
     fn say(&self, speech: &mut Speech) {

@@ -24,6 +24,7 @@ mod lease;
 mod local;
 mod peers;
 mod publish;
+pub mod rdma;
 mod relay;
 mod remote;
 mod requests;
@@ -40,9 +41,9 @@ use crossbeam_channel::{Receiver, Sender};
 pub use config::Config;
 
 use crate::export::{Exports, PageService};
-use crate::fabric::Fabric;
 use crate::fabric::local::LocalFabric;
 use crate::fabric::tcp::{Limits, TcpFabric};
+use crate::fabric::{Buffers, Fabric};
 use crate::image::{Mounts, PageLost, await_told};
 use crate::keeper;
 use crate::wire::local::{Failure, FailureKind, Stats};
@@ -65,6 +66,8 @@ pub struct Agent {
     config: Config,
     exports: Arc<Exports>,
     pages: Arc<PageService>,
+    rdma: Option<rdma::Rdma>,
+    buffers: Arc<Buffers>,
     tcp: Arc<TcpFabric>,
     local: Arc<LocalFabric>,
     peers: Arc<peers::Peers>,
@@ -108,11 +111,17 @@ impl Agent {
         })?;
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
+        let pages = PageService::new(exports.clone());
+        let (rdma, fell_back) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
+            let _ = std::fs::remove_file(&config.socket);
+        })?;
         let agent = Arc::new(Agent {
-            pages: PageService::new(exports.clone()),
+            pages,
             tcp: TcpFabric::new(peers.clone(), Limits::default()),
             local: LocalFabric::new(exports.clone()),
             exports,
+            buffers: rdma.as_ref().map_or_else(Buffers::new, |rdma| rdma.buffers.clone()),
+            rdma,
             peers,
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
@@ -122,7 +131,7 @@ impl Agent {
             scanned: publish::ScannedTexts::default(),
             keeper,
             mounts: OnceLock::new(),
-            counters: counters::Counters::default(),
+            counters: counters::Counters::new(fell_back),
             ending: crossbeam_channel::bounded(1),
             config,
         });
@@ -189,7 +198,10 @@ impl Agent {
     }
 
     fn fabrics(&self) -> Vec<Arc<dyn Fabric>> {
-        vec![self.local.clone(), self.tcp.clone()]
+        let mut fabrics: Vec<Arc<dyn Fabric>> = vec![self.local.clone()];
+        fabrics.extend(self.rdma.iter().flat_map(|rdma| rdma.fabrics.iter().cloned()));
+        fabrics.push(self.tcp.clone());
+        fabrics
     }
 
     fn mounts(&self) -> Result<&Mounts, Failure> {
@@ -211,6 +223,21 @@ impl Agent {
     fn stats(&self) -> Stats {
         self.counters.stats(&self.hosting, &self.pages)
     }
+}
+
+/// The card, if one is wanted and there is one; the flag tells whether tcp is a fall-back.
+fn start_rdma(
+    config: &Config,
+    pages: &Arc<PageService>,
+    peers: &Arc<peers::Peers>,
+) -> Result<(Option<rdma::Rdma>, bool), Failure> {
+    // An agent of this host alone has nobody to READ from.
+    if config.secrets.is_empty() {
+        return Ok((None, false));
+    }
+    rdma::Rdma::start(config, pages, peers.clone()).map_err(|reason| {
+        fail(FailureKind::Missing, format!("RDMA is required and cannot be used: {reason}"))
+    })
 }
 
 fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::config::DEFAULT_PORT;
 use super::failure::fail;
+use crate::descriptor::ArenaNews;
 use crate::fabric::ReadError;
 use crate::fabric::tcp::TokenSource;
 use crate::id::{Handle, StreamToken};
@@ -47,6 +48,8 @@ pub struct Fetched {
     pub bytes: Vec<u8>,
     /// Digests of its mapped files that its agent knew already.
     pub digests: Vec<Option<[u8; 32]>>,
+    /// What of the seed lies in its owner's arena, beyond what the descriptor says.
+    pub arena: ArenaNews,
     /// The other host's CLOCK_MONOTONIC less this one's, ns.
     pub clock_offset_ns: i64,
     /// The connection, to be kept as lease.
@@ -107,11 +110,12 @@ impl Peers {
         };
         let asked_ns = crate::sys::clock::monotonic_ns();
         match self.converse(agent, &request)? {
-            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests }, lease) => {
+            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests, arena }, lease) => {
                 let answered_ns = crate::sys::clock::monotonic_ns();
                 self.keep_token(agent, token);
                 let here_ns = asked_ns + (answered_ns - asked_ns) / 2;
-                Ok(Fetched { bytes, digests, clock_offset_ns: monotonic_ns - here_ns, lease })
+                let clock_offset_ns = monotonic_ns - here_ns;
+                Ok(Fetched { bytes, digests, arena, clock_offset_ns, lease })
             }
             (other, _) => Err(unexpected(agent, &other)),
         }

@@ -21,6 +21,7 @@ use super::Agent;
 use super::children::NewChild;
 use super::failure::fail;
 use super::hosting::{Hosted, Hosting, Start};
+use super::rdma::Served;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
@@ -28,6 +29,7 @@ use crate::descriptor::{
     codec,
 };
 use crate::export::ProcessExport;
+use crate::export::arena::ArenaCopy;
 use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ROLE_REHEARSAL, ResumeInfo, report};
 use crate::resume::sites;
@@ -149,12 +151,18 @@ impl Agent {
     ) -> Result<Published, Failure> {
         let export =
             Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
-        let owner = Owner { seed: record.id, epoch: 1, exports: vec![export] };
+        let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
+        let mut exports = served.map_or_else(Vec::new, Served::exports);
+        exports.push(export);
+        let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
         let identity = SeedIdentity { seed: record.id, owner, stub };
         let begun = Instant::now();
-        let descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
+        let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
+        let readable = readable(&descriptor);
+        let arena = served.map(|served| served.arena.lay(readable.clone()));
+        descriptor.owners[0].arena = arena.as_ref().map(ArenaCopy::map);
         let described = begun.elapsed();
         let bytes = codec::encode(&descriptor)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
@@ -165,10 +173,11 @@ impl Agent {
             generation: descriptor.generation,
             pages: descriptor.page_table.pages(descriptor.page_size()),
             descriptor: bytes.into(),
+            slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
         };
-        let readable = readable(&descriptor);
         let read_key = record.read_key.clone();
-        self.exports.add(record.id, ProcessExport { mem: files.mem, readable, read_key });
+        let export = ProcessExport { mem: files.mem, readable, read_key, arena };
+        self.exports.add(record.id, export);
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
             match self.rehearse(record, descriptor, size) {

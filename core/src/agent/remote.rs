@@ -15,6 +15,8 @@ use super::hosting::Hosted;
 use super::lease::Lease;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;
+use crate::descriptor::ArenaNews;
+use crate::export::ArenaState;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
 use crate::wire::control::{Channel, ChannelReceiver, ControlReply, ControlRequest};
@@ -27,6 +29,8 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// A peer that has not finished its greeting by then is cut off.
 const GREETING_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How often it is looked whether more lies in an arena: each time saves some READs over tcp.
+const ARENA_TICK: Duration = Duration::from_millis(5);
 /// A peer that takes none of an answer's bytes for so long is cut off.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -105,8 +109,8 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
                 };
                 others.iter().for_each(|lease| lease.tell());
                 frame::write(&mut channel, &reply)?;
-                if let Some(_hold) = hold {
-                    return keep_lease(channel, &lease);
+                if let Some((_hold, teller)) = hold {
+                    return keep_lease(agent, channel, &lease, teller);
                 }
             }
             request => frame::write(&mut channel, &answer(agent, request))?,
@@ -134,19 +138,23 @@ fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
     result.unwrap_or_else(ControlReply::Failed)
 }
 
+/// A seed's descriptor, and what holds the seed while the other host needs it.
 fn fetch(
     agent: &Arc<Agent>,
     seed: SeedId,
     key: &ForkKey,
     lease: &Arc<Lease>,
-) -> (ControlReply, Option<Hold>) {
+) -> (ControlReply, Option<(Hold, ArenaTeller)>) {
     match agent.seeds.fetch_and_hold(seed, key, Some(lease.clone())) {
         Ok((published, hold)) => {
+            let mut teller = ArenaTeller { seed, slabs: published.slabs, filled: 0 };
+            let arena = teller.news(agent).0.unwrap_or_default();
             let bytes = published.descriptor.to_vec();
             let token = agent.pages.issue_token();
             let monotonic_ns = clock::monotonic_ns();
             let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();
-            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests }, Some(hold))
+            let reply = ControlReply::Descriptor { bytes, token, monotonic_ns, digests, arena };
+            (reply, Some((hold, teller)))
         }
         Err(failure) => (ControlReply::Failed(failure), None),
     }
@@ -166,16 +174,63 @@ fn digests(
 }
 
 /// Stays while the other host needs the seed.
-fn keep_lease(channel: Channel, lease: &Lease) -> Result<(), FrameError> {
+fn keep_lease(
+    agent: &Arc<Agent>,
+    channel: Channel,
+    lease: &Arc<Lease>,
+    teller: ArenaTeller,
+) -> Result<(), FrameError> {
     super::keep_lease_alive(channel.stream());
     let (sender, mut receiver) = channel.split();
     lease.attach(sender);
+    teller.start(agent, lease);
     loop {
         match frame::read(&mut receiver) {
             Ok(ControlRequest::Noted) => lease.note(),
             // Nothing else is ever said on a lease.
             Ok(_) | Err(FrameError::Closed) => return Ok(()),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What another host knows of a seed's arena. It is told the rest by a thread that lives while the arena is
+/// filled: some tenths of a second.
+struct ArenaTeller {
+    seed: SeedId,
+    slabs: usize,
+    filled: u64,
+}
+
+impl ArenaTeller {
+    /// What is new since it was last asked for, and whether nothing will follow.
+    fn news(&mut self, agent: &Agent) -> (Option<ArenaNews>, bool) {
+        let ArenaState { news, is_done } =
+            agent.exports.arena_news(self.seed, self.slabs, self.filled);
+        if let Some(news) = &news {
+            self.slabs += news.slabs.len();
+            self.filled = news.filled;
+        }
+        (news, is_done)
+    }
+
+    fn start(mut self, agent: &Arc<Agent>, lease: &Arc<Lease>) {
+        if agent.exports.arena_news(self.seed, self.slabs, self.filled) == ArenaState::NOTHING {
+            return;
+        }
+        let (agent, lease) = (agent.clone(), Arc::downgrade(lease));
+        let tell = move || {
+            loop {
+                let (news, is_done) = self.news(&agent);
+                match (news, lease.upgrade()) {
+                    (Some(news), Some(lease)) if lease.tell_arena(&news) => {}
+                    (None, Some(_)) if !is_done => std::thread::sleep(ARENA_TICK),
+                    _ => return,
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("arena-news".to_owned()).spawn(tell) {
+            tracing::error!(%error, "a host is not told what lies in the arena");
         }
     }
 }
@@ -211,6 +266,7 @@ impl Agent {
     pub(super) fn watch_lease(self: &Arc<Self>, hosted: &Arc<Hosted>, channel: Channel) {
         let agent = self.clone();
         let (seed, hosted) = (hosted.seed, Arc::downgrade(hosted));
+        let watched = hosted.clone();
         let let_go = move |take: fn(&Hosted)| {
             if let Some(hosted) = hosted.upgrade() {
                 take(&hosted);
@@ -222,10 +278,20 @@ impl Agent {
         let watch = move || {
             let _ = receiver.stream().set_read_timeout(None);
             while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
-                if matches!(reply, ControlReply::Dropping) {
-                    let_go(|hosted| hosted.dropping.store(true, Ordering::Release));
-                    // The owner's drop waits for it; where it cannot be sent, the lease has ended.
-                    let _ = frame::write(&mut sender, &ControlRequest::Noted);
+                match reply {
+                    ControlReply::Dropping => {
+                        let_go(|hosted| hosted.dropping.store(true, Ordering::Release));
+                        // The owner's drop waits for it; where it cannot be sent, the lease has ended.
+                        let _ = frame::write(&mut sender, &ControlRequest::Noted);
+                    }
+                    ControlReply::Arena(news) => {
+                        let taken =
+                            watched.upgrade().map(|hosted| hosted.image().arena_news(&news));
+                        if let Some(Err(error)) = taken {
+                            tracing::warn!(%seed, %error, "its pages are read over tcp");
+                        }
+                    }
+                    _ => {}
                 }
             }
             let_go(|hosted| hosted.is_broken.store(true, Ordering::Release));
@@ -262,6 +328,7 @@ mod tests {
             token: crate::id::StreamToken::random(),
             monotonic_ns: 0,
             digests: Vec::new(),
+            arena: ArenaNews::default(),
         };
         let cut = (0..64).find_map(|_| frame::write(&mut channel, &answer).err());
         assert!(matches!(cut, Some(FrameError::Io(_))), "{cut:?}");

@@ -55,6 +55,8 @@ pub struct Published {
     pub descriptor: Arc<[u8]>,
     /// The descriptor's table of files.
     pub files: Arc<[MappedFile]>,
+    /// Slabs of the arena that the descriptor names.
+    pub slabs: usize,
     /// For people.
     pub exe: String,
     /// For people.

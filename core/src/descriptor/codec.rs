@@ -18,9 +18,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::owner::{self, OwnerRecord, RdmaRecord};
 use super::{
-    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, Owner, OwnerIndex,
-    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
+    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, OwnerIndex, PageTable,
+    Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
 };
 use crate::id::SeedId;
 
@@ -54,6 +55,8 @@ mod section {
     pub(super) const SITES: u16 = 10;
     pub(super) const RESUME_AREA: u16 = 11;
     pub(super) const STUB_PLACE: u16 = 12;
+    /// Not critical: who cannot read these exports has others.
+    pub(super) const RDMA_EXPORTS: u16 = 13;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -117,10 +120,11 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     let page_table = encode_page_table(&descriptor.page_table, descriptor.page_shift);
     put(&mut body, section::IDENTITY, &(descriptor.seed, descriptor.generation));
     put(&mut body, section::NEEDS, &descriptor.needs);
-    put(&mut body, section::OWNERS, &descriptor.owners);
+    let (owners, rdma) = owner::to_records(&descriptor.owners);
+    put(&mut body, section::OWNERS, &owners);
     put(&mut body, section::FILES, &descriptor.files);
     put(&mut body, section::VMAS, &descriptor.vmas);
-    put_bytes(&mut body, section::PAGE_TABLE, &page_table);
+    put_bytes(&mut body, section::PAGE_TABLE, CRITICAL, &page_table);
     put(&mut body, section::THREADS, &descriptor.threads);
     put(&mut body, section::PROCESS, &descriptor.process);
     put(&mut body, section::OPEN_FILES, &descriptor.open_files);
@@ -128,6 +132,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     put(&mut body, section::RESUME_AREA, &descriptor.resume_area);
     if let Some(place) = &descriptor.stub_place {
         put(&mut body, section::STUB_PLACE, place);
+    }
+    if !rdma.is_empty() {
+        put_bytes(&mut body, section::RDMA_EXPORTS, 0, &serialised(&rdma));
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -183,11 +190,11 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
 }
 
 /// The sections that this version knows, by id.
-struct Sections<'a>([Option<&'a [u8]>; 13]);
+struct Sections<'a>([Option<&'a [u8]>; 14]);
 
 impl<'a> Sections<'a> {
     fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
-        let mut sections = Sections([None; 13]);
+        let mut sections = Sections([None; 14]);
         while !body.is_empty() {
             let broken =
                 |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
@@ -228,12 +235,17 @@ impl<'a> Sections<'a> {
         }
         let page_table =
             decode_page_table(self.0[usize::from(section::PAGE_TABLE)].unwrap_or(&[]), page_shift);
+        let rdma = self.parse::<Vec<RdmaRecord>>(section::RDMA_EXPORTS)?;
+        let owners = owner::from_records(self.parse::<Vec<OwnerRecord>>(section::OWNERS)?, rdma);
         let descriptor = Descriptor {
             seed: SeedId(identity.0),
             generation: identity.1,
             needs: self.parse::<HostNeeds>(section::NEEDS)?,
             page_shift,
-            owners: self.parse::<Vec<Owner>>(section::OWNERS)?,
+            owners: owners.map_err(|reason| DescriptorError::Section {
+                section: section::RDMA_EXPORTS,
+                reason,
+            })?,
             vmas: self.parse::<Vec<Vma>>(section::VMAS)?,
             page_table: page_table.map_err(|reason| DescriptorError::Section {
                 section: section::PAGE_TABLE,
@@ -306,13 +318,16 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
 }
 
 fn put<T: Serialize>(body: &mut Vec<u8>, id: u16, value: &T) {
-    let bytes = postcard::to_stdvec(value).expect("plain data serialises into a growing vector");
-    put_bytes(body, id, &bytes);
+    put_bytes(body, id, CRITICAL, &serialised(value));
 }
 
-fn put_bytes(body: &mut Vec<u8>, id: u16, bytes: &[u8]) {
+fn serialised<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain data serialises into a growing vector")
+}
+
+fn put_bytes(body: &mut Vec<u8>, id: u16, flags: u16, bytes: &[u8]) {
     body.extend_from_slice(&id.to_le_bytes());
-    body.extend_from_slice(&CRITICAL.to_le_bytes());
+    body.extend_from_slice(&flags.to_le_bytes());
     body.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     body.extend_from_slice(bytes);
 }

@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::descriptor::{Export, SiteKind, VmaFlags, VmaKind};
-use crate::id::ReadKey;
+use crate::descriptor::{
+    ArenaMap, DcTarget, Export, Owner, RcEndpoint, SiteKind, Slab, VmaFlags, VmaKind,
+};
+use crate::id::{DcKey, ReadKey};
 
 /// A small descriptor with one of everything, every field fixed: the golden bytes are made of it.
 pub(crate) fn sample() -> Descriptor {
@@ -47,6 +49,7 @@ pub(crate) fn sample() -> Descriptor {
                 agent: Some("host-a:7370".to_owned()),
                 read_key: ReadKey([9; 16]),
             }],
+            arena: None,
         }],
         vmas: vec![
             vma(0x40_0000, 0x40_3000, 5, VmaKind::File { file: 0, offset: 0x1000 }),
@@ -81,6 +84,68 @@ fn golden_bytes_of_1_0() {
     let golden = include_bytes!("../../../tests/wire/descriptor-1.0.bin");
     assert_eq!(decode(golden).unwrap(), sample());
     assert_eq!(encode(&sample()).unwrap(), golden);
+}
+
+/// A descriptor that can be READ by every fabric.
+fn rdma_sample() -> Descriptor {
+    let mut descriptor = sample();
+    let owner = &mut descriptor.owners[0];
+    let target = DcTarget { gid: [0xfe; 16], lid: 7, dctn: 0xff_ffff, dc_key: DcKey([3; 8]) };
+    let listener = "10.0.0.1:18515".parse().unwrap();
+    let rc = Export::Rc(RcEndpoint::new("host-a:7370", listener));
+    owner.exports.splice(0..0, [Export::Dc(target), rc]);
+    owner.arena = Some(ArenaMap {
+        extents: vec![SeedRange::new(0x40_0000, 0x40_3000), SeedRange::new(0x50_0000, 0x50_1000)],
+        slabs: vec![Slab { rkey: 0xbeef, iova: 0x7f00_0000_0000, len: 16 << 20 }],
+    });
+    descriptor
+}
+
+#[test]
+fn rdma_exports_survive_their_bytes_and_stand_in_front() {
+    let descriptor = rdma_sample();
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    let text = format!("{:?}", descriptor.owners);
+    assert!(
+        text.contains("0xffffff") && !text.contains("48879") && !text.contains("[3, 3"),
+        "{text}"
+    );
+    // Who does not know the section still has the page service.
+    let at = bytes.windows(4).rposition(|word| word == [13, 0, 0, 0]).unwrap();
+    let mut older = bytes;
+    older[at] = 200;
+    let crc = crc32fast::hash(&older[HEADER_LEN..]).to_le_bytes();
+    older[20..24].copy_from_slice(&crc);
+    assert_eq!(decode(&older).unwrap(), sample());
+}
+
+#[test]
+fn rdma_exports_that_cannot_be_are_refused() {
+    let refused = |change: fn(&mut Owner)| {
+        let mut descriptor = rdma_sample();
+        change(&mut descriptor.owners[0]);
+        match decode(&encode(&descriptor).unwrap()).unwrap_err() {
+            DescriptorError::Section { section: section::RDMA_EXPORTS, reason } => reason,
+            other => panic!("{other}"),
+        }
+    };
+    let wide = refused(|owner| {
+        let Export::Dc(target) = &mut owner.exports[0] else { unreachable!() };
+        target.dctn = 1 << 24;
+    });
+    assert_eq!(wide, "a dctn of 0x1000000; it has 24 bits");
+    let changes: [fn(&mut ArenaMap); 4] = [
+        |arena| arena.extents.swap(0, 1),
+        |arena| arena.extents[1].end = arena.extents[1].start,
+        |arena| arena.slabs[0].len = 0,
+        |arena| arena.slabs[0].iova = u64::MAX,
+    ];
+    for change in changes {
+        let mut descriptor = rdma_sample();
+        change(descriptor.owners[0].arena.as_mut().unwrap());
+        assert!(decode(&encode(&descriptor).unwrap()).is_err());
+    }
 }
 
 #[test]

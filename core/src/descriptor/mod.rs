@@ -4,6 +4,7 @@
 
 pub mod addr;
 pub mod codec;
+pub mod owner;
 pub mod page_table;
 pub mod process;
 pub mod thread;
@@ -12,12 +13,13 @@ pub mod vma;
 use serde::{Deserialize, Serialize};
 
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
+pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use thread::{Rseq, Thread};
 pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
 
-use crate::id::{ReadKey, SeedId};
+use crate::id::SeedId;
 
 /// Owners that a descriptor can name: the seed and 15 ancestors (design: 15 hops).
 pub const MAX_OWNERS: usize = 16;
@@ -61,30 +63,6 @@ impl Descriptor {
     pub fn page_size(&self) -> u64 {
         1 << self.page_shift
     }
-}
-
-/// Who holds bytes, and how they are READ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// The seed.
-    pub seed: SeedId,
-    /// Incremented when a seed is exported anew.
-    pub epoch: u32,
-    /// Ways to READ it, the preferred one first.
-    pub exports: Vec<Export>,
-}
-
-/// A seed's bytes as a fabric can read them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Export {
-    /// The page service of the agent at `agent` ("host:port"; `None`: the agent of the seed's own host,
-    /// which has no remote listener).
-    Tcp {
-        /// Where.
-        agent: Option<String>,
-        /// What a READ must show.
-        read_key: ReadKey,
-    },
 }
 
 /// What a host must have to run a descriptor.

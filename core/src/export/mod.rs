@@ -12,16 +12,22 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::descriptor::{SeedAddr, SeedRange};
+use arena::{ArenaCopy, SlabMemory};
+
+use crate::descriptor::{ArenaNews, SeedAddr, SeedRange};
 use crate::fabric::ReadError;
 use crate::id::{ReadKey, SeedId};
 
+pub mod arena;
+mod card;
+pub mod rc;
 pub mod service;
 #[cfg(test)]
 pub(crate) mod stand_in;
@@ -44,6 +50,22 @@ pub struct ProcessExport {
     pub readable: Vec<SeedRange>,
     /// What a READ must show.
     pub read_key: ReadKey,
+    /// Where RDMA cards READ it, if this host has one; filled from here on.
+    pub arena: Option<ArenaCopy>,
+}
+
+/// What is to be told of a seed's arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArenaState {
+    /// What is new; `None`: nothing.
+    pub news: Option<ArenaNews>,
+    /// Nothing will follow.
+    pub is_done: bool,
+}
+
+impl ArenaState {
+    /// Nothing is to be told, now or later.
+    pub const NOTHING: ArenaState = ArenaState { news: None, is_done: true };
 }
 
 /// Why bytes of a seed cannot be had here.
@@ -100,7 +122,13 @@ impl Exports {
             hot: RwLock::default(),
             revoked: AtomicBool::new(false),
         });
-        self.seeds.write().insert(seed, exported);
+        if let Some(arena) = &exported.export.arena {
+            arena.fill_from(exported.clone());
+        }
+        let before = self.seeds.write().insert(seed, exported);
+        if let Some(before) = before {
+            before.revoke();
+        }
     }
 
     /// Sets what a push of `seed` sends, in this order. Nothing happens if it is not exported.
@@ -111,12 +139,25 @@ impl Exports {
         }
     }
 
-    /// From now on READs of `seed` fail, also on streams that are open. A READ that the kernel is
-    /// carrying out is refused when it comes back.
+    /// From now on READs of `seed` fail, also on streams that are open, and at the card. A READ that the
+    /// kernel is carrying out is refused when it comes back.
     pub fn revoke(&self, seed: SeedId) {
-        if let Some(exported) = self.seeds.read().get(&seed) {
-            exported.revoked.store(true, Ordering::SeqCst);
+        let exported = self.seeds.read().get(&seed).cloned();
+        if let Some(exported) = exported {
+            exported.revoke();
         }
+    }
+
+    /// What a host that knows `slabs` slabs and `filled` bytes of `seed`'s arena has not been told.
+    pub fn arena_news(&self, seed: SeedId, slabs: usize, filled: u64) -> ArenaState {
+        let exported = self.seeds.read().get(&seed).cloned();
+        let Some(arena) = exported.as_ref().and_then(|exported| exported.export.arena.as_ref())
+        else {
+            return ArenaState::NOTHING;
+        };
+        // In this order: what is done has no news after these.
+        let is_done = arena.is_done();
+        ArenaState { news: arena.news(slabs, filled), is_done }
     }
 
     /// Forgets `seed` and closes its memory once the last READ has ended.
@@ -188,6 +229,31 @@ impl Exported {
             return Err(ExportError::Refused(self.seed));
         }
         Ok(())
+    }
+
+    /// Copies the bytes from `addr` on into `range` of `memory`.
+    fn copy_into(
+        &self,
+        memory: &dyn SlabMemory,
+        range: Range<usize>,
+        addr: SeedAddr,
+    ) -> Result<(), ExportError> {
+        self.check(addr, range.len())?;
+        if self.is_revoked() {
+            return Err(ExportError::Refused(self.seed));
+        }
+        memory.fill(range, &self.export.mem, addr.0).map_err(|source| match source.kind() {
+            // /proc/PID/mem of a process whose memory is gone is at its end everywhere.
+            io::ErrorKind::UnexpectedEof => ExportError::Ended(self.seed),
+            _ => ExportError::Unreadable { seed: self.seed, addr, source },
+        })
+    }
+
+    fn revoke(&self) {
+        self.revoked.store(true, Ordering::SeqCst);
+        if let Some(arena) = &self.export.arena {
+            arena.revoke();
+        }
     }
 
     fn is_revoked(&self) -> bool {

@@ -147,7 +147,7 @@ impl PageService {
     }
 
     /// Whether `token` is good; it is not any more afterwards.
-    fn redeem(&self, token: &StreamToken) -> bool {
+    pub(super) fn redeem(&self, token: &StreamToken) -> bool {
         let now = Instant::now();
         let mut found = false;
         // Each is compared, in constant time: how long it takes tells nothing about the tokens.

@@ -73,7 +73,7 @@ impl StandIn {
     ) -> (SeedId, ReadKey) {
         let mem = self.mem();
         let (seed, read_key) = (SeedId::random(), ReadKey::random());
-        exports.add(seed, ProcessExport { mem, readable, read_key: read_key.clone() });
+        exports.add(seed, ProcessExport { mem, readable, read_key: read_key.clone(), arena: None });
         (seed, read_key)
     }
 

@@ -42,8 +42,9 @@ impl Fabric for LocalFabric {
     }
 
     fn serves(&self, export: &Export) -> bool {
-        let Export::Tcp { agent, .. } = export;
-        agent.is_none() || *agent == *self.own_address.read()
+        export.tcp().is_some_and(|(agent, _)| {
+            agent.is_none() || agent == self.own_address.read().as_deref()
+        })
     }
 
     fn queue(self: Arc<Self>) -> Box<dyn ReadQueue> {
@@ -56,7 +57,7 @@ impl Fabric for LocalFabric {
 }
 
 /// A descriptor that is readable for good: its other end has written and is closed.
-fn always_readable() -> std::io::Result<UnixStream> {
+pub(super) fn always_readable() -> std::io::Result<UnixStream> {
     let (mut bell, ear) = UnixStream::pair()?;
     bell.write_all(&[1])?;
     Ok(ear)
@@ -75,9 +76,11 @@ impl LocalQueue {
         if Instant::now() >= read.deadline {
             return Err(ReadError::Unreachable("the READ was posted too late".to_owned()));
         }
-        let Export::Tcp { read_key, .. } = &read.export;
+        let Some((_, read_key)) = read.export.tcp() else {
+            return Err(ReadError::Local("the export is not one of this host".to_owned()));
+        };
         let exported = self.exports.open(read.seed, read_key)?;
-        let mut rest = &mut read.buffer.0[..];
+        let mut rest = &mut read.buffer[..];
         for &(addr, len) in &read.ranges {
             let (into, behind) = rest.split_at_mut(len as usize);
             exported.read(addr, into).map_err(|error: ExportError| ReadError::from(error))?;
@@ -126,8 +129,8 @@ pub(super) fn check(read: &Read, in_flight: usize) -> Result<(), ReadError> {
         return Err(ReadError::Local(format!("{MAX_IN_FLIGHT} READs are in flight already")));
     }
     let bytes = bytes_of(&read.ranges).map_err(|error| ReadError::Local(error.to_string()))?;
-    if bytes > read.buffer.0.len() {
-        let have = read.buffer.0.len();
+    if bytes > read.buffer.len() {
+        let have = read.buffer.len();
         return Err(ReadError::Local(format!("{bytes} bytes do not fit a buffer of {have}")));
     }
     Ok(())
@@ -148,8 +151,9 @@ mod tests {
             tag: 1,
             seed,
             export: Export::Tcp { agent: None, read_key: key.clone() },
+            arena: None,
             ranges: ranges.iter().map(|&(addr, len)| (SeedAddr(addr), len)).collect(),
-            buffer: Buffer(vec![0; 1 << 16].into()),
+            buffer: Buffer::unregistered(vec![0; 1 << 16].into()),
             deadline: Instant::now() + Duration::from_secs(5),
         }
     }
@@ -188,8 +192,8 @@ mod tests {
         assert_eq!((queue.in_flight(), fds.len()), (1, 1));
         let done = reap(&mut *queue);
         assert_eq!(done[0].result, Ok(()));
-        assert_eq!(done[0].buffer.0[..4096], expected(8192, 4096));
-        assert_eq!(done[0].buffer.0[4096..4196], expected(0, 100));
+        assert_eq!(done[0].buffer[..4096], expected(8192, 4096));
+        assert_eq!(done[0].buffer[4096..4196], expected(0, 100));
         fds.clear();
         queue.poll_fds(&mut fds);
         assert_eq!((queue.in_flight(), fds.len()), (0, 0));

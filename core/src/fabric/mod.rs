@@ -12,11 +12,19 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+pub use arena::RemoteArena;
+pub use buffers::{Buffer, Buffers};
+
 use crate::descriptor::{Export, SeedAddr};
 use crate::id::SeedId;
 
+pub mod arena;
+pub mod buffers;
+mod landings;
 pub mod local;
 mod pool;
+mod queue;
+pub mod rc;
 pub mod tcp;
 
 /// READs that one queue may have in flight; `post` answers `Full` beyond.
@@ -30,6 +38,11 @@ pub const MAX_RANGES: usize = 64;
 pub trait Fabric: Send + Sync + std::fmt::Debug {
     /// Its name in settings, logs and metrics.
     fn name(&self) -> &'static str;
+
+    /// Whether a card carries its READs.
+    fn is_rdma(&self) -> bool {
+        false
+    }
 
     /// Whether it can READ this export from this host.
     fn serves(&self, export: &Export) -> bool;
@@ -65,6 +78,8 @@ pub struct Read {
     pub seed: SeedId,
     /// How to get at them.
     pub export: Export,
+    /// Where they lie for RDMA cards.
+    pub arena: Option<Arc<RemoteArena>>,
     /// What to read: owner's addresses and lengths in bytes, at most [`MAX_RANGES`].
     pub ranges: Vec<(SeedAddr, u32)>,
     /// Filled from its start; at least as long as all ranges together.
@@ -72,11 +87,6 @@ pub struct Read {
     /// When it fails with `Unreachable` if no answer has come.
     pub deadline: std::time::Instant,
 }
-
-/// Memory that a fabric fills: allocated ahead and touched, so that a miss allocates nothing. RDMA
-/// fabrics register the whole pool once.
-#[derive(Debug)]
-pub struct Buffer(pub Box<[u8]>);
 
 /// How one READ ended; the buffer always comes back.
 #[derive(Debug)]
@@ -108,6 +118,9 @@ pub enum ReadError {
     /// No answer by the deadline, or no connection.
     #[error("the owner's host does not answer: {0}")]
     Unreachable(String),
+    /// Not to be had this way, or not yet; the owner's other exports have it.
+    #[error("the bytes are not in the owner's arena yet")]
+    NotYet,
     /// Ended by another READ's failure on the same connection; post it again.
     #[error("flushed with its connection; to be posted again")]
     Flushed,

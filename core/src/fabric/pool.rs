@@ -1,4 +1,5 @@
-//! Connections to other hosts' page services, keyed by peer ("host:port") and shared by all queues.
+//! Connections to other hosts, keyed by peer and shared by all queues. What a connection is, and how one is
+//! made, is the fabric's [`Connector`].
 //!
 //! A queue has a connection while it has READs in flight there, and no longer: their number follows the
 //! queues that read at one moment, never the children or images.
@@ -7,7 +8,7 @@
 //!            checkout                        checkin
 //!   idle ---------------> a queue's own -------------------> the longest waiter, else idle
 //!    ^                          \--discard--> closed, with the peer's idle ones
-//!    \-- connector thread: token, connect, greeting; backs off, for as long as somebody waits
+//!    \-- connector thread: backs off, for as long as somebody waits
 //! ```
 //!
 //! Nothing here blocks a pager: a connection that is not there at once arrives in the queue's
@@ -15,7 +16,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::ReadError;
-use crate::id::StreamToken;
-use crate::wire::read::{self, Status};
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -62,43 +60,46 @@ const BACKOFF_STEP: Duration = Duration::from_millis(20);
 /// Peers that are remembered; beyond it, those without connections and waiters are forgotten.
 const MAX_PEERS: usize = 1024;
 
-/// Where a fabric gets the one-time token that opens a stream.
-pub trait TokenSource: Send + Sync {
-    /// A fresh token of the page service at `agent` ("host:port"). May block.
+/// Makes connections.
+pub(super) trait Connector: Send + Sync + std::fmt::Debug + 'static {
+    /// A connection, ready for READs.
+    type Connection: Send + std::fmt::Debug;
+
+    /// Connects to `peer`; may block.
     ///
     /// # Errors
-    /// `Unreachable` is tried again; any other kind fails the READs that wait.
-    fn token(&self, agent: &str) -> Result<StreamToken, ReadError>;
+    /// `Unreachable` is worth another attempt; any other kind fails the READs that wait.
+    fn connect(&self, peer: &str) -> Result<Self::Connection, ReadError>;
 }
 
-/// A connection behind its welcome; non-blocking.
+/// A connection of a pool.
 #[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) tcp: TcpStream,
+pub(super) struct Pooled<C> {
+    pub(super) connection: C,
     /// Whether a request was answered on it: losing it then tells nothing about the next one.
     pub(super) proved: bool,
 }
 
 /// What the pool sends to a queue.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(super) enum Delivery<C> {
     /// The connection that it waits for.
-    Stream(Arc<str>, Stream),
+    Connection(Arc<str>, Pooled<C>),
     /// No connection will come.
     Failed(Arc<str>, ReadError),
 }
 
 /// Where a queue receives; its descriptor is readable while something is in it.
 #[derive(Debug)]
-pub(super) struct Mailbox {
-    inbox: Mutex<VecDeque<Delivery>>,
+pub(super) struct Mailbox<C> {
+    inbox: Mutex<VecDeque<Delivery<C>>>,
     arrived: Condvar,
     rung: AtomicBool,
     bell: UnixStream,
     ear: UnixStream,
 }
 
-impl Mailbox {
+impl<C> Mailbox<C> {
     pub(super) fn new() -> io::Result<Arc<Self>> {
         let (bell, ear) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
@@ -127,12 +128,12 @@ impl Mailbox {
         true
     }
 
-    pub(super) fn take(&self) -> Option<Delivery> {
+    pub(super) fn take(&self) -> Option<Delivery<C>> {
         self.inbox.lock().pop_front()
     }
 
     /// Waits for a delivery until `deadline`.
-    pub(super) fn wait(&self, deadline: Instant) -> Option<Delivery> {
+    pub(super) fn wait(&self, deadline: Instant) -> Option<Delivery<C>> {
         let mut inbox = self.inbox.lock();
         while inbox.is_empty() {
             if self.arrived.wait_until(&mut inbox, deadline).timed_out() {
@@ -148,7 +149,7 @@ impl Mailbox {
 
     /// Called under the pool's lock, so that behind `Pool::cancel` nothing more arrives; `announce`
     /// follows, without it.
-    fn put(&self, delivery: Delivery) {
+    fn put(&self, delivery: Delivery<C>) {
         self.inbox.lock().push_back(delivery);
     }
 
@@ -159,38 +160,50 @@ impl Mailbox {
 }
 
 /// See the module's comment.
-pub(super) struct Pool {
-    tokens: Arc<dyn TokenSource>,
+pub(super) struct Pool<K: Connector> {
+    connector: K,
     pub(super) limits: Limits,
-    state: Mutex<State>,
+    state: Mutex<State<K::Connection>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    peers: HashMap<Arc<str>, Peer>,
+#[derive(Debug)]
+struct State<C> {
+    peers: HashMap<Arc<str>, Peer<C>>,
     idle: usize,
 }
 
-#[derive(Debug, Default)]
-struct Peer {
-    idle: Vec<Stream>,
+#[derive(Debug)]
+struct Peer<C> {
+    idle: Vec<Pooled<C>>,
     /// Connections that exist or are being made.
     open: usize,
     connectors: usize,
-    waiters: VecDeque<Arc<Mailbox>>,
+    waiters: VecDeque<Arc<Mailbox<C>>>,
     /// In a row.
     failures: u32,
     not_before: Option<Instant>,
     last_error: String,
 }
 
-impl std::fmt::Debug for Pool {
+impl<K: Connector> std::fmt::Debug for Pool<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Pool").field("connector", &self.connector).finish_non_exhaustive()
     }
 }
 
-impl Peer {
+impl<C> Peer<C> {
+    fn new() -> Self {
+        Peer {
+            idle: Vec::new(),
+            open: 0,
+            connectors: 0,
+            waiters: VecDeque::new(),
+            failures: 0,
+            not_before: None,
+            last_error: String::new(),
+        }
+    }
+
     fn failed(&mut self, reason: String, count: u32) {
         self.failures = self.failures.saturating_add(count).max(1);
         self.not_before = Some(Instant::now() + backoff(self.failures));
@@ -219,17 +232,18 @@ fn backoff(failures: u32) -> Duration {
     }
 }
 
-impl Pool {
-    pub(super) fn new(tokens: Arc<dyn TokenSource>, limits: Limits) -> Arc<Self> {
-        Arc::new(Pool { tokens, limits, state: Mutex::default() })
+impl<K: Connector> Pool<K> {
+    pub(super) fn new(connector: K, limits: Limits) -> Arc<Self> {
+        let state = Mutex::new(State { peers: HashMap::new(), idle: 0 });
+        Arc::new(Pool { connector, limits, state })
     }
 
     /// A connection to `peer`: now, or later in `mailbox`.
     pub(super) fn checkout(
         self: &Arc<Self>,
         peer: &Arc<str>,
-        mailbox: &Arc<Mailbox>,
-    ) -> Option<Stream> {
+        mailbox: &Arc<Mailbox<K::Connection>>,
+    ) -> Option<Pooled<K::Connection>> {
         let wanted = {
             let mut state = self.state.lock();
             let state = &mut *state;
@@ -238,7 +252,7 @@ impl Pool {
             }
             let entry = match state.peers.get_mut(peer) {
                 Some(entry) => entry,
-                None => state.peers.entry(Arc::clone(peer)).or_default(),
+                None => state.peers.entry(Arc::clone(peer)).or_insert_with(Peer::new),
             };
             if entry.waiters.is_empty()
                 && let Some(stream) = entry.idle.pop()
@@ -256,7 +270,7 @@ impl Pool {
     }
 
     /// Gives back a connection on which nothing is in flight.
-    pub(super) fn checkin(&self, peer: &Arc<str>, stream: Stream) {
+    pub(super) fn checkin(&self, peer: &Arc<str>, stream: Pooled<K::Connection>) {
         let mut state = self.state.lock();
         let State { peers, idle } = &mut *state;
         let Some(entry) = peers.get_mut(peer) else { return };
@@ -266,7 +280,7 @@ impl Pool {
         }
         let surplus = match entry.waiters.pop_front() {
             Some(waiter) => {
-                waiter.put(Delivery::Stream(Arc::clone(peer), stream));
+                waiter.put(Delivery::Connection(Arc::clone(peer), stream));
                 drop(state);
                 waiter.announce();
                 return;
@@ -288,7 +302,12 @@ impl Pool {
 
     /// Gives back a connection that has failed; the peer's idle ones go with it, for what broke one has
     /// mostly broken all.
-    pub(super) fn discard(self: &Arc<Self>, peer: &Arc<str>, stream: Stream, reason: &str) {
+    pub(super) fn discard(
+        self: &Arc<Self>,
+        peer: &Arc<str>,
+        stream: Pooled<K::Connection>,
+        reason: &str,
+    ) {
         let (wanted, idle) = {
             let mut state = self.state.lock();
             let Some(entry) = state.peers.get_mut(peer) else { return };
@@ -306,7 +325,7 @@ impl Pool {
     }
 
     /// Closes a connection that is sound, but of no use to others.
-    pub(super) fn close(self: &Arc<Self>, peer: &Arc<str>, stream: Stream) {
+    pub(super) fn close(self: &Arc<Self>, peer: &Arc<str>, stream: Pooled<K::Connection>) {
         let wanted = self.state.lock().peers.get_mut(peer).is_some_and(|entry| {
             entry.open -= 1;
             entry.wants_connector(self.limits.connections_per_peer)
@@ -318,7 +337,7 @@ impl Pool {
     }
 
     /// `mailbox` waits for `peer` no longer. A connection may be in it already; none comes any more.
-    pub(super) fn cancel(&self, peer: &str, mailbox: &Arc<Mailbox>) {
+    pub(super) fn cancel(&self, peer: &str, mailbox: &Arc<Mailbox<K::Connection>>) {
         if let Some(entry) = self.state.lock().peers.get_mut(peer) {
             entry.waiters.retain(|waiter| !Arc::ptr_eq(waiter, mailbox));
         }
@@ -358,17 +377,17 @@ impl Pool {
                 thread::sleep(pause.min(BACKOFF_STEP));
                 continue;
             }
-            match self.connect(peer) {
-                Ok(stream) => {
+            match self.connector.connect(peer) {
+                Ok(connection) => {
                     if let Some(entry) = self.state.lock().peers.get_mut(peer) {
                         entry.connectors -= 1;
                     }
-                    self.checkin(peer, stream);
+                    self.checkin(peer, Pooled { connection, proved: false });
                     self.connect_for_the_rest(peer);
                     return;
                 }
                 Err(ReadError::Unreachable(reason)) => {
-                    tracing::debug!(%peer, %reason, "no READ stream yet");
+                    tracing::debug!(%peer, %reason, "no connection yet");
                     if let Some(entry) = self.state.lock().peers.get_mut(peer) {
                         entry.failed(reason, 1);
                     }
@@ -421,53 +440,6 @@ impl Pool {
             waiter.announce();
         }
     }
-
-    /// Opens a stream. `Unreachable` is worth another attempt.
-    fn connect(&self, peer: &str) -> Result<Stream, ReadError> {
-        let token = self.tokens.token(peer)?;
-        let tcp = self.greet(peer, &token).map_err(|error| {
-            ReadError::Unreachable(format!("no READ stream to {peer} could be opened ({error})"))
-        })?;
-        match tcp {
-            (tcp, Ok(Status::Ok)) => Ok(Stream { tcp, proved: false }),
-            (_, Ok(Status::Revoked)) => {
-                Err(ReadError::Unreachable(format!("{peer} has refused the stream's token")))
-            }
-            (_, Ok(Status::Busy)) => Err(ReadError::Unreachable(format!(
-                "{peer} serves as many READ streams as it takes"
-            ))),
-            (_, Ok(_) | Err(_)) => Err(ReadError::Revoked(format!(
-                "{peer} speaks another READ protocol; both sides must run the same version of mitosis"
-            ))),
-        }
-    }
-
-    fn greet(
-        &self,
-        peer: &str,
-        token: &StreamToken,
-    ) -> io::Result<(TcpStream, Result<Status, read::Malformed>)> {
-        let timeout = self.limits.connect_timeout;
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in peer.to_socket_addrs()? {
-            let mut tcp = match TcpStream::connect_timeout(&address, timeout) {
-                Ok(tcp) => tcp,
-                Err(error) => {
-                    failure = error;
-                    continue;
-                }
-            };
-            tcp.set_nodelay(true)?;
-            tcp.set_read_timeout(Some(timeout))?;
-            tcp.set_write_timeout(Some(timeout))?;
-            tcp.write_all(&read::encode_greeting(token))?;
-            let mut welcome = [0u8; read::WELCOME_LEN];
-            tcp.read_exact(&mut welcome)?;
-            tcp.set_nonblocking(true)?;
-            return Ok((tcp, read::parse_welcome(welcome)));
-        }
-        Err(failure)
-    }
 }
 
 #[cfg(test)]
@@ -483,8 +455,8 @@ mod tests {
 
     #[test]
     fn a_mailbox_is_readable_until_it_was_heard() {
-        let mailbox = Mailbox::new().unwrap();
-        let readable = |mailbox: &Mailbox| crate::sys::poll::is_readable(mailbox.fd()).unwrap();
+        let mailbox = Mailbox::<()>::new().unwrap();
+        let readable = |mailbox: &Mailbox<()>| crate::sys::poll::is_readable(mailbox.fd()).unwrap();
         assert!(!readable(&mailbox) && !mailbox.hear());
         for _ in 0..3 {
             mailbox.ring();

@@ -2,38 +2,45 @@
 //!
 //! | part | does |
 //! |---|---|
+//! | `connector` | opens a stream |
 //! | `link` | one connection's READs in flight, in order |
-//! | `queue` | a pager's READs, over one link a peer |
 //! | `push` | a seed's hot pages, unasked |
+//! | `super::queue` | a pager's READs, over one link a peer |
 //! | `super::pool` | connections, shared by all queues |
 
 use std::sync::Arc;
 
 use super::pool::Pool;
+use super::queue::Queue;
 use super::{Fabric, ReadQueue};
 use crate::descriptor::Export;
 
+mod connector;
 mod link;
 mod push;
-mod queue;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
 mod tests;
 
-pub use super::pool::{Limits, TokenSource};
+use connector::TcpConnector;
+use link::TcpLink;
+
+pub use super::pool::Limits;
+pub use connector::TokenSource;
 pub use push::PushReport;
 
 /// READs seeds whose agents have a remote listener.
 #[derive(Debug)]
 pub struct TcpFabric {
-    pool: Arc<Pool>,
+    pool: Arc<Pool<TcpConnector>>,
 }
 
 impl TcpFabric {
     /// A fabric with a pool of its own, whose connections are opened with `tokens`.
     pub fn new(tokens: Arc<dyn TokenSource>, limits: Limits) -> Arc<Self> {
-        Arc::new(TcpFabric { pool: Pool::new(tokens, limits) })
+        let connector = TcpConnector { tokens, timeout: limits.connect_timeout };
+        Arc::new(TcpFabric { pool: Pool::new(connector, limits) })
     }
 
     /// Connections to `agent` that exist or are being made: for metrics.
@@ -48,11 +55,10 @@ impl Fabric for TcpFabric {
     }
 
     fn serves(&self, export: &Export) -> bool {
-        let Export::Tcp { agent, .. } = export;
-        agent.is_some()
+        export.tcp().is_some_and(|(agent, _)| agent.is_some())
     }
 
     fn queue(self: Arc<Self>) -> Box<dyn ReadQueue> {
-        Box::new(queue::TcpQueue::new(Arc::clone(&self.pool)))
+        Box::new(Queue::<TcpLink>::new(Arc::clone(&self.pool)))
     }
 }

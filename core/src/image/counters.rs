@@ -11,6 +11,8 @@ pub struct ImageCounters {
     pub pages_pulled: AtomicU64,
     /// Of these, pages got ahead of a miss.
     pub pages_prefetched: AtomicU64,
+    /// Pages got by an RDMA card, of those got from owners.
+    pub pages_rdma: AtomicU64,
     /// Pages that came unasked ([`Image::store`](super::Image::store)).
     pub pages_pushed: AtomicU64,
     /// Pages answered from files of this host.

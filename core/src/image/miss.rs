@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::counters::count;
-use super::mount::READAHEAD_BYTES;
 use super::plan::{MAX_MISS_BYTES, Plan};
 use super::prefetch::Wanted;
 use crate::descriptor::{SeedAddr, Source};
@@ -54,19 +53,14 @@ pub(super) struct Fault {
 }
 
 impl Miss {
-    pub(super) fn new() -> Box<Miss> {
-        let mut buffer = vec![0u8; MAX_MISS_BYTES].into_boxed_slice();
-        // First touch of memory is slow: done here for a miss of the usual size. Touching all of it
-        // would cost an image's first child a millisecond.
-        let usual = &mut buffer[..READAHEAD_BYTES as usize];
-        usual.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    pub(super) fn new(buffer: Buffer) -> Box<Miss> {
         let now = Instant::now();
         Box::new(Miss {
             wanted: Wanted { request: ReadRequest::default(), arrived: now },
             plan: Plan::new(),
             deadline: now,
             read_deadline: now,
-            buffer: Some(Buffer(buffer)),
+            buffer: Some(buffer),
             assembly: vec![0; MAX_MISS_BYTES].into_boxed_slice(),
             assembled: 0,
             buffered: 0,
@@ -144,18 +138,21 @@ impl Miss {
     }
 
     /// The present owner's bytes are in `buffer`.
-    pub(super) fn accept(&mut self, image: &Shared) {
+    pub(super) fn accept(&mut self, image: &Shared, is_rdma: bool) {
         let (Some(owner), Some(mut buffer)) = (self.next_owner(), self.buffer.take()) else {
             return;
         };
         let mut round = 0;
         self.each_of(owner, |index, _, _| round |= 1 << index);
-        let mut rest = &mut buffer.0[..];
+        let mut rest = &mut buffer[..];
         for (index, segment) in self.plan.segments().iter().enumerate() {
             if round & (1 << index) != 0 {
                 let (bytes, behind) = rest.split_at_mut(segment.len);
                 image.patch(segment.addr, bytes);
                 count(&image.counters.pages_pulled, pages(segment.len));
+                if is_rdma {
+                    count(&image.counters.pages_rdma, pages(segment.len));
+                }
                 rest = behind;
             }
         }
@@ -169,7 +166,7 @@ impl Miss {
 
     /// Makes `buffer` free for the next owner's bytes.
     fn put_aside(&mut self, buffer: &Buffer) {
-        let mut rest = &buffer.0[..];
+        let mut rest = &buffer[..];
         for (index, segment) in self.plan.segments().iter().enumerate() {
             if self.buffered & (1 << index) != 0 {
                 let (bytes, behind) = rest.split_at(segment.len);
@@ -196,7 +193,7 @@ impl Miss {
     /// The whole answer, each part where it lies.
     pub(super) fn parts(&self, image: &Shared) -> Parts<'_> {
         let mut parts = Parts::new();
-        let mut rest = self.buffer.as_ref().map_or(&[][..], |buffer| &buffer.0[..]);
+        let mut rest = self.buffer.as_ref().map_or(&[][..], |buffer| &buffer[..]);
         for (index, segment) in self.plan.segments().iter().enumerate() {
             if self.buffered & (1 << index) != 0 {
                 let (bytes, behind) = rest.split_at(segment.len);

@@ -50,8 +50,11 @@ pub use loss::{PageLost, await_told};
 pub use mount::{Mount, Mounts, READAHEAD_BYTES};
 pub use plan::MAX_MISS_BYTES;
 
-use crate::descriptor::{ImageOffset, Owner, PageTable, Patch, SeedAddr, SeedRange, Source};
-use crate::fabric::Fabric;
+use crate::descriptor::{
+    ArenaNews, ImageOffset, Owner, PageTable, Patch, SeedAddr, SeedRange, Source,
+};
+use crate::fabric::arena::BadNews;
+use crate::fabric::{Buffers, Fabric};
 use crate::id::SeedId;
 use crate::sys::event::Bell;
 use crate::sys::fuse::{self, Device};
@@ -82,6 +85,8 @@ pub struct ImageSpec {
     pub local_files: HashMap<u16, File>,
     /// Bytes that children see changed.
     pub patches: Vec<Patch>,
+    /// Where its misses' buffers come from.
+    pub buffers: Arc<Buffers>,
     /// Ways to READ, the preferred one first.
     pub fabrics: Vec<Arc<dyn Fabric>>,
     /// How misses are answered.
@@ -205,6 +210,7 @@ struct Shared {
     owners: Vec<Ways>,
     local_files: HashMap<u16, File>,
     patches: Patches,
+    buffers: Arc<Buffers>,
     fabrics: Vec<Arc<dyn Fabric>>,
     config: PagerConfig,
     counters: ImageCounters,
@@ -275,6 +281,15 @@ impl Image {
         push::store(&self.shared, addr, bytes)
     }
 
+    /// Takes what the seed's owner has told of its arena.
+    ///
+    /// # Errors
+    /// They contradict what is known; nothing is taken then.
+    pub fn arena_news(&self, news: &ArenaNews) -> Result<(), BadNews> {
+        let arena = self.shared.owners.first().and_then(|ways| ways.arena.as_ref());
+        arena.map_or(Ok(()), |arena| arena.tell(news))
+    }
+
     /// Begins to record misses, for a rehearsal; nothing is fetched ahead meanwhile.
     pub fn trace_start(&self) {
         self.shared.trace.start();
@@ -330,6 +345,7 @@ impl Shared {
             page_size: spec.page_size,
             local_files: spec.local_files,
             patches: Patches::new(spec.patches),
+            buffers: spec.buffers,
             fabrics: spec.fabrics,
             config: spec.pager,
             counters: ImageCounters::default(),
@@ -343,6 +359,12 @@ impl Shared {
             is_ending: AtomicBool::new(false),
             is_streamer_ending: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a card carries this way to an owner.
+    fn is_rdma(&self, owner: usize, route: usize) -> bool {
+        let route = self.owners.get(owner).and_then(|ways| ways.routes.get(route));
+        route.is_some_and(|route| self.fabrics[route.fabric].is_rdma())
     }
 
     /// Ends the connection for everybody, where this host allows it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::descriptor::{Export, Owner};
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, RemoteArena};
 use crate::id::SeedId;
 
 /// One owner and the ways to it.
@@ -13,6 +13,8 @@ pub(super) struct Ways {
     /// Who it is, for people.
     pub(super) host: String,
     pub(super) routes: Vec<Route>,
+    /// Where its bytes lie for RDMA cards.
+    pub(super) arena: Option<Arc<RemoteArena>>,
 }
 
 /// One export through one fabric.
@@ -30,13 +32,12 @@ impl Ways {
             let serving = fabrics.iter().enumerate().filter(|(_, fabric)| fabric.serves(export));
             serving.map(|(fabric, _)| Route { fabric, export: export.clone() })
         });
-        let host = owner.exports.iter().find_map(|export| match export {
-            Export::Tcp { agent, .. } => agent.clone(),
-        });
+        let host = owner.exports.iter().find_map(|export| export.tcp()?.0.map(str::to_owned));
         Ways {
             seed: owner.seed,
             host: host.unwrap_or_else(|| "this host".to_owned()),
             routes: routes.collect(),
+            arena: owner.arena.as_ref().map(|map| Arc::new(RemoteArena::new(map))),
         }
     }
 }

@@ -28,7 +28,7 @@ use super::miss::{Fault, Miss};
 use super::mount::answer_unread;
 use super::prefetch::{Verdict, Wanted};
 use crate::descriptor::{ImageOffset, SeedAddr, Source};
-use crate::fabric::{Completion, Read, ReadQueue};
+use crate::fabric::{Completion, Read, ReadError, ReadQueue};
 use crate::sys::event::{Poller, Watch};
 use crate::sys::fuse::{self, Parts, ReadRequest, Received, Request};
 use crate::sys::sched;
@@ -70,7 +70,7 @@ impl Pager {
             queues: image.fabrics.iter().map(|fabric| Arc::clone(fabric).queue()).collect(),
             busy: (0..MAX_IN_FLIGHT_MISSES).map(|_| None).collect(),
             in_flight: 0,
-            free: (0..=MAX_IN_FLIGHT_MISSES).map(|_| Miss::new()).collect(),
+            free: (0..=MAX_IN_FLIGHT_MISSES).map(|_| Miss::new(image.buffers.take())).collect(),
             waiting: VecDeque::with_capacity(MAX_WAITING),
             interrupted: Vec::with_capacity(MAX_INTERRUPTED),
             completions: Vec::with_capacity(MAX_IN_FLIGHT_MISSES),
@@ -142,7 +142,7 @@ impl Pager {
             Verdict::Parked => {}
             Verdict::Here { buffer, at } => {
                 let mut parts = Parts::new();
-                parts.push(&buffer.0[at..at + size as usize]);
+                parts.push(&buffer[at..at + size as usize]);
                 let _ = image.device.answer(unique, &parts);
             }
         }
@@ -211,6 +211,7 @@ impl Pager {
             tag: tag as u64,
             seed: ways.seed,
             export: route.export.clone(),
+            arena: ways.arena.clone(),
             ranges: miss.ranges(owner),
             buffer: miss.buffer.take()?,
             deadline: miss.read_deadline,
@@ -218,15 +219,12 @@ impl Pager {
         Some((tag, route.fabric, read))
     }
 
-    fn set_back(
-        &self,
-        image: &Shared,
-        miss: &mut Miss,
-        owner: usize,
-        error: &crate::fabric::ReadError,
-    ) {
+    fn set_back(&self, image: &Shared, miss: &mut Miss, owner: usize, error: &ReadError) {
         let before = miss.route;
         miss.set_back(error);
+        if matches!(error, ReadError::NotYet) {
+            return;
+        }
         count(&image.counters.reads_failed, 1);
         let has_more = image.owners.get(owner).is_some_and(|ways| miss.route < ways.routes.len());
         if miss.route > before && has_more {
@@ -257,7 +255,11 @@ impl Pager {
         } else {
             match (&completion.result, miss.next_owner()) {
                 (Err(error), Some(owner)) => self.set_back(image, &mut miss, owner, error),
-                _ => miss.accept(image),
+                (Ok(()), Some(owner)) => {
+                    let is_rdma = image.is_rdma(owner, miss.route);
+                    miss.accept(image, is_rdma);
+                }
+                (_, None) => {}
             }
             self.advance(image, miss);
         }

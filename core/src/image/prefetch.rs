@@ -338,8 +338,8 @@ impl Streams {
                 .any(|(start, end)| start <= wire.offset && wire.offset < end);
             if inside && !answered && wire.page.is_none() {
                 let at = usize::try_from(wire.offset - piece.offset).unwrap_or(0);
-                let page = buffer.0[at..at + WIRE_BYTES].into();
-                wire.page = Some(Arc::new(Buffer(page)));
+                let page = buffer[at..at + WIRE_BYTES].into();
+                wire.page = Some(Arc::new(Buffer::unregistered(page)));
                 arrival.wires.push(wire.offset);
             }
         }

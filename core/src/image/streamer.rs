@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::counters::count;
 use super::miss::{MAX_FLUSHED, pages};
-use super::prefetch::{Arrival, MAX_PIECES, PIECE, Piece, Wanted};
-use crate::fabric::{Buffer, Completion, Read, ReadError, ReadQueue};
+use super::prefetch::{Arrival, MAX_PIECES, Piece, Wanted};
+use crate::fabric::{Buffer, Completion, PostError, Read, ReadError, ReadQueue};
 use crate::sys::event::Poller;
 use crate::sys::fuse::Parts;
 use crate::sys::sched;
@@ -38,6 +38,8 @@ pub(super) struct Streamer {
 struct Flight {
     piece: Piece,
     flushed: u32,
+    /// The owner's way that it takes.
+    route: usize,
 }
 
 impl Streamer {
@@ -75,19 +77,19 @@ impl Streamer {
             let piece = image.streams.lock().next_piece();
             let Some(piece) = piece else { return posted };
             posted = true;
-            let buffer = self.buffer();
-            self.post(image, Flight { piece, flushed: 0 }, buffer);
+            let buffer = self.buffer(image);
+            self.post(image, Flight { piece, flushed: 0, route: 0 }, buffer);
         }
     }
 
-    fn buffer(&mut self) -> Buffer {
+    fn buffer(&mut self, image: &Shared) -> Buffer {
         for index in (0..self.lent.len()).rev() {
             match Arc::try_unwrap(self.lent.swap_remove(index)) {
                 Ok(buffer) => self.buffers.push(buffer),
                 Err(still_lent) => self.lent.push(still_lent),
             }
         }
-        self.buffers.pop().unwrap_or_else(|| Buffer(vec![0; PIECE].into_boxed_slice()))
+        self.buffers.pop().unwrap_or_else(|| image.buffers.take())
     }
 
     fn post(&mut self, image: &Shared, flight: Flight, buffer: Buffer) {
@@ -98,22 +100,29 @@ impl Streamer {
             return fail(image, &piece);
         };
         count(&image.counters.reads, 1);
-        let read = Read {
+        let mut read = Read {
             tag: piece.id,
             seed: ways.seed,
             export: route.export.clone(),
+            arena: ways.arena.clone(),
             ranges: vec![(piece.source, u32::try_from(piece.len).unwrap_or(u32::MAX))],
             buffer,
             deadline: Instant::now() + LONGEST_READ.min(image.config.miss_deadline / 2),
         };
-        match self.queues[route.fabric].post(read) {
-            Ok(()) => self.in_flight.push(flight),
-            Err(refused) => {
-                count(&image.counters.reads_failed, 1);
-                self.buffers.push(refused.read.buffer);
-                fail(image, &piece);
+        for (index, route) in ways.routes.iter().enumerate() {
+            read.export = route.export.clone();
+            match self.queues[route.fabric].post(read) {
+                Ok(()) => return self.in_flight.push(Flight { route: index, ..flight }),
+                Err(PostError { error: ReadError::NotYet, read: back }) => read = back,
+                Err(refused) => {
+                    count(&image.counters.reads_failed, 1);
+                    self.buffers.push(refused.read.buffer);
+                    return fail(image, &piece);
+                }
             }
         }
+        self.buffers.push(read.buffer);
+        fail(image, &piece);
     }
 
     /// Handles all completions; tells whether there was one.
@@ -139,7 +148,12 @@ impl Streamer {
         };
         let flight = self.in_flight.swap_remove(at);
         match result {
-            Ok(()) => self.deliver(image, &flight.piece, buffer),
+            Ok(()) => {
+                if image.is_rdma(flight.piece.owner, flight.route) {
+                    count(&image.counters.pages_rdma, pages(flight.piece.len));
+                }
+                self.deliver(image, &flight.piece, buffer);
+            }
             Err(ReadError::Flushed) if flight.flushed < MAX_FLUSHED => {
                 count(&image.counters.reads_failed, 1);
                 self.post(image, Flight { flushed: flight.flushed + 1, ..flight }, buffer);
@@ -155,7 +169,7 @@ impl Streamer {
     /// Answers those who wait, stores the rest. The next pieces are asked for first: the wire must not
     /// fall silent meanwhile.
     fn deliver(&mut self, image: &Shared, piece: &Piece, mut buffer: Buffer) {
-        image.patch(piece.addr, &mut buffer.0[..piece.len]);
+        image.patch(piece.addr, &mut buffer[..piece.len]);
         count(&image.counters.pages_pulled, pages(piece.len));
         count(&image.counters.pages_prefetched, pages(piece.len));
         let buffer = Arc::new(buffer);
@@ -163,11 +177,11 @@ impl Streamer {
         for wanted in &arrival.parked {
             let at = index(wanted.request.offset - piece.offset);
             let mut parts = Parts::new();
-            parts.push(&buffer.0[at..at + wanted.request.size as usize]);
+            parts.push(&buffer[at..at + wanted.request.size as usize]);
             let _ = image.device.answer(wanted.request.unique, &parts);
         }
         for (start, end) in gaps(piece, &arrival) {
-            let bytes = &buffer.0[index(start - piece.offset)..index(end - piece.offset)];
+            let bytes = &buffer[index(start - piece.offset)..index(end - piece.offset)];
             if image.device.store(start, bytes).is_err() {
                 break;
             }

@@ -64,5 +64,5 @@ pub use patience::{AckTimeout, Patience, RetryCount};
 pub use post::{PostError, PostFault, RcBatch, Remote};
 pub use qp::{Destroyed, RcQp};
 pub use srq::Srq;
-pub use survey::{Surveyed, survey, try_dc_on};
+pub use survey::{Surveyed, open_chosen, survey, try_dc_on};
 pub use transitions::{AttrMask, QpKind, QpState, TransitionError, TransitionFault};

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
 use super::address::LinkLayer;
 use super::change::Path;
@@ -32,14 +33,22 @@ pub fn survey() -> Result<Vec<Surveyed>, Error> {
     Ok(device::devices()?.into_iter().map(|device| look(device, &near)).collect())
 }
 
+/// Opens the device of a port that was chosen among `surveyed`.
+///
+/// # Errors
+/// [`Error::Call`]: ENODEV if it is gone.
+pub fn open_chosen(surveyed: &[Surveyed], port: &ChosenPort) -> Result<Arc<Context>, Error> {
+    let gone = || Error::returned("ibv_open_device", &port.device, libc::ENODEV);
+    let found = surveyed.iter().find(|one| one.facts.name == port.device).ok_or_else(gone)?;
+    found.device.open()
+}
+
 /// Whether a port serves DC: makes a target on it.
 ///
 /// # Errors
 /// Whatever refuses it.
 pub fn try_dc_on(surveyed: &[Surveyed], port: &ChosenPort) -> Result<DcCaps, Error> {
-    let gone = || Error::returned("ibv_open_device", &port.device, libc::ENODEV);
-    let found = surveyed.iter().find(|one| one.facts.name == port.device).ok_or_else(gone)?;
-    let context = found.device.open()?;
+    let context = open_chosen(surveyed, port)?;
     let index = port.gid.as_ref().map_or(0, |entry| entry.index);
     let path = Path::from(port.port, port.link, u8::try_from(index).unwrap_or(0));
     dc::try_out(&context, &path, port.mtu)

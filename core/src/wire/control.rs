@@ -9,8 +9,8 @@
 //!
 //! A connection carries requests one after another, each answered by one reply; after `Resume` it
 //! carries that resume's events and nothing else; after `Fetch` it may be kept as the lease: while it is
-//! open, the fetching host counts as a holder of the seed, and the owner may send `Dropping` on it, which
-//! is answered by `Noted`.
+//! open, the fetching host counts as a holder of the seed, and the owner may send `Arena` on it,
+//! and `Dropping`, which is answered by `Noted`.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,6 +22,7 @@ use snow::{Builder, StatelessTransportState};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::local::{ChildEnd, Failure, ResumeRequest, StartReport, StartedChild};
+use crate::descriptor::ArenaNews;
 use crate::id::{ChildId, ForkKey, SeedId, StreamToken};
 
 /// First bytes of a control connection.
@@ -102,6 +103,8 @@ pub enum ControlReply {
         monotonic_ns: i64,
         /// BLAKE3 of the mapped files that the seed's host knows already, by index.
         digests: Vec<Option<[u8; 32]>>,
+        /// What of the seed lies in the arena by now, beyond what the descriptor says.
+        arena: ArenaNews,
     },
     /// Answer to `Token`.
     Token(StreamToken),
@@ -130,6 +133,8 @@ pub enum ControlReply {
     },
     /// On a lease: the seed takes no new children; let go once the last one has ended. Answer: `Noted`.
     Dropping,
+    /// On a lease: more of the seed lies in the arena.
+    Arena(ArenaNews),
     /// Carried out.
     Done,
     /// Not carried out.

@@ -11,6 +11,7 @@ use super::local::{
     ChildEnd, ChildLine, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
     ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
 };
+use crate::descriptor::{ArenaNews, Slab};
 use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
 
 const SEED: SeedId = SeedId(0x0123_4567_89ab_cdef);
@@ -95,11 +96,13 @@ fn local_replies() -> Vec<LocalReply> {
         LocalReply::Stats(Stats {
             misses: 1,
             pages_pulled: 2,
+            pages_rdma: 13,
             pages_pushed: 3,
             pages_from_files: 4,
             reads: 5,
             reads_failed: 6,
             fallbacks: 7,
+            fabric_fallbacks: 1,
             pages_lost: 8,
             children_started: 9,
             seeds_published: 10,
@@ -137,6 +140,11 @@ fn control_requests() -> Vec<ControlRequest> {
     ]
 }
 
+fn news() -> ArenaNews {
+    let slab = Slab { rkey: 0x1234, iova: 0x7f00_0000_0000, len: 16 << 20 };
+    ArenaNews { slabs: vec![slab], filled: 4096 }
+}
+
 fn control_replies() -> Vec<ControlReply> {
     let (children, report) = started();
     vec![
@@ -145,6 +153,7 @@ fn control_replies() -> Vec<ControlReply> {
             token: StreamToken([5; 32]),
             monotonic_ns: -1,
             digests: vec![Some([6; 32]), None],
+            arena: news(),
         },
         ControlReply::Token(StreamToken([5; 32])),
         ControlReply::Digests(vec![None, Some([6; 32])]),
@@ -152,6 +161,7 @@ fn control_replies() -> Vec<ControlReply> {
         ControlReply::Output { stream: 2, bytes: b"text".to_vec() },
         ControlReply::Exited { child: CHILD, end: ChildEnd::Exited(7) },
         ControlReply::Dropping,
+        ControlReply::Arena(news()),
         ControlReply::Done,
         ControlReply::Failed(failure(FailureKind::SeedGone)),
     ]
@@ -197,7 +207,7 @@ fn golden_bytes_of_local_1_0() {
 fn golden_bytes_of_control_1_0() {
     let golden = &mut &include_bytes!("../../../tests/wire/control-1.0.bin")[..];
     assert_each_stands(&control_requests(), 6);
-    assert_each_stands(&control_replies(), 9);
+    assert_each_stands(&control_replies(), 10);
     assert_golden(&control_requests(), golden);
     assert_golden(&control_replies(), golden);
     assert!(golden.is_empty());

@@ -262,6 +262,8 @@ pub struct Stats {
     pub misses: u64,
     /// Pages pulled by READs.
     pub pages_pulled: u64,
+    /// Of these, pages pulled by an RDMA card.
+    pub pages_rdma: u64,
     /// Pages pushed into images here.
     pub pages_pushed: u64,
     /// Pages taken from identical local files.
@@ -272,6 +274,8 @@ pub struct Stats {
     pub reads_failed: u64,
     /// Times that a second way to bytes was taken: another route, or the owner where a local file failed.
     pub fallbacks: u64,
+    /// 1 if the agent has another fabric than it was told to prefer.
+    pub fabric_fallbacks: u64,
     /// Misses that ended as SIGBUS.
     pub pages_lost: u64,
     /// Children started.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use mitosis::descriptor::{
     Export, Owner, OwnerIndex, PageTable, Run, SeedAddr, SeedRange, Source, Vma, VmaFlags, VmaKind,
 };
-use mitosis::fabric::Fabric;
+use mitosis::fabric::{Buffers, Fabric};
 use mitosis::id::{ReadKey, SeedId};
 use mitosis::image::{Image, ImageLayout, ImageSpec, Mount, PageLost, PagerConfig};
 use parking_lot::Mutex;
@@ -54,7 +54,7 @@ fn owner(agents: &[&str]) -> Owner {
         agent: Some((*agent).to_owned()),
         read_key: ReadKey::random(),
     };
-    Owner { seed: SeedId(7), epoch: 0, exports: agents.iter().map(export).collect() }
+    Owner { seed: SeedId(7), epoch: 0, exports: agents.iter().map(export).collect(), arena: None }
 }
 
 /// A spec of one VMA of `pages` pages at [`BASE`], all owned by agent "a".
@@ -68,6 +68,7 @@ fn spec(pages: u64, fabrics: Vec<Arc<dyn Fabric>>) -> ImageSpec {
         owners: vec![owner(&["a"])],
         local_files: HashMap::new(),
         patches: Vec::new(),
+        buffers: Buffers::new(),
         fabrics,
         pager: PagerConfig { miss_deadline: Duration::from_secs(10), ..PagerConfig::default() },
         lost: Arc::new(|_| {}),

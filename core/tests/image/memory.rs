@@ -72,8 +72,7 @@ impl Fabric for Memory {
     }
 
     fn serves(&self, export: &Export) -> bool {
-        let Export::Tcp { agent, .. } = export;
-        agent.as_deref() == Some(self.agent)
+        export.tcp().is_some_and(|(agent, _)| agent == Some(self.agent))
     }
 
     fn queue(self: Arc<Self>) -> Box<dyn ReadQueue> {
@@ -129,7 +128,7 @@ impl ReadQueue for Queue {
         for index in (0..self.flying.len()).rev() {
             if self.flying[index].0 <= now {
                 let (_, result, mut read) = self.flying.swap_remove(index);
-                let mut rest = &mut read.buffer.0[..];
+                let mut rest = &mut read.buffer[..];
                 if result.is_ok() {
                     for &(SeedAddr(addr), len) in &read.ranges {
                         let (now, behind) = rest.split_at_mut(len as usize);

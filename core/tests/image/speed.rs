@@ -50,7 +50,7 @@ impl ReadQueue for DirectQueue {
 
     fn reap(&mut self, done: &mut dyn FnMut(Completion)) {
         for mut read in self.1.drain(..) {
-            let mut rest = &mut read.buffer.0[..];
+            let mut rest = &mut read.buffer[..];
             for &(SeedAddr(addr), len) in &read.ranges {
                 let (now, behind) = rest.split_at_mut(len as usize);
                 self.0.0.read_exact_at(now, addr).unwrap();

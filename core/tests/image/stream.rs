@@ -41,7 +41,7 @@ fn sender() -> (Reader, SocketAddr) {
         let exports = Exports::new();
         let readable = vec![SeedRange::new(BASE, BASE + BYTES as u64)];
         let mem = memory.try_clone().unwrap();
-        exports.add(SEED, ProcessExport { mem, readable, read_key: KEY });
+        exports.add(SEED, ProcessExport { mem, readable, read_key: KEY, arena: None });
         let service = PageService::new(exports);
         for stream in listener.incoming().flatten() {
             let (service, memory) = (Arc::clone(&service), memory.try_clone().unwrap());

@@ -184,7 +184,7 @@ fn descriptor(pid: u32, report: report::Report) -> Descriptor {
     let open = |name: &str| File::open(format!("/proc/{pid}/{name}")).expect("root can open it");
     let files = SeedFiles { mem: open("mem"), pagemap: open("pagemap"), smaps: open("smaps") };
     let seed = SeedId::random();
-    let owner = Owner { seed, epoch: 0, exports: Vec::new() };
+    let owner = Owner { seed, epoch: 0, exports: Vec::new(), arena: None };
     describe(SeedIdentity { seed, owner, stub: None }, report, &files, &mut NoSites)
         .expect("it can be described")
 }

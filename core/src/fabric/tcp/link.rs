@@ -4,8 +4,12 @@
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
 
+use super::connector::TcpConnector;
 use crate::descriptor::Export;
+use crate::fabric::queue::{Broken, Link};
 use crate::fabric::{Completion, MAX_IN_FLIGHT, Read, ReadError};
 use crate::wire::read::{self, ANSWER_LEN, Status};
 
@@ -17,7 +21,7 @@ const _: () = assert!(WINDOW_BYTES >= read::MAX_REQUEST_LEN);
 
 /// The READs of one queue to one peer that are not answered.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct TcpLink {
     /// READs whose requests are on their way.
     sent: VecDeque<Sent>,
     /// Requests: `out[out_at..]` is still to be written.
@@ -41,18 +45,13 @@ struct Sent {
     bytes: usize,
 }
 
-/// Why a connection is of no use any more.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// It was closed, or failed: none of the READs on it is at fault.
-    Lost(String),
-    /// The peer's answer to the front READ makes no sense: to ask it again is useless.
-    Protocol(String),
-}
+impl Link for TcpLink {
+    type Connector = TcpConnector;
+    /// There is no other way behind it.
+    const WAITS: bool = true;
 
-impl Link {
-    pub(super) fn new() -> Self {
-        Link {
+    fn new() -> Self {
+        TcpLink {
             sent: VecDeque::with_capacity(MAX_IN_FLIGHT),
             out: Vec::with_capacity(WINDOW_BYTES),
             out_at: 0,
@@ -64,18 +63,25 @@ impl Link {
         }
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    fn peer(export: &Export) -> Option<&str> {
+        export.tcp()?.0
+    }
+
+    fn check(_read: &Read) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
         self.sent.is_empty()
     }
 
-    /// Whether the window has room for the request of `read`; there is always room for one.
-    pub(super) fn has_room(&self, read: &Read) -> bool {
+    fn has_room(&self, read: &Read) -> bool {
         self.sent.is_empty() || self.window + request_len(read) <= WINDOW_BYTES
     }
 
-    /// Encodes the request of `read`; `flush` sends it.
-    pub(super) fn push(&mut self, read: Read) {
-        let Export::Tcp { read_key, .. } = &read.export;
+    /// Encodes the request.
+    fn push(&mut self, read: Read) {
+        let Some((_, read_key)) = read.export.tcp() else { return };
         let tag = self.next_tag;
         self.next_tag = tag.wrapping_add(1);
         if self.out_at == self.out.len() {
@@ -90,7 +96,7 @@ impl Link {
     }
 
     /// Sends what the socket takes.
-    pub(super) fn flush(&mut self, mut tcp: &TcpStream) -> Result<(), Broken> {
+    fn flush(&mut self, tcp: &mut TcpStream) -> Result<(), Broken> {
         while self.out_at < self.out.len() {
             match tcp.write(&self.out[self.out_at..]) {
                 Ok(0) => return Err(Broken::Lost("the connection takes no bytes".to_owned())),
@@ -104,9 +110,9 @@ impl Link {
     }
 
     /// Receives what is there; gives each READ that ends to `done`.
-    pub(super) fn receive(
+    fn receive(
         &mut self,
-        tcp: &TcpStream,
+        tcp: &mut TcpStream,
         done: &mut dyn FnMut(Completion),
     ) -> Result<(), Broken> {
         while !self.sent.is_empty() {
@@ -125,7 +131,7 @@ impl Link {
                 }
             }
             let Some(front) = self.sent.front_mut() else { return Ok(()) };
-            let wanted = &mut front.read.buffer.0[self.filled..front.bytes];
+            let wanted = &mut front.read.buffer[self.filled..front.bytes];
             let wanted_len = wanted.len();
             let Some(got) = receive_some(tcp, wanted)? else { return Ok(()) };
             self.filled += got;
@@ -139,18 +145,23 @@ impl Link {
         Ok(())
     }
 
-    /// Removes all READs and the connection's state, front first.
-    pub(super) fn reset(&mut self) -> impl Iterator<Item = Read> + '_ {
+    fn is_late(&self, now: Instant) -> bool {
+        self.sent.iter().any(|sent| sent.read.deadline <= now)
+    }
+
+    /// Nothing lands by itself here: bytes are received into a READ's buffer by `receive` alone.
+    fn abandon(&mut self, _tcp: &mut TcpStream) -> Vec<Read> {
         self.out.clear();
         (self.out_at, self.window, self.header_have, self.filled) = (0, 0, 0, 0);
-        self.sent.drain(..).map(|sent| sent.read)
+        self.sent.drain(..).map(|sent| sent.read).collect()
     }
 
-    /// The READs, front first.
-    pub(super) fn reads(&self) -> impl Iterator<Item = &Read> {
-        self.sent.iter().map(|sent| &sent.read)
+    fn poll_fd(&self, tcp: &TcpStream) -> RawFd {
+        tcp.as_raw_fd()
     }
+}
 
+impl TcpLink {
     fn parse_header(&self) -> Result<Status, Broken> {
         let answer = read::parse_answer(&self.header)
             .map_err(|error| Broken::Protocol(error.to_string()))?;

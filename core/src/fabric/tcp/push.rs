@@ -9,7 +9,7 @@ use super::TcpFabric;
 use super::link::refusal;
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::ReadError;
-use crate::fabric::pool::{Delivery, Mailbox, Stream};
+use crate::fabric::pool::{Delivery, Mailbox, Pooled};
 use crate::id::{ReadKey, SeedId};
 use crate::wire::read::{self, ANSWER_LEN, PUSH_ADDR_LEN, Status};
 
@@ -71,7 +71,7 @@ impl TcpFabric {
         let mut reason = String::new();
         for _ in 0..ATTEMPTS {
             let mut stream = self.connection(&peer)?;
-            let outcome = self.receive_push(&stream.tcp, &request, &mut report, store);
+            let outcome = self.receive_push(&stream.connection, &request, &mut report, store);
             match outcome {
                 Err(Cut::Broken(why)) => {
                     self.pool.discard(&peer, stream, &why);
@@ -95,7 +95,7 @@ impl TcpFabric {
     }
 
     /// Waits for a connection.
-    fn connection(&self, peer: &Arc<str>) -> Result<Stream, ReadError> {
+    fn connection(&self, peer: &Arc<str>) -> Result<Pooled<TcpStream>, ReadError> {
         let mailbox = Mailbox::new()
             .map_err(|error| ReadError::Local(format!("no descriptor to wait with ({error})")))?;
         if let Some(stream) = self.pool.checkout(peer, &mailbox) {
@@ -105,7 +105,7 @@ impl TcpFabric {
         self.pool.cancel(peer, &mailbox);
         // A delivery may have come between the two.
         match delivery.or_else(|| mailbox.take()) {
-            Some(Delivery::Stream(_, stream)) => Ok(stream),
+            Some(Delivery::Connection(_, stream)) => Ok(stream),
             Some(Delivery::Failed(_, error)) => Err(error),
             None => {
                 let reason = self.pool.last_error(peer);

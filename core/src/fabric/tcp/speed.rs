@@ -24,7 +24,8 @@ fn speed_of_reads() {
     let mut queue = host.queue();
     latency(&host, &mut *queue);
     let variants = [(128 << 10, 2), (128 << 10, 8), (256 << 10, 4), (256 << 10, 8), (1 << 20, 4)];
-    let mut buffers: Vec<_> = (0..8).map(|_| Buffer(vec![0; 1 << 20].into())).collect();
+    let mut buffers: Vec<_> =
+        (0..8).map(|_| Buffer::unregistered(vec![0; 1 << 20].into())).collect();
     stream(&host, &mut *queue, 256 << 10, 8, &mut buffers, true);
     let mut rates = vec![Vec::new(); variants.len() + 1];
     for _ in 0..ROUNDS {
@@ -86,7 +87,7 @@ fn stream(
             completion.result.unwrap();
             ended += piece;
             if compare {
-                assert!(completion.buffer.0[..piece] == expected(completion.tag, piece)[..]);
+                assert!(completion.buffer[..piece] == expected(completion.tag, piece)[..]);
             }
             buffers.push(completion.buffer);
         }

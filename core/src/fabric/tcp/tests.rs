@@ -60,7 +60,7 @@ impl Host {
         let addr = self.stand_in.range().start.0 + offset;
         let mut read = read_of(&self.agent, self.seed, &self.key, tag);
         read.ranges = vec![(SeedAddr(addr), u32::try_from(len).unwrap())];
-        read.buffer = Buffer(vec![0xee; len].into());
+        read.buffer = Buffer::unregistered(vec![0xee; len].into());
         read
     }
 }
@@ -70,8 +70,9 @@ fn read_of(agent: &str, seed: SeedId, key: &ReadKey, tag: u64) -> Read {
         tag,
         seed,
         export: Export::Tcp { agent: Some(agent.to_owned()), read_key: key.clone() },
+        arena: None,
         ranges: vec![(SeedAddr(PAGE), 4096)],
-        buffer: Buffer(vec![0xee; 4096].into()),
+        buffer: Buffer::unregistered(vec![0xee; 4096].into()),
         deadline: Instant::now() + Duration::from_secs(10),
     }
 }
@@ -113,7 +114,7 @@ fn many_reads_at_once_bring_the_seeds_bytes() {
     assert_eq!(queue.in_flight(), MAX_IN_FLIGHT);
     for completion in reap(&mut *queue, MAX_IN_FLIGHT) {
         assert_eq!(completion.result, Ok(()));
-        assert!(completion.buffer.0[..] == expected(completion.tag << 20, MAX_READ_BYTES)[..]);
+        assert!(completion.buffer[..] == expected(completion.tag << 20, MAX_READ_BYTES)[..]);
     }
     assert_eq!((queue.in_flight(), host.fabric.connections(&host.agent)), (0, 1));
 }
@@ -132,7 +133,7 @@ fn ranges_stand_one_behind_the_other_up_to_the_limit() {
     }
     for completion in reap(&mut *queue, MAX_IN_FLIGHT) {
         assert_eq!(completion.result, Ok(()));
-        for (bytes, i) in completion.buffer.0.chunks(64).zip((0..MAX_RANGES as u64).rev()) {
+        for (bytes, i) in completion.buffer.chunks(64).zip((0..MAX_RANGES as u64).rev()) {
             assert_eq!(bytes, expected(i * PAGE + completion.tag, 64));
         }
     }
@@ -140,7 +141,7 @@ fn ranges_stand_one_behind_the_other_up_to_the_limit() {
     read.ranges = vec![(SeedAddr(base), 1); MAX_RANGES + 1];
     assert!(matches!(queue.post(read).unwrap_err().error, ReadError::Local(_)));
     let mut read = host.read(1, 0, 4096);
-    read.buffer = Buffer(vec![0; 4095].into());
+    read.buffer = Buffer::unregistered(vec![0; 4095].into());
     assert!(matches!(queue.post(read).unwrap_err().error, ReadError::Local(_)));
 }
 
@@ -149,7 +150,7 @@ fn refusals_end_one_read_and_leave_the_connection() {
     let mut host = Host::start(4 * PAGE, Limits::default());
     let mut queue = host.queue();
     let mut wrong_key = host.read(1, 0, 4096);
-    let Export::Tcp { read_key, .. } = &mut wrong_key.export;
+    let Export::Tcp { read_key, .. } = &mut wrong_key.export else { unreachable!() };
     *read_key = ReadKey::random();
     queue.post(host.read(0, 0, 4096)).unwrap();
     queue.post(wrong_key).unwrap();
@@ -160,7 +161,7 @@ fn refusals_end_one_read_and_leave_the_connection() {
     assert_eq!((&results[0].1, &results[3].1), (&Ok(()), &Ok(())));
     assert!(matches!(&results[1].1, Err(ReadError::Revoked(text)) if text.contains("read key")));
     assert!(matches!(&results[2].1, Err(ReadError::Revoked(text)) if text.contains("range")));
-    assert!(ended[3].buffer.0[..] == expected(PAGE, 4096)[..]);
+    assert!(ended[3].buffer[..] == expected(PAGE, 4096)[..]);
     host.stand_in.kill();
     queue.post(host.read(4, 0, 4096)).unwrap();
     let ended = reap(&mut *queue, 1);
@@ -186,7 +187,7 @@ fn revoke_takes_hold_of_an_open_stream() {
     assert!(ended.iter().filter(refused).count() > 0, "READs behind the revoke are refused");
     for completion in ended.iter().filter(|c| !refused(c)) {
         assert_eq!(completion.result, Ok(()));
-        assert!(completion.buffer.0[..] == expected(completion.tag << 20, MAX_READ_BYTES)[..]);
+        assert!(completion.buffer[..] == expected(completion.tag << 20, MAX_READ_BYTES)[..]);
     }
     queue.post(host.read(99, 0, 4096)).unwrap();
     assert!(matches!(reap(&mut *queue, 1)[0].result, Err(ReadError::Revoked(_))));
@@ -262,7 +263,7 @@ fn a_queue_that_is_dropped_with_reads_in_flight_closes_its_connection() {
     let mut queue = host.queue();
     queue.post(host.read(2, 0, 4096)).unwrap();
     let ended = reap(&mut *queue, 1);
-    assert!(ended[0].buffer.0[..] == expected(0, 4096)[..]);
+    assert!(ended[0].buffer[..] == expected(0, 4096)[..]);
 }
 
 #[test]

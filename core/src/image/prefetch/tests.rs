@@ -28,7 +28,7 @@ fn fetch_all(streams: &mut Streams) -> Vec<(Piece, Arrival)> {
     while let Some(piece) = streams.next_piece() {
         let mut bytes = vec![0u8; PIECE];
         bytes[0] = 1;
-        let buffer = Arc::new(Buffer(bytes.into()));
+        let buffer = Arc::new(Buffer::unregistered(bytes.into()));
         all.push((piece, streams.arrived(piece.id, &buffer)));
         assert!(streams.done(piece.id).is_empty());
     }
@@ -98,7 +98,7 @@ fn a_read_inside_a_piece_is_parked_and_one_over_its_border_is_not() {
     assert!(matches!(miss(&mut streams, end - 0x1000, 0x2000).0, Verdict::Fetch));
     assert!(matches!(miss(&mut streams, end - 0x1000, 0x1000).0, Verdict::Parked));
     assert_eq!(streams.parked_pid(end - 0x1000 + 1), Some(9));
-    let buffer = Arc::new(Buffer(vec![0; PIECE].into()));
+    let buffer = Arc::new(Buffer::unregistered(vec![0; PIECE].into()));
     assert_eq!(streams.arrived(piece.id, &buffer).parked.len(), 1);
     // From now until it is stored it is answered from the buffer, never parked.
     let verdict = miss(&mut streams, piece.offset + 0x1000, 0x1000).0;
@@ -154,7 +154,7 @@ fn what_is_being_stored_overlaps_no_parked_read() {
     // The second piece has room behind the first one's end: this READ is inside the second alone.
     assert!(matches!(miss(&mut streams, first.end() - 0x1000, 0x2000).0, Verdict::Parked));
     assert!(matches!(miss(&mut streams, second.offset, 0x1000).0, Verdict::Parked));
-    let buffer = Arc::new(Buffer(vec![0; PIECE].into()));
+    let buffer = Arc::new(Buffer::unregistered(vec![0; PIECE].into()));
     let arrival = streams.arrived(first.id, &buffer);
     assert_eq!(arrival.parked.len(), 1, "what is inside is answered, whoever it waits for");
     assert_eq!(arrival.locked, [(first.end() - 0x1000, first.end() + 0x1000)]);

@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use mitosis::descriptor::ArenaNews;
 use mitosis::descriptor::codec::MAX_DESCRIPTOR_BYTES;
 use mitosis::id::{Handle, SeedId, StreamToken};
 use mitosis::wire::control::{Channel, ClusterSecret, ControlReply, ControlRequest};
@@ -117,6 +118,7 @@ fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &Genuin
                 token: StreamToken::random(),
                 monotonic_ns: genuine.monotonic_ns,
                 digests: genuine.digests.clone(),
+                arena: ArenaNews::default(),
             },
             (_, other) => match genuine.put(other) {
                 Some(reply) => reply,

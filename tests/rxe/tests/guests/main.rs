@@ -47,3 +47,4 @@ macro_rules! fabric {
 }
 
 fabric!(tcp);
+fabric!(rc);

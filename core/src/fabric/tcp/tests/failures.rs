@@ -69,7 +69,7 @@ fn a_connection_cut_in_mid_answer_flushes_and_the_repost_succeeds() {
     }
     let ended = reap(&mut *queue, 2);
     assert_eq!(results(&ended), [(1, Ok(())), (2, Ok(()))]);
-    assert!(ended.iter().all(|c| c.buffer.0[..] == [7; 4096]));
+    assert!(ended.iter().all(|c| c.buffer[..] == [7; 4096]));
     assert_eq!(fabric.connections(&agent), 1);
 }
 

@@ -1,0 +1,426 @@
+//! A pager's READs, over at most one connection a peer at a time. What a READ is on a connection, is the
+//! fabric's [`Link`].
+//!
+//! ```text
+//!   post --> unsent --(a connection, room in its window)--> sent --> answered
+//!               |                                             |
+//!          its deadline: Unreachable      its deadline: Unreachable, the connection is closed and the
+//!                                         others on it are Flushed; the same if the connection is lost
+//! ```
+//! A fabric that has another way to fall back to does not let READs wait for a connection: they are refused
+//! (`NotYet`) while one is being made.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::local::check;
+use super::pool::{Connector, Delivery, Mailbox, Pool, Pooled};
+use super::{Completion, MAX_IN_FLIGHT, PostError, Read, ReadError, ReadQueue};
+use crate::descriptor::Export;
+
+/// READs that a queue sends on one connection before it gives way to a queue that waits for one.
+const TURN_READS: u32 = 64;
+/// Peers that a queue remembers; beyond it, those without READs are forgotten.
+const MAX_LANES: usize = 64;
+/// How long a connection is still waited for behind the last READ that could have used it.
+const INTEREST: Duration = Duration::from_secs(2);
+
+/// One connection's READs in flight.
+pub(super) trait Link: Send + std::fmt::Debug + 'static {
+    /// What it runs on.
+    type Connector: Connector;
+
+    /// Whether READs wait for a connection; if not, they are refused with `NotYet` until there is one.
+    const WAITS: bool;
+
+    /// A link without READs.
+    fn new() -> Self;
+
+    /// Whom the pool is to connect with for this export; `None`: it is not this fabric's.
+    fn peer(export: &Export) -> Option<&str>;
+
+    /// Whether it could carry out `read` at all.
+    ///
+    /// # Errors
+    /// `NotYet`, `Local`.
+    fn check(read: &Read) -> Result<(), ReadError>;
+
+    /// Whether nothing is in flight.
+    fn is_idle(&self) -> bool;
+
+    /// Whether there is room for `read`; there always is where nothing is in flight.
+    fn has_room(&self, read: &Read) -> bool;
+
+    /// Takes a READ; `flush` sends it.
+    fn push(&mut self, read: Read);
+
+    /// Sends what can be sent.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    fn flush(&mut self, connection: &mut ConnectionOf<Self>) -> Result<(), Broken>;
+
+    /// Receives what is there; gives each READ that ends to `done`.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    fn receive(
+        &mut self,
+        connection: &mut ConnectionOf<Self>,
+        done: &mut dyn FnMut(Completion),
+    ) -> Result<(), Broken>;
+
+    /// Whether a READ is past its deadline.
+    fn is_late(&self, now: Instant) -> bool;
+
+    /// Ends the connection so that no READ on it lands any more; gives them all, front first.
+    fn abandon(&mut self, connection: &mut ConnectionOf<Self>) -> Vec<Read>;
+
+    /// What becomes readable when `receive` has something to do.
+    fn poll_fd(&self, connection: &ConnectionOf<Self>) -> RawFd;
+}
+
+/// The connections of a link.
+pub(super) type ConnectionOf<L> = <<L as Link>::Connector as Connector>::Connection;
+
+/// Why a connection is of no use any more.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It was closed, or failed: none of the READs on it is at fault.
+    Lost(String),
+    /// A READ on it was refused, which has ended it: the peer is well, and so are its other connections.
+    Refused,
+    /// The peer's answer to the front READ makes no sense: to ask it again is useless.
+    Protocol(String),
+}
+
+/// A pager's READs on the links of one fabric.
+#[derive(Debug)]
+pub(super) struct Queue<L: Link> {
+    pool: Arc<Pool<L::Connector>>,
+    /// `None` if the agent was out of descriptors.
+    mailbox: Option<Arc<Mailbox<ConnectionOf<L>>>>,
+    lanes: Vec<Lane<L>>,
+    in_flight: usize,
+}
+
+/// What goes to one peer.
+#[derive(Debug)]
+struct Lane<L: Link> {
+    peer: Arc<str>,
+    pooled: Option<Pooled<ConnectionOf<L>>>,
+    /// Whether the pool will deliver a connection.
+    waits: bool,
+    unsent: VecDeque<Read>,
+    link: L,
+    /// Why the connection is of no use; `reap` deals with it.
+    broken: Option<Broken>,
+    /// READs sent since the connection was checked out, or since nobody waited.
+    turn: u32,
+    /// Nothing more is sent until another queue has had the connection.
+    yields: bool,
+    /// When a READ was posted last.
+    last_post: Instant,
+}
+
+impl<L: Link> Queue<L> {
+    pub(super) fn new(pool: Arc<Pool<L::Connector>>) -> Self {
+        let mailbox = Mailbox::new().map_err(|error| {
+            tracing::warn!(%error, "a queue has no descriptor; its READs will fail");
+        });
+        Queue { pool, mailbox: mailbox.ok(), lanes: Vec::new(), in_flight: 0 }
+    }
+
+    fn lane(&mut self, peer: &str) -> &mut Lane<L> {
+        let index = match self.lanes.iter().position(|lane| &*lane.peer == peer) {
+            Some(index) => index,
+            None => {
+                if self.lanes.len() >= MAX_LANES {
+                    self.lanes.retain(|lane| !lane.is_empty() || lane.waits);
+                }
+                self.lanes.push(Lane::new(peer.into()));
+                self.lanes.len() - 1
+            }
+        };
+        &mut self.lanes[index]
+    }
+
+    /// Takes what the pool has sent.
+    fn receive_deliveries(
+        &mut self,
+        mailbox: &Mailbox<ConnectionOf<L>>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if !mailbox.hear() {
+            return;
+        }
+        while let Some(delivery) = mailbox.take() {
+            let (Delivery::Connection(peer, _) | Delivery::Failed(peer, _)) = &delivery;
+            let lane = self.lanes.iter_mut().find(|lane| lane.peer == *peer);
+            match (delivery, lane) {
+                (Delivery::Connection(_, pooled), Some(lane)) if lane.pooled.is_none() => {
+                    lane.waits = false;
+                    lane.pooled = Some(pooled);
+                }
+                (Delivery::Connection(peer, pooled), _) => self.pool.checkin(&peer, pooled),
+                (Delivery::Failed(_, error), Some(lane)) => {
+                    lane.waits = false;
+                    for read in lane.unsent.drain(..) {
+                        end(read, Err(error.clone()), done);
+                    }
+                }
+                (Delivery::Failed(..), None) => {}
+            }
+        }
+    }
+}
+
+impl<L: Link> Lane<L> {
+    fn new(peer: Arc<str>) -> Self {
+        Lane {
+            peer,
+            pooled: None,
+            waits: false,
+            unsent: VecDeque::with_capacity(MAX_IN_FLIGHT),
+            link: L::new(),
+            broken: None,
+            turn: 0,
+            yields: false,
+            last_post: Instant::now(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unsent.is_empty() && self.link.is_idle() && self.pooled.is_none()
+    }
+
+    /// Whether it has a connection; asks for one if it has not.
+    fn is_connected(
+        &mut self,
+        pool: &Arc<Pool<L::Connector>>,
+        mailbox: &Arc<Mailbox<ConnectionOf<L>>>,
+    ) -> bool {
+        if self.pooled.is_none() && !self.waits {
+            self.pooled = pool.checkout(&self.peer, mailbox);
+            self.waits = self.pooled.is_none();
+        }
+        self.pooled.is_some()
+    }
+
+    /// Sends what can be sent now; asks for a connection if there is none.
+    fn send(&mut self, pool: &Arc<Pool<L::Connector>>, mailbox: &Arc<Mailbox<ConnectionOf<L>>>) {
+        if self.unsent.is_empty() || self.waits || self.broken.is_some() {
+            return;
+        }
+        self.is_connected(pool, mailbox);
+        let Some(pooled) = &mut self.pooled else { return };
+        while !self.yields {
+            match self.unsent.pop_front() {
+                Some(read) if self.link.has_room(&read) => self.link.push(read),
+                Some(read) => {
+                    self.unsent.push_front(read);
+                    break;
+                }
+                None => break,
+            }
+            self.turn += 1;
+            if self.turn >= TURN_READS {
+                self.turn = 0;
+                self.yields = pool.is_waited_for(&self.peer);
+            }
+        }
+        if let Err(broken) = self.link.flush(&mut pooled.connection) {
+            self.broken = Some(broken);
+            mailbox.ring();
+        }
+    }
+
+    /// Receives answers; a connection that fails ends the READs on it.
+    fn receive(&mut self, pool: &Arc<Pool<L::Connector>>, done: &mut dyn FnMut(Completion)) {
+        let Some(Pooled { connection, proved }) = &mut self.pooled else { return };
+        if self.broken.is_none() && !self.link.is_idle() {
+            let link = &mut self.link;
+            let received = link.flush(connection).and_then(|()| {
+                link.receive(connection, &mut |completion| {
+                    *proved |= completion.result.is_ok();
+                    done(completion);
+                })
+            });
+            self.broken = received.err();
+        }
+        match self.broken.take() {
+            Some(Broken::Lost(reason)) => self.fail(pool, Some(&reason), None, done),
+            Some(Broken::Refused) => self.fail(pool, None, None, done),
+            Some(Broken::Protocol(reason)) => {
+                let peer = &self.peer;
+                let text = format!(
+                    "{peer} breaks the READ protocol ({reason}); both sides must run the same version \
+                     of mitosis"
+                );
+                self.fail(pool, Some(&reason), Some(ReadError::Unreachable(text)), done);
+            }
+            None => {}
+        }
+    }
+
+    /// Ends READs that are past their deadline.
+    fn expire(
+        &mut self,
+        pool: &Arc<Pool<L::Connector>>,
+        now: Instant,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        if self.link.is_late(now) {
+            self.fail(pool, Some("a READ's deadline has passed"), None, done);
+        }
+        let mut at = 0;
+        while at < self.unsent.len() {
+            if self.unsent[at].deadline > now {
+                at += 1;
+            } else if let Some(read) = self.unsent.remove(at) {
+                let error = late(&self.peer, pool);
+                end(read, Err(error), done);
+            }
+        }
+    }
+
+    /// Closes the connection, and with a reason all others to its peer. The front READ ends with `front`, if it is at fault; one whose deadline
+    /// has passed is `Unreachable`; all others are flushed.
+    fn fail(
+        &mut self,
+        pool: &Arc<Pool<L::Connector>>,
+        reason: Option<&str>,
+        mut front: Option<ReadError>,
+        done: &mut dyn FnMut(Completion),
+    ) {
+        let Some(mut pooled) = self.pooled.take() else { return };
+        let reads = self.link.abandon(&mut pooled.connection);
+        match reason {
+            Some(reason) => pool.discard(&self.peer, pooled, reason),
+            None => pool.close(&self.peer, pooled),
+        }
+        let now = Instant::now();
+        (self.turn, self.yields, self.broken) = (0, false, None);
+        for read in reads {
+            let error = match front.take() {
+                Some(error) => error,
+                None if read.deadline <= now => late(&self.peer, pool),
+                None => ReadError::Flushed,
+            };
+            end(read, Err(error), done);
+        }
+    }
+
+    /// Gives the connection back when nothing is in flight on it.
+    fn rest(&mut self, pool: &Arc<Pool<L::Connector>>, mailbox: &Arc<Mailbox<ConnectionOf<L>>>) {
+        if self.unsent.is_empty() && self.waits && (L::WAITS || self.last_post.elapsed() > INTEREST)
+        {
+            pool.cancel(&self.peer, mailbox);
+            self.waits = false;
+        }
+        if self.link.is_idle() && (self.unsent.is_empty() || self.yields) {
+            if let Some(pooled) = self.pooled.take() {
+                pool.checkin(&self.peer, pooled);
+            }
+            (self.turn, self.yields) = (0, false);
+        }
+    }
+}
+
+impl<L: Link> ReadQueue for Queue<L> {
+    fn post(&mut self, read: Read) -> Result<(), PostError> {
+        if let Err(error) = check(&read, self.in_flight).and_then(|()| L::check(&read)) {
+            return Err(PostError { error, read });
+        }
+        let Some(mailbox) = self.mailbox.clone() else {
+            let error = ReadError::Local("the agent is out of descriptors".to_owned());
+            return Err(PostError { error, read });
+        };
+        if !L::WAITS {
+            // A connection that has come meanwhile; nothing else can be in the mailbox's lanes then.
+            self.receive_deliveries(&mailbox, &mut |_| {});
+        }
+        let pool = Arc::clone(&self.pool);
+        let Some(peer) = L::peer(&read.export) else {
+            let error = ReadError::Local("the export names nobody to connect to".to_owned());
+            return Err(PostError { error, read });
+        };
+        let lane = self.lane(peer);
+        lane.last_post = Instant::now();
+        if !L::WAITS && !lane.is_connected(&pool, &mailbox) {
+            return Err(PostError { error: ReadError::NotYet, read });
+        }
+        lane.unsent.push_back(read);
+        lane.send(&pool, &mailbox);
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn reap(&mut self, done: &mut dyn FnMut(Completion)) {
+        let Some(mailbox) = self.mailbox.clone() else { return };
+        let mut ended = 0;
+        let mut done = |completion| {
+            ended += 1;
+            done(completion);
+        };
+        self.receive_deliveries(&mailbox, &mut done);
+        let now = Instant::now();
+        for lane in &mut self.lanes {
+            lane.receive(&self.pool, &mut done);
+            lane.expire(&self.pool, now, &mut done);
+            lane.rest(&self.pool, &mailbox);
+            lane.send(&self.pool, &mailbox);
+        }
+        self.in_flight -= ended;
+    }
+
+    fn poll_fds(&self, fds: &mut Vec<RawFd>) {
+        fds.extend(self.mailbox.as_ref().map(|mailbox| mailbox.fd()));
+        let busy = self.lanes.iter().filter(|lane| !lane.link.is_idle());
+        let fd = |lane: &Lane<L>| Some(lane.link.poll_fd(&lane.pooled.as_ref()?.connection));
+        fds.extend(busy.filter_map(fd));
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+}
+
+impl<L: Link> Drop for Queue<L> {
+    fn drop(&mut self) {
+        let Some(mailbox) = self.mailbox.take() else { return };
+        for lane in &mut self.lanes {
+            if lane.waits {
+                self.pool.cancel(&lane.peer, &mailbox);
+            }
+            if let Some(mut pooled) = lane.pooled.take() {
+                if lane.link.is_idle() {
+                    self.pool.checkin(&lane.peer, pooled);
+                } else {
+                    // Answers that are still to come make it useless for others.
+                    lane.link.abandon(&mut pooled.connection);
+                    self.pool.close(&lane.peer, pooled);
+                }
+            }
+        }
+        while let Some(delivery) = mailbox.take() {
+            if let Delivery::Connection(peer, pooled) = delivery {
+                self.pool.checkin(&peer, pooled);
+            }
+        }
+    }
+}
+
+fn end(read: Read, result: Result<(), ReadError>, done: &mut dyn FnMut(Completion)) {
+    done(Completion { tag: read.tag, buffer: read.buffer, result });
+}
+
+fn late<K: Connector>(peer: &str, pool: &Pool<K>) -> ReadError {
+    let last_error = pool.last_error(peer);
+    ReadError::Unreachable(match last_error.as_str() {
+        "" => format!("no answer from {peer} by the READ's deadline"),
+        reason => format!("no answer from {peer} by the READ's deadline ({reason})"),
+    })
+}

@@ -1,0 +1,217 @@
+//! How an RC connection is made: token, rdma-cm, a QP with a CQ of its own.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+use crate::descriptor::RcEndpoint;
+use crate::fabric::ReadError;
+use crate::fabric::landings::DEPTH;
+use crate::fabric::local::always_readable;
+use crate::fabric::pool::Connector;
+use crate::fabric::tcp::TokenSource;
+use crate::sys::poll;
+use crate::verbs::{CmEventKind, CmId, Cq, Depths, Error, EventChannel, Pd, RcQp, Transport, Wc};
+
+/// What a host's connections are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RcSettings {
+    /// The address of the card's network interface; connections go out from there.
+    pub source: Option<IpAddr>,
+    /// READs that the card has on the wire at a time (max_rd_atomic).
+    pub outstanding: u8,
+}
+
+/// Makes RC connections.
+pub(super) struct RcConnector {
+    pub(super) pd: Arc<Pd>,
+    pub(super) settings: RcSettings,
+    pub(super) tokens: Arc<dyn TokenSource>,
+    /// For the whole set-up.
+    pub(super) timeout: Duration,
+}
+
+impl std::fmt::Debug for RcConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RcConnector").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A QP in RTS, connected.
+#[derive(Debug)]
+pub(super) struct RcConnection {
+    /// `None` once it was abandoned.
+    pub(super) qp: Option<RcQp>,
+    cq: Arc<Cq>,
+    /// Whether the next completion makes an event.
+    is_armed: Cell<bool>,
+    /// Completions that were there when the CQ was armed; `ready` is polled while there are some.
+    early: RefCell<Vec<Wc>>,
+    ready: UnixStream,
+    // The id goes before its channel.
+    id: CmId,
+    channel: Arc<EventChannel>,
+}
+
+impl RcConnection {
+    /// Takes completions, as many as there are and fit.
+    pub(super) fn take<'wcs>(&mut self, wcs: &'wcs mut [Wc]) -> Result<&'wcs [Wc], Error> {
+        if self.is_armed.get() && self.cq.drain_events()? {
+            self.is_armed.set(false);
+        }
+        let early = self.early.get_mut();
+        if !early.is_empty() {
+            let count = early.len().min(wcs.len());
+            for (place, wc) in wcs.iter_mut().zip(early.drain(..count)) {
+                *place = wc;
+            }
+            return Ok(&wcs[..count]);
+        }
+        self.cq.poll(wcs)
+    }
+
+    /// What becomes readable with the next completion.
+    pub(super) fn poll_fd(&self) -> RawFd {
+        let mut early = self.early.borrow_mut();
+        if !self.is_armed.get() && early.is_empty() {
+            self.is_armed.set(self.cq.arm().is_ok());
+            // One that came before the CQ was armed makes no event; a CQ that fails is seen by `take`.
+            let mut wcs = [Wc::empty(); 4];
+            let came = self.cq.poll(&mut wcs);
+            early.extend_from_slice(came.unwrap_or_default());
+            if !self.is_armed.get() {
+                return self.ready.as_raw_fd();
+            }
+        }
+        match early.is_empty() {
+            true => self.cq.fd(),
+            false => self.ready.as_raw_fd(),
+        }
+    }
+
+    /// Whether the peer has ended it, or the device is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        while let Ok(Some(event)) = self.channel.next() {
+            if matches!(event.kind, CmEventKind::Disconnected | CmEventKind::DeviceGone) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for RcConnection {
+    fn drop(&mut self) {
+        // The peer hears of it at once; if it is gone, nobody needs to.
+        let _ = self.id.disconnect();
+    }
+}
+
+impl Connector for RcConnector {
+    type Connection = RcConnection;
+
+    fn connect(&self, peer: &str) -> Result<RcConnection, ReadError> {
+        let endpoint: RcEndpoint = peer
+            .parse()
+            .map_err(|error| ReadError::Local(format!("'{peer}' is no RC endpoint: {error}")))?;
+        let token = self.tokens.token(endpoint.agent())?;
+        self.make(&endpoint, &token.0).map_err(|failed| {
+            let listener = endpoint.listener();
+            ReadError::Unreachable(format!("no RC connection to {listener}: {failed}"))
+        })
+    }
+}
+
+/// Why a connection was not made.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Verbs(#[from] Error),
+    #[error("{0}")]
+    Said(String),
+}
+
+impl RcConnector {
+    fn make(&self, endpoint: &RcEndpoint, token: &[u8]) -> Result<RcConnection, Failed> {
+        let deadline = Instant::now() + self.timeout;
+        let channel = EventChannel::new()?;
+        let id = CmId::new(&channel)?;
+        id.resolve_address(self.settings.source, endpoint.listener(), self.timeout)?;
+        await_event(&channel, deadline, |kind| matches!(kind, CmEventKind::AddressResolved))?;
+        self.check_device(&id)?;
+        id.resolve_route(self.timeout)?;
+        await_event(&channel, deadline, |kind| matches!(kind, CmEventKind::RouteResolved))?;
+        let cq = Cq::new(self.pd.context(), DEPTH)?;
+        let mut qp = RcQp::new(&self.pd, &cq, DEPTH)?;
+        let depths = Depths { answered: 1, outstanding: self.settings.outstanding };
+        id.prepare(&mut qp, false)?;
+        id.connect(&qp, token, depths)?;
+        if self.pd.context().transport() == Transport::Iwarp {
+            await_event(&channel, deadline, |kind| matches!(kind, CmEventKind::Established(_)))?;
+            id.make_ready(&mut qp, false, depths, PATIENCE)?;
+        } else {
+            await_event(&channel, deadline, |kind| {
+                matches!(kind, CmEventKind::ConnectResponse(_))
+            })?;
+            id.make_ready(&mut qp, false, depths, PATIENCE)?;
+            id.establish()?;
+        }
+        let ready = always_readable()
+            .map_err(|error| Failed::Said(format!("the agent is out of descriptors ({error})")))?;
+        let (is_armed, early) = (Cell::new(false), RefCell::new(Vec::with_capacity(4)));
+        Ok(RcConnection { qp: Some(qp), cq, is_armed, early, ready, id, channel })
+    }
+
+    /// Buffers are registered with one card: a route by another is of no use.
+    fn check_device(&self, id: &CmId) -> Result<(), Failed> {
+        let (own, found) = (self.pd.context().name(), id.device_name().unwrap_or_default());
+        match own == found {
+            true => Ok(()),
+            false => Err(Failed::Said(format!(
+                "it is reached by {found}, and this agent uses {own}: choose the other with MITOSIS_DEV, or \
+                 mend the route"
+            ))),
+        }
+    }
+}
+
+/// Waits for an event that `is_wanted`.
+fn await_event(
+    channel: &Arc<EventChannel>,
+    deadline: Instant,
+    is_wanted: impl Fn(&CmEventKind) -> bool,
+) -> Result<(), Failed> {
+    loop {
+        while let Some(event) = channel.next()? {
+            match event.kind {
+                kind if is_wanted(&kind) => return Ok(()),
+                CmEventKind::Rejected { reason, data } if data.is_empty() => {
+                    let text = format!("the peer refuses, reason {reason}: does its agent listen?");
+                    return Err(Failed::Said(text));
+                }
+                CmEventKind::Rejected { data, .. } => {
+                    return Err(Failed::Said(String::from_utf8_lossy(&data).into_owned()));
+                }
+                CmEventKind::Failed { doing, errno } => {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    return Err(Failed::Said(format!("{doing}: {error}")));
+                }
+                CmEventKind::Disconnected | CmEventKind::DeviceGone => {
+                    return Err(Failed::Said("the peer or the device is gone".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let is_there = poll::readable(&[channel.fd()], Some(left));
+        match is_there {
+            Ok(true) => {}
+            Ok(false) => return Err(Failed::Said("no answer in time".to_owned())),
+            Err(error) => return Err(Failed::Said(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One RC connection's READs in flight.
+
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use super::connector::{RcConnection, RcConnector};
+use crate::descriptor::Export;
+use crate::fabric::landings::{Failure, Landings, locate};
+use crate::fabric::queue::{Broken, Link};
+use crate::fabric::{Completion, Read, ReadError};
+use crate::verbs::Wc;
+
+/// Completions that are taken at a time.
+const WCS: usize = 16;
+
+/// READs of one queue to one peer.
+#[derive(Debug, Default)]
+pub(super) struct RcLink {
+    landings: Landings,
+    /// READs that turned out not to be possible here; `receive` ends them.
+    impossible: Vec<(Read, ReadError)>,
+}
+
+impl Link for RcLink {
+    type Connector = RcConnector;
+    /// `tcp` has the page meanwhile.
+    const WAITS: bool = false;
+
+    fn new() -> Self {
+        RcLink::default()
+    }
+
+    fn peer(export: &Export) -> Option<&str> {
+        match export {
+            Export::Rc(endpoint) => Some(endpoint.name()),
+            Export::Tcp { .. } | Export::Dc(_) => None,
+        }
+    }
+
+    fn check(read: &Read) -> Result<(), ReadError> {
+        match read.buffer.is_registered() {
+            true => locate(read, |_| {}),
+            false => Err(ReadError::NotYet),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.landings.is_empty() && self.impossible.is_empty()
+    }
+
+    fn has_room(&self, read: &Read) -> bool {
+        self.landings.is_empty() || self.landings.has_room(read.ranges.len())
+    }
+
+    fn push(&mut self, read: Read) {
+        if let Err(refused) = self.landings.put(read) {
+            self.impossible.push(refused);
+        }
+    }
+
+    /// One doorbell for all that waits.
+    fn flush(&mut self, connection: &mut RcConnection) -> Result<(), Broken> {
+        if self.landings.is_waiting() && self.landings.is_silent() && connection.has_ended() {
+            return Err(Broken::Lost("the peer has ended it".to_owned()));
+        }
+        let Some(qp) = connection.qp.as_mut().filter(|_| self.landings.is_waiting()) else {
+            return Ok(());
+        };
+        let landings = &mut self.landings;
+        let posted = qp.post(|batch| {
+            landings.add_all(|id, from, _, landing, range| batch.read(id, from, landing, range))
+        });
+        match posted {
+            Ok(count) => {
+                self.landings.posted(count);
+                Ok(())
+            }
+            Err(error) => {
+                self.landings.not_posted(&error);
+                Err(Broken::Lost(error.to_string()))
+            }
+        }
+    }
+
+    fn receive(
+        &mut self,
+        connection: &mut RcConnection,
+        done: &mut dyn FnMut(Completion),
+    ) -> Result<(), Broken> {
+        for (read, error) in self.impossible.drain(..) {
+            done(Completion { tag: read.tag, buffer: read.buffer, result: Err(error) });
+        }
+        let mut broken = None;
+        let mut wcs = [Wc::empty(); WCS];
+        loop {
+            let got = connection.take(&mut wcs).map_err(|error| Broken::Lost(error.to_string()))?;
+            for wc in got {
+                match self.landings.completed(wc, done) {
+                    // What follows the first failure on a connection is flushed: it tells nothing.
+                    Some(failure) if broken.is_none() => broken = Some(failure),
+                    _ => {}
+                }
+            }
+            if got.len() < WCS {
+                break;
+            }
+        }
+        match broken {
+            None => Ok(()),
+            Some(Failure::Refused) => Err(Broken::Refused),
+            Some(Failure::Silent(why) | Failure::Local(why)) => Err(Broken::Lost(why)),
+            Some(Failure::Flushed) => Err(Broken::Lost("the peer has ended it".to_owned())),
+        }
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.landings.is_late(now)
+    }
+
+    fn abandon(&mut self, connection: &mut RcConnection) -> Vec<Read> {
+        let gone = connection.qp.take().and_then(|qp| qp.destroy().ok());
+        let mut reads = self.landings.take_all(gone.as_ref());
+        reads.extend(self.impossible.drain(..).map(|(read, _)| read));
+        reads
+    }
+
+    fn poll_fd(&self, connection: &RcConnection) -> RawFd {
+        connection.poll_fd()
+    }
+}
