@@ -1,6 +1,6 @@
 //! The bed itself: RDMA devices of two kernels, and READs between them that no code of ours makes.
 
-use mitosis_guests::Job;
+use std::time::Duration;
 
 use crate::world::{HOST_A, HOST_B, PATIENCE, World, shared};
 
@@ -33,7 +33,11 @@ fn perftest_reads_between_them() {
 #[test]
 fn what_is_read_is_what_was_written() {
     let world = shared("tcp");
-    let server = serve(&world, &["rping", "-s", "-a", "10.77.0.1", "-C", "10"]);
+    let serve = ["rping", "-s", "-a", "10.77.0.1", "-C", "10"];
+    let server = world.guests.node(HOST_A).run(&serve).unwrap();
+    wait_on_a(&world, "rdma resource show cm_id | grep -q LISTEN");
+    // The kernel says LISTEN a moment before it does.
+    std::thread::sleep(Duration::from_millis(200));
     // -V: compares what was read with what was sent.
     let argv = ["rping", "-c", "-a", "10.77.0.1", "-C", "10", "-v", "-V"];
     let said = world.run(HOST_B, &argv).ok().unwrap();
@@ -41,21 +45,21 @@ fn what_is_read_is_what_was_written() {
     server.end(PATIENCE).unwrap();
 }
 
-/// A program on host-a, from the time that it listens: those of RDMA say that late, or not at all.
-fn serve(world: &World, argv: &[&str]) -> Job {
-    let server = world.guests.node(HOST_A).run(argv).unwrap();
-    let text = "until rdma resource show cm_id | grep -q LISTEN; do usleep 50000; done";
-    world.run_script(HOST_A, text).ok().unwrap();
-    server
-}
-
 /// The row of figures that a program of perftest prints on host-b.
 fn perftest(world: &World, argv: &[&str]) -> Vec<f64> {
-    let common = ["-d", "rxe0", "-R", "-F"];
-    let server = serve(world, &[argv, &common].concat());
+    let common = ["-d", "rxe0", "-F"];
+    let server = world.guests.node(HOST_A).run(&[argv, &common].concat()).unwrap();
+    // Over tcp its two sides tell each other of their QPs.
+    wait_on_a(world, "netstat -ltn | grep -q :18515");
     let said = world.run(HOST_B, &[argv, &common, &["10.77.0.1"]].concat()).ok().unwrap();
     server.end(PATIENCE).unwrap().ok().unwrap();
     let heading = said.lines().position(|line| line.trim_start().starts_with("#bytes"));
     let row = said.lines().nth(heading.expect("a heading") + 1).expect("a row");
     row.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
+}
+
+/// Waits until a command on host-a succeeds.
+fn wait_on_a(world: &World, command: &str) {
+    let text = format!("until {command}; do usleep 50000; done");
+    world.run_script(HOST_A, &text).ok().unwrap();
 }
