@@ -133,7 +133,7 @@ need perl perl-base
 need setpriv util-linux
 # For rdma-mummy-sys: cmake for its C part, libclang for bindgen.
 need cmake cmake
-[[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-]*so*' >/dev/null ||
+[[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null ||
   packages+=(libclang-dev)
 # The test suite downloads crates and wheels by https.
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
