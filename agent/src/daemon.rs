@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, value_parser};
 use mitosis::agent::Agent;
+use mitosis::agent::ahead::{CLONES_AHEAD, MAX_CLONES_AHEAD};
 use mitosis::agent::config::{self, Config, DEFAULT_PORT, RdmaConfig};
 use mitosis::client::{AgentAddress, leave_nothing};
 use mitosis::export::arena::ArenaLimits;
@@ -41,6 +42,10 @@ pub struct AgentArgs {
     /// Do not rehearse seeds: nothing is pushed, pages are pulled on touch alone.
     #[arg(long)]
     no_rehearsal: bool,
+    /// Children of each seed that wait, cloned ahead, for the next resume here; 0: none.
+    #[arg(long, value_name = "N", env = "MITOSIS_CLONES_AHEAD", default_value_t = CLONES_AHEAD as u64,
+        value_parser = value_parser!(u64).range(..=MAX_CLONES_AHEAD as u64))]
+    clones_ahead: u64,
     /// Milliseconds that a page may take before the child that waits for it gets SIGBUS.
     #[arg(long, value_name = "MS", env = "MITOSIS_MISS_DEADLINE_MS", default_value_t = 5000)]
     miss_deadline_ms: u64,
@@ -128,6 +133,7 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         secrets,
         pager_cpus,
         rehearse: !args.no_rehearsal,
+        clones_ahead: usize::try_from(args.clones_ahead)?,
         miss_deadline: Duration::from_millis(args.miss_deadline_ms),
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),

@@ -57,6 +57,10 @@ pub const PARAMS_MAGIC: u64 = u64::from_le_bytes(*b"MITORUN1");
 /// first `ops` RawOps, then whatever they point to. `fd_count` descriptors ride on its first byte; they
 /// get the lowest free numbers in the template, in order, and the tail program may count on
 /// `command_fd + 1`, `+ 2` ... for them.
+///
+/// A child that is cloned *ahead* gets one descriptor, its own command socket, and a program that warms it
+/// instead of a tail. It says [`WARM`] on its socket and waits there for one command more, the one that it
+/// becomes a child by; the descriptors of that one begin at `command_fd + 2`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Command {
@@ -72,6 +76,8 @@ pub struct Command {
     pub fd_count: u64,
     /// The child's name; comes back in every reply about it.
     pub child: u64,
+    /// 1: a child that is cloned ahead. 0: one that runs now.
+    pub ahead: u64,
 }
 
 /// "MITOCHLD".
@@ -84,7 +90,7 @@ pub const MAX_COMMAND_FDS: u64 = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply {
-    /// READY, STARTED, FAILED, TAIL_FAILED, CLONE_FAILED or SETUP_FAILED.
+    /// READY, STARTED, FAILED, TAIL_FAILED, CLONE_FAILED, SETUP_FAILED or WARM.
     pub kind: u32,
     /// FAILED, TAIL_FAILED: which op. SETUP_FAILED: which of the keeper's steps.
     pub step: u32,
@@ -106,6 +112,9 @@ pub const TAIL_FAILED: u32 = 4;
 pub const CLONE_FAILED: u32 = 5;
 /// Said by the keeper's child when it could not even enter the blob; it ends.
 pub const SETUP_FAILED: u32 = 6;
+
+/// Said by a child that was cloned ahead, once, on its own socket: it waits for its command.
+pub const WARM: u32 = 7;
 
 /// One op of a program (64 bytes).
 #[repr(C)]

@@ -5,13 +5,16 @@
 //! template:  Reply STARTED { pid } or CLONE_FAILED { -errno }
 //! child:     Reply TAIL_FAILED { step, result } if its tail breaks
 //! ```
+//! A child that is cloned ahead warms itself, says WARM on a socket of its own and waits there for the
+//! command that it runs by. What it has faulted in by then is no fault of its start.
+//!
 //! A command that breaks the protocol ends the template: the agent is its only author.
 
 use core::ptr;
 
 use crate::abi::{
     CLONE_FAILED, COMMAND_MAGIC, Command, MAX_COMMAND_FDS, Params, RawOp, Reply, STARTED,
-    TAIL_FAILED,
+    TAIL_FAILED, WARM,
 };
 use crate::region::Region;
 use crate::{EXIT_BROKEN, runner, syscall};
@@ -19,14 +22,10 @@ use crate::{EXIT_BROKEN, runner, syscall};
 /// Makes children until the agent closes the socket.
 pub fn serve(region: &Region, params: &Params) -> ! {
     loop {
-        let command = next_command(params.command_fd);
-        if !Region::holds_mail(command.ops, command.mail_len) {
-            syscall::exit(EXIT_BROKEN);
-        }
-        // SAFETY: the mailbox holds `mail_len` bytes and is this process's own.
-        unsafe { receive_all(params.command_fd, region.mail(), command.mail_len as usize) };
+        let command = next_command(region, params.command_fd);
         let about = Reply { child: command.child, ..Reply::default() };
         match syscall::clone_sibling(command.clone_flags, params.tid_address) {
+            0 if command.ahead != 0 => wait_ahead(region, params, command),
             0 => become_child(region, params, command),
             pid @ 1.. => reply(params, Reply { kind: STARTED, value: pid, ..about }),
             error => reply(params, Reply { kind: CLONE_FAILED, value: error, ..about }),
@@ -40,27 +39,41 @@ pub fn reply(params: &Params, reply: Reply) {
     syscall::send(params.command_fd, &reply);
 }
 
+/// Warms this process and waits until it is a child.
+fn wait_ahead(region: &Region, params: &Params, command: Command) -> ! {
+    let own_socket = params.command_fd + 1;
+    // What cannot be warmed is faulted in when it is touched.
+    // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
+    let _ = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) };
+    syscall::send(own_socket, &Reply { kind: WARM, child: command.child, ..Reply::default() });
+    let command = next_command(region, own_socket);
+    become_child(region, params, command)
+}
+
 /// Runs the tail; coming back from it is a failure, for its last op leaves for the seed's own code.
 fn become_child(region: &Region, params: &Params, command: Command) -> ! {
-    // SAFETY: the mail begins with `ops` ops, which `holds_mail` has checked to be inside.
+    // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
     if let Err(failure) = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) } {
         reply(params, Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() });
     }
     syscall::exit(EXIT_BROKEN)
 }
 
-/// The next command, its descriptors open from `command_fd + 1` on.
-fn next_command(socket: u64) -> Command {
+/// The next command, its mail in the mailbox, its descriptors open under the lowest free numbers.
+fn next_command(region: &Region, socket: u64) -> Command {
     let mut command = Command::default();
     let into = ptr::from_mut(&mut command).cast::<u8>();
     // SAFETY: a `Command` is plain numbers: any bytes are one.
     let fds = unsafe { receive_all(socket, into, size_of::<Command>()) };
     let sound = command.magic == COMMAND_MAGIC
         && command.fd_count <= MAX_COMMAND_FDS
-        && command.fd_count == fds;
+        && command.fd_count == fds
+        && Region::holds_mail(command.ops, command.mail_len);
     if !sound {
         syscall::exit(EXIT_BROKEN);
     }
+    // SAFETY: the mailbox holds `mail_len` bytes and is this process's own.
+    unsafe { receive_all(socket, region.mail(), command.mail_len as usize) };
     command
 }
 

@@ -23,6 +23,12 @@ pub(crate) fn generation() -> u64 {
     core::generation()
 }
 
+/// Ends a rehearsal that stands where prepare() would return.
+#[pyfunction]
+pub(crate) fn end_rehearsal() {
+    core::end_rehearsal()
+}
+
 /// A seed, as the process that prepared it holds it.
 #[pyclass(frozen, module = "mitosis._native")]
 #[derive(Debug)]

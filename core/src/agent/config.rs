@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ahead::CLONES_AHEAD;
 use crate::export::arena::ArenaLimits;
 use crate::verbs::choice::Settings;
 use crate::wire::control::ClusterSecret;
@@ -28,6 +29,9 @@ pub struct Config {
     pub pager_cpus: Vec<usize>,
     /// Whether each seed is rehearsed, so that its hot pages are pushed.
     pub rehearse: bool,
+    /// Children of each seed that are cloned ahead of the next resume, up to
+    /// [`MAX_CLONES_AHEAD`](super::ahead::MAX_CLONES_AHEAD); 0: none.
+    pub clones_ahead: usize,
     /// How long a page may take before the child that waits for it gets SIGBUS.
     pub miss_deadline: Duration,
     /// How long another agent may take to answer.
@@ -63,6 +67,7 @@ impl Config {
             host: host_name(),
             pager_cpus: Vec::new(),
             rehearse: true,
+            clones_ahead: CLONES_AHEAD,
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),

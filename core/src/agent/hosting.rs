@@ -122,6 +122,20 @@ impl Hosted {
         })
     }
 
+    /// Has `count` children wait to be started.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn clone_ahead(&self, count: usize) -> Result<(), ResumeError> {
+        self.template.clone_ahead(count)
+    }
+
+    /// Whether there can be another child.
+    pub fn may_have_more(&self) -> bool {
+        let over = self.dropping.load(Ordering::Acquire) || self.is_broken.load(Ordering::Acquire);
+        !over && !self.ends_with_children
+    }
+
     /// Why a child ended before its first instruction, if it did.
     pub fn why_failed(&self, child: ChildId) -> Option<String> {
         self.template.why_failed(child)

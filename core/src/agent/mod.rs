@@ -12,6 +12,7 @@
 //! One thread a connection, blocking; tables under short locks, never held across a system call that
 //! can wait. Nothing here is on the miss path.
 
+pub mod ahead;
 mod children;
 pub mod config;
 mod connections;
@@ -25,6 +26,7 @@ mod local;
 mod peers;
 mod publish;
 pub mod rdma;
+mod rehearsal;
 mod relay;
 mod remote;
 mod requests;
@@ -73,6 +75,7 @@ pub struct Agent {
     peers: Arc<peers::Peers>,
     seeds: Arc<seeds::Seeds>,
     hosting: hosting::Hosting,
+    ahead: ahead::Ahead,
     children: Arc<children::Children>,
     requests: requests::Requests,
     digests: files::Digests,
@@ -125,6 +128,7 @@ impl Agent {
             peers,
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
+            ahead: ahead::Ahead::default(),
             children: Arc::default(),
             requests: requests::Requests::default(),
             digests: files::Digests::default(),
@@ -163,6 +167,10 @@ impl Agent {
         }
         let agent = self.clone();
         spawn("digests", Box::new(move || agent.digest_own_libraries()));
+        if self.config.clones_ahead > 0 {
+            let agent = self.clone();
+            spawn("ahead", Box::new(move || agent.ahead.run(agent.config.clones_ahead)));
+        }
         let agent = self.clone();
         spawn("exits", Box::new(move || agent.take_exits()));
         let ending = self.ending.1.clone();

@@ -9,35 +9,31 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::Agent;
-use super::children::NewChild;
 use super::failure::fail;
-use super::hosting::{Hosted, Hosting, Start};
+use super::hosting::Hosted;
 use super::rdma::Served;
+use super::rehearsal::Rehearsed;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
-    CallSite, Descriptor, Export, MappedFile, Owner, PageTable, Run, SeedAddr, SeedRange, Source,
-    codec,
+    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, codec,
 };
 use crate::export::ProcessExport;
 use crate::export::arena::ArenaCopy;
-use crate::id::{ChildId, ForkKey, PrepareToken, ReadKey, SeedId};
-use crate::prepare::{ROLE_REHEARSAL, ResumeInfo, report};
+use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
+use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
 use crate::wire::local::{Failure, FailureKind};
 
-/// How long a rehearsal may take; it takes some milliseconds. A seed whose rehearsal hangs is published
-/// without hot pages.
-const REHEARSAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Texts whose call sites are remembered.
 const MAX_SCANNED: usize = 4096;
 
@@ -164,15 +160,17 @@ impl Agent {
         let arena = served.map(|served| served.arena.lay(readable.clone()));
         descriptor.owners[0].arena = arena.as_ref().map(ArenaCopy::map);
         let described = begun.elapsed();
-        let bytes = codec::encode(&descriptor)
-            .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
-        let published = Published {
+        let encoded = |descriptor: &Descriptor| {
+            codec::encode(descriptor)
+                .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))
+        };
+        let mut published = Published {
             files: descriptor.files.clone().into(),
             exe: descriptor.process.exe.clone(),
             parent_pid: descriptor.process.parent_pid,
             generation: descriptor.generation,
             pages: descriptor.page_table.pages(descriptor.page_size()),
-            descriptor: bytes.into(),
+            descriptor: encoded(&descriptor)?.into(),
             slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
         };
         let read_key = record.read_key.clone();
@@ -180,8 +178,12 @@ impl Agent {
         self.exports.add(record.id, export);
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
-            match self.rehearse(record, descriptor, size) {
-                Ok(hot) => self.exports.set_hot(record.id, hot),
+            match self.rehearse(record, &descriptor, size) {
+                Ok(Rehearsed { hot, warm }) => {
+                    self.exports.set_hot(record.id, hot);
+                    descriptor.warm = warm;
+                    published.descriptor = encoded(&descriptor)?.into();
+                }
                 Err(failure) => {
                     tracing::warn!(seed = %record.id, %failure, "no rehearsal; its pages will not be pushed");
                 }
@@ -219,49 +221,6 @@ impl Agent {
         let hold = hosted.is_local().then(|| self.seeds.hold(hosted.seed));
         Ok(Some(Ancestor { hosted, _hold: hold }))
     }
-
-    /// Runs a child here until prepare() would return, and tells what it touched.
-    fn rehearse(
-        self: &Arc<Self>,
-        record: &Arc<SeedRecord>,
-        descriptor: Descriptor,
-        bytes: u64,
-    ) -> Result<Vec<SeedRange>, Failure> {
-        let handle = self.seeds.handle(record, self.config.advertise.as_deref());
-        let page_table = descriptor.page_table.clone();
-        let mut places = self.children.admit(1)?;
-        let hosted = Hosting::rehearse(self, &handle, descriptor, bytes)?;
-        let null = File::options().read(true).write(true).open("/dev/null");
-        let null =
-            null.map_err(|error| fail(FailureKind::Missing, format!("/dev/null: {error}")))?;
-        let child = ChildId::random();
-        let pid = hosted.start(&Start {
-            role: ROLE_REHEARSAL,
-            index: 0,
-            child,
-            payload: &[],
-            environment: &[],
-            stdio: [null.as_fd(); 3],
-        })?;
-        let (events, ended) = crossbeam_channel::bounded(1);
-        let stderr = Arc::new(null);
-        places.take(NewChild {
-            child,
-            seed: record.id,
-            pid,
-            events,
-            hosted: hosted.clone(),
-            hold: None,
-            stderr,
-        });
-        let outcome = ended.recv_timeout(REHEARSAL_DEADLINE);
-        if outcome.is_err() {
-            let _ = self.children.kill(child, libc::SIGKILL);
-        }
-        let hot = pushable(&hosted.image().trace_take(), &page_table);
-        tracing::debug!(seed = %record.id, ?outcome, runs = hot.len(), "rehearsed");
-        Ok(hot)
-    }
 }
 
 /// What READs may ask for: what the page table says the seed owns, and nothing else of its memory.
@@ -276,7 +235,7 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
 }
 
 /// The ranges, ascending, those that touch as one.
-fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
+pub(super) fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
         let joins = next.start <= last.end;
@@ -286,19 +245,6 @@ fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
         joins
     });
     ranges
-}
-
-/// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
-/// absent pages are never sent.
-fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
-    let owned = |run: &Run| match run.source {
-        Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
-            owner.0 == 0 && addr == run.range.start
-        }
-        Source::Zero => false,
-    };
-    let runs = touched.iter().flat_map(|range| table.overlapping(*range));
-    joined(runs.filter(owned).map(|run| run.range).collect())
 }
 
 /// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.

@@ -87,6 +87,7 @@ impl Agent {
             children.push(StartedChild { child, pid });
         }
         once.done();
+        self.ahead.note(&hosted);
         self.counters.count_children(children.len());
         let report = self.start_report(&hosted, requested_at_ns, new_template);
         Ok(Started { children, report, events })

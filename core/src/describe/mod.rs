@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaKind,
+    SeedRange, Source, StubPlace, Vma, VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -141,6 +141,7 @@ pub fn describe(
         sites,
         resume_area: report.resume_area,
         stub_place,
+        warm: WarmSet::default(),
     })
 }
 

@@ -19,9 +19,10 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::owner::{self, OwnerRecord, RdmaRecord};
+use super::warm::WarmRecord;
 use super::{
     CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, OwnerIndex, PageTable,
-    Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
+    Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma, WarmSet,
 };
 use crate::id::SeedId;
 
@@ -57,6 +58,8 @@ mod section {
     pub(super) const STUB_PLACE: u16 = 12;
     /// Not critical: who cannot read these exports has others.
     pub(super) const RDMA_EXPORTS: u16 = 13;
+    /// Not critical: a hint.
+    pub(super) const WARM_SET: u16 = 14;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -136,6 +139,10 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     if !rdma.is_empty() {
         put_bytes(&mut body, section::RDMA_EXPORTS, 0, &serialised(&rdma));
     }
+    let warm = descriptor.warm.to_records(descriptor.page_shift);
+    if !warm.is_empty() {
+        put_bytes(&mut body, section::WARM_SET, 0, &serialised(&warm));
+    }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
     let length = length.ok_or(DescriptorError::TooLong(total))?;
@@ -190,11 +197,11 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
 }
 
 /// The sections that this version knows, by id.
-struct Sections<'a>([Option<&'a [u8]>; 14]);
+struct Sections<'a>([Option<&'a [u8]>; 15]);
 
 impl<'a> Sections<'a> {
     fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
-        let mut sections = Sections([None; 14]);
+        let mut sections = Sections([None; 15]);
         while !body.is_empty() {
             let broken =
                 |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
@@ -237,7 +244,11 @@ impl<'a> Sections<'a> {
             decode_page_table(self.0[usize::from(section::PAGE_TABLE)].unwrap_or(&[]), page_shift);
         let rdma = self.parse::<Vec<RdmaRecord>>(section::RDMA_EXPORTS)?;
         let owners = owner::from_records(self.parse::<Vec<OwnerRecord>>(section::OWNERS)?, rdma);
+        let warm = self.parse::<Vec<WarmRecord>>(section::WARM_SET)?;
+        let warm = WarmSet::from_records(warm, page_shift, MAX_PAGE)
+            .map_err(|reason| DescriptorError::Section { section: section::WARM_SET, reason })?;
         let descriptor = Descriptor {
+            warm,
             seed: SeedId(identity.0),
             generation: identity.1,
             needs: self.parse::<HostNeeds>(section::NEEDS)?,

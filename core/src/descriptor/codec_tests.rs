@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, DcTarget, Export, Owner, RcEndpoint, SiteKind, Slab, VmaFlags, VmaKind,
+    ArenaMap, DcTarget, Export, Owner, RcEndpoint, SiteKind, Slab, VmaFlags, VmaKind, WarmSet,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -69,6 +69,7 @@ pub(crate) fn sample() -> Descriptor {
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
+        warm: WarmSet::default(),
     }
 }
 
@@ -84,6 +85,19 @@ fn golden_bytes_of_1_0() {
     let golden = include_bytes!("../../../tests/wire/descriptor-1.0.bin");
     assert_eq!(decode(golden).unwrap(), sample());
     assert_eq!(encode(&sample()).unwrap(), golden);
+}
+
+#[test]
+fn a_warm_set_survives_and_needs_no_new_reader() {
+    let mut descriptor = sample();
+    let written = [SeedRange::new(0x50_1000, 0x50_2000)];
+    descriptor.warm = WarmSet::new(&[SeedRange::new(0x40_0000, 0x40_2000)], &written);
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    let plain = encode(&sample()).unwrap();
+    let [id, flags] =
+        [0, 2].map(|at| u16::from_le_bytes([bytes[plain.len() + at], bytes[plain.len() + at + 1]]));
+    assert_eq!((id, flags & CRITICAL), (section::WARM_SET, 0));
 }
 
 /// A descriptor that can be READ by every fabric.

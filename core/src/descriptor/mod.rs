@@ -9,6 +9,7 @@ pub mod page_table;
 pub mod process;
 pub mod thread;
 pub mod vma;
+pub mod warm;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use thread::{Rseq, Thread};
 pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
+pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
 
@@ -56,6 +58,8 @@ pub struct Descriptor {
     pub resume_area: ResumeArea,
     /// Where the stub must lie, if the seed's text leads to it already: it is a child's seed.
     pub stub_place: Option<StubPlace>,
+    /// What its children touch at first; empty where it was not rehearsed.
+    pub warm: WarmSet,
 }
 
 impl Descriptor {

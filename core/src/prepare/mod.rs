@@ -48,8 +48,8 @@ pub struct PrepareOptions {
     /// Where the kernel offers no syscall user dispatch (gVisor, a strict seccomp filter), the seed shows
     /// in wait(2) and sends SIGCHLD when it ends: accept that.
     pub allow_visible_seed: bool,
-    /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it right before
-    /// user code would run. Without it prepare ends a rehearsal itself.
+    /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it by
+    /// [`end_rehearsal`], right before user code would run. Without it prepare ends a rehearsal itself.
     pub rehearsal_returns: bool,
 }
 
@@ -157,9 +157,15 @@ fn child(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
     // A copy that nobody resumed, because our handler did not run: it must not go on as a second caller.
     let Some(resumed) = wake::up() else { seed::end(0) };
     if resumed.rehearsal && !options.rehearsal_returns {
-        seed::end(0);
+        end_rehearsal();
     }
     Ok(Prepared::Child(resumed))
+}
+
+/// Ends a rehearsal ([`Resumed::rehearsal`]) that stands where prepare() would return to user code. What it
+/// has touched by then is what children of this seed are given ahead.
+pub fn end_rehearsal() -> ! {
+    seed::rehearsed()
 }
 
 /// What is made before the fork.
@@ -313,5 +319,7 @@ pub const ROLE_CHILD: u32 = 1;
 /// A rehearsal child: runs until prepare() would return and then ends; the pages that it missed are
 /// the ones to push.
 pub const ROLE_REHEARSAL: u32 = 2;
+/// What a rehearsal says to the agent when it is over.
+pub const REHEARSED: [u8; 8] = *b"MITOREHR";
 /// Bytes of payload and environment together that one resume may carry.
 pub const MAX_MAIL_BYTES: usize = 1 << 20;

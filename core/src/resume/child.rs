@@ -72,7 +72,9 @@ impl TailFacts {
     ///
     /// The parent-death signal comes first and is checked against a keeper that was gone before; rseq comes
     /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
-    pub fn tail(&self, keeper: u32, info: &[u8; INFO_LEN]) -> Program {
+    ///
+    /// Its 0, 1 and 2 come as the descriptors from `stdio` on.
+    pub fn tail(&self, keeper: u32, stdio: u32, info: &[u8; INFO_LEN]) -> Program {
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
             calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success),
@@ -80,7 +82,7 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend((0..3).map(|number| calls::dup2(COMMAND_FD + 1 + number, number)));
+        ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         ops.extend(self.dont_fork.iter().map(|range| {
             calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
         }));
@@ -97,7 +99,7 @@ impl TailFacts {
         Program { ops }
     }
 
-    /// The mail for a child, and its number of ops. `base` is the region's.
+    /// The mail for a child, and its number of ops. `base` is the region's, `stdio` as for [`Self::tail`].
     ///
     /// # Errors
     /// `MailTooLarge`.
@@ -105,6 +107,7 @@ impl TailFacts {
         &self,
         keeper: u32,
         base: u64,
+        stdio: u32,
         spec: &ChildSpec<'_>,
     ) -> Result<(Vec<u8>, u64), ResumeError> {
         let carried = spec.payload.len() + spec.environment.len();
@@ -114,10 +117,10 @@ impl TailFacts {
         let at = base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { keeper };
         // The length of the tail does not depend on what its info says.
-        let tail_len = self.tail(keeper, &[0; INFO_LEN]).encode(at).len() as u64;
+        let tail_len = self.tail(keeper, stdio, &[0; INFO_LEN]).encode(at).len() as u64;
         let payload = (at + tail_len, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
-        let tail = self.tail(keeper, &info_bytes(spec, payload, environment_at));
+        let tail = self.tail(keeper, stdio, &info_bytes(spec, payload, environment_at));
         let mut mail = tail.encode(at);
         mail.extend_from_slice(spec.payload);
         mail.extend_from_slice(spec.environment);
@@ -130,6 +133,11 @@ impl TailFacts {
 
 /// Bytes of a `ResumeInfo`.
 pub const INFO_LEN: usize = size_of::<ResumeInfo>();
+
+/// Where the descriptors of a child's command begin, in a template.
+pub(super) const STDIO_FD: u32 = COMMAND_FD + 1;
+/// And in a child that was cloned ahead, which has a socket of its own.
+pub(super) const STDIO_FD_AHEAD: u32 = COMMAND_FD + 2;
 
 const NEW_PID: u64 = libc::CLONE_NEWPID.cast_unsigned() as u64;
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::descriptor::{
     CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, SiteKind,
-    Thread, Vma,
+    Thread, Vma, WarmSet,
 };
 use crate::id::SeedId;
 use crate::resume::TailFacts;
@@ -36,6 +36,7 @@ pub(crate) fn descriptor() -> Descriptor {
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
+        warm: WarmSet::default(),
     }
 }
 
@@ -315,7 +316,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(77, &[0; crate::resume::child::INFO_LEN]).to_string();
+    let tail = facts.tail(77, 4, &[0; crate::resume::child::INFO_LEN]).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d

@@ -9,6 +9,7 @@
 
 #[path = "../../restorer/abi.rs"]
 pub mod abi;
+mod ahead;
 pub mod blob;
 mod calls;
 pub mod child;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use crate::descriptor::SeedAddr;
 use crate::keeper::KeeperError;
 
+pub use ahead::warming;
 pub use child::{ChildSpec, TailFacts};
 pub use compile::{CompileError, HostFacts, TemplateFds, compile};
 pub use placement::Placement;

@@ -1,6 +1,6 @@
 //! A process laid out as a seed's children will be, stopped just before their first instruction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,10 +11,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::abi::{
-    CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, PARAMS, PARAMS_MAGIC, PROGRAM, PROGRAM_LEN,
-    Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN, TAIL_FAILED,
+    CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, MAIL, MAIL_LEN, PARAMS, PARAMS_MAGIC, PROGRAM,
+    PROGRAM_LEN, Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN,
+    TAIL_FAILED,
 };
-use super::child::{ChildSpec, TailFacts};
+use super::ahead::{Ahead, warming};
+use super::child::{ChildSpec, STDIO_FD, STDIO_FD_AHEAD, TailFacts};
 use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::placement::Placement;
 use super::program::Program;
@@ -82,6 +84,10 @@ pub struct Template {
     base: u64,
     tail: TailFacts,
     line: Mutex<Line>,
+    /// Children that are cloned and not started yet, the oldest first.
+    ahead: Mutex<VecDeque<Ahead>>,
+    /// What warms them: mail, and its number of ops.
+    warming: (Vec<u8>, u64),
 }
 
 /// The command socket, and what came on it that nobody has asked for.
@@ -117,7 +123,8 @@ impl Template {
         let pid = keeper.template(&request)?;
         drop(theirs);
         let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
-        let template = Template { keeper: keeper.clone(), pid, base, tail, line };
+        let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, base));
+        let template = Template { keeper: keeper.clone(), pid, base, tail, line, ahead, warming };
         template.wait_ready(&program).inspect_err(|_| template.kill())?;
         Ok(template)
     }
@@ -127,27 +134,68 @@ impl Template {
         self.pid
     }
 
-    /// Clones a child; answers its pid. It runs from now on.
+    /// Starts a child, by one that was cloned ahead if there is one; answers its pid. It runs from now on.
     ///
     /// # Errors
     /// The template is gone or silent, or the kernel refuses the clone.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, ResumeError> {
-        let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, spec)?;
+        if spec.extra_clone_flags == 0
+            && let Some(ahead) = self.take_warm()
+        {
+            let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD_AHEAD, spec)?;
+            let command = command(spec.child, mail.len(), ops, spec.stdio.len());
+            if send(ahead.command_socket(), command, mail, &spec.stdio).is_ok() {
+                return Ok(ahead.pid);
+            }
+            // It has ended, or makes no sense of a part of a command.
+            let _ = self.keeper.kill(ahead.pid, libc::SIGKILL);
+        }
+        let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD, spec)?;
         let command = Command {
-            magic: COMMAND_MAGIC,
-            mail_len: mail.len() as u64,
-            ops,
             clone_flags: spec.extra_clone_flags,
-            fd_count: spec.stdio.len() as u64,
-            child: spec.child.0,
+            ..command(spec.child, mail.len(), ops, spec.stdio.len())
         };
+        self.clone_by(command, mail, &spec.stdio)
+    }
+
+    /// Has children cloned ahead until there are `count`.
+    ///
+    /// # Errors
+    /// As [`Self::child`].
+    pub fn clone_ahead(&self, count: usize) -> Result<(), ResumeError> {
+        while self.ahead.lock().len() < count {
+            let (ours, theirs) = Ahead::socket().map_err(ResumeError::Socket)?;
+            let (mail, ops) = self.warming.clone();
+            let command = Command { ahead: 1, ..command(ChildId::random(), mail.len(), ops, 1) };
+            let pid = self.clone_by(command, mail, &[theirs.as_fd()])?;
+            self.ahead.lock().push_back(Ahead::new(pid, ours));
+        }
+        Ok(())
+    }
+
+    /// The first of those cloned ahead that is warm; those that have ended are forgotten.
+    fn take_warm(&self) -> Option<Ahead> {
+        let mut all = self.ahead.lock();
+        let mut at = 0;
+        while at < all.len() {
+            match all[at].is_warm() {
+                Ok(true) => return all.remove(at),
+                Ok(false) => at += 1,
+                Err(_) => drop(all.remove(at)),
+            }
+        }
+        None
+    }
+
+    /// Has the template clone itself.
+    fn clone_by(
+        &self,
+        command: Command,
+        mail: Vec<u8>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<u32, ResumeError> {
         let mut line = self.line.lock();
-        let socket = line.socket.as_fd();
-        line.socket.set_write_timeout(Some(CHILD_TIMEOUT)).map_err(ResumeError::Socket)?;
-        // In one piece: the template is woken once.
-        let message = [command_bytes(command), mail].concat();
-        let sent = scm::send_all(socket, &message, &spec.stdio);
-        if let Err(error) = sent {
+        if let Err(error) = send(&line.socket, command, mail, fds) {
             // What it has of the command makes no sense without the rest.
             self.kill();
             let (pid, what, timeout) = (self.pid, "take a command", CHILD_TIMEOUT);
@@ -159,10 +207,10 @@ impl Template {
         loop {
             let reply = line.receive(CHILD_TIMEOUT, "clone a child", self.pid)?;
             match reply.kind {
-                STARTED if reply.child == spec.child.0 => {
+                STARTED if reply.child == command.child => {
                     return u32::try_from(reply.value).map_err(|_| ResumeError::Protocol);
                 }
-                CLONE_FAILED if reply.child == spec.child.0 => {
+                CLONE_FAILED if reply.child == command.child => {
                     return Err(ResumeError::Clone { source: errno(reply.value) });
                 }
                 TAIL_FAILED => line.remember(reply, &self.tail),
@@ -238,12 +286,46 @@ impl Line {
 
     fn remember(&mut self, reply: Reply, tail: &TailFacts) {
         if self.failures.len() < MAX_FAILURES {
-            let program = tail.tail(0, &[0; super::child::INFO_LEN]);
+            let program = tail.tail(0, STDIO_FD, &[0; super::child::INFO_LEN]);
             let (text, why) = (step_text(&program, reply.step), outcome(reply.value));
             let message = format!("step {} of its start, {text}: {why}", reply.step);
             self.failures.insert(ChildId(reply.child), message);
         }
     }
+}
+
+/// The mail that warms a child; one that is too long is none.
+fn warming_mail(descriptor: &Descriptor, base: u64) -> (Vec<u8>, u64) {
+    let program = warming(descriptor);
+    let mail = program.encode(base + MAIL);
+    match mail.len() as u64 <= MAIL_LEN {
+        true => (mail, program.ops.len() as u64),
+        false => (Vec::new(), 0),
+    }
+}
+
+/// A command without flags.
+fn command(child: ChildId, mail_len: usize, ops: u64, fds: usize) -> Command {
+    Command {
+        magic: COMMAND_MAGIC,
+        mail_len: mail_len as u64,
+        ops,
+        clone_flags: 0,
+        fd_count: fds as u64,
+        child: child.0,
+        ahead: 0,
+    }
+}
+
+/// Sends a command in one piece: whoever takes it is woken once.
+fn send(
+    socket: &UnixStream,
+    command: Command,
+    mail: Vec<u8>,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    socket.set_write_timeout(Some(CHILD_TIMEOUT))?;
+    scm::send_all(socket.as_fd(), &[command_bytes(command), mail].concat(), fds)
 }
 
 /// The region's bytes, in a memfd.
@@ -281,8 +363,8 @@ fn params_bytes(params: Params) -> Vec<u8> {
 }
 
 fn command_bytes(command: Command) -> Vec<u8> {
-    let Command { magic, mail_len, ops, clone_flags, fd_count, child } = command;
-    [magic, mail_len, ops, clone_flags, fd_count, child].map(u64::to_le_bytes).concat()
+    let Command { magic, mail_len, ops, clone_flags, fd_count, child, ahead } = command;
+    [magic, mail_len, ops, clone_flags, fd_count, child, ahead].map(u64::to_le_bytes).concat()
 }
 
 /// A reply as it goes over the socket.
@@ -292,7 +374,7 @@ pub(crate) fn reply_bytes(reply: Reply) -> Vec<u8> {
     [head, value.cast_unsigned(), child].map(u64::to_le_bytes).concat()
 }
 
-fn parse_reply(bytes: &[u8; size_of::<Reply>()]) -> Reply {
+pub(super) fn parse_reply(bytes: &[u8; size_of::<Reply>()]) -> Reply {
     let word = |at: usize| {
         bytes[at..at + 4].iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
     };

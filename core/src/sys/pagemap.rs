@@ -112,15 +112,37 @@ fn kind(categories: u64) -> PageKind {
     }
 }
 
+/// Bits of an entry, proc_pid_pagemap(5).
+mod entry {
+    pub(super) const PRESENT: u64 = 1 << 63;
+    pub(super) const SWAPPED: u64 = 1 << 62;
+    pub(super) const FILE: u64 = 1 << 61;
+    pub(super) const EXCLUSIVE: u64 = 1 << 56;
+}
+
 fn read_entries(
     pagemap: &File,
     range: SeedRange,
     page_size: u64,
 ) -> io::Result<Vec<(SeedRange, PageKind)>> {
-    const PRESENT: u64 = 1 << 63;
-    const SWAPPED: u64 = 1 << 62;
-    const FILE: u64 = 1 << 61;
     let mut found = Vec::new();
+    each_entry(pagemap, range, page_size, |page, entry| {
+        if entry & (entry::PRESENT | entry::SWAPPED) == 0 {
+            return;
+        }
+        let is_file = entry & entry::FILE != 0 && entry & entry::SWAPPED == 0;
+        push(&mut found, page, if is_file { PageKind::File } else { PageKind::Own });
+    })?;
+    Ok(found)
+}
+
+/// Calls `found` with each page of `range` and its entry.
+fn each_entry(
+    pagemap: &File,
+    range: SeedRange,
+    page_size: u64,
+    mut found: impl FnMut(SeedRange, u64),
+) -> io::Result<()> {
     let mut bytes = vec![0u8; 8 * REGIONS];
     let mut page = range.start.0 / page_size;
     let end = range.end.0 / page_size;
@@ -129,20 +151,38 @@ fn read_entries(
         let bytes = &mut bytes[..8 * usize::try_from(count).unwrap_or(REGIONS)];
         pagemap.read_exact_at(bytes, page * 8)?;
         for (entry, page) in bytes.as_chunks::<8>().0.iter().zip(page..) {
-            let entry = u64::from_le_bytes(*entry);
-            if entry & (PRESENT | SWAPPED) == 0 {
-                continue;
-            }
-            let kind = if entry & FILE != 0 && entry & SWAPPED == 0 {
-                PageKind::File
-            } else {
-                PageKind::Own
-            };
-            push(&mut found, SeedRange::new(page * page_size, (page + 1) * page_size), kind);
+            let place = SeedRange::new(page * page_size, (page + 1) * page_size);
+            found(place, u64::from_le_bytes(*entry));
         }
         page += count;
     }
-    Ok(found)
+    Ok(())
+}
+
+/// The pages of `range` that the process has made its own since it was cloned, by writing them: private, and
+/// mapped by nobody else.
+///
+/// # Errors
+/// As [`existing_pages`].
+pub fn copied_pages(
+    pagemap: &File,
+    range: SeedRange,
+    page_size: u64,
+) -> io::Result<Vec<SeedRange>> {
+    let mut copied: Vec<(SeedRange, PageKind)> = Vec::new();
+    for (run, kind) in existing_pages(pagemap, range, page_size)? {
+        if kind != PageKind::Own {
+            continue;
+        }
+        each_entry(pagemap, run, page_size, |page, entry| {
+            if entry & (entry::PRESENT | entry::FILE | entry::EXCLUSIVE)
+                == entry::PRESENT | entry::EXCLUSIVE
+            {
+                push(&mut copied, page, kind);
+            }
+        })?;
+    }
+    Ok(copied.into_iter().map(|(run, _)| run).collect())
 }
 
 fn push(found: &mut Vec<(SeedRange, PageKind)>, range: SeedRange, kind: PageKind) {
@@ -188,6 +228,34 @@ mod tests {
         assert!(scanned.contains(&own), "{scanned:?}");
         let read = read_entries(&pagemap, region, PAGE).unwrap();
         assert_eq!(read, [own, (at(region, 4, 5), PageKind::Own)]);
+    }
+
+    /// What a fork has in common with its parent is neither's own.
+    #[test]
+    fn only_what_is_written_is_copied() {
+        let region = region();
+        let (read, write) = std::io::pipe().unwrap();
+        // SAFETY: the child touches its own memory and makes system calls only.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe {
+                (region.start.0 as *mut u8).add(4096).write_volatile(2);
+                libc::write(write.as_raw_fd(), c"1".as_ptr().cast(), 1);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        std::io::Read::read_exact(&mut &read, &mut [0]).unwrap();
+        let pagemap = File::open(format!("/proc/{child}/pagemap")).unwrap();
+        let copied = copied_pages(&pagemap, region, PAGE);
+        // SAFETY: our child.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        assert_eq!(copied.unwrap(), [at(region, 1, 2)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 from os import PathLike
 from types import ModuleType
-from typing import Any, Literal, final
+from typing import Any, Literal, NoReturn, final
 
 __version__: str
 SHARED_COPY_LIMIT_BYTES: int
@@ -66,6 +66,9 @@ class Resumed:
 
 def generation() -> int:
     """Forks between this process and the first one: 0 in a process that no resume has made."""
+
+def end_rehearsal() -> NoReturn:
+    """In a rehearsal: end it where prepare() would return to user code."""
 
 def reseed(modules: dict[str, ModuleType]) -> None:
     """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""

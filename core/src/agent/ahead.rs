@@ -1,0 +1,81 @@
+//! Children cloned ahead of the next resume: after each start, once this host has had a moment's rest.
+//!
+//! A start in a burst is a clone of the template as it always was; the one after a rest finds its child
+//! waiting.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::hosting::Hosted;
+use crate::id::SeedId;
+
+/// Without a start for so long nothing is disturbed: a child's own start takes about as long.
+const REST: Duration = Duration::from_millis(1);
+/// On a host that never rests, seeds whose starts are rare are served all the same.
+const MAX_WAIT: Duration = Duration::from_millis(50);
+/// Starts that are noted at a time; one that finds no room is noted by the next.
+const MAX_NOTED: usize = 1024;
+
+/// Children of one seed that are cloned ahead, unless told otherwise.
+pub const CLONES_AHEAD: usize = 1;
+/// And at most: each has the memory of a child.
+pub const MAX_CLONES_AHEAD: usize = 64;
+
+/// Clones children ahead, on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    started: Sender<Weak<Hosted>>,
+    notes: Receiver<Weak<Hosted>>,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        let (started, notes) = crossbeam_channel::bounded(MAX_NOTED);
+        Ahead { started, notes }
+    }
+}
+
+impl Ahead {
+    /// A child of this seed was started: there may be more.
+    pub(super) fn note(&self, hosted: &Arc<Hosted>) {
+        if hosted.may_have_more() {
+            let _ = self.started.try_send(Arc::downgrade(hosted));
+        }
+    }
+
+    /// Keeps `count` children of each seed ahead. Does not return.
+    pub(super) fn run(&self, count: usize) {
+        while let Ok(first) = self.notes.recv() {
+            for hosted in self.rest(first).into_values() {
+                let Some(hosted) = hosted.upgrade().filter(|hosted| hosted.may_have_more()) else {
+                    continue;
+                };
+                if let Err(error) = hosted.clone_ahead(count) {
+                    tracing::debug!(seed = %hosted.seed, %error, "no child was cloned ahead");
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing was started for a while; what was, each seed once.
+    fn rest(&self, first: Weak<Hosted>) -> HashMap<SeedId, Weak<Hosted>> {
+        let begun = Instant::now();
+        let mut noted = HashMap::new();
+        let mut note = |hosted: Weak<Hosted>| {
+            if let Some(seed) = hosted.upgrade().map(|hosted| hosted.seed) {
+                noted.insert(seed, hosted);
+            }
+        };
+        note(first);
+        while begun.elapsed() < MAX_WAIT {
+            match self.notes.recv_timeout(REST) {
+                Ok(hosted) => note(hosted),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        noted
+    }
+}

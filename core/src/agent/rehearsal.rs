@@ -1,0 +1,121 @@
+//! The rehearsal: a first child, here, that runs until prepare() would return. What it misses is what other
+//! hosts are pushed; what it touches is what children are given ahead.
+//!
+//! ```text
+//!  child: start ... at-fork handlers ... where prepare() returns --"REHEARSED"--> looked at, killed
+//! ```
+//! It does what it would do on a host that has nothing of the seed's: its image is one of its own, no file
+//! is mapped from this host, each miss is one page. Nothing of it is kept.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Agent;
+use super::children::NewChild;
+use super::failure::fail;
+use super::hosting::{Hosting, Start};
+use super::seeds::SeedRecord;
+use crate::descriptor::{Descriptor, PageTable, Run, SeedRange, Source, WarmSet};
+use crate::id::ChildId;
+use crate::prepare::{REHEARSED, ROLE_REHEARSAL};
+use crate::sys::pagemap;
+use crate::wire::local::{Failure, FailureKind};
+
+/// How long a rehearsal may take; it takes some milliseconds. A seed whose rehearsal hangs is published
+/// without hot pages.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a rehearsal showed.
+#[derive(Debug)]
+pub(super) struct Rehearsed {
+    /// What is pushed, ascending: pages that it missed and that the seed owns.
+    pub(super) hot: Vec<SeedRange>,
+    /// What it touched.
+    pub(super) warm: WarmSet,
+}
+
+impl Agent {
+    /// Runs a child here until prepare() would return, and tells what it touched.
+    pub(super) fn rehearse(
+        self: &Arc<Self>,
+        record: &Arc<SeedRecord>,
+        descriptor: &Descriptor,
+        bytes: u64,
+    ) -> Result<Rehearsed, Failure> {
+        let handle = self.seeds.handle(record, self.config.advertise.as_deref());
+        let mut places = self.children.admit(1)?;
+        let hosted = Hosting::rehearse(self, &handle, descriptor.clone(), bytes)?;
+        let missing = |error: io::Error| fail(FailureKind::Missing, format!("/dev/null: {error}"));
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(missing)?;
+        let (mut line, theirs) = end_line()
+            .map_err(|error| fail(FailureKind::Limit, format!("no socket is left: {error}")))?;
+        let child = ChildId::random();
+        let pid = hosted.start(&Start {
+            role: ROLE_REHEARSAL,
+            index: 0,
+            child,
+            payload: &[],
+            environment: &[],
+            stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
+        })?;
+        drop(theirs);
+        let (events, ended) = crossbeam_channel::bounded(1);
+        let (stderr, begun) = (Arc::new(null), Instant::now());
+        let (seed, living_on) = (record.id, hosted.clone());
+        places.take(NewChild { child, seed, pid, events, hosted: living_on, hold: None, stderr });
+        let written = match hears_its_end(&mut line) {
+            true => written(pid, descriptor).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let _ = self.children.kill(child, libc::SIGKILL);
+        let outcome = ended.recv_timeout(DEADLINE);
+        let touched = hosted.image().trace_take();
+        let hot = pushable(&touched, &descriptor.page_table);
+        let warm = WarmSet::new(&touched, &written);
+        let took_us = begun.elapsed().as_micros();
+        tracing::debug!(seed = %record.id, ?outcome, took_us, runs = hot.len(), ?warm, "rehearsed");
+        Ok(Rehearsed { hot, warm })
+    }
+}
+
+/// A child's standard input, on which it may say one thing and reads the end of the file, and our end.
+fn end_line() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.shutdown(Shutdown::Write)?;
+    ours.set_read_timeout(Some(DEADLINE))?;
+    Ok((ours, theirs))
+}
+
+/// Waits for the rehearsal's end. False: it has ended some other way, or hangs.
+fn hears_its_end(line: &mut UnixStream) -> bool {
+    let mut said = [0u8; REHEARSED.len()];
+    line.read_exact(&mut said).is_ok() && said == REHEARSED
+}
+
+/// The pages that a child here has written.
+fn written(pid: u32, descriptor: &Descriptor) -> io::Result<Vec<SeedRange>> {
+    let map = File::open(format!("/proc/{pid}/pagemap"))?;
+    let mut written = Vec::new();
+    for vma in &descriptor.vmas {
+        written.extend(pagemap::copied_pages(&map, vma.range, descriptor.page_size())?);
+    }
+    Ok(written)
+}
+
+/// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
+/// absent pages are never sent.
+fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
+    let owned = |run: &Run| match run.source {
+        Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
+            owner.0 == 0 && addr == run.range.start
+        }
+        Source::Zero => false,
+    };
+    let runs = touched.iter().flat_map(|range| table.overlapping(*range));
+    super::publish::joined(runs.filter(owned).map(|run| run.range).collect())
+}

@@ -1,0 +1,135 @@
+//! Children that are cloned ahead: laid out, their warm pages in their page tables, stopped before their
+//! tails. The next start of a child is one message to one of them.
+//!
+//! ```text
+//!  Template::clone_ahead --> cloned --warms itself--> WARM --Template::child--> runs
+//!                               \---- its socket closed, or its template dropped ----> exits
+//! ```
+//! One that is not warm yet is passed over, for its pages may have to come from afar.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use super::abi::{Reply, WARM};
+use super::calls;
+use super::program::{Expect, Program};
+use super::template::parse_reply;
+use crate::descriptor::{Descriptor, SeedRange, Vma};
+
+const READ: u8 = 1;
+const WRITE: u8 = 2;
+
+/// A process that becomes the next child.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    /// Its pid.
+    pub(super) pid: u32,
+    socket: UnixStream,
+    is_warm: bool,
+}
+
+impl Ahead {
+    /// The socket of one that is about to be cloned, and the end that goes along with the command.
+    pub(super) fn socket() -> io::Result<(UnixStream, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((ours, theirs.into()))
+    }
+
+    /// One that was cloned as `pid`, with the other end of `socket`.
+    pub(super) fn new(pid: u32, socket: UnixStream) -> Self {
+        Ahead { pid, socket, is_warm: false }
+    }
+
+    /// Whether it waits for nothing but its command. Does not wait; an error means that it has ended.
+    pub(super) fn is_warm(&mut self) -> io::Result<bool> {
+        if self.is_warm {
+            return Ok(true);
+        }
+        let mut bytes = [0u8; size_of::<Reply>()];
+        self.socket.set_nonblocking(true)?;
+        let got = self.socket.read_exact(&mut bytes);
+        self.socket.set_nonblocking(false)?;
+        match got {
+            Ok(()) if parse_reply(&bytes).kind == WARM => {
+                self.is_warm = true;
+                Ok(true)
+            }
+            Ok(()) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where its command goes.
+    pub(super) fn command_socket(&self) -> &UnixStream {
+        &self.socket
+    }
+}
+
+/// What warms a child of `desc`: its warm pages by madvise(2), those that it writes copied, those that it
+/// reads mapped. Each step is a courtesy.
+pub fn warming(desc: &Descriptor) -> Program {
+    let mut program = Program::default();
+    let mut push = |range: SeedRange, advice: i32| {
+        program.ops.push(calls::madvise(range.start.0, range.len(), advice, Expect::Ignored));
+    };
+    for run in desc.warm.runs() {
+        for vma in overlapping(&desc.vmas, run.range) {
+            let range = vma.range.intersect(run.range);
+            if run.is_written && vma.prot & WRITE != 0 {
+                push(range, libc::MADV_POPULATE_WRITE);
+            } else if vma.prot & READ != 0 {
+                push(range, libc::MADV_POPULATE_READ);
+            }
+        }
+    }
+    program
+}
+
+fn overlapping(vmas: &[Vma], range: SeedRange) -> impl Iterator<Item = &Vma> {
+    let first = vmas.partition_point(|vma| vma.range.end <= range.start);
+    vmas[first..].iter().take_while(move |vma| vma.range.start < range.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::WarmSet;
+    use crate::resume::compile::tests::descriptor;
+    use crate::resume::program::Op;
+
+    #[test]
+    fn each_part_of_a_vma_is_warmed_as_it_was_touched_and_may_be() {
+        let mut desc = descriptor();
+        desc.vmas.truncate(2);
+        for (vma, (start, end, prot)) in
+            desc.vmas.iter_mut().zip([(0x1000, 0x4000, READ), (0x4000, 0x8000, READ | WRITE)])
+        {
+            (vma.range, vma.prot) = (SeedRange::new(start, end), prot);
+        }
+        let touched = [SeedRange::new(0x2000, 0x5000), SeedRange::new(0x9000, 0xa000)];
+        desc.warm = WarmSet::new(&touched, &[SeedRange::new(0x3000, 0x5000)]);
+        let said: Vec<String> = warming(&desc).ops.iter().map(Op::to_string).collect();
+        let advise = |start: u64, len: u64, advice| {
+            calls::madvise(start, len, advice, Expect::Ignored).to_string()
+        };
+        assert_eq!(
+            said,
+            [
+                advise(0x2000, 0x1000, libc::MADV_POPULATE_READ),
+                advise(0x3000, 0x1000, libc::MADV_POPULATE_READ),
+                advise(0x4000, 0x1000, libc::MADV_POPULATE_WRITE),
+            ]
+        );
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_waited_for() {
+        let (ours, theirs) = Ahead::socket().unwrap();
+        let mut ahead = Ahead::new(1, ours);
+        assert!(!ahead.is_warm().unwrap());
+        drop(theirs);
+        assert!(ahead.is_warm().is_err());
+    }
+}
