@@ -165,6 +165,73 @@ fn a_child_forks_and_execs() {
     world.finish();
 }
 
+/// What a child has forked lives on the child's memory, on either host, also once the seed was dropped; the
+/// seed goes with the last of them.
+#[test]
+fn a_process_that_a_child_forked_outlives_it() {
+    let world = World::new();
+    for machine in [&world.b, &world.a] {
+        let seed = world.seed();
+        let commands = "read 0 8;daemon /tmp/test-go 100 400;exit 4";
+        let arguments = ["resume", &seed.handle, "--on", machine.name, "--payload", commands];
+        let ended = world.on_a(&arguments);
+        assert_eq!(ended.code, Some(4), "{ended:?}");
+        let daemon = ended.out.lines().find_map(|line| line.strip_prefix("daemon "));
+        let daemon: u32 = daemon.unwrap_or_else(|| panic!("{ended:?}")).parse().unwrap();
+        world.on_a(&["drop", seed.id()]).ok();
+        // Longer than an agent takes to look for images that nobody needs.
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        assert!(world.on_a(&["ls"]).ok().contains(seed.id()), "the seed is still there");
+        world.signal(machine, "/tmp/test-go");
+        within(SOON, "it has read", || world.exists(machine, "/tmp/test-go.done"));
+        within(SOON, "it has ended", || machine.process(daemon).is_none());
+        within(SOON, "the seed ends", || !world.on_a(&["ls"]).ok().contains(seed.id()));
+        world.remove(machine, &["/tmp/test-go", "/tmp/test-go.done", "/tmp/test-go.said"]);
+        world.settled(machine);
+    }
+    world.finish();
+}
+
+/// A page that it cannot have ends it: it is never given another.
+#[test]
+fn a_process_that_a_child_forked_ends_at_a_lost_page() {
+    let world = World::new();
+    let seed = world.seed();
+    let commands = "read 0 8;daemon /tmp/test-go 100 400;exit 4";
+    let mut caller = world.children(&seed.handle, commands);
+    let daemon = std::iter::repeat_with(|| caller.line())
+        .find_map(|line| line.strip_prefix("daemon ").map(str::to_owned));
+    let daemon: u32 = daemon.unwrap().parse().unwrap();
+    assert_eq!(caller.end().code, Some(4));
+    world.on_a(&["drop", "--revoke", seed.id()]).ok();
+    world.signal(&world.b, "/tmp/test-go");
+    within(SOON, "it has ended", || world.b.process(daemon).is_none());
+    assert!(!world.exists(&world.b, "/tmp/test-go.done"));
+    world.finish();
+}
+
+/// The next child of a seed is there before it is asked for, and goes with the seed if it never is.
+#[test]
+fn a_child_waits_to_be_started() {
+    let world = World::new();
+    let seed = world.seed();
+    let mut waiting = Vec::new();
+    for turn in 0..4 {
+        let said = world.children(&seed.handle, "pid;read 0 8;exit 0").end().ok();
+        let pid: u32 = said.lines().next().unwrap().strip_prefix("pid ").unwrap().parse().unwrap();
+        assert!(turn == 0 || waiting.contains(&pid), "{pid} is none of {waiting:?}");
+        // The template, and the one that waits.
+        within(SOON, "one more waits", || {
+            waiting = world.b.on_keeper();
+            waiting.len() == 2
+        });
+    }
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.b);
+    world.settled(&world.a);
+    world.finish();
+}
+
 #[test]
 fn a_child_is_prepared_again() {
     let world = World::with(Plan { programs_on_b: true, ..Plan::default() });

@@ -240,6 +240,18 @@ impl World {
         fs::write(self.host(machine).outside(path), "").unwrap();
     }
 
+    /// Whether a file is there on a host.
+    pub(crate) fn exists(&self, machine: &Machine, path: &str) -> bool {
+        self.host(machine).outside(path).exists()
+    }
+
+    /// Takes files of a host away.
+    pub(crate) fn remove(&self, machine: &Machine, paths: &[&str]) {
+        for path in paths {
+            fs::remove_file(self.host(machine).outside(path)).unwrap();
+        }
+    }
+
     /// Nothing of any seed or child is left on a host but the agents' own.
     pub(crate) fn settled(&self, machine: &Machine) {
         let left = || -> Vec<Seen> {
@@ -346,6 +358,13 @@ impl Machine {
         let keeper =
             self.processes().into_iter().find(|seen| seen.command.contains("mitosis keeper"));
         keeper.expect("a keeper")
+    }
+
+    /// The host's numbers of its keeper's children: templates, children, and children that wait.
+    pub(crate) fn on_keeper(&self) -> Vec<u32> {
+        let keeper = self.keeper();
+        let all = self.processes().into_iter();
+        all.filter(|seen| is_child_of(seen.pid, &keeper.pid)).map(|seen| seen.inner).collect()
     }
 
     /// All processes of the host.

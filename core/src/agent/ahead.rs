@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::hosting::Hosted;
+use super::hosted::Hosted;
 use crate::id::SeedId;
 
 /// Without a start for so long nothing is disturbed: a child's own start takes about as long.

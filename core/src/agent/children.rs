@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::failure::fail;
-use super::hosting::Hosted;
+use super::hosted::Hosted;
 use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
 use crate::sys::pidfd::PidFd;
@@ -143,6 +143,7 @@ impl Children {
     /// A page of this process could not be had: its SIGBUS has a cause, and its standard error a line.
     pub fn page_lost(&self, pid: u32, text: &str) {
         let mut table = self.table.lock();
+        // A process that a child has forked itself: the log has it.
         let Some(entry) = table.by_pid.get_mut(&pid) else { return };
         if entry.lost.is_some() {
             return;

@@ -13,6 +13,7 @@
 //! can wait. Nothing here is on the miss path.
 
 pub mod ahead;
+mod building;
 mod children;
 pub mod config;
 mod connections;
@@ -20,6 +21,7 @@ mod counters;
 mod failure;
 mod files;
 mod fit;
+mod hosted;
 mod hosting;
 mod lease;
 mod local;
@@ -222,7 +224,7 @@ impl Agent {
     fn lost_page_sink(&self) -> Arc<dyn Fn(PageLost) + Send + Sync> {
         let children = self.children.clone();
         Arc::new(move |lost| {
-            let text = hosting::lost_page_text(&lost);
+            let text = hosted::lost_page_text(&lost);
             tracing::error!(pid = lost.pid, "{text}");
             children.page_lost(lost.pid, &text);
         })

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::Agent;
 use super::failure::fail;
-use super::hosting::Hosted;
+use super::hosted::Hosted;
 use super::rdma::Served;
 use super::rehearsal::Rehearsed;
 use super::seeds::{Hold, Published, SeedRecord};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Agent;
 use super::connections::Connections;
 use super::failure::fail;
-use super::hosting::Hosted;
+use super::hosted::Hosted;
 use super::lease::Lease;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 use super::Agent;
 use super::children::{ChildEvent, NewChild};
 use super::failure::fail;
-use super::hosting::{Hosted, Start};
+use super::hosted::{Hosted, Start};
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::{clock, poll};

@@ -192,7 +192,8 @@ pub enum ImageError {
 #[derive(Debug)]
 pub struct Image {
     shared: Arc<Shared>,
-    file: File,
+    /// The connection ends with the last mapping once this is closed.
+    file: Option<File>,
     dev_inode: (u32, u32, u64),
     pagers: Vec<JoinHandle<()>>,
     streamer: Option<JoinHandle<()>>,
@@ -245,6 +246,7 @@ impl Image {
         let threads = spec.pager.cpus.len().max(1);
         let shared =
             Arc::new(Shared::new((device, abort), spec, threads).map_err(ImageError::Thread)?);
+        let file = Some(file);
         let mut image = Image { shared, file, dev_inode, pagers: Vec::new(), streamer: None };
         for index in 0..threads {
             let shared = Arc::clone(&image.shared);
@@ -264,7 +266,22 @@ impl Image {
 
     /// The file: to be mapped MAP_PRIVATE, at the offsets of the layout.
     pub fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.file.as_ref().expect("it is open until the image outlasts its children").as_fd()
+    }
+
+    /// Answers for as long as anybody maps it, children's own children too, and then ends. Nothing new can
+    /// map it; whoever calls this gives it no more.
+    pub fn outlast(mut self) {
+        drop(self.file.take());
+        // With the last reference to its file the kernel ends the connection.
+        for pager in self.pagers.drain(..) {
+            let _ = pager.join();
+        }
+    }
+
+    /// Where the seed's addresses lie in the file.
+    pub fn layout(&self) -> &ImageLayout {
+        &self.shared.layout
     }
 
     /// Device (major, minor) and inode of the file, as /proc/PID/maps shows them.

@@ -191,11 +191,13 @@ pub(super) fn rehearsed() -> ! {
     let (said, len) = (REHEARSED.as_ptr(), REHEARSED.len());
     // SAFETY: the kernel reads as many bytes as there are.
     let sent = unsafe { rawcall!(libc::SYS_sendto, 0, said, len, flags, 0, 0) };
-    while sent > 0 {
+    if sent <= 0 {
+        end(0);
+    }
+    loop {
         // SAFETY: takes nothing. It is killed here.
         unsafe { rawcall!(libc::SYS_pause) };
     }
-    end(0)
 }
 
 /// Writes the records.

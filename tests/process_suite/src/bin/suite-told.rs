@@ -91,6 +91,7 @@ impl State {
             ["scatter", pages] => self.scatter(number(pages)),
             ["write", from, pages] => self.write(number(from), number(pages)),
             ["fork"] => self.fork_plainly(),
+            ["daemon", go, from, pages] => self.fork_a_daemon(go, number(from), number(pages)),
             ["exec"] => exec(),
             ["spawn"] => spawn(),
             ["again", host, ref commands @ ..] => {
@@ -161,6 +162,29 @@ impl State {
         }
     }
 
+    /// A process of its own session that outlives this one, and says what it says in the file `go`.said: once
+    /// the file `go` is there it reads pages that nobody has touched, and makes the file `go`.done.
+    fn fork_a_daemon(&self, go: &str, from: usize, pages: usize) {
+        // SAFETY: this program has one thread.
+        match unsafe { libc::fork() } {
+            0 => {
+                // SAFETY: takes nothing.
+                unsafe { libc::setsid() };
+                if let Err(error) = speak_to(&format!("{go}.said")) {
+                    fail(&error);
+                }
+                wait_for_file(go);
+                self.read(from, pages);
+                if let Err(error) = std::fs::write(format!("{go}.done"), "") {
+                    fail(&error);
+                }
+                exit(0)
+            }
+            -1 => fail(&std::io::Error::last_os_error()),
+            pid => say(&format!("daemon {pid}")),
+        }
+    }
+
     /// A child is prepared, and resumed: `HOST COMMANDS`, with `,` between them; `-` is its own host.
     fn again(&mut self, host: &str, commands: &str) {
         let generation = self.resumed.as_ref().map_or(0, |resumed| resumed.generation);
@@ -198,6 +222,16 @@ impl State {
         };
         prepared.inspect_err(|error| say(&format!("refused: {error}"))).ok()
     }
+}
+
+/// Standard output and error go to a file.
+fn speak_to(path: &str) -> std::io::Result<()> {
+    let file = std::fs::File::options().create(true).append(true).open(path)?;
+    for number in [1, 2] {
+        // SAFETY: numbers of descriptors.
+        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), number) };
+    }
+    Ok(())
 }
 
 fn raise(signal: i32) {

@@ -1,0 +1,272 @@
+//! How a seed comes to live on this host.
+//!
+//! ```text
+//!  find (descriptor, digests, lease) --> fit? --> local files --> mount, image --> template
+//!                                                                       \-- push, beside it
+//! ```
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::Agent;
+use super::failure::{fail, no_local_seed};
+use super::files;
+use super::fit;
+use super::hosted::{Hosted, Lease, Parts, Stay};
+use super::seeds::{Hold, Published, SeedRecord};
+use crate::descriptor::{ArenaNews, Descriptor, Export, Patch, codec};
+use crate::fabric::tcp::PushReport;
+use crate::id::Handle;
+use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
+use crate::resume::{HostFacts, Placement, Template, TemplateSpec, blob, stub};
+use crate::wire::control::Channel;
+use crate::wire::local::{Failure, FailureKind};
+
+/// A descriptor and what came with it.
+pub(super) struct Found {
+    descriptor: Descriptor,
+    bytes: u64,
+    stay: Stay,
+    channel: Option<Channel>,
+    digests: Vec<Option<[u8; 32]>>,
+    arena: ArenaNews,
+    clock_offset_ns: i64,
+    place: SeedPlace,
+}
+
+impl Found {
+    /// A seed of this host, for its rehearsal.
+    pub(super) fn to_rehearse(descriptor: Descriptor, bytes: u64) -> Self {
+        Found {
+            descriptor,
+            bytes,
+            digests: Vec::new(),
+            arena: ArenaNews::default(),
+            stay: Stay::Rehearsal,
+            channel: None,
+            clock_offset_ns: 0,
+            place: SeedPlace::Rehearsal,
+        }
+    }
+}
+
+/// Where a seed is, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SeedPlace {
+    Here,
+    Elsewhere,
+    /// Here, and its child is to touch what it would touch elsewhere: nothing is mapped from local files.
+    Rehearsal,
+}
+
+impl Agent {
+    /// A seed of this host, to whoever shows its key.
+    pub(super) fn fetch_own(
+        &self,
+        handle: &Handle,
+    ) -> Result<(Arc<SeedRecord>, Published), Failure> {
+        let fetched = self.seeds.fetch(handle.seed, &handle.key);
+        fetched.map_err(|failure| said_of(handle, failure))
+    }
+
+    /// Holds a seed of this host for whoever shows its key.
+    pub(super) fn hold_own(&self, handle: &Handle) -> Result<Hold, Failure> {
+        let held = self.seeds.fetch_and_hold(handle.seed, &handle.key, None);
+        held.map(|(_, hold)| hold).map_err(|failure| said_of(handle, failure))
+    }
+
+    /// Gets a descriptor: from this host's own table, or from the agent that the handle names.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        handle: &Handle,
+        ends_with_children: bool,
+    ) -> Result<Found, Failure> {
+        let decode = |bytes: &[u8]| {
+            codec::decode(bytes).map_err(|error| {
+                fail(
+                    FailureKind::Protocol,
+                    format!("the descriptor of seed {}: {error}", handle.seed),
+                )
+            })
+        };
+        if self.is_own(handle.agent.as_deref()) {
+            let (_, published) = self.fetch_own(handle)?;
+            let stay = Stay::Hold(self.hold_own(handle)?);
+            return Ok(Found {
+                descriptor: decode(&published.descriptor)?,
+                bytes: published.descriptor.len() as u64,
+                digests: Vec::new(),
+                arena: ArenaNews::default(),
+                stay,
+                channel: None,
+                clock_offset_ns: 0,
+                place: SeedPlace::Here,
+            });
+        }
+        let agent = handle.agent.as_deref().unwrap_or_default();
+        let fetched = self.peers.fetch(agent, handle, ends_with_children)?;
+        let stream = fetched.lease.stream().try_clone();
+        let stream = stream.map_err(|error| fail(FailureKind::Internal, error.to_string()))?;
+        Ok(Found {
+            descriptor: decode(&fetched.bytes)?,
+            bytes: fetched.bytes.len() as u64,
+            digests: fetched.digests,
+            arena: fetched.arena,
+            stay: Stay::Lease(Lease(stream)),
+            channel: Some(fetched.lease),
+            clock_offset_ns: fetched.clock_offset_ns,
+            place: SeedPlace::Elsewhere,
+        })
+    }
+}
+
+impl Agent {
+    /// Lets the owner push the seed's hot pages into the image.
+    fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
+        let seed = descriptor.seed;
+        let Some((Some(owner), read_key)) =
+            descriptor.owners[0].exports.iter().find_map(Export::tcp)
+        else {
+            return;
+        };
+        let holes = files::mapped_ranges(descriptor, files);
+        let pushed = self.tcp.push(owner, seed, read_key, &holes, &mut |addr, bytes| {
+            if let Err(error) = image.store(addr, bytes) {
+                tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
+            }
+        });
+        match pushed {
+            Ok(PushReport { runs, bytes, took }) => {
+                tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
+            }
+            Err(error) => tracing::warn!(%seed, %error, "no push; pages will be pulled on touch"),
+        }
+    }
+}
+
+/// Builds what was found.
+///
+/// # Errors
+/// This host cannot run it.
+pub(super) fn build(
+    agent: &Arc<Agent>,
+    handle: &Handle,
+    found: Found,
+    ends_with_children: bool,
+) -> Result<Arc<Hosted>, Failure> {
+    let begun = Instant::now();
+    let Found { descriptor, bytes, digests, arena, stay, channel, clock_offset_ns, place } = found;
+    let unfit = |error: &dyn Display| {
+        let text = format!("seed {} cannot be resumed here: {error}", handle.seed);
+        fail(FailureKind::HostUnfit, text)
+    };
+    fit::check(&descriptor)?;
+    let local_files = match place {
+        SeedPlace::Here => files::unchanged(&descriptor),
+        SeedPlace::Elsewhere => agent.identical_files(handle, &descriptor, &digests)?,
+        SeedPlace::Rehearsal => HashMap::new(),
+    };
+    let facts = HostFacts::of_keeper(agent.keeper.pid()).map_err(|error| unfit(&error))?;
+    let placement =
+        Placement::choose(&descriptor, &facts.avoid()).map_err(|error| unfit(&error))?;
+    let stub_entry = placement.base + blob::stub_entry();
+    let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
+        .map_err(|error| unfit(&error))?;
+    let image = open_image(agent, &descriptor, &local_files, diversions.patches, place, &unfit)?;
+    image.arena_news(&arena).map_err(|error| unfit(&error))?;
+    let image_us = begun.elapsed().as_micros();
+    let offset_of = |addr| image.layout().offset_of(addr);
+    let table =
+        stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
+    let spec = TemplateSpec {
+        descriptor: &descriptor,
+        placement: &placement,
+        offset_of: &offset_of,
+        image: image.file(),
+        local_files: &local_files,
+        trampolines: &diversions.trampolines,
+        stub_table: &table,
+        clock_offset_ns,
+    };
+    // The push arrives beside the making of the template: both take about a millisecond.
+    let template = std::thread::scope(|scope| {
+        if place == SeedPlace::Elsewhere {
+            scope.spawn(|| agent.take_push(&descriptor, &image, &local_files));
+        }
+        Template::start(&agent.keeper, &spec)
+    });
+    let template = template.map_err(|error| unfit(&error))?;
+    let template_us = begun.elapsed().as_micros();
+    tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
+    let hosted = Arc::new(Hosted {
+        seed: handle.seed,
+        descriptor_bytes: bytes,
+        pages_total: descriptor.page_table.pages(descriptor.page_size()),
+        generation: descriptor.generation,
+        stub: (placement.as_stub_place(), descriptor.sites.clone()),
+        key: handle.key.clone(),
+        ends_with_children: AtomicBool::new(ends_with_children),
+        dropping: AtomicBool::new(false),
+        is_broken: AtomicBool::new(false),
+        parts: Some(Parts { template, image, stay }),
+    });
+    if let Some(channel) = channel {
+        agent.watch_lease(&hosted, channel);
+    }
+    Ok(hosted)
+}
+
+fn open_image(
+    agent: &Agent,
+    descriptor: &Descriptor,
+    local_files: &HashMap<u16, File>,
+    patches: Vec<Patch>,
+    place: SeedPlace,
+    unfit: &dyn Fn(&dyn Display) -> Failure,
+) -> Result<Image, Failure> {
+    let mounts = agent.mounts()?;
+    let mount = match place {
+        SeedPlace::Rehearsal => Mount::exact(),
+        SeedPlace::Here | SeedPlace::Elsewhere => mounts.take(),
+    };
+    let spec = ImageSpec {
+        seed: descriptor.seed,
+        layout: ImageLayout::new(&descriptor.vmas, descriptor.page_size()),
+        page_table: descriptor.page_table.clone(),
+        page_size: descriptor.page_size(),
+        owners: descriptor.owners.clone(),
+        local_files: clone_files(local_files)?,
+        patches,
+        buffers: agent.buffers.clone(),
+        fabrics: agent.fabrics(),
+        pager: PagerConfig {
+            cpus: agent.config.pager_cpus.clone(),
+            miss_deadline: agent.config.miss_deadline,
+            ..PagerConfig::default()
+        },
+        lost: agent.lost_page_sink(),
+    };
+    let image = mount.and_then(|mount| Image::open(mount, spec)).map_err(|error| unfit(&error))?;
+    if place == SeedPlace::Rehearsal {
+        image.trace_start();
+    }
+    Ok(image)
+}
+
+fn said_of(handle: &Handle, failure: Failure) -> Failure {
+    if handle.agent.is_some() { failure } else { no_local_seed(failure) }
+}
+
+fn clone_files(files: &HashMap<u16, File>) -> Result<HashMap<u16, File>, Failure> {
+    files
+        .iter()
+        .map(|(index, file)| Ok((*index, file.try_clone()?)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|error| {
+            fail(FailureKind::Limit, format!("no descriptor left for a mapped file: {error}"))
+        })
+}
