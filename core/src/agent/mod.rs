@@ -13,6 +13,7 @@
 //! can wait. Nothing here is on the miss path.
 
 pub mod ahead;
+mod card_events;
 mod children;
 pub mod config;
 mod connections;
