@@ -83,6 +83,7 @@ type Ended = BTreeMap<u64, (Result<(), ReadError>, Buffer)>;
 pub fn run(bench: &Bench, own: IpAddr, tally: &mut Tally) {
     let mut world = World::new(bench, own);
     world.bytes_come_by_the_card(tally);
+    world.connections_are_shared_and_few(tally);
     world.a_wrong_key_is_refused_and_other_seeds_go_on(tally);
     world.a_range_that_is_not_the_owners_is_refused(tally);
     world.a_revoked_seed_is_refused_at_the_card(tally);
@@ -209,6 +210,33 @@ impl World {
         let beyond = queue.post(self.read(8, &seed, SEED_BYTES, PAGE)).unwrap_err();
         assert_eq!(beyond.error, ReadError::NotYet);
         tally.pass("bytes_come_by_the_card");
+    }
+
+    /// More pagers than a peer has connections: they take turns.
+    fn connections_are_shared_and_few(&mut self, tally: &mut Tally) {
+        const QUEUES: usize = 12;
+        const READS: usize = 4;
+        let seed = self.seed(13);
+        let fabric = || Fabric::queue(self.fabric.clone());
+        let mut queues: Vec<_> = (0..QUEUES).map(|_| (fabric(), 0, 0)).collect();
+        let (began, mut most) = (Instant::now(), 0);
+        while queues.iter().any(|(_, _, done)| *done < READS) {
+            assert!(began.elapsed() < PATIENCE, "some pagers get no turn");
+            for (queue, posted, done) in &mut queues {
+                if *posted < READS && queue.post(self.read(0, &seed, 0, 32 << 10)).is_ok() {
+                    *posted += 1;
+                }
+                queue.reap(&mut |ended| {
+                    assert_eq!(ended.result, Ok(()));
+                    assert_is(&seed, 0, &ended.buffer[..32 << 10]);
+                    *done += 1;
+                });
+            }
+            most = most.max(self.fabric.connections(self.endpoint.name()));
+        }
+        println!("   {QUEUES} pagers over {most} connections");
+        assert!((1..=8).contains(&most), "{most}");
+        tally.pass("connections_are_shared_and_few");
     }
 
     /// On one connection, so that what fails takes the others with it.

@@ -63,8 +63,8 @@ fn a_seed_is_revoked_while_it_is_read() {
 }
 
 /// The port of the seed's machine is down for a while: nothing is lost, and its card is READ again afterwards.
-/// (Not the child's: where Soft-RoCE has no route for a message of the connection manager, that message's QP
-/// fails for good, and there are no connections until the device is made anew.)
+/// (Not the child's: when Soft-RoCE's own link was down among READs, nobody's connections from there are answered
+/// any more, rping's neither, until the device is made anew.)
 #[test]
 fn a_port_goes_down_among_reads_and_comes_back() {
     let mut world = shared("rc");

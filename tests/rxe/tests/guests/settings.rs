@@ -59,6 +59,34 @@ fn a_device_that_is_denied() {
     cannot_be_had(&shared("tcp"), HOST_B, &[], "MITOSIS_DEV_DENY=rxe0", &words);
 }
 
+#[test]
+fn info_and_doctor_show_what_is_there() {
+    let world = shared("tcp");
+    let info = world.run(HOST_B, &["mitosis", "info"]).ok().unwrap();
+    for words in [
+        "rc on rxe0:1, GID 1 (RoCE v2, 10.77.0.2) (MITOSIS_FABRIC=auto; the only ACTIVE port; rxe0:1 has no DC: ",
+        "memlock: 75497472 bytes needed, ",
+        "DC        none: no mlx5 device, or no libmlx5",
+        "ODP       none",
+        "port 1    ACTIVE, Ethernet, MTU 4096, LID 0",
+        "GID   1  ::ffff:10.77.0.2  RoCE v2  eth0",
+    ] {
+        assert!(info.contains(words), "no {words:?} in {info}");
+    }
+    let doctor = world.run(HOST_B, &["mitosis", "doctor"]).out;
+    for (standing, subject) in [
+        ("fine", "rxe0:1"),
+        ("fine", "rxe0:1 GIDs"),
+        ("fine", "rdma connections"),
+        ("fine", "pinned memory"),
+        ("lacking", "rxe0 DC"),
+    ] {
+        let line = format!("{standing:8} {subject:24} ");
+        assert!(doctor.contains(&line), "no {line:?} in {doctor}");
+    }
+    assert!(doctor.contains("remedy: rc serves as well"), "{doctor}");
+}
+
 /// A setting that cannot be read ends the agent, whatever is required.
 #[test]
 fn a_setting_that_makes_no_sense() {
