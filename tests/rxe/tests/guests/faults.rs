@@ -63,8 +63,8 @@ fn a_seed_is_revoked_while_it_is_read() {
 }
 
 /// The port of the seed's machine is down for a while: nothing is lost, and its card is READ again afterwards.
-/// (Not the child's: when Soft-RoCE's own link was down among READs, nobody's connections from there are answered
-/// any more, rping's neither, until the device is made anew.)
+/// (Not the child's: when that had been down among READs, connections from there were answered no more on this
+/// kernel, not those of a fresh process either, until the device was made anew.)
 #[test]
 fn a_port_goes_down_among_reads_and_comes_back() {
     let mut world = shared("rc");
