@@ -92,6 +92,7 @@ test-fmt:
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package mitosis-guests --test guests -- -D warnings
+	$(CARGO) clippy --package mitosis --features agent --test verbs_guest -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
 .PHONY: test-rust
@@ -119,9 +120,21 @@ test-python:
 test-examples: install-python
 	bash examples/run-all.sh
 
+# A test's program has a place of its own here: cargo's has a hash in its name.
+.PHONY: verbs-guest
+verbs-guest:
+	program=$$($(CARGO) build --release --package mitosis --features agent --test verbs_guest \
+	    --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+	install -m 755 "$$program" $(TARGET)/release/verbs_guest
+
+# Where no RDMA card is it says so, and that is no failure: `make test` is not to depend on one.
+.PHONY: test-hw
+test-hw: verbs-guest ## what an RDMA card does with READs that can and cannot be; skipped where there is none
+	$(TARGET)/release/verbs_guest here
+
 # Between two emulated machines with Soft-RoCE; see tests/rxe/README.md. One test at a time, as an
 # emulator takes a whole CPU.
 .PHONY: test-rxe
-test-rxe: install-python
+test-rxe: install-python verbs-guest
 	$(CARGO) build --release --package mitosis-agent --package mitosis-process-suite
 	$(CARGO) test --package mitosis-guests --test guests -- --test-threads 1

@@ -23,6 +23,9 @@ use mitosis::wire::control::ClusterSecret;
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
 
+/// MiB that are registered with an RDMA card from the start: several CPythons' worth.
+pub const ARENA_READY_MIB: u64 = 64;
+
 /// How to run the agent.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -56,7 +59,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
     linger_s: u64,
     /// MiB of seeds' memory that are registered with the RDMA card from the start.
-    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = ARENA_READY_MIB)]
     arena_ready_mib: u64,
     /// MiB that seeds may take there in all; beyond, their pages are read over tcp. A quarter of this
     /// host's memory if not given.

@@ -1,11 +1,10 @@
 //! What RDMA there is here, for `info` to show and `doctor` to judge.
 
-use mitosis::fabric::{MAX_IN_FLIGHT, MAX_READ_BYTES};
+use mitosis::agent::rdma::pinned_at_start;
 use mitosis::verbs::choice::{self, Choice, DeviceFacts, Settings};
 use mitosis::verbs::{self, DcCaps, DeviceCaps, EventChannel, Memlock};
 
-/// What a pager's buffers have pinned, at the most.
-const PAGER_BYTES: u64 = (MAX_IN_FLIGHT * MAX_READ_BYTES) as u64;
+use crate::daemon::ARENA_READY_MIB;
 
 /// One device.
 #[derive(Clone, Debug)]
@@ -64,9 +63,15 @@ impl Facts {
         let any = devices.as_ref().is_ok_and(|devices| !devices.is_empty());
         let connections =
             any.then(|| EventChannel::new().map(drop).map_err(|error| error.to_string()));
-        let memlock = Memlock::of_this_process(PAGER_BYTES);
+        let memlock = Memlock::of_this_process(pinned_at_start(arena_ready_mib() << 20));
         Self { devices, connections, memlock, settings, choice }
     }
+}
+
+/// MiB that an agent with this environment registers at its start.
+fn arena_ready_mib() -> u64 {
+    let told = std::env::var("MITOSIS_ARENA_READY_MIB").ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or(ARENA_READY_MIB)
 }
 
 /// What a device's on-demand paging serves.

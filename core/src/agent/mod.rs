@@ -14,6 +14,7 @@
 
 pub mod ahead;
 mod building;
+mod card_events;
 mod children;
 pub mod config;
 mod connections;

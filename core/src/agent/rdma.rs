@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use super::card_events::CardEvents;
 use super::config::Config;
 use crate::descriptor::{Export, RcEndpoint};
 use crate::export::PageService;
-use crate::export::arena::Arena;
+use crate::export::arena::{Arena, SLAB_BYTES};
 use crate::export::rc::RcService;
+use crate::fabric::buffers::REGISTERED_BYTES;
 use crate::fabric::rc::{RcFabric, RcSettings};
 use crate::fabric::tcp::TokenSource;
 use crate::fabric::{Buffers, Fabric};
@@ -18,6 +20,15 @@ use crate::verbs::{self, Error, GidKind, Pd, Surveyed};
 /// pager has in flight.
 const OUTSTANDING: u8 = 16;
 
+/// What the queues of a card pin beside, at the most: 512 connections with rings of some 2 KiB to 32 KiB, of
+/// which few are open at a time.
+const QUEUE_BYTES: u64 = 4 << 20;
+
+/// Bytes that an agent pins at its start, of whose arena `ready` bytes are registered then.
+pub fn pinned_at_start(ready: u64) -> u64 {
+    ready - ready % SLAB_BYTES + REGISTERED_BYTES as u64 + QUEUE_BYTES
+}
+
 /// A card in use.
 #[derive(Debug)]
 pub struct Rdma {
@@ -27,6 +38,8 @@ pub struct Rdma {
     pub served: Option<Served>,
     /// The fabrics that it carries, the preferred one first.
     pub fabrics: Vec<Arc<dyn Fabric>>,
+    /// What it says unasked.
+    _events: CardEvents,
 }
 
 /// The side that other hosts READ.
@@ -117,7 +130,10 @@ impl Rdma {
                 Some(Served { rc, arena, agent: agent.clone() })
             }
         };
-        Ok(Rdma { buffers, served, fabrics: vec![rc] })
+        let events = CardEvents::listen(context);
+        let events =
+            events.map_err(|error| format!("no thread to listen to the card ({error})"))?;
+        Ok(Rdma { buffers, served, fabrics: vec![rc], _events: events })
     }
 }
 

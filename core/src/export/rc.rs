@@ -7,7 +7,8 @@
 //! ```
 //! One thread for all: it sleeps while READs are served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -22,10 +23,12 @@ use crate::verbs::{
     Patience, Pd, RcQp,
 };
 
-/// Connections that are served at a time: 32 hosts with a full pool.
+/// Connections that are served at a time: 32 hosts with a full pool. One more takes the place of the oldest.
 pub const MAX_CONNECTIONS: usize = 256;
 /// Requests that the kernel keeps while others are answered.
 const BACKLOG: i32 = 64;
+/// Bytes of a refusal's reason: a REJ message holds 148.
+const MAX_REASON: usize = 148;
 
 /// Serves the arena over RC.
 #[derive(Debug)]
@@ -41,11 +44,21 @@ struct Listener {
     pd: Arc<Pd>,
     /// READs of one connection that the card answers at a time (max_dest_rd_atomic).
     answered: u8,
-    connections: HashMap<IdNumber, Connection>,
+    connections: Latest<IdNumber, Connection>,
     // Ids go before their channel.
-    listener: CmId,
+    _listener: CmId,
     channel: Arc<EventChannel>,
     bell: Arc<Bell>,
+}
+
+/// The latest so many, by key. A host that has lost its power never says that its connections have ended, and
+/// a card that is only READ from cannot notice: without this they would be kept, and at last all there are. A
+/// peer that is there finds its connection ended and makes another.
+struct Latest<K, V> {
+    most: usize,
+    by_key: HashMap<K, V>,
+    /// The oldest in front.
+    order: VecDeque<K>,
 }
 
 /// One connection. The QP goes first: nothing is served any more, then the peer hears of it.
@@ -76,8 +89,9 @@ impl RcService {
             errno: error.raw_os_error().unwrap_or(0),
         };
         let bell = Arc::new(Bell::new().map_err(failed)?);
-        let (connections, own) = (HashMap::new(), bell.clone());
-        let this = Listener { pages, pd, answered, connections, listener, channel, bell: own };
+        let (connections, own) = (Latest::new(MAX_CONNECTIONS), bell.clone());
+        let this =
+            Listener { pages, pd, answered, connections, _listener: listener, channel, bell: own };
         let thread = std::thread::Builder::new().name("rc-service".to_owned());
         let thread = thread.spawn(move || this.run()).map_err(failed)?;
         Ok(RcService { address, bell, thread: Some(thread) })
@@ -133,9 +147,9 @@ impl Listener {
                 self.connections.remove(&event.id);
             }
             CmEventKind::DeviceGone => {
+                let device = self.pd.context().name();
                 tracing::error!(
-                    listener = ?self.listener, connections = self.connections.len(),
-                    "the RDMA device is gone; pages are read over tcp"
+                    "{device} is gone: pages are read over tcp; restart the agent when it is back"
                 );
                 self.connections.clear();
             }
@@ -146,12 +160,8 @@ impl Listener {
     fn accept(&mut self, request: ConnectRequest) -> Result<(), String> {
         let token = <[u8; 32]>::try_from(request.data.get(..32).unwrap_or_default());
         let good = token.is_ok_and(|token| self.pages.redeem(&StreamToken(token)));
-        let refusal = match (good, self.connections.len()) {
-            (false, _) => Some("the peer has refused the connection's token"),
-            (true, MAX_CONNECTIONS..) => Some("the peer serves as many connections as it takes"),
-            (true, _) => None,
-        };
-        if let Some(reason) = refusal {
+        if !good {
+            let reason = "the peer has refused the connection's token";
             let _ = request.id.reject(reason.as_bytes());
             return Err(reason.to_owned());
         }
@@ -172,13 +182,62 @@ impl Listener {
         };
         match made() {
             Ok(qp) => {
-                self.connections.insert(id.number(), Connection { _qp: qp, _id: id });
+                if self.connections.insert(id.number(), Connection { _qp: qp, _id: id }).is_some() {
+                    tracing::debug!("the oldest of {MAX_CONNECTIONS} RC connections was ended");
+                }
                 Ok(())
             }
             Err(error) => {
-                let _ = id.reject(error.to_string().as_bytes().get(..100).unwrap_or_default());
+                let text = error.to_string();
+                let _ = id.reject(&text.as_bytes()[..text.len().min(MAX_REASON)]);
                 Err(error)
             }
         }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> Latest<K, V> {
+    fn new(most: usize) -> Self {
+        Latest { most, by_key: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Adds one; the oldest, if it had to go.
+    fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.remove(&key);
+        let oldest = if self.order.len() >= self.most { self.order.pop_front() } else { None };
+        self.order.push_back(key);
+        self.by_key.insert(key, value);
+        self.by_key.remove(&oldest?)
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        self.order.retain(|other| other != key);
+        self.by_key.remove(key)
+    }
+
+    fn clear(&mut self) {
+        self.order.clear();
+        self.by_key.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_for_one_more_than_there_may_be() {
+        let mut latest = Latest::new(3);
+        for key in 1..=3 {
+            assert_eq!(latest.insert(key, key * 10), None);
+        }
+        assert_eq!(latest.insert(4, 40), Some(10));
+        assert_eq!(latest.remove(&3), Some(30));
+        assert_eq!(latest.remove(&1), None, "it is gone already");
+        assert_eq!(latest.insert(5, 50), None, "one has ended by itself");
+        assert_eq!(latest.insert(6, 60), Some(20));
+        assert_eq!((latest.by_key.len(), latest.order.len()), (3, 3));
+        latest.clear();
+        assert_eq!((latest.by_key.len(), latest.order.len()), (0, 0));
     }
 }

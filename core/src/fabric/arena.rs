@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::descriptor::{ArenaMap, ArenaNews, SeedAddr, SeedRange, Slab};
+use crate::id::SeedId;
 
 /// An owner's arena as seen from here.
 #[derive(Debug)]
@@ -86,10 +87,13 @@ impl RemoteArena {
         Ok(())
     }
 
-    /// A card was refused these bytes: no further READ is tried. Each would end the connection that it is
-    /// on, and flush the READs of others.
-    pub fn refuse(&self) {
-        self.is_refused.store(true, Ordering::Release);
+    /// A card was refused bytes of `seed`: no further READ is tried. Each would end the connection that it
+    /// is on, and flush the READs of others.
+    pub fn refuse(&self, seed: SeedId) {
+        // Once a seed, on a path where tcp is asked next.
+        if !self.is_refused.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%seed, "the owner's card refuses READs of this seed; tcp is asked, which says why");
+        }
     }
 
     /// Bytes that a card can READ by now, and bytes in all.

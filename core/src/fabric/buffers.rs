@@ -16,6 +16,8 @@ pub const BUFFER_BYTES: usize = 128 << 10;
 const USUAL_BYTES: usize = 16 << 10;
 /// Buffers that a registered pool grows by: 4 MiB.
 const SLAB_BUFFERS: usize = 32;
+/// Bytes that a registered pool begins with, and grows by.
+pub const REGISTERED_BYTES: usize = SLAB_BUFFERS * BUFFER_BYTES;
 
 /// The pool.
 #[derive(Debug, Default)]

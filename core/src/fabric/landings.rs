@@ -153,7 +153,7 @@ impl Landings {
             if *failure == Failure::Refused
                 && let Some(arena) = &landed.read.arena
             {
-                arena.refuse();
+                arena.refuse(landed.read.seed);
             }
             landed.error.get_or_insert_with(|| failure.clone().into());
         }

@@ -65,6 +65,9 @@ pub(super) trait Connector: Send + Sync + std::fmt::Debug + 'static {
     /// A connection, ready for READs.
     type Connection: Send + std::fmt::Debug;
 
+    /// Whether READs take another way while there is none: nobody notices it then but by a warning.
+    const IS_SPARED: bool = false;
+
     /// Connects to `peer`; may block.
     ///
     /// # Errors
@@ -204,10 +207,13 @@ impl<C> Peer<C> {
         }
     }
 
-    fn failed(&mut self, reason: String, count: u32) {
+    /// Notes a failure; tells whether it is another than the last one.
+    fn failed(&mut self, reason: String, count: u32) -> bool {
+        let is_news = self.failures == 0 || self.last_error != reason;
         self.failures = self.failures.saturating_add(count).max(1);
         self.not_before = Some(Instant::now() + backoff(self.failures));
         self.last_error = reason;
+        is_news
     }
 
     /// Counts one more connector if one is wanted: one for each waiter, but a peer that fails is tried
@@ -308,16 +314,17 @@ impl<K: Connector> Pool<K> {
         stream: Pooled<K::Connection>,
         reason: &str,
     ) {
-        let (wanted, idle) = {
+        let (wanted, idle, is_news) = {
             let mut state = self.state.lock();
             let Some(entry) = state.peers.get_mut(peer) else { return };
             let idle = std::mem::take(&mut entry.idle);
             entry.open -= 1 + idle.len();
-            entry.failed(reason.to_owned(), u32::from(!stream.proved));
+            let is_news = entry.failed(reason.to_owned(), u32::from(!stream.proved));
             let wanted = entry.wants_connector(self.limits.connections_per_peer);
             state.idle -= idle.len();
-            (wanted, idle)
+            (wanted, idle, is_news)
         };
+        report::<K>(peer, reason, is_news);
         drop((stream, idle));
         if wanted {
             self.start_connector(peer);
@@ -387,10 +394,11 @@ impl<K: Connector> Pool<K> {
                     return;
                 }
                 Err(ReadError::Unreachable(reason)) => {
-                    tracing::debug!(%peer, %reason, "no connection yet");
-                    if let Some(entry) = self.state.lock().peers.get_mut(peer) {
-                        entry.failed(reason, 1);
-                    }
+                    let is_news = match self.state.lock().peers.get_mut(peer) {
+                        Some(entry) => entry.failed(reason.clone(), 1),
+                        None => false,
+                    };
+                    report::<K>(peer, &reason, is_news);
                 }
                 Err(fatal) => return self.give_up(peer, &fatal),
             }
@@ -425,20 +433,30 @@ impl<K: Connector> Pool<K> {
 
     /// Ends a connector and tells all who wait.
     fn give_up(&self, peer: &Arc<str>, error: &ReadError) {
-        let waiters = {
+        let (waiters, is_news) = {
             let mut state = self.state.lock();
             let Some(entry) = state.peers.get_mut(peer) else { return };
             entry.connectors -= 1;
             entry.open -= 1;
-            entry.failed(error.to_string(), 1);
+            let is_news = entry.failed(error.to_string(), 1);
             for waiter in &entry.waiters {
                 waiter.put(Delivery::Failed(Arc::clone(peer), error.clone()));
             }
-            std::mem::take(&mut entry.waiters)
+            (std::mem::take(&mut entry.waiters), is_news)
         };
+        report::<K>(peer, &error.to_string(), is_news);
         for waiter in waiters {
             waiter.announce();
         }
+    }
+}
+
+/// Tells why there is no connection: once for each reason where nothing else would tell.
+fn report<K: Connector>(peer: &str, reason: &str, is_news: bool) {
+    if K::IS_SPARED && is_news {
+        tracing::warn!(%peer, %reason, "pages of this peer are read over tcp for now");
+    } else {
+        tracing::debug!(%peer, %reason, "no connection");
     }
 }
 

@@ -136,7 +136,7 @@ impl EventChannel {
             kind::RDMA_CM_EVENT_REJECTED => unsafe {
                 CmEventKind::Rejected {
                     reason: event.status,
-                    data: private_data(&event.param.conn),
+                    data: unpadded(private_data(&event.param.conn)),
                 }
             },
             kind::RDMA_CM_EVENT_DISCONNECTED => CmEventKind::Disconnected,
@@ -180,6 +180,13 @@ unsafe fn private_data(param: &sys::rdma_conn_param) -> Vec<u8> {
     }
 }
 
+/// A refusal's text without the zeros that fill its message up: InfiniBand's always has 148 bytes.
+fn unpadded(mut data: Vec<u8>) -> Vec<u8> {
+    let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    data.truncate(end);
+    data
+}
+
 /// Tells the ids of a channel apart, as long as they live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IdNumber(usize);
@@ -211,7 +218,7 @@ pub enum CmEventKind {
     Rejected {
         /// The transport's reason; 8 on InfiniBand: nobody listens, 28: the peer's program refuses.
         reason: i32,
-        /// The peer's data.
+        /// The peer's data, without the zeros behind it.
         data: Vec<u8>,
     },
     /// The other side has ended it, or is gone.
@@ -536,5 +543,14 @@ mod tests {
         let error = data_length(&[0; MAX_REQUEST_DATA + 1], MAX_REQUEST_DATA).unwrap_err();
         assert_eq!(error.to_string(), "private data, in bytes, is 57, above 56");
         assert!(data_length(&[0; 300], MAX_ANSWER_DATA).is_err());
+    }
+
+    #[test]
+    fn a_refusal_is_its_text_and_one_without_a_text_is_empty() {
+        let mut padded = [0; 148];
+        assert!(unpadded(padded.to_vec()).is_empty());
+        padded[..4].copy_from_slice(b"a\0b.");
+        assert_eq!(unpadded(padded.to_vec()), b"a\0b.");
+        assert_eq!(unpadded(vec![7; 148]), [7; 148]);
     }
 }

@@ -159,7 +159,7 @@ fn remedy(call: &str, errno: c_int) -> &'static str {
             ": the device or the kernel is out of memory or of such objects; close users of the device"
         }
         (_, libc::EIO | libc::ENODEV) => {
-            ": the device is gone or was reset; the agent opens it again when it is back"
+            ": the device is gone or was reset; restart the agent when it is back"
         }
         (_, libc::EOPNOTSUPP | libc::ENOSYS) => {
             ": the device, its driver or the kernel does not offer this"
@@ -186,6 +186,15 @@ mod tests {
             Error::returned("ibv_modify_qp", "qp 7", -libc::EINVAL).errno(),
             Some(libc::EINVAL)
         );
+    }
+
+    #[test]
+    fn a_null_function_is_named_with_what_else_to_choose() {
+        let error = Error::NullFunction { on: "efa_0".to_owned(), function: "wr_rdma_read" };
+        let text = error.to_string();
+        assert!(text.starts_with("the provider of efa_0 has no wr_rdma_read: "), "{text}");
+        assert!(text.contains("MITOSIS_DEV") && text.contains("MITOSIS_FABRIC"), "{text}");
+        assert!(error.errno().is_none() && !error.is_no_rdma());
     }
 
     #[test]

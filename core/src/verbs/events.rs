@@ -39,7 +39,7 @@ impl fmt::Display for AsyncEvent {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DeviceFatal => out.write_str(
-                "the device is gone or was reset; look at the kernel's log, the agent opens it again when it is back",
+                "the device is gone or was reset; look at the kernel's log, and restart the agent when it is back",
             ),
             Self::PortActive(port) => write!(out, "port {port} is ACTIVE again"),
             Self::PortDown(port) => {

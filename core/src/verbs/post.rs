@@ -13,7 +13,7 @@
 //! ```
 //! A batch does not leave its closure, so it can be neither forgotten nor ended twice:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0521
 //! use mitosis::verbs::{Landing, PostError, RcBatch, RcQp, Remote};
 //! fn read(qp: &mut RcQp, from: Remote, landing: &mut Landing) -> Result<usize, PostError> {
 //!     let mut kept: Option<&mut RcBatch<'_>> = None;
@@ -22,15 +22,15 @@
 //! ```
 //! There is one batch of a QP at a time:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0500
 //! use mitosis::verbs::{Landing, PostError, RcQp, Remote};
 //! fn read(qp: &mut RcQp, from: Remote, landing: &mut Landing) -> Result<usize, PostError> {
-//!     qp.post(|batch| { qp.post(|inner| inner.read(2, from, landing, 0..8))?; Ok(()) })
+//!     qp.post(|batch| { let _ = qp.post(|inner| inner.read(2, from, landing, 0..8)); Ok(()) })
 //! }
 //! ```
 //! It cannot be made without being started:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0451
 //! use mitosis::verbs::{RcBatch, RcQp};
 //! fn make(qp: &mut RcQp) -> RcBatch<'_> {
 //!     RcBatch { batch: todo!() }
@@ -38,7 +38,7 @@
 //! ```
 //! And a READ by DC has a target, always: the batch of a DCI has no other `read`.
 //!
-//! ```compile_fail
+//! ```compile_fail,E0061
 //! use mitosis::verbs::{Dci, Landing, PostError, Remote};
 //! fn read(dci: &mut Dci, from: Remote, landing: &mut Landing) -> Result<usize, PostError> {
 //!     dci.post(|batch| batch.read(1, from, landing, 0..4096))
@@ -312,5 +312,36 @@ impl RcBatch<'_> {
         range: Range<usize>,
     ) -> Result<(), PostFault> {
         self.batch.read(wr_id, remote, landing, &range, || ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn start(_: *mut sys::ibv_qp_ex) {}
+    unsafe extern "C" fn complete(_: *mut sys::ibv_qp_ex) -> c_int {
+        0
+    }
+    unsafe extern "C" fn read(_: *mut sys::ibv_qp_ex, _: u32, _: u64) {}
+    unsafe extern "C" fn piece(_: *mut sys::ibv_qp_ex, _: u32, _: u64, _: u32) {}
+
+    /// A provider's QP, with one function more each time.
+    #[test]
+    fn the_first_function_that_is_null_is_named() {
+        // SAFETY: plain C data, for which zeros are a value: no function is there.
+        let mut qp: sys::ibv_qp_ex = unsafe { std::mem::zeroed() };
+        let missing = |qp: &mut sys::ibv_qp_ex| missing_function(NonNull::from(qp));
+        assert_eq!(missing(&mut qp), Some("wr_start"));
+        qp.wr_start = Some(start);
+        assert_eq!(missing(&mut qp), Some("wr_complete"));
+        qp.wr_complete = Some(complete);
+        assert_eq!(missing(&mut qp), Some("wr_abort"));
+        qp.wr_abort = Some(start);
+        assert_eq!(missing(&mut qp), Some("wr_rdma_read"));
+        qp.wr_rdma_read = Some(read);
+        assert_eq!(missing(&mut qp), Some("wr_set_sge"));
+        qp.wr_set_sge = Some(piece);
+        assert_eq!(missing(&mut qp), None);
     }
 }

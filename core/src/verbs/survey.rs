@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use super::address::LinkLayer;
+use super::address::{GidEntry, GidKind, LinkLayer};
 use super::change::Path;
 use super::choice::{ChosenPort, DeviceFacts, PortFacts};
 use super::dc::{self, DcCaps};
@@ -61,15 +61,19 @@ impl Surveyed {
             return None;
         }
         let port = self.facts.ports.first()?;
-        let ethernet = port.link == LinkLayer::Ethernet;
-        let gid = port
-            .gids
-            .iter()
-            .find(|entry| !ethernet || entry.kind == super::address::GidKind::RoceV2);
-        let index = gid.and_then(|entry| u8::try_from(entry.index).ok()).unwrap_or(0);
+        let index = gid_of(port);
         let path = Path::from(port.number, port.link, index);
         Some(self.device.open().and_then(|context| dc::try_out(&context, &path, port.mtu)))
     }
+}
+
+/// A GID of the port, as a target has one: on RoCE of version 2, and one that leads beyond the link if there
+/// is any.
+fn gid_of(port: &PortFacts) -> u8 {
+    let ethernet = port.link == LinkLayer::Ethernet;
+    let can = |entry: &&GidEntry| !ethernet || entry.kind == GidKind::RoceV2;
+    let gid = port.gids.iter().filter(can).min_by_key(|entry| entry.gid.is_link_local());
+    gid.and_then(|entry| u8::try_from(entry.index).ok()).unwrap_or(0)
 }
 
 fn look(device: Device, near: &BTreeSet<u32>) -> Surveyed {
@@ -149,7 +153,33 @@ fn cpus(list: &str) -> BTreeSet<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::address::{Gid, Mtu, PortState};
     use super::*;
+
+    #[test]
+    fn a_target_is_tried_with_a_gid_that_leads_beyond_the_link() {
+        let gid = |index: u32, address: &str, kind: GidKind| {
+            let gid = Gid::from(address.parse::<std::net::IpAddr>().unwrap());
+            GidEntry { index, gid, kind, netdev: None }
+        };
+        let mut port = PortFacts {
+            number: 1,
+            state: PortState::Active,
+            link: LinkLayer::Ethernet,
+            mtu: Mtu::B1024,
+            lid: 0,
+            gids: vec![
+                gid(0, "10.77.0.1", GidKind::RoceV1),
+                gid(1, "fe80::1", GidKind::RoceV2),
+                gid(2, "10.77.0.1", GidKind::RoceV2),
+            ],
+        };
+        assert_eq!(gid_of(&port), 2);
+        port.gids.pop();
+        assert_eq!(gid_of(&port), 1, "better than none");
+        (port.link, port.gids) = (LinkLayer::InfiniBand, vec![gid(3, "fe80::1", GidKind::Ib)]);
+        assert_eq!(gid_of(&port), 3);
+    }
 
     #[test]
     fn lists_of_cpus() {

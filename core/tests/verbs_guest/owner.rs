@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mitosis::verbs::{CmEventKind, CmId, Depths, EventChannel, Mr, Patience, RcQp, Region};
 
-use crate::raw_connection::{connect, gid_of, gid_words, own_gid};
+use crate::raw_connection::{End, connect};
 use crate::side_channel::{SideChannel, numbers};
 use crate::{Bench, IOVA, OWNED, pattern};
 
@@ -49,19 +49,15 @@ pub fn run(own: IpAddr) {
                 let qp =
                     raw.get_or_insert_with(|| RcQp::new(&bench.pd, &bench.cq, 16).expect("a QP"));
                 qp.reset().expect("RESET");
-                let peer = numbers(rest);
-                let number = u32::try_from(peer[0]).expect("a QP number");
-                let (index, gid) = own_gid(&bench.context);
-                connect(qp, index, (number, gid_of(peer[1], peer[2])), Patience::PAGER);
-                let (high, low) = gid_words(gid);
+                connect(&bench, qp, End::from_words(&numbers(rest)), Patience::PAGER);
                 let key = mr.as_ref().expect("a registration").rkey();
-                side.say(&format!("{} {high} {low} {key}", qp.number()));
+                side.say(&format!("{} {key}", End::own(&bench, qp).words()));
             }
             "drop-raw" => {
                 raw.take().expect("a QP").destroy().expect("an end");
                 side.say("dropped");
             }
-            // Its next case is that the link goes down.
+            // Its next case may be that the link goes down.
             "bye" => return,
             other => panic!("the reader asks for '{other}'"),
         }

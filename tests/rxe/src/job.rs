@@ -94,6 +94,11 @@ impl Job {
         !matches!(self.guest.line().done(self.id, Duration::ZERO), Waited::TooLong)
     }
 
+    /// What it has written to its standard error so far.
+    pub fn errors(&self) -> String {
+        self.said("err")
+    }
+
     /// What it has written so far to `out` or `err`.
     pub(crate) fn said(&self, stream: &str) -> String {
         let bytes = fs::read(self.directory.join(stream)).unwrap_or_default();

@@ -114,6 +114,8 @@ impl Drop for RcConnection {
 impl Connector for RcConnector {
     type Connection = RcConnection;
 
+    const IS_SPARED: bool = true;
+
     fn connect(&self, peer: &str) -> Result<RcConnection, ReadError> {
         let endpoint: RcEndpoint = peer
             .parse()

@@ -26,12 +26,7 @@ pub(crate) fn every_page_arrives(fabric: &'static str) {
         let argv = ["mitosis", "resume", &seed.handle, "--on", "host-b", "--payload", payload];
         world.run(HOST_A, &argv)
     };
-    let count = |name: &str| {
-        let json = world.run(HOST_B, &["mitosis", "stats", "--json"]).ok().unwrap();
-        let number = json.split_once(&format!("\"{name}\":")).expect("a counter").1;
-        let number = number.trim_start().split(|c: char| !c.is_ascii_digit()).next();
-        number.unwrap().parse::<usize>().unwrap()
-    };
+    let count = |name: &str| world.count(HOST_B, name);
     let pulled = || count("pages_pulled");
     let before = pulled();
     let ended = resume("who;read 8 8;exit 7");

@@ -6,8 +6,11 @@
 
 mod bed;
 mod devices;
+mod faults;
 mod forking;
 mod losses;
+mod settings;
+mod verbs;
 mod world;
 
 /// What every fabric does alike.

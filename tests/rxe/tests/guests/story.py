@@ -13,6 +13,9 @@ if (child := mitosis.fork(sys.argv[1])) is None:
     print("child", os.uname().nodename, array.sum(), nonce, flush=True)
     sys.exit(42)
 
+total = array.sum()
+# The child's is as it was at the fork, however late it is copied or READ.
+array[:] = 0
 status = child.wait()
-print("parent", os.uname().nodename, array.sum(), nonce)
+print("parent", os.uname().nodename, total, nonce)
 sys.exit(0 if status == 42 else 1)

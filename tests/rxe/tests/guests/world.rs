@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mitosis_guests::{Config, Ended, Guests, Job, target};
 
@@ -38,6 +38,13 @@ pub(crate) struct Seed {
     pub(crate) handle: String,
 }
 
+/// A counter in what `mitosis stats --json` says.
+pub(crate) fn number_of(json: &str, name: &str) -> usize {
+    let number = json.split_once(&format!("\"{name}\":")).expect("a counter").1;
+    let number = number.trim_start().split(|c: char| !c.is_ascii_digit()).next();
+    number.unwrap().parse().unwrap()
+}
+
 /// The interpreter that host-a has.
 pub(crate) fn python() -> PathBuf {
     target().join("venv/bin/python")
@@ -57,7 +64,8 @@ impl World {
     pub(crate) fn boot(name: &str) -> World {
         let mut config = Config::named(name);
         config.python = Some(python());
-        let programs = ["mitosis", "suite-told"].map(|name| target().join("release").join(name));
+        let names = ["mitosis", "suite-told", "verbs_guest"];
+        let programs = names.map(|name| target().join("release").join(name));
         for path in &programs {
             assert!(path.is_file(), "no {}; make test-rxe builds it", path.display());
         }
@@ -73,7 +81,7 @@ impl World {
         let world = World { guests, fabric: "", agents: [None, None] };
         for node in [HOST_A, HOST_B] {
             // From the shared folder each page of them would be asked of this machine.
-            let copies = "cp /host/files/mitosis /host/files/suite-told /bin/";
+            let copies = "cd /host/files && cp mitosis suite-told verbs_guest /bin/";
             world.run_script(node, copies).ok().unwrap();
         }
         world
@@ -96,6 +104,18 @@ impl World {
                 self.start_agent(node);
             }
         }
+        self.drop_seeds();
+    }
+
+    /// Their pages would take the arena's room.
+    pub(crate) fn drop_seeds(&self) {
+        let listing = self.run(HOST_A, &["mitosis", "ls", "--json"]).ok().unwrap();
+        let seeds = listing.split_once("\"seeds\":").expect("seeds").1;
+        for entry in seeds.split("\"seed\":").skip(1) {
+            let id: String = entry.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+            // One that has ended meanwhile is as good.
+            self.run(HOST_A, &["mitosis", "drop", "--revoke", &id]);
+        }
     }
 
     fn agent(&mut self, node: u32) -> &mut Option<Job> {
@@ -116,7 +136,31 @@ impl World {
         *self.agent(node) = Some(agent);
     }
 
-    fn stop_agent(&mut self, node: u32) {
+    /// What the agent has logged so far.
+    pub(crate) fn log(&mut self, node: u32) -> String {
+        self.agent(node).as_ref().expect("an agent").errors()
+    }
+
+    /// Waits until the agent has logged a line that holds all of `words`.
+    pub(crate) fn await_log(&mut self, node: u32, words: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let log = self.log(node);
+            if log.lines().any(|line| words.iter().all(|word| line.contains(word))) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no line with {words:?} in {log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A counter of the agent's.
+    pub(crate) fn count(&self, node: u32, name: &str) -> usize {
+        let json = self.run(node, &["mitosis", "stats", "--json"]).ok().unwrap();
+        number_of(&json, name)
+    }
+
+    pub(crate) fn stop_agent(&mut self, node: u32) {
         if let Some(agent) = self.agent(node).take() {
             agent.signal(SIGTERM).unwrap();
             agent.end(PATIENCE).unwrap();
