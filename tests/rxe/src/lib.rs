@@ -23,6 +23,6 @@ mod job;
 mod line;
 
 pub use cli::main;
-pub use guests::{Config, Guest, Guests};
+pub use guests::{Config, DC_LIBRARIES, Guest, Guests};
 pub use image::target;
 pub use job::{Ended, Job};
