@@ -4,6 +4,7 @@
 #
 #   OUT/libibverbs.so.1  ours     OUT/libibverbs.so.R  the real one under another name
 #   OUT/libmlx5.so.1     ours     OUT/libmlx5.so.R     likewise
+#   OUT/refusals         a program that calls them (tests/refusals.c)
 #
 # Ours have the version nodes of the real ones, so that whoever names a version finds it, there or in
 # what they need.
@@ -67,3 +68,6 @@ renamed libmlx5
 link libibverbs.so.1 {settings,forward,qp,post,initiator,carrier,target,address,tokens,engine}.c -- \
   "$OUT/libibverbs.so.R"
 link libmlx5.so.1 mlx5dv.c -- "$OUT/libibverbs.so.1" "$OUT/libmlx5.so.R"
+# As a program is made where rdma-core is installed.
+cc "${FLAGS[@]}" -o "$OUT/refusals" "$here/tests/refusals.c" "$LIB/libibverbs.so.1" "$LIB/libmlx5.so.1" \
+  -Wl,-rpath-link,"$LIB:$DIR/guest/lib/x86_64-linux-gnu" -Wl,--allow-shlib-undefined

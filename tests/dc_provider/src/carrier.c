@@ -40,7 +40,7 @@ struct dc_carrier *dc_carrier_of(const struct dc_context *context, uint32_t qp_n
 	return NULL;
 }
 
-static bool leads_to(const struct dc_carrier *carrier, const struct dc_read *read)
+bool dc_carrier_leads_to(const struct dc_carrier *carrier, const struct dc_read *read)
 {
 	return !memcmp(&carrier->way.grh.dgid, &read->way.grh.dgid, 16) &&
 	       carrier->way.grh.sgid_index == read->way.grh.sgid_index &&
@@ -127,7 +127,7 @@ struct dc_carrier *dc_carrier_for(struct dc_qp *dci, struct dc_stream *stream,
 
 	for (; carrier; carrier = next) {
 		next = carrier->next;
-		if (carrier->stream != stream || !leads_to(carrier, read))
+		if (carrier->stream != stream || !dc_carrier_leads_to(carrier, read))
 			continue;
 		if (!carrier->lost)
 			return carrier;
@@ -150,20 +150,25 @@ void dc_carrier_end(struct dc_carrier *carrier)
 	free(carrier);
 }
 
-int dc_carrier_post(struct dc_carrier *carrier, const struct dc_read *read)
+int dc_carrier_post(struct dc_carrier *carrier, const struct dc_read *first, unsigned count)
 {
-	struct ibv_send_wr wr = {
-		.wr_id = read->sequence,
-		.sg_list = (struct ibv_sge *)read->sge,
-		.num_sge = (int)read->sges,
-		.opcode = IBV_WR_RDMA_READ,
-		.send_flags = IBV_SEND_SIGNALED,
-		.wr.rdma = { .remote_addr = read->remote, .rkey = read->rkey },
-	};
-	struct ibv_send_wr *bad;
+	struct ibv_send_wr wr[DC_WINDOW], *bad;
+	const struct dc_read *read = first;
+	unsigned at;
 
-	carrier->used = read->sequence;
-	return ibv_post_send(carrier->qp, &wr, &bad);
+	for (at = 0; at < count; at++, read = read->next) {
+		wr[at] = (struct ibv_send_wr){
+			.wr_id = read->sequence,
+			.next = at + 1 < count ? &wr[at + 1] : NULL,
+			.sg_list = (struct ibv_sge *)read->sge,
+			.num_sge = (int)read->sges,
+			.opcode = IBV_WR_RDMA_READ,
+			.send_flags = IBV_SEND_SIGNALED,
+			.wr.rdma = { .remote_addr = read->remote, .rkey = read->rkey },
+		};
+		carrier->used = read->sequence;
+	}
+	return ibv_post_send(carrier->qp, wr, &bad);
 }
 
 static int say_hello(struct dc_carrier *carrier)

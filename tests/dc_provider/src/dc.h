@@ -45,9 +45,10 @@ const struct dc_settings *dc_settings(void);
 
 /* --- the real libraries (forward.c) --- */
 
+/* An open device. Never freed, so that who looks for one needs no lock; used again. */
 struct dc_context {
 	struct dc_context *next;
-	struct ibv_context *verbs;
+	struct ibv_context *verbs; /* none: closed */
 	int (*poll_cq)(struct ibv_cq *, int, struct ibv_wc *);
 	/* Where the carriers' completions come; made with the first DC object. */
 	struct ibv_comp_channel *channel;
@@ -64,7 +65,6 @@ struct dc_real {
 	struct ibv_ah *(*create_ah)(struct ibv_pd *, struct ibv_ah_attr *);
 	int (*destroy_ah)(struct ibv_ah *);
 	struct ibv_qp_ex *(*qp_to_qp_ex)(struct ibv_qp *);
-	int (*get_async_event)(struct ibv_context *, struct ibv_async_event *);
 };
 const struct dc_real *dc_real(void);
 struct dc_context *dc_context_of(struct ibv_context *verbs);
@@ -132,6 +132,7 @@ struct dc_qp {
 	unsigned streams_errored, stream_count;
 	struct dc_stream *streams;
 	struct dc_carrier *carriers;
+	struct dc_token *news, **news_end; /* not yet posted on the herald */
 	/* A batch between wr_start and wr_complete; the poster's. */
 	pthread_mutex_t post_lock;
 	struct dc_read *batch, **batch_end;
@@ -150,7 +151,6 @@ int dc_modify_qp(struct dc_qp *qp, struct ibv_qp_attr *attr, int mask);
 int dc_query_qp(struct dc_qp *qp, struct ibv_qp_attr *attr, int mask,
 		struct ibv_qp_init_attr *init);
 int dc_destroy_qp(struct dc_qp *qp);
-DC_EXPORT bool dc_is_ours(const struct ibv_context *verbs);
 DC_EXPORT struct mlx5dv_qp_ex *dc_qp_ex(struct ibv_qp_ex *qp);
 DC_EXPORT int dc_stream_reset(struct ibv_qp *qp, uint16_t stream);
 DC_EXPORT const struct dc_settings *dc_settings_exported(void);
@@ -197,7 +197,9 @@ struct dc_carrier *dc_carrier_for(struct dc_qp *dci, struct dc_stream *stream,
 				  const struct dc_read *read);
 /* By its RC QP's number. */
 struct dc_carrier *dc_carrier_of(const struct dc_context *context, uint32_t qp_num);
-int dc_carrier_post(struct dc_carrier *carrier, const struct dc_read *read);
+bool dc_carrier_leads_to(const struct dc_carrier *carrier, const struct dc_read *read);
+/* The first `count` READs from `first` on, with one doorbell. */
+int dc_carrier_post(struct dc_carrier *carrier, const struct dc_read *first, unsigned count);
 void dc_carrier_ready(struct dc_carrier *carrier, unsigned events);
 void dc_carrier_end(struct dc_carrier *carrier);
 
@@ -244,6 +246,8 @@ int dc_own_gid(struct ibv_context *verbs, uint8_t port, uint8_t index, uint8_t g
 /* --- completions on their way (tokens.c) --- */
 
 void dc_deliver(struct dc_qp *dci, const struct dc_read *read, enum ibv_wc_status status);
+/* What was delivered is on its way from here on; called before dc_lock is given back. */
+void dc_tell(struct dc_qp *dci);
 void dc_tokens_dead(struct dc_qp *dci);
 void dc_tokens_purge(struct ibv_cq *cq);
 void dc_tokens_gone(struct ibv_cq *cq);

@@ -50,7 +50,6 @@ static void find_real(void)
 	real.create_ah = look_up(library, "ibv_create_ah");
 	real.destroy_ah = look_up(library, "ibv_destroy_ah");
 	real.qp_to_qp_ex = look_up(library, "ibv_qp_to_qp_ex");
-	real.get_async_event = look_up(library, "ibv_get_async_event");
 }
 
 const struct dc_real *dc_real(void)
@@ -63,9 +62,9 @@ const struct dc_real *dc_real(void)
 
 struct dc_context *dc_context_of(struct ibv_context *verbs)
 {
-	struct dc_context *context = contexts;
+	struct dc_context *context = __atomic_load_n(&contexts, __ATOMIC_ACQUIRE);
 
-	while (context && context->verbs != verbs)
+	while (context && __atomic_load_n(&context->verbs, __ATOMIC_ACQUIRE) != verbs)
 		context = context->next;
 	return context;
 }
@@ -77,40 +76,40 @@ DC_EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 
 	if (!verbs)
 		return NULL;
-	context = calloc(1, sizeof(*context));
+	pthread_mutex_lock(&dc_lock);
+	for (context = contexts; context && context->verbs; context = context->next)
+		;
 	if (!context) {
-		dc_real()->close_device(verbs);
-		errno = ENOMEM;
-		return NULL;
+		context = calloc(1, sizeof(*context));
+		if (!context)
+			abort();
+		context->next = contexts;
+		__atomic_store_n(&contexts, context, __ATOMIC_RELEASE);
 	}
-	context->verbs = verbs;
 	context->poll_cq = verbs->ops.poll_cq;
 	verbs->ops.poll_cq = dc_poll_cq;
-	pthread_mutex_lock(&dc_lock);
-	context->next = contexts;
-	contexts = context;
+	__atomic_store_n(&context->verbs, verbs, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&dc_lock);
 	return verbs;
 }
 
 DC_EXPORT int ibv_close_device(struct ibv_context *verbs)
 {
-	struct dc_context **at = &contexts, *context;
+	struct dc_context *context;
 
 	pthread_mutex_lock(&dc_lock);
-	while (*at && (*at)->verbs != verbs)
-		at = &(*at)->next;
-	context = *at;
+	context = dc_context_of(verbs);
 	if (context) {
-		*at = context->next;
 		if (context->cq) {
 			dc_unwatch(context->watch);
 			dc_real()->destroy_cq(context->cq);
 			ibv_destroy_comp_channel(context->channel);
 		}
+		context->cq = NULL;
+		context->channel = NULL;
+		__atomic_store_n(&context->verbs, NULL, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&dc_lock);
-	free(context);
 	return dc_real()->close_device(verbs);
 }
 

@@ -13,17 +13,6 @@
 
 #include "dc.h"
 
-static bool same_way(const struct dc_carrier *carrier, const struct dc_read *read)
-{
-	size_t at;
-
-	for (at = 0; at < 16; at++)
-		if (carrier->way.grh.dgid.raw[at] != read->way.grh.dgid.raw[at])
-			return false;
-	return carrier->dctn == read->dctn && carrier->key == read->key &&
-	       carrier->way.grh.sgid_index == read->way.grh.sgid_index;
-}
-
 /* (retry_cnt + 1) times the timer; a timer of 0 is none. */
 static int64_t retry_time_ns(const struct dc_qp *dci)
 {
@@ -63,14 +52,17 @@ static void flush(struct dc_qp *dci, struct dc_stream *stream)
 	stream->fails_at = DC_NEVER;
 }
 
-/* Nothing that was issued lands from now on. */
+/* Nothing that was issued lands from now on. Only the stream's present carrier has any of it. */
 static void end_carriers(struct dc_qp *dci, const struct dc_stream *of)
 {
 	struct dc_carrier *carrier = dci->carriers, *next;
 
 	for (; carrier; carrier = next) {
+		bool issued = carrier == of->carrier && of->issued;
+
 		next = carrier->next;
-		if (carrier->stream == of && (of->issued || carrier->state != DC_READY))
+		if (carrier->stream == of &&
+		    (issued || carrier->lost || carrier->state != DC_READY))
 			dc_carrier_end(carrier);
 	}
 }
@@ -103,6 +95,21 @@ static void fail_stream(struct dc_qp *dci, struct dc_stream *stream)
 		dc_fail_now(dci);
 }
 
+/* Gives the stream's carrier all that it may have now. */
+static int issue(struct dc_stream *stream, struct dc_carrier *carrier)
+{
+	struct dc_read *first = stream->unissued;
+	unsigned count = 0;
+
+	while (stream->unissued && stream->issued + count < DC_WINDOW &&
+	       dc_carrier_leads_to(carrier, stream->unissued)) {
+		stream->unissued = stream->unissued->next;
+		count++;
+	}
+	stream->issued += count;
+	return dc_carrier_post(carrier, first, count);
+}
+
 static void pump(struct dc_qp *dci, struct dc_stream *stream)
 {
 	while (stream->unissued && stream->fails_at == DC_NEVER) {
@@ -111,7 +118,7 @@ static void pump(struct dc_qp *dci, struct dc_stream *stream)
 
 		if (stream->issued >= DC_WINDOW)
 			return;
-		if (!carrier || carrier->lost || !same_way(carrier, read)) {
+		if (!carrier || carrier->lost || !dc_carrier_leads_to(carrier, read)) {
 			if (stream->issued)
 				return;
 			stream->tried_at = dc_now_ns();
@@ -125,12 +132,10 @@ static void pump(struct dc_qp *dci, struct dc_stream *stream)
 			return;
 		if (!stream->issued)
 			stream->tried_at = dc_now_ns();
-		if (dc_carrier_post(carrier, read)) {
+		if (issue(stream, carrier)) {
 			dc_stream_fails(dci, stream, IBV_WC_LOC_QP_OP_ERR);
 			return;
 		}
-		stream->issued++;
-		stream->unissued = read->next;
 	}
 }
 
@@ -163,6 +168,7 @@ void dc_accept_reads(struct dc_qp *dci, struct dc_read *batch)
 			stream->unissued = read;
 	}
 	dc_pump_all(dci);
+	dc_tell(dci);
 }
 
 /* A carrier's completion: it is of the first READ of its stream. */
@@ -252,6 +258,7 @@ int64_t dc_timers(int64_t now)
 			else if (stream->fails_at < next)
 				next = stream->fails_at;
 		}
+		dc_tell(qp);
 	}
 	return next;
 }

@@ -32,11 +32,6 @@ struct dc_qp *dc_first_qp(void)
 	return qps;
 }
 
-bool dc_is_ours(const struct ibv_context *verbs)
-{
-	return dc_context_of((struct ibv_context *)verbs) != NULL;
-}
-
 struct mlx5dv_qp_ex *dc_qp_ex(struct ibv_qp_ex *qp)
 {
 	struct dc_qp *ours;
@@ -201,6 +196,7 @@ static int make_initiator(struct dc_qp *qp, const struct ibv_qp_init_attr_ex *at
 		qp->streams[at].fails_at = DC_NEVER;
 	}
 	pthread_mutex_init(&qp->post_lock, NULL);
+	qp->news_end = &qp->news;
 	qp->sq_sig_all = attr->sq_sig_all;
 	dc_fill_setters(qp);
 	qp->anchor = dc_rc_qp(attr->pd, attr->send_cq, NULL, &herald);
@@ -413,8 +409,10 @@ int dc_modify_qp(struct dc_qp *qp, struct ibv_qp_attr *attr, int mask)
 		dc_tokens_dead(qp);
 		dc_tokens_purge(qp->ex.qp_base.send_cq);
 	}
-	if (qp->kind == DC_INITIATOR && qp->state == IBV_QPS_ERR)
+	if (qp->kind == DC_INITIATOR && qp->state == IBV_QPS_ERR) {
 		dc_fail_now(qp);
+		dc_tell(qp);
+	}
 	qp->ex.qp_base.state = qp->state;
 	return 0;
 }

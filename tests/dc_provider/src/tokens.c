@@ -10,17 +10,22 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dc.h"
 
 /* The upper bits of a token's number: no program's wr_id. */
 #define TOKEN_BITS (UINT64_C(0x6d64) << 48)
+/* How long a herald may have no place: it is empty in the time of a system call, in an emulator in
+ * milliseconds. Beyond it the device is gone. */
+#define HERALD_TRIES 10000
+#define HERALD_PAUSE_US 100
 /* Entries that are taken out of a CQ at a time while it is purged. */
 #define PURGE_ROOM 16
 
-struct token {
-	struct token *next;
-	uint64_t number;
+struct dc_token {
+	struct dc_token *next, *next_news;
+	struct ibv_send_wr wr;
 	struct dc_qp *dci; /* none: dead */
 	struct ibv_cq *cq;
 	struct ibv_wc wc;
@@ -36,7 +41,7 @@ struct stashed {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct token *tokens;
+static struct dc_token *tokens;
 static struct stashed *stash, **stash_end = &stash;
 static uint64_t numbers;
 static bool used; /* since the first token, polling has to look */
@@ -71,12 +76,12 @@ static uint32_t length_of(const struct dc_read *read)
 
 void dc_deliver(struct dc_qp *dci, const struct dc_read *read, enum ibv_wc_status status)
 {
-	struct ibv_send_wr wr = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED };
-	struct ibv_send_wr *bad;
-	struct token *token = calloc(1, sizeof(*token));
+	struct dc_token *token = calloc(1, sizeof(*token));
 
 	if (!token)
 		abort();
+	token->wr.opcode = IBV_WR_RDMA_WRITE;
+	token->wr.send_flags = IBV_SEND_SIGNALED;
 	token->dci = dci;
 	token->cq = dci->ex.qp_base.send_cq;
 	token->frees = 1;
@@ -90,26 +95,47 @@ void dc_deliver(struct dc_qp *dci, const struct dc_read *read, enum ibv_wc_statu
 		token->wc.byte_len = length_of(read);
 	}
 	pthread_mutex_lock(&lock);
-	token->number = TOKEN_BITS | ++numbers;
+	token->wr.wr_id = TOKEN_BITS | ++numbers;
 	token->next = tokens;
 	tokens = token;
 	__atomic_store_n(&used, true, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
-	wr.wr_id = token->number;
-	/* The herald has as many places as the DCI, and is empty in the time of a system call. */
-	while (ibv_post_send(dci->anchor, &wr, &bad))
-		;
+	*dci->news_end = token;
+	dci->news_end = &token->next_news;
+}
+
+void dc_tell(struct dc_qp *dci)
+{
+	struct ibv_send_wr *wr, *bad = NULL;
+	struct dc_token *token;
+	unsigned tries = 0;
+
+	if (dci->kind != DC_INITIATOR || !dci->news)
+		return;
+	/* Until all are posted nobody may take out, and free, the first of them. */
+	pthread_mutex_lock(&lock);
+	for (token = dci->news; token; token = token->next_news)
+		token->wr.next = token->next_news ? &token->next_news->wr : NULL;
+	wr = &dci->news->wr;
+	while (ibv_post_send(dci->anchor, wr, &bad) && bad && ++tries < HERALD_TRIES) {
+		wr = bad;
+		bad = NULL;
+		usleep(HERALD_PAUSE_US);
+	}
+	dci->news = NULL;
+	dci->news_end = &dci->news;
+	pthread_mutex_unlock(&lock);
 }
 
 /* Takes an entry of a CQ for what it stands for; false if it is nothing that the program is told. */
 static bool resolve(struct ibv_wc *wc)
 {
-	struct token **at, *token;
+	struct dc_token **at, *token;
 	bool told;
 
 	if ((wc->wr_id & TOKEN_BITS) != TOKEN_BITS)
 		return true;
-	for (at = &tokens; *at && (*at)->number != wc->wr_id; at = &(*at)->next)
+	for (at = &tokens; *at && (*at)->wr.wr_id != wc->wr_id; at = &(*at)->next)
 		;
 	token = *at;
 	if (!token)
@@ -179,7 +205,7 @@ int dc_poll_cq(struct ibv_cq *cq, int room, struct ibv_wc *wc)
 
 void dc_tokens_dead(struct dc_qp *dci)
 {
-	struct token *token;
+	struct dc_token *token;
 
 	pthread_mutex_lock(&lock);
 	for (token = tokens; token; token = token->next)
@@ -217,12 +243,12 @@ void dc_tokens_purge(struct ibv_cq *cq)
 /* A CQ that has ended. */
 void dc_tokens_gone(struct ibv_cq *cq)
 {
-	struct token **at = &tokens;
+	struct dc_token **at = &tokens;
 	struct ibv_wc wc;
 
 	pthread_mutex_lock(&lock);
 	while (*at) {
-		struct token *token = *at;
+		struct dc_token *token = *at;
 
 		if (token->cq == cq) {
 			*at = token->next;
