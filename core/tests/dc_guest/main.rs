@@ -33,6 +33,7 @@ fn main() {
         (Ok("1"), None) => owner::run(address("SELF")),
         (Ok("1"), Some("victim")) => owner::victim(),
         (Ok("2"), None) => reader::run(address("PEER")),
+        (Ok("2"), Some("keys")) => reader::keys(address("PEER")),
         (Ok("2"), Some("streams")) => streams::run(address("PEER")),
         (Ok("2"), Some("second")) => reader::second(&arguments.collect::<Vec<_>>()),
         other => panic!("{other:?}: this program runs in two guests, as tests/rxe starts it"),

@@ -111,15 +111,12 @@ impl Owner {
 }
 
 pub fn run(own: IpAddr) {
-    // The reader comes, and goes, and comes again with another environment.
+    // The reader comes, and goes, and comes again with another environment; this one is killed.
     let mut owner = Owner::new();
     loop {
         let mut side = SideChannel::accept(own);
         while let Some(line) = side.hear() {
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-            if word == "bye" {
-                return;
-            }
             let answer = owner.answer(word, &numbers(rest));
             side.say(&answer);
         }
