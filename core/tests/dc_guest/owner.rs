@@ -86,6 +86,12 @@ impl Owner {
                 self.useless.push((mr, self.bench.pd.clone()));
                 text
             }
+            "events" => {
+                let next = || self.bench.context.next_event().expect("events");
+                let events: Vec<String> =
+                    std::iter::from_fn(next).map(|event| event.to_string()).collect();
+                events.join(", ")
+            }
             "victim" => self.start_victim(),
             "kill" => {
                 let mut victim = self.victim.take().expect("a victim");

@@ -41,7 +41,7 @@ struct dc_settings {
 	uint8_t log_streams, log_errored;
 	uint8_t rd_atomic;
 };
-const struct dc_settings *dc_settings(void);
+DC_EXPORT const struct dc_settings *dc_settings(void);
 
 /* --- the real libraries (forward.c) --- */
 
@@ -124,7 +124,7 @@ struct dc_qp {
 	struct dc_session *sessions;
 
 	/* DCI */
-	bool sq_sig_all, has_streams;
+	bool sq_sig_all;
 	uint8_t timeout, retry_cnt, max_rd_atomic, log_errored;
 	uint32_t sq_psn;
 	uint64_t sequence;
@@ -153,7 +153,6 @@ int dc_query_qp(struct dc_qp *qp, struct ibv_qp_attr *attr, int mask,
 int dc_destroy_qp(struct dc_qp *qp);
 DC_EXPORT struct mlx5dv_qp_ex *dc_qp_ex(struct ibv_qp_ex *qp);
 DC_EXPORT int dc_stream_reset(struct ibv_qp *qp, uint16_t stream);
-DC_EXPORT const struct dc_settings *dc_settings_exported(void);
 /* Makes an RC QP with the real library. */
 struct ibv_qp *dc_rc_qp(struct ibv_pd *pd, struct ibv_cq *cq, struct ibv_srq *srq,
 			const struct ibv_qp_cap *cap);

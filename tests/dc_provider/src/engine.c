@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -190,6 +191,7 @@ static void *run(void *unused)
 int dc_engine_start(void)
 {
 	struct epoll_event event = { .events = EPOLLIN };
+	sigset_t everything, callers;
 	pthread_t thread;
 	int error;
 
@@ -200,13 +202,18 @@ int dc_engine_start(void)
 	if (wake_fd < 0 || epoll_fd < 0 ||
 	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, wake_fd, &event))
 		return -1;
+	/* Signals are the program's: none is for this thread. */
+	sigfillset(&everything);
+	pthread_sigmask(SIG_BLOCK, &everything, &callers);
 	error = pthread_create(&thread, NULL, run, NULL);
+	pthread_sigmask(SIG_SETMASK, &callers, NULL);
 	if (error) {
 		close(epoll_fd);
 		epoll_fd = -1;
 		errno = error;
 		return -1;
 	}
+	pthread_setname_np(thread, "dc-provider");
 	pthread_detach(thread);
 	return 0;
 }

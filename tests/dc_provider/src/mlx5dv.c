@@ -39,13 +39,13 @@ DC_EXPORT bool mlx5dv_is_supported(struct ibv_device *device)
 	bool (*is_supported)(struct ibv_device *) = real("mlx5dv_is_supported");
 
 	if (is_soft_roce(device))
-		return dc_settings_exported()->mlx5;
+		return dc_settings()->mlx5;
 	return is_supported(device);
 }
 
 DC_EXPORT int mlx5dv_query_device(struct ibv_context *verbs, struct mlx5dv_context *attr)
 {
-	const struct dc_settings *settings = dc_settings_exported();
+	const struct dc_settings *settings = dc_settings();
 	uint64_t asked = attr->comp_mask, filled = 0;
 
 	if (!is_soft_roce(verbs->device) || !settings->mlx5) {
@@ -81,7 +81,7 @@ DC_EXPORT struct ibv_qp *mlx5dv_create_qp(struct ibv_context *verbs,
 					  struct ibv_qp_init_attr_ex *attr,
 					  struct mlx5dv_qp_init_attr *dv)
 {
-	const struct dc_settings *settings = dc_settings_exported();
+	const struct dc_settings *settings = dc_settings();
 
 	if (!is_soft_roce(verbs->device) || !settings->mlx5) {
 		struct ibv_qp *(*create)(struct ibv_context *, struct ibv_qp_init_attr_ex *,
@@ -111,7 +111,7 @@ DC_EXPORT int mlx5dv_dci_stream_id_reset(struct ibv_qp *qp, uint16_t stream)
 {
 	int (*reset)(struct ibv_qp *, uint16_t);
 
-	if (is_soft_roce(qp->context->device) && dc_settings_exported()->mlx5)
+	if (is_soft_roce(qp->context->device) && dc_settings()->mlx5)
 		return dc_stream_reset(qp, stream);
 	reset = real("mlx5dv_dci_stream_id_reset");
 	return reset(qp, stream);

@@ -182,9 +182,8 @@ static int make_initiator(struct dc_qp *qp, const struct ibv_qp_init_attr_ex *at
 	unsigned at;
 
 	qp->kind = DC_INITIATOR;
-	qp->has_streams = dv->comp_mask & MLX5DV_QP_INIT_ATTR_MASK_DCI_STREAMS;
 	qp->stream_count = 1;
-	if (qp->has_streams) {
+	if (dv->comp_mask & MLX5DV_QP_INIT_ATTR_MASK_DCI_STREAMS) {
 		qp->stream_count = 1u << dv->dc_init_attr.dci_streams.log_num_concurent;
 		qp->log_errored = dv->dc_init_attr.dci_streams.log_num_errored;
 	}
@@ -368,6 +367,14 @@ static int check_values(const struct dc_qp *qp, const struct ibv_qp_attr *attr, 
 	return 0;
 }
 
+static bool same_values(const struct dc_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+	return (!(mask & IBV_QP_PATH_MTU) || qp->path_mtu == attr->path_mtu) &&
+	       (!(mask & IBV_QP_TIMEOUT) || qp->timeout == attr->timeout) &&
+	       (!(mask & IBV_QP_RETRY_CNT) || qp->retry_cnt == attr->retry_cnt) &&
+	       (!(mask & IBV_QP_MAX_QP_RD_ATOMIC) || qp->max_rd_atomic == attr->max_rd_atomic);
+}
+
 static void take_values(struct dc_qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
 	if (mask & IBV_QP_PORT)
@@ -396,6 +403,10 @@ int dc_modify_qp(struct dc_qp *qp, struct ibv_qp_attr *attr, int mask)
 
 	if (error)
 		return error;
+	/* Carriers were made with what held then. */
+	if (qp->kind == DC_INITIATOR && !same_values(qp, attr, mask))
+		while (qp->carriers)
+			dc_carrier_end(qp->carriers);
 	take_values(qp, attr, mask);
 	if (qp->kind == DC_TARGET && attr->qp_state == IBV_QPS_RTR) {
 		error = dc_target_listen(qp);

@@ -60,8 +60,3 @@ const struct dc_settings *dc_settings(void)
 	pthread_once(&once, read_environment);
 	return &settings;
 }
-
-const struct dc_settings *dc_settings_exported(void)
-{
-	return dc_settings();
-}

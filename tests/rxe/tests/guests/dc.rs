@@ -45,6 +45,11 @@ fn reads_and_how_they_fail() {
 #[test]
 fn rc_is_as_without_it() {
     forking::every_page_arrives(RC_BESIDE_DC);
+    let world = shared(RC_BESIDE_DC);
+    for node in [HOST_A, HOST_B] {
+        let agent = "grep -q dc_provider/libibverbs.so.1 /proc/$(pidof -s mitosis)/maps";
+        assert_eq!(world.run_script(node, agent).status, 0, "the agent has the software DC");
+    }
 }
 
 /// A command with the software DC; variables come first.
@@ -56,11 +61,15 @@ fn with_dc<'a>(argv: &[&'a str]) -> Vec<&'a str> {
 
 fn owner(world: &World) -> Job {
     world.guests.give(&dc_guest(), "dc_guest").unwrap();
-    world.guests.node(HOST_A).run(&with_dc(&["/host/files/dc_guest"])).unwrap()
+    for node in [HOST_A, HOST_B] {
+        // From the shared folder a process takes seconds to start, and some of them start others.
+        world.run(node, &["cp", "/host/files/dc_guest", "/bin/"]).ok().unwrap();
+    }
+    world.guests.node(HOST_A).run(&with_dc(&["dc_guest"])).unwrap()
 }
 
 fn reader(world: &World, variables: &[&str], arguments: &[&str]) -> String {
-    let command = [variables, &["/host/files/dc_guest"], arguments].concat();
+    let command = [variables, &["dc_guest"], arguments].concat();
     world.run(HOST_B, &with_dc(&command)).ok().unwrap()
 }
 
