@@ -77,7 +77,7 @@ static int check_dct(const struct ibv_qp_init_attr_ex *attr, const struct mlx5dv
 	/* The kernel: a DCT receives by an SRQ, into a CQ. */
 	if (!attr->srq || !attr->recv_cq)
 		return EINVAL;
-	/* Every user of DC leaves it zero; what is refused here a card may take. */
+	/* It sends nothing and receives by the SRQ. What is refused here a card may take. */
 	if (memcmp(&attr->cap, &none, sizeof(none)))
 		return EINVAL;
 	return 0;
