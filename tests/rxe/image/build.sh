@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh DIR [PYTHON]: DIR/vmlinux and DIR/initrd are there and up to date, and with the interpreter
-# of a venv DIR/initrd-python; takes no time if they are.
+# build.sh DIR [PYTHON]: DIR/vmlinux, DIR/initrd and DIR/dc_provider are there and up to date, and with the
+# interpreter of a venv DIR/initrd-python; takes no time if they are.
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 readonly here
@@ -34,6 +34,10 @@ libc=$(stat -Lc '%n %s %Y' /lib/x86_64-linux-gnu/libc.so.6)
 stamped packages "$packages" -- bash "$here/packages.sh" "$dir"
 image="$packages $libc $(cat "$here"/{image.sh,init,barrier} | cksum)"
 stamped image "$image" -- bash "$here/image.sh" "$dir"
+# Compiled against the guests' own libraries.
+provider=$(realpath "$here/../../dc_provider")
+stamped dc_provider "$packages $(cat "$provider"/build.sh "$provider"/src/* | cksum)" -- \
+  bash "$provider/build.sh" "$dir" "$dir/dc_provider"
 if [[ -n ${2:-} ]]; then
   installed=$(stat -c '%n %s %Y' "$(dirname "$2")"/../lib/python3.*/site-packages/*.dist-info/RECORD)
   stamped python "$image" "$(cksum <"$here/python.sh")" "$2" "$installed" -- \

@@ -3,7 +3,7 @@
 #
 #   DIR/debs/    the packages as downloaded, with the name of the kernel in debs/kernel/name
 #   DIR/host/    programs for this machine that it has not: an emulator, cpio, depmod, zstd
-#   DIR/guest/   programs and libraries for the guests
+#   DIR/guest/   programs and libraries for the guests, and headers of these libraries
 #
 # Installing would need root, and on a machine with qemu-utils from backports the emulator of Debian
 # 12 would remove these. A private apt state leaves the machine's own package lists alone.
@@ -14,6 +14,8 @@ readonly DIR=$1 WANTED_SERIES=${RXE_KERNEL:-}
 readonly GUEST_PACKAGES=(busybox-static iproute2 libbpf1 libelf1 libmnl0 libbsd0 libmd0 libcap2
   libselinux1 libtirpc3 libxtables12 libdb5.3 ibverbs-providers ibverbs-utils libibumad3
   libibverbs1 libnl-3-200 libnl-route-3-200 libpci3 librdmacm1 perftest rdma-core rdmacm-utils)
+# Beside them, for what is compiled here against the guests' own libraries.
+readonly HEADER_PACKAGES=(libibverbs-dev)
 # Tried in this order. A kernel of both series has rdma_rxe as a module.
 readonly KERNELS=('linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64' 'linux-image-6\.1\.0-[0-9]+-amd64')
 
@@ -98,7 +100,7 @@ kernel=$(choose_kernel)
 printf 'rxe: downloading %s, %s\n' "$kernel" "${wanted[*]:+${wanted[*]}, }programs for the guests" >&2
 download "$DIR/debs/kernel" "$kernel"
 printf '%s\n' "${kernel#linux-image-}" >"$DIR/debs/kernel/name"
-download "$DIR/debs/guest" "${GUEST_PACKAGES[@]}"
+download "$DIR/debs/guest" "${GUEST_PACKAGES[@]}" "${HEADER_PACKAGES[@]}"
 unpack "$DIR/guest" "$DIR"/debs/guest/*.deb
 rm -rf "$DIR/host"
 mkdir -p "$DIR/host"

@@ -23,6 +23,10 @@ pub(crate) const GUESTS_MAX: u32 = 2;
 /// An interpreter and its library are held in memory, twice while the guest boots.
 const PYTHON_MIB: u32 = 512;
 
+/// Where guests have the software DC of tests/dc_provider: libraries that a job finds in place of
+/// rdma-core's own if its LD_LIBRARY_PATH is this.
+pub const DC_LIBRARIES: &str = "/lib/dc_provider";
+
 /// What guests are made with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -37,6 +41,8 @@ pub struct Config {
     pub mtu: u32,
     /// Variables for all jobs.
     pub env: Vec<(String, String)>,
+    /// Whether all jobs have the software DC.
+    pub dc: bool,
     /// The interpreter of a venv with numpy and mitosis, which host-a has at the same path, and host-b
     /// has not.
     pub python: Option<PathBuf>,
@@ -51,6 +57,7 @@ impl Config {
             memory_mib: 512,
             mtu: 9000,
             env: Vec::new(),
+            dc: false,
             python: None,
         }
     }
@@ -89,6 +96,7 @@ impl Guests {
         let directory = run_directory(&image.runs(), &config.name)?;
         let share = directory.join("share");
         fs::create_dir_all(share.join("jobs")).context("cannot make the shared folder")?;
+        copy(&image.dc_provider(), &share.join("dc_provider"))?;
         let mut guests = Vec::new();
         for node in 1..=config.nodes {
             guests.push(Arc::new(Guest::start(config, &image, &directory, node)?));
@@ -125,14 +133,19 @@ impl Guests {
         let destination = self.share().join("files").join(name);
         let parent = destination.parent().context("a name within the folder is needed")?;
         fs::create_dir_all(parent).context("cannot make a folder for files")?;
-        let copied = std::process::Command::new("cp")
-            .args(["-RL", "--reflink=auto", "--"])
-            .args([source, &destination])
-            .status();
-        match copied {
-            Ok(status) if status.success() => Ok(()),
-            _ => bail!("cannot copy {} to the guests", source.display()),
-        }
+        copy(source, &destination)
+    }
+}
+
+/// A file or a directory; a link as what it leads to.
+fn copy(source: &Path, destination: &Path) -> Result<()> {
+    let copied = std::process::Command::new("cp")
+        .args(["-RL", "--reflink=auto", "--"])
+        .args([source, destination])
+        .status();
+    match copied {
+        Ok(status) if status.success() => Ok(()),
+        _ => bail!("cannot copy {} to the guests", source.display()),
     }
 }
 
@@ -177,7 +190,7 @@ impl Guest {
         Ok(Self {
             node,
             nodes: config.nodes,
-            env: config.env.clone(),
+            env: environment(config),
             share: directory.join("share"),
             line,
             emulator,
@@ -281,6 +294,13 @@ impl Guest {
     pub(crate) fn tail(&self) -> String {
         self.emulator.tail()
     }
+}
+
+/// Variables of the caller's, and what the software DC needs.
+fn environment(config: &Config) -> Vec<(String, String)> {
+    let libraries = ("LD_LIBRARY_PATH".to_owned(), DC_LIBRARIES.to_owned());
+    let dc = config.dc.then_some(libraries);
+    config.env.iter().cloned().chain(dc).collect()
 }
 
 /// A word for a shell.

@@ -51,6 +51,11 @@ impl Image {
         self.directory.join("initrd-python")
     }
 
+    /// The libraries of the software DC.
+    pub(crate) fn dc_provider(&self) -> PathBuf {
+        self.directory.join("dc_provider")
+    }
+
     /// Where runs have their directories.
     pub(crate) fn runs(&self) -> PathBuf {
         self.directory.join("run")

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! No KVM, no root, nothing installed: the emulator, the kernel and the programs of the guests are
-//! Debian packages that `image/build.sh` unpacks under `target/rxe/`, once.
+//! Debian packages that `image/build.sh` unpacks under `target/rxe/`, once. Soft-RoCE has no DC: where a job is
+//! to have it, libraries of `tests/dc_provider` stand in.
 #![deny(unsafe_code)]
 
 mod cli;
@@ -23,6 +24,6 @@ mod job;
 mod line;
 
 pub use cli::main;
-pub use guests::{Config, Guest, Guests};
+pub use guests::{Config, DC_LIBRARIES, Guest, Guests};
 pub use image::target;
 pub use job::{Ended, Job};

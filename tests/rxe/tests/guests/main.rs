@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod bed;
+mod dc;
 mod devices;
 mod faults;
 mod forking;

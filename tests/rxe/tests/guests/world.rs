@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mitosis_guests::{Config, Ended, Guests, Job, target};
+use mitosis_guests::{Config, DC_LIBRARIES, Ended, Guests, Job, target};
 
 /// Nothing here takes as long, in an emulator on a busy machine; what does hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +25,9 @@ pub(crate) const HOST_B: u32 = 2;
 /// 64 MiB: more than an emulator moves between the first page and the fault that a test makes.
 const ARRAY_WORDS: usize = 8 << 20;
 pub(crate) const ARRAY_PAGES: usize = ARRAY_WORDS / 512;
+
+/// The fabric rc with the libraries of the software DC, which must leave it as it is.
+pub(crate) const RC_BESIDE_DC: &str = "rc_beside_dc";
 
 /// Guests with the programs of Mitosis, and Python on host-a.
 pub(crate) struct World {
@@ -126,8 +129,14 @@ impl World {
         let guest = self.guests.node(node);
         let advertise = format!("{}:7370", guest.name());
         let deadline = MISS_DEADLINE.as_millis().to_string();
-        let fabric = format!("MITOSIS_FABRIC={}", self.fabric);
-        let command = ["env", &fabric, "mitosis", "agent", "--listen", "7370"];
+        let (fabric, software_dc) = match self.fabric {
+            "dc" => ("dc", true),
+            RC_BESIDE_DC => ("rc", true),
+            fabric => (fabric, false),
+        };
+        let fabric = format!("MITOSIS_FABRIC={fabric}");
+        let libraries = format!("LD_LIBRARY_PATH={}", if software_dc { DC_LIBRARIES } else { "" });
+        let command = ["env", &fabric, &libraries, "mitosis", "agent", "--listen", "7370"];
         let options = ["--advertise", &advertise, "--secret-file", "/host/files/secret"];
         let more = ["--miss-deadline-ms", &deadline];
         let mut agent = guest.run(&[&command[..], &options, &more].concat()).unwrap();
