@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use mitosis::client::Child;
-use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
+use mitosis::descriptor::{Descriptor, Export, OpenFile, Source, Vma, VmaKind};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
 use mitosis::resume::program::Program;
@@ -138,13 +138,17 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
     }
     println!("\nFD   BECOMES   WAS");
     for file in &descriptor.open_files {
-        let becomes = if file.fd < 3 { "resumer's" } else { "closed" };
-        println!("{:<4} {becomes:9} {}", file.fd, file.link);
+        println!("{:<4} {:9} {}", file.fd, becomes(file), file.link);
     }
     if !descriptor.sites.is_empty() {
         println!("\n{} system-call sites go through the stub", descriptor.sites.len());
     }
     Ok(())
+}
+
+/// What a child finds under the number of a descriptor.
+fn becomes(file: &OpenFile) -> &'static str {
+    if file.fd < 3 { "resumer's" } else { "EBADF" }
 }
 
 /// Pages of a VMA: owned by seeds, of files, zero.
@@ -221,9 +225,7 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
     let files: Vec<Value> = descriptor
         .open_files
         .iter()
-        .map(|file| {
-            json!({ "fd": file.fd, "was": file.link, "becomes": if file.fd < 3 { "resumer's" } else { "closed" } })
-        })
+        .map(|file| json!({ "fd": file.fd, "was": file.link, "becomes": becomes(file) }))
         .collect();
     json!({
         "seed": descriptor.seed.to_string(), "generation": descriptor.generation, "bytes": bytes,

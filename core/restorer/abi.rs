@@ -130,6 +130,16 @@ pub struct RawOp {
     pub expect: u64,
 }
 
+/// Numbers of descriptors, both ends included.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NumberRange {
+    /// The first.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+}
+
 /// Kinds of op.
 pub mod op {
     /// System call, must succeed.
@@ -142,6 +152,9 @@ pub mod op {
     pub const STORE: u32 = 4;
     /// args: frame.
     pub const SIGNAL_RETURN: u32 = 5;
+    /// args: descriptor, [`super::NumberRange`]s, their number. Copies of the descriptor take these numbers, up
+    /// to the first that it cannot get.
+    pub const RESERVE: u32 = 6;
 }
 
 /// One range of memory that behaves as anonymous (or as shared) in the seed and was mapped from the image

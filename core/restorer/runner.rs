@@ -1,7 +1,7 @@
 //! The interpreter of restore programs.
 
-use crate::abi::{RawOp, Reply, op};
-use crate::arch;
+use crate::abi::{NumberRange, RawOp, Reply, op};
+use crate::{arch, syscall};
 
 /// Errors are `FIRST_ERROR..=-1`, each the negative errno.
 const FIRST_ERROR: i64 = -4095;
@@ -65,7 +65,28 @@ unsafe fn perform(op: &RawOp) -> Result<(), i64> {
                 Ok(())
             }
             op::SIGNAL_RETURN => arch::signal_return(a),
+            op::RESERVE => {
+                reserve(a, b as *const NumberRange, c);
+                Ok(())
+            }
             _ => Err(-ENOSYS),
+        }
+    }
+}
+
+/// Gives copies of `fd` the numbers of `count` ranges, in order, up to the first that it cannot get: those
+/// above it are beyond this process's limit, too.
+///
+/// # Safety
+/// `count` ranges lie at `ranges`.
+unsafe fn reserve(fd: u64, ranges: *const NumberRange, count: u64) {
+    for at in 0..count {
+        // SAFETY: `at < count`.
+        let NumberRange { first, last } = unsafe { *ranges.add(at as usize) };
+        for number in (u64::from(first)..=u64::from(last)).filter(|number| *number != fd) {
+            if syscall::copy_to(fd, number) < 0 {
+                return;
+            }
         }
     }
 }

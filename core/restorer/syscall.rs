@@ -9,12 +9,14 @@ const MUNMAP: u64 = 11;
 const SENDTO: u64 = 44;
 const RECVMSG: u64 = 47;
 const EXIT_GROUP: u64 = 231;
+const DUP3: u64 = 292;
 const CLONE3: u64 = 435;
 const CLOSE_RANGE: u64 = 436;
 
 const MSG_NOSIGNAL: u64 = 0x4000;
 const MSG_CTRUNC: i32 = 8;
 const EINTR: i64 = 4;
+const O_CLOEXEC: u64 = 0x8_0000;
 
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
@@ -75,6 +77,12 @@ pub fn munmap(addr: u64, len: u64) {
 pub fn close_from(first: u64) {
     // SAFETY: descriptors are plain numbers here.
     unsafe { syscall(CLOSE_RANGE, [first, u32::MAX.into(), 0, 0, 0, 0]) };
+}
+
+/// dup3(2), closed at exec; answers `number` or `-errno`.
+pub fn copy_to(fd: u64, number: u64) -> i64 {
+    // SAFETY: descriptors are plain numbers here.
+    unsafe { syscall(DUP3, [fd, number, O_CLOEXEC, 0, 0, 0]) }
 }
 
 /// Sends `bytes` whole; a peer that is gone is no concern here: its end is noticed on receiving.

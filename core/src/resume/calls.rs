@@ -138,6 +138,21 @@ pub(super) fn dup2(fd: u32, to: u32) -> Op {
     call("dup2", libc::SYS_dup2, args, Expect::Exactly(to.into()))
 }
 
+/// dup3(2), closed at exec.
+pub(super) fn dup3(fd: u32, to: u32) -> Op {
+    let args = [
+        u64::from(fd).into(),
+        u64::from(to).into(),
+        u64::from(libc::O_CLOEXEC.cast_unsigned()).into(),
+    ];
+    call("dup3", libc::SYS_dup3, args, Expect::Exactly(to.into()))
+}
+
+/// close(2).
+pub(super) fn close(fd: u32) -> Op {
+    call("close", libc::SYS_close, [u64::from(fd).into()], Expect::Success)
+}
+
 /// getppid(2), which must answer `parent`.
 pub(super) fn check_parent(parent: u32) -> Op {
     call("getppid", libc::SYS_getppid, [], Expect::Exactly(parent.into()))

@@ -7,11 +7,11 @@
 use std::os::fd::BorrowedFd;
 
 use super::ResumeError;
-use super::abi::{MAIL, MAIL_LEN};
+use super::abi::{MAIL, MAIL_LEN, NumberRange};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
 use super::program::{Expect, Op, Program};
-use crate::descriptor::{Descriptor, SeedAddr, SeedRange, Thread, VmaFlags};
+use crate::descriptor::{Descriptor, OpenFile, SeedAddr, SeedRange, Thread, VmaFlags};
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ResumeInfo};
 
@@ -32,7 +32,7 @@ pub struct ChildSpec<'a> {
     pub payload: &'a [u8],
     /// Changes of its environment: `NAME=VALUE\0...`; a bare `NAME\0` unsets.
     pub environment: &'a [u8],
-    /// Its descriptors 0, 1 and 2; it has no others.
+    /// Its descriptors 0, 1 and 2; of its others none is open.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,
@@ -44,7 +44,12 @@ pub struct TailFacts {
     thread: Thread,
     dont_fork: Vec<SeedRange>,
     resume_area: SeedAddr,
+    /// Numbers that memory of the child's takes for open.
+    numbers: Vec<NumberRange>,
 }
+
+/// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
+pub const MAX_NUMBER_RANGES: usize = 8192;
 
 impl TailFacts {
     /// Of the children of `desc`.
@@ -60,6 +65,7 @@ impl TailFacts {
             thread: thread.clone(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             resume_area: desc.resume_area.addr,
+            numbers: numbers_in_use(&desc.open_files),
         })
     }
 
@@ -68,12 +74,15 @@ impl TailFacts {
         self.thread.tid_address.0
     }
 
-    /// The tail, whose last act before it leaves for the seed's code is to close what is not the child's.
+    /// The tail, whose last act before it leaves for the seed's code is to close what is not the child's, and
+    /// to put what is nothing on each number that its memory takes for open: whoever uses one is refused
+    /// with EBADF, and whoever closes one closes no file that the child has opened since.
     ///
     /// The parent-death signal comes first and is checked against a keeper that was gone before; rseq comes
     /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
     ///
-    /// Its 0, 1 and 2 come as the descriptors from `stdio` on.
+    /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
+    /// that was opened with O_PATH.
     pub fn tail(&self, keeper: u32, stdio: u32, info: &[u8; INFO_LEN]) -> Program {
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
@@ -94,9 +103,25 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.push(calls::close_from(COMMAND_FD));
+        ops.extend(self.close_all_but_stdio(stdio + 3));
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }
+    }
+
+    fn close_all_but_stdio(&self, nothing: u32) -> Vec<Op> {
+        let Some(lowest) = self.numbers.first() else {
+            return vec![calls::close_from(COMMAND_FD)];
+        };
+        // A failure is told on the command socket: its number goes last.
+        let mut ops = vec![
+            calls::dup3(nothing, COMMAND_FD),
+            calls::close_from(COMMAND_FD + 1),
+            Op::Reserve { fd: COMMAND_FD, ranges: self.numbers.clone() },
+        ];
+        if lowest.first != COMMAND_FD {
+            ops.push(calls::close(COMMAND_FD));
+        }
+        ops
     }
 
     /// The mail for a child, and its number of ops. `base` is the region's, `stdio` as for [`Self::tail`].
@@ -129,6 +154,24 @@ impl TailFacts {
         }
         Ok((mail, tail.ops.len() as u64))
     }
+}
+
+/// The numbers above 2, as ascending ranges.
+fn numbers_in_use(files: &[OpenFile]) -> Vec<NumberRange> {
+    let mut numbers: Vec<u32> =
+        files.iter().map(|file| file.fd).filter(|number| *number >= COMMAND_FD).collect();
+    numbers.sort_unstable();
+    let mut ranges: Vec<NumberRange> = Vec::new();
+    for number in numbers {
+        let is_full = ranges.len() == MAX_NUMBER_RANGES;
+        match ranges.last_mut() {
+            Some(range) if is_full || range.last.checked_add(1) == Some(number) => {
+                range.last = number;
+            }
+            _ => ranges.push(NumberRange { first: number, last: number }),
+        }
+    }
+    ranges
 }
 
 /// Bytes of a `ResumeInfo`.

@@ -333,3 +333,38 @@ fn the_tail_ends_in_the_seeds_own_code() {
 ";
     assert_eq!(tail, expected.trim_start_matches('\n'));
 }
+
+/// What a tail whose seed had these descriptors open does with numbers.
+fn last_steps(open: &[u32]) -> Vec<String> {
+    let mut desc = descriptor();
+    let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
+    desc.open_files = open.iter().map(file).collect();
+    let facts = TailFacts::of(&desc).unwrap();
+    let tail = facts.tail(77, 4, &[0; crate::resume::child::INFO_LEN]);
+    let steps = tail.ops.iter().map(Op::to_string);
+    steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
+}
+
+#[test]
+fn numbers_that_the_seed_had_open_are_taken() {
+    let back = "rt_sigreturn with rsp = 0x70000010";
+    assert_eq!(last_steps(&[0, 1, 2]), ["close_range(3, 0xffffffff)", back]);
+    let [nothing, close] = ["dup3(7, 3, 0x80000) = 0x3", "close_range(4, 0xffffffff)"];
+    let take = "dup3(3, 3-5 9, O_CLOEXEC) (may fail)";
+    assert_eq!(last_steps(&[9, 0, 4, 3, 5]), [nothing, close, take, back]);
+    let take = "dup3(3, 5, O_CLOEXEC) (may fail)";
+    assert_eq!(last_steps(&[5]), [nothing, close, take, "close(3)", back]);
+}
+
+#[test]
+fn ranges_of_numbers_have_a_limit_and_cover_all_the_same() {
+    let limit = u32::try_from(crate::resume::child::MAX_NUMBER_RANGES).unwrap();
+    for (count, last) in [(limit, format!(" {}", 2 * limit + 2)), (limit + 1, "-".to_owned())] {
+        let open: Vec<u32> = (0..count).map(|at| 4 + 2 * at).collect();
+        let steps = last_steps(&open);
+        let numbers = steps[2].split(", ").nth(1).unwrap();
+        assert_eq!(numbers.split(' ').count(), limit as usize);
+        assert!(numbers.starts_with("4 6 8 ") && numbers.contains(&last), "{count}");
+        assert!(numbers.ends_with(&open[open.len() - 1].to_string()), "{count}");
+    }
+}

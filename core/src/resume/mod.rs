@@ -65,6 +65,9 @@ pub enum ResumeError {
     /// The command socket could not be made.
     #[error("cannot make a template's socket: {0}")]
     Socket(io::Error),
+    /// What takes the place of the seed's descriptors cannot be opened.
+    #[error("cannot open /dev/null: {0}")]
+    Nothing(io::Error),
     /// The program has too many steps.
     #[error("the restore program has {bytes} bytes, too many: the seed has too many mappings")]
     ProgramTooLarge {

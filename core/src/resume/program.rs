@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::abi::{RawOp, op as raw};
+use super::abi::{NumberRange, RawOp, op as raw};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,14 @@ pub enum Op {
         addr: u64,
         /// What.
         bytes: Vec<u8>,
+    },
+    /// Copies of a descriptor, closed at exec, take all numbers of ascending ranges, up to the first that it
+    /// cannot get.
+    Reserve {
+        /// The descriptor.
+        fd: u32,
+        /// The numbers.
+        ranges: Vec<NumberRange>,
     },
     /// The end of a tail: `rsp = frame`, `rt_sigreturn`.
     SignalReturn {
@@ -98,6 +106,13 @@ impl Program {
                     let args = [*addr, from, bytes.len() as u64, 0, 0, 0];
                     RawOp { kind: raw::STORE, args, ..RawOp::default() }
                 }
+                Op::Reserve { fd, ranges } => {
+                    let numbers = ranges.iter().flat_map(|range| [range.first, range.last]);
+                    let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+                    let from = place(&bytes, &mut data);
+                    let args = [(*fd).into(), from, ranges.len() as u64, 0, 0, 0];
+                    RawOp { kind: raw::RESERVE, args, ..RawOp::default() }
+                }
                 Op::SignalReturn { frame } => {
                     let args = [*frame, 0, 0, 0, 0, 0];
                     RawOp { kind: raw::SIGNAL_RETURN, args, ..RawOp::default() }
@@ -139,6 +154,16 @@ impl fmt::Display for Op {
                 }
             }
             Op::Store { addr, bytes } => write!(f, "store {} bytes at {addr:#x}", bytes.len()),
+            Op::Reserve { fd, ranges } => {
+                let ranges: Vec<String> = ranges
+                    .iter()
+                    .map(|NumberRange { first, last }| match first == last {
+                        true => first.to_string(),
+                        false => format!("{first}-{last}"),
+                    })
+                    .collect();
+                write!(f, "dup3({fd}, {}, O_CLOEXEC) (may fail)", ranges.join(" "))
+            }
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct Template {
     base: u64,
     tail: TailFacts,
     line: Mutex<Line>,
+    /// What children find where the seed had a descriptor.
+    nothing: File,
     /// Children that are cloned and not started yet, the oldest first.
     ahead: Mutex<VecDeque<Ahead>>,
     /// What warms them: mail, and its number of ops.
@@ -109,6 +112,7 @@ impl Template {
         let (program, files) = spec.program(&HostFacts::of_keeper(keeper.pid())?)?;
         let tail = TailFacts::of(spec.descriptor)?;
         let base = spec.placement.base;
+        let nothing = nothing()?;
         let region = region(spec, &program, &tail)?;
         let (ours, theirs) = UnixStream::pair().map_err(ResumeError::Socket)?;
         let mut descriptors = vec![theirs.as_fd()];
@@ -124,7 +128,8 @@ impl Template {
         drop(theirs);
         let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
         let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, base));
-        let template = Template { keeper: keeper.clone(), pid, base, tail, line, ahead, warming };
+        let keeper = keeper.clone();
+        let template = Template { keeper, pid, base, tail, line, nothing, ahead, warming };
         template.wait_ready(&program).inspect_err(|_| template.kill())?;
         Ok(template)
     }
@@ -139,12 +144,14 @@ impl Template {
     /// # Errors
     /// The template is gone or silent, or the kernel refuses the clone.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, ResumeError> {
+        let [stdin, stdout, stderr] = spec.stdio;
+        let fds = [stdin, stdout, stderr, self.nothing.as_fd()];
         if spec.extra_clone_flags == 0
             && let Some(ahead) = self.take_warm()
         {
             let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD_AHEAD, spec)?;
-            let command = command(spec.child, mail.len(), ops, spec.stdio.len());
-            if send(ahead.command_socket(), command, mail, &spec.stdio).is_ok() {
+            let command = command(spec.child, mail.len(), ops, fds.len());
+            if send(ahead.command_socket(), command, mail, &fds).is_ok() {
                 return Ok(ahead.pid);
             }
             // It has ended, or makes no sense of a part of a command.
@@ -153,9 +160,9 @@ impl Template {
         let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD, spec)?;
         let command = Command {
             clone_flags: spec.extra_clone_flags,
-            ..command(spec.child, mail.len(), ops, spec.stdio.len())
+            ..command(spec.child, mail.len(), ops, fds.len())
         };
-        self.clone_by(command, mail, &spec.stdio)
+        self.clone_by(command, mail, &fds)
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -302,6 +309,12 @@ fn warming_mail(descriptor: &Descriptor, base: u64) -> (Vec<u8>, u64) {
         true => (mail, program.ops.len() as u64),
         false => (Vec::new(), 0),
     }
+}
+
+/// A descriptor that can be closed and copied, and nothing else: not even used as a directory.
+fn nothing() -> Result<File, ResumeError> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_PATH).open("/dev/null").map_err(ResumeError::Nothing)
 }
 
 /// A command without flags.
