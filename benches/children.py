@@ -83,11 +83,12 @@ def _first(
     hosts: World, process: Warm
 ) -> tuple[tuple[float, float], dict[str, int], dict[str, int]]:
     process.ask("prepare")
+    before = hosts.b.stats()
     report = process.resume(hosts.b.name, 1, "stand")
     if not report["new_template"]:
         raise RuntimeError("host B had a template of a seed that it has never seen")
     time.sleep(_STANDING_S)
-    counted = hosts.b.stats()
+    counted = {name: count - before[name] for name, count in hosts.b.stats().items()}
     [child] = process.of_children(1)
     process.wait()
     process.ask("drop")

@@ -10,18 +10,18 @@ from world import world
 _CHILDREN = 100
 _READ_MB = 50
 _LIMIT_MB = 66 + _CHILDREN * 1.5
-_MB = 1 << 20
+_MB = 10**6
 
 
 def host_memory() -> list[Measurement]:
     """One memory cgroup holds agent, keeper, templates and children."""
     measured = Measurement(
         f"host_memory_{_CHILDREN}_children",
-        "MiB",
+        "MB",
         Bar("<=", value=_LIMIT_MB),
-        f"each of {_CHILDREN} children reads the same {_READ_MB} MiB and writes 1 MiB; all that is charged to "
+        f"each of {_CHILDREN} children reads the same {_READ_MB} MiB and writes 1 MiB; MB are 10^6 bytes; all that is charged to "
         "the cgroup of agent B, keeper and children, page cache and kernel memory too",
-        beside={"MiB before the seed": []},
+        beside={"MB before the seed": []},
     )
     with (
         machine.memory_group() as group,
@@ -29,7 +29,7 @@ def host_memory() -> list[Measurement]:
         warm(hosts, _READ_MB, machine.CPU_A) as process,
     ):
         for _ in range(SAMPLES_MIN):
-            measured.beside["MiB before the seed"].append(group.bytes() / _MB)
+            measured.beside["MB before the seed"].append(group.bytes() / _MB)
             process.ask("prepare")
             process.resume(hosts.b.name, _CHILDREN, "share")
             said = process.of_children(_CHILDREN)

@@ -101,9 +101,33 @@ pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     for (name, count) in value.as_object().into_iter().flatten() {
-        println!("{name:18} {count}");
+        let count = count.to_string();
+        println!("{name:18} {count:<12} {}", meaning(name));
     }
     Ok(())
+}
+
+/// What a counter counts. All but the last are since the agent's start; those of pages and reads are of all
+/// images that it has had, but rehearsals'.
+fn meaning(counter: &str) -> &'static str {
+    match counter {
+        "misses" => "times that the kernel asked for pages of an image",
+        "pages_pulled" => "pages read from other hosts or seeds, on a miss or ahead of one",
+        "pages_rdma" => "of these, pages that an RDMA card read",
+        "pages_pushed" => "pages that came unasked behind a descriptor",
+        "pages_from_files" => "pages taken from identical files of this host",
+        "reads" => "READs posted",
+        "reads_failed" => "READs that failed",
+        "fallbacks" => "times that a second way to bytes was taken",
+        "fabric_fallbacks" => "1 if this agent has another fabric than it was told to prefer",
+        "pages_lost" => "pages that could not be had; each was a SIGBUS",
+        "children_started" => "children started here",
+        "seeds_published" => "seeds of this host that could be resumed, children's included",
+        "reads_served" => "READs of other hosts that this agent answered",
+        "bytes_served" => "bytes of these READs, and of pushes",
+        "images" => "images of seeds that this host holds now",
+        _ => "",
+    }
 }
 
 /// A descriptor.
@@ -261,4 +285,17 @@ pub fn steps(program: &Program, as_json: bool) -> anyhow::Result<()> {
         print!("{text}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_has_a_meaning() {
+        let value = serde_json::to_value(Stats::default()).unwrap();
+        for name in value.as_object().unwrap().keys() {
+            assert!(!meaning(name).is_empty(), "{name}");
+        }
+    }
 }

@@ -89,16 +89,19 @@ pub(crate) fn stats<'py>(py: Python<'py>, agent: PathBuf) -> PyResult<Bound<'py,
     for (name, value) in [
         ("misses", stats.misses),
         ("pages_pulled", stats.pages_pulled),
+        ("pages_rdma", stats.pages_rdma),
         ("pages_pushed", stats.pages_pushed),
         ("pages_from_files", stats.pages_from_files),
         ("reads", stats.reads),
         ("reads_failed", stats.reads_failed),
         ("fallbacks", stats.fallbacks),
+        ("fabric_fallbacks", stats.fabric_fallbacks),
         ("pages_lost", stats.pages_lost),
         ("children_started", stats.children_started),
         ("seeds_published", stats.seeds_published),
         ("reads_served", stats.reads_served),
         ("bytes_served", stats.bytes_served),
+        ("images", stats.images),
     ] {
         dict.set_item(name, value)?;
     }

@@ -258,3 +258,24 @@ def test_stats_count(agent):
         assert after["seeds_published"] == before["seeds_published"] + 1
         """
     )
+
+
+def test_counters_do_not_shrink_when_an_image_goes(agent):
+    agent.run(
+        """
+        import time, mitosis
+        names = {"misses", "pages_pulled", "pages_rdma", "reads", "fabric_fallbacks", "images"}
+        assert names <= set(mitosis.stats())
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Resumed):
+                raise SystemExit(0)
+            mitosis.resume(me.handle).wait()
+            before = mitosis.stats()
+            assert before["images"] == 1 and before["misses"] > 0, before
+        limit = time.monotonic() + 10
+        while (after := mitosis.stats())["images"]:
+            assert time.monotonic() < limit, after
+            time.sleep(0.01)
+        assert all(after[name] >= before[name] for name in before if name != "images"), after
+        """
+    )

@@ -1,9 +1,12 @@
-//! The agent's counters: its own, and the sums over images that are gone and that are there.
+//! The agent's counters: its own, and the sums over the images that it has and has had.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::hosting::Hosting;
+use parking_lot::Mutex;
+
 use crate::export::PageService;
+use crate::image::ImageCounters;
 use crate::wire::local::Stats;
 
 /// Counters that only grow.
@@ -12,6 +15,15 @@ pub struct Counters {
     children_started: AtomicU64,
     seeds_published: AtomicU64,
     fabric_fallbacks: u64,
+    images: Mutex<Images>,
+}
+
+/// Images of seeds that were resumed here, not those of rehearsals.
+#[derive(Debug, Default)]
+struct Images {
+    held: Vec<Arc<ImageCounters>>,
+    /// The sums of those that are gone.
+    gone: Stats,
 }
 
 impl Counters {
@@ -30,29 +42,89 @@ impl Counters {
         self.seeds_published.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All counters. Images that are gone no longer count: what is shown is of the seeds that are here.
-    pub fn stats(&self, hosting: &Hosting, pages: &PageService) -> Stats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    /// An image counts from now on, and when it is gone, too.
+    pub fn add_image(&self, counters: &Arc<ImageCounters>) {
+        let mut images = self.images.lock();
+        images.settle();
+        images.held.push(counters.clone());
+    }
+
+    /// All counters.
+    pub fn stats(&self, pages: &PageService) -> Stats {
+        let mut images = self.images.lock();
+        images.settle();
         let mut stats = Stats {
             children_started: read(&self.children_started),
             seeds_published: read(&self.seeds_published),
             fabric_fallbacks: self.fabric_fallbacks,
             reads_served: read(&pages.counters().reads_served),
             bytes_served: read(&pages.counters().bytes_served),
-            ..Stats::default()
+            images: images.held.len() as u64,
+            ..images.gone.clone()
         };
-        hosting.for_each(|hosted| {
-            let image = hosted.image().counters();
-            stats.misses += read(&image.misses);
-            stats.pages_pulled += read(&image.pages_pulled);
-            stats.pages_rdma += read(&image.pages_rdma);
-            stats.pages_pushed += read(&image.pages_pushed);
-            stats.pages_from_files += read(&image.pages_from_files);
-            stats.reads += read(&image.reads);
-            stats.reads_failed += read(&image.reads_failed);
-            stats.fallbacks += read(&image.fallbacks);
-            stats.pages_lost += read(&image.pages_lost);
-        });
+        images.held.iter().for_each(|image| add(&mut stats, image));
         stats
+    }
+}
+
+impl Images {
+    /// Moves what nobody counts on any more to the sums.
+    fn settle(&mut self) {
+        let gone = &mut self.gone;
+        self.held.retain_mut(|image| {
+            let is_over = Arc::get_mut(image).is_some();
+            if is_over {
+                add(gone, image);
+            }
+            !is_over
+        });
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn add(stats: &mut Stats, image: &ImageCounters) {
+    stats.misses += read(&image.misses);
+    stats.pages_pulled += read(&image.pages_pulled);
+    stats.pages_rdma += read(&image.pages_rdma);
+    stats.pages_pushed += read(&image.pages_pushed);
+    stats.pages_from_files += read(&image.pages_from_files);
+    stats.reads += read(&image.reads);
+    stats.reads_failed += read(&image.reads_failed);
+    stats.fallbacks += read(&image.fallbacks);
+    stats.pages_lost += read(&image.pages_lost);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::Exports;
+
+    #[test]
+    fn an_image_counts_when_it_is_gone_too() {
+        let pages = PageService::new(Exports::new());
+        let counters = Counters::new(false);
+        let images: Vec<Arc<ImageCounters>> = (0..3).map(|_| Arc::default()).collect();
+        for image in &images {
+            counters.add_image(image);
+            image.misses.fetch_add(1, Ordering::Relaxed);
+            image.pages_pushed.fetch_add(10, Ordering::Relaxed);
+        }
+        let seen = || {
+            let stats = counters.stats(&pages);
+            (stats.images, stats.misses, stats.pages_pushed)
+        };
+        assert_eq!(seen(), (3, 3, 30));
+        let [first, second, third] = <[_; 3]>::try_from(images).unwrap();
+        drop(second);
+        assert_eq!(seen(), (2, 3, 30));
+        first.misses.fetch_add(4, Ordering::Relaxed);
+        drop(first);
+        counters.add_image(&Arc::default());
+        assert_eq!(seen(), (1, 7, 30));
+        drop(third);
+        assert_eq!(seen(), (0, 7, 30));
     }
 }

@@ -78,6 +78,7 @@ impl Hosting {
         let hosted_us = begun.elapsed().as_micros();
         tracing::info!(seed = %handle.seed, found_us, hosted_us, "seed hosted");
         *place.idle_since.lock() = None;
+        agent.counters.add_image(built.image().counters());
         *hosted = Some(built.clone());
         Ok((built, true))
     }
@@ -159,16 +160,6 @@ impl Hosting {
         });
         // Tearing an image down takes milliseconds: outside of the lock.
         drop(over);
-    }
-
-    /// Calls `each` with every hosted seed.
-    pub fn for_each(&self, mut each: impl FnMut(&Hosted)) {
-        let places: Vec<_> = self.table.lock().values().cloned().collect();
-        for place in places {
-            if let Some(hosted) = place.hosted.try_lock().and_then(|hosted| hosted.clone()) {
-                each(&hosted);
-            }
-        }
     }
 }
 

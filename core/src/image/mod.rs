@@ -214,7 +214,7 @@ struct Shared {
     buffers: Arc<Buffers>,
     fabrics: Vec<Arc<dyn Fabric>>,
     config: PagerConfig,
-    counters: ImageCounters,
+    counters: Arc<ImageCounters>,
     trace: Trace,
     losses: Losses,
     listener: Listener,
@@ -317,8 +317,8 @@ impl Image {
         self.shared.trace.take(&self.shared.layout)
     }
 
-    /// What it has done so far.
-    pub fn counters(&self) -> &ImageCounters {
+    /// What it has done so far; who keeps them learns the end of the image by being the only one who does.
+    pub fn counters(&self) -> &Arc<ImageCounters> {
         &self.shared.counters
     }
 
@@ -365,7 +365,7 @@ impl Shared {
             buffers: spec.buffers,
             fabrics: spec.fabrics,
             config: spec.pager,
-            counters: ImageCounters::default(),
+            counters: Arc::default(),
             trace: Trace::default(),
             losses: Losses::default(),
             listener: Listener(spec.lost),

@@ -108,6 +108,7 @@ fn local_replies() -> Vec<LocalReply> {
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,
+            images: 14,
         }),
     ];
     replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));

@@ -255,7 +255,8 @@ pub struct ChildLine {
     pub age_s: u64,
 }
 
-/// Counters of an agent since its start; those of images are sums over the images that are there now.
+/// Counters of an agent since its start; `images` alone is what there is now. Images that rehearsals had count
+/// nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// FUSE read requests answered.
@@ -286,4 +287,6 @@ pub struct Stats {
     pub reads_served: u64,
     /// Bytes served to others.
     pub bytes_served: u64,
+    /// Images that are held now.
+    pub images: u64,
 }

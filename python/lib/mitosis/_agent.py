@@ -83,7 +83,9 @@ def list() -> Listing:
 
 
 def stats() -> dict[str, int]:
-    """The counters of this host's agent, by name; all only grow (`mitosis stats` explains them).
+    """The counters of this host's agent, by name (`mitosis stats` explains them).
+
+    All only grow, but `images`: what the host holds now.
 
     Raises:
         MissingError: no agent runs here.
