@@ -29,7 +29,7 @@ pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
     enter::restore_sigpipe();
     enter::new_session();
     let status = match Server::start(socket).and_then(Server::serve) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+        Err(error) if agent_has_gone(&error) => 0,
         Err(error) => {
             eprintln!("mitosis keeper: {error}; its children end with it");
             1
@@ -39,6 +39,13 @@ pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
         leave_nothing(own);
     }
     std::process::exit(status)
+}
+
+/// The agent has closed its end: before the next request, or with something of ours unread.
+fn agent_has_gone(error: &io::Error) -> bool {
+    let kinds =
+        [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    kinds.contains(&error.kind())
 }
 
 struct Server {
@@ -202,4 +209,27 @@ fn kill(pid: u64, signal: u64) -> io::Result<()> {
     let pid = u32::try_from(pid).ok().filter(|pid| wait::is_child(*pid)).ok_or_else(gone)?;
     let signal = i32::try_from(signal).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     PidFd::open(pid)?.signal(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Ends of children, and the greeting, may lie unread in the agent's socket when it closes it.
+    #[test]
+    fn an_agent_that_leaves_something_unread_has_gone_in_order() {
+        let (agent, ours) = UnixStream::pair().unwrap();
+        let server = Server::start(ours.into()).unwrap();
+        drop(agent);
+        let error = server.serve().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(agent_has_gone(&error));
+        let (agent, ours) = UnixStream::pair().unwrap();
+        drop(agent);
+        let error = Server::start(ours.into()).err().unwrap();
+        assert!(agent_has_gone(&error), "{error}");
+        assert!(!agent_has_gone(&io::ErrorKind::InvalidData.into()));
+    }
 }
