@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::host::HostAddress;
+
 /// A seed's name: random, 64 bits, written as 16 hex digits. It is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SeedId(pub u64);
@@ -164,9 +166,7 @@ impl FromStr for Handle {
         let (agent, seed) = place.rsplit_once('/').ok_or(HandleError::Scheme)?;
         let agent = match agent {
             "local" => None,
-            other
-                if other.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) =>
-            {
+            other if other.parse::<HostAddress>().is_ok_and(|address| address.has_port()) => {
                 Some(other.to_owned())
             }
             other => return Err(HandleError::Agent(other.to_owned())),

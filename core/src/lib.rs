@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod descriptor;
+pub mod host;
 pub mod id;
 pub mod prepare;
 pub mod sys;

@@ -13,7 +13,13 @@ use crate::handle::Handle;
 /// Where an agent listens or would listen.
 #[pyfunction]
 pub(crate) fn find_agent() -> PathBuf {
-    AgentAddress::find().0
+    client::find_agent().0
+}
+
+/// Raises if `host` cannot be the name of a host.
+#[pyfunction]
+pub(crate) fn check_host(py: Python<'_>, host: &str) -> PyResult<()> {
+    client::check_host(host).or_raise(py)
 }
 
 /// The address of an agent that runs; starts one of this process's own, of `binary`, if there is none.

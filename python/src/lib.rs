@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::agent::{ensure_agent, find_agent, list_all, resume, stats};
+    use super::agent::{check_host, ensure_agent, find_agent, list_all, resume, stats};
     #[pymodule_export]
     use super::child::Child;
     #[pymodule_export]

@@ -279,3 +279,47 @@ def test_counters_do_not_shrink_when_an_image_goes(agent):
         assert all(after[name] >= before[name] for name in before if name != "images"), after
         """
     )
+
+
+def test_arguments_that_cannot_be_right_are_named(agent):
+    agent.run(
+        """
+        import mitosis
+        from mitosis import ArgumentError
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Resumed):
+                raise SystemExit(len(me.payload))
+            for error, words, arguments in [
+                (TypeError, "payload is of type str", dict(payload="text")),
+                (TypeError, "n is '3'", dict(n="3")),
+                (TypeError, "env holds 'A': 1", dict(env={"A": 1})),
+                (TypeError, "env holds 2: 'a'", dict(env={2: "a"})),
+                (ArgumentError, "'host-b:99999' names no host", dict(host="host-b:99999")),
+            ]:
+                try:
+                    mitosis.resume(me.handle, **arguments)
+                except error as raised:
+                    assert words in str(raised), raised
+                else:
+                    raise SystemExit(1)
+            assert mitosis.resume(me.handle, payload=bytearray(3)).wait() == 3
+        """
+    )
+
+
+def test_what_names_no_host_is_refused_before_anything_stops(agent):
+    agent.run(
+        """
+        import mitosis
+        calls = []
+        mitosis.before_prepare(lambda: calls.append("before"))
+        for host in ("", "http://host-b", "host-b:abc", "host-b:0"):
+            try:
+                mitosis.fork(host)
+            except mitosis.ArgumentError as error:
+                assert repr(host) in str(error) and "NAME:PORT" in str(error), error
+            else:
+                raise SystemExit(1)
+        assert not calls
+        """
+    )

@@ -50,7 +50,9 @@ fn places() {
     let on = |host: &str| world.on_a(&["resume", &seed.handle, "--on", host]);
     on("host-z").refused(&["host-z:7370", "does not answer", "--listen"]);
     on("host-b:7399").refused(&["host-b:7399", "does not answer", "refused"]);
-    on("").refused(&[]);
+    for none in ["", "http://host-b", "host-b:99999", "host-b:abc"] {
+        on(none).refused(&[&format!("'{none}' names no host"), "NAME:PORT"]);
+    }
     world.on_a(&["resume", &seed.handle, "-n", "0"]).refused(&["1 to"]);
     world.on_a(&["resume", &seed.handle, "-n", "100001"]).refused(&["1 to"]);
     world.on_a(&["resume", &seed.handle, "--env", "=x"]).refused(&["names are not empty"]);

@@ -9,9 +9,6 @@ use crate::export::arena::ArenaLimits;
 use crate::verbs::choice::Settings;
 use crate::wire::control::ClusterSecret;
 
-/// The port agents listen on unless told otherwise.
-pub const DEFAULT_PORT: u16 = 7370;
-
 /// An agent's settings.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -13,8 +13,8 @@ use super::Agent;
 use super::connections::Connections;
 use super::failure::fail;
 use super::lease;
-use super::peers::with_port;
 use super::remote::write_output;
+use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::sys::lock::try_lock;
 use crate::sys::scm;
@@ -148,7 +148,7 @@ impl Agent {
     }
 
     fn kill(&self, child: ChildId, host: Option<&str>, signal: i32) -> Result<LocalReply, Failure> {
-        match self.other_host(host) {
+        match self.other_host(host)? {
             None => self.children.kill(child, signal)?,
             Some(agent) => {
                 self.peers.call(&agent, &ControlRequest::Kill { child, signal })?;
@@ -191,12 +191,14 @@ impl Agent {
     }
 
     /// The agent behind a host name, unless it is this one.
-    fn other_host(&self, host: Option<&str>) -> Option<String> {
-        let host = host?;
-        let agent = with_port(host);
+    fn other_host(&self, host: Option<&str>) -> Result<Option<String>, Failure> {
+        let Some(host) = host else { return Ok(None) };
+        let address = host.parse::<HostAddress>();
+        let agent =
+            address.map_err(|error| fail(FailureKind::Argument, error.to_string()))?.to_string();
         let own = self.config.advertise.as_deref() == Some(agent.as_str());
         let here = host == self.config.host || matches!(host, "localhost" | "local");
-        (!own && !here).then_some(agent)
+        Ok((!own && !here).then_some(agent))
     }
 }
 
@@ -214,8 +216,9 @@ fn resume(
     let result = match <[OwnedFd; 3]>::try_from(fds) {
         Err(_) => Err(fail(FailureKind::Protocol, "a resume needs stdin, stdout and stderr")),
         Ok(stdio) => match agent.other_host(request.host.as_deref()) {
-            None => resume_here(agent, &mut stream, &request, &stdio),
-            Some(other) => resume_there(agent, &mut stream, &other, request, stdio),
+            Err(failure) => Err(failure),
+            Ok(None) => resume_here(agent, &mut stream, &request, &stdio),
+            Ok(Some(other)) => resume_there(agent, &mut stream, &other, request, stdio),
         },
     };
     match result {

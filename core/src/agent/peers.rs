@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::config::DEFAULT_PORT;
 use super::failure::fail;
 use crate::descriptor::ArenaNews;
 use crate::fabric::ReadError;
@@ -191,14 +190,6 @@ impl TokenSource for Peers {
     }
 }
 
-/// `host` or `host:port` with the port.
-pub fn with_port(host: &str) -> String {
-    let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
-        port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))
-    });
-    if has_port { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }
-}
-
 fn answered(reply: ControlReply, channel: Channel) -> Result<(ControlReply, Channel), Failure> {
     match reply {
         ControlReply::Failed(failure) => Err(failure),
@@ -235,18 +226,6 @@ fn unexpected(agent: &str, reply: &ControlReply) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_port_is_the_default() {
-        for (given, meant) in [
-            ("host-b", "host-b:7370"),
-            ("host-b:99", "host-b:99"),
-            ("[fd00::1]:99", "[fd00::1]:99"),
-            ("[fd00::1]", "[fd00::1]:7370"),
-        ] {
-            assert_eq!(with_port(given), meant);
-        }
-    }
 
     #[test]
     fn no_secret_is_said_before_anything_is_dialled() {

@@ -19,6 +19,7 @@ pub use embedded::{AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of, leave_n
 pub use error::{ClientError, ForkError};
 pub use seed::Seed;
 
+use crate::host::HostAddress;
 use crate::id::{Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
@@ -89,7 +90,17 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
     }
 }
 
+/// Whether `host` can be the name of a host, with or without a port.
+///
+/// # Errors
+/// It cannot; the text says what can.
+pub fn check_host(host: &str) -> Result<(), ClientError> {
+    let parsed = host.parse::<HostAddress>();
+    parsed.map(drop).map_err(|error| ClientError::Argument(error.to_string()))
+}
+
 fn check(options: &ResumeOptions) -> Result<(), ClientError> {
+    options.host.as_deref().map_or(Ok(()), check_host)?;
     if options.count == 0 || options.count > MAX_COUNT {
         let count = options.count;
         return Err(ClientError::Argument(format!(
@@ -208,6 +219,7 @@ pub enum Forked {
 /// # Errors
 /// In the parent alone: a failure leaves no child and no seed behind.
 pub fn fork(host: Option<&str>) -> Result<Forked, ForkError> {
+    host.map_or(Ok(()), check_host)?;
     let agent = ensure_agent()?;
     let options = PrepareOptions { agent: Some(agent.clone()), ..PrepareOptions::default() };
     let seed = match prepare(&options)? {
@@ -250,6 +262,7 @@ mod tests {
         assert!(check(&whole).is_ok());
         for bad in [
             ResumeOptions { count: 0, ..options() },
+            ResumeOptions { host: Some("host-b:99999".to_owned()), ..options() },
             ResumeOptions { count: MAX_COUNT + 1, ..options() },
             ResumeOptions { payload: vec![0; MAX_MAIL_BYTES + 1], ..options() },
             ResumeOptions { environment: vec![("A=B".to_owned(), None)], ..options() },

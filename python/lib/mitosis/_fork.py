@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 import threading
@@ -70,7 +71,8 @@ class Seed:
         Raises:
             NotForkable: the process cannot be a seed; the text names what is in the way.
             SeedGone: it was dropped before.
-            Unreachable: the agent has ended or is silent.
+            MissingError: the agent has ended, and the seed with it.
+            Unreachable: the agent is silent, or ends just now.
         """
         if self._handle is None:
             self._handle = self._native.handle()
@@ -85,7 +87,8 @@ class Seed:
         In a process that was forked off the one that prepared the seed this does nothing.
 
         Raises:
-            Unreachable: the agent has ended or is silent.
+            MissingError: the agent has ended, and the seed with it.
+            Unreachable: the agent is silent, or ends just now.
         """
         self._native.drop(revoke)
 
@@ -115,6 +118,7 @@ def fork(host: str | None = None) -> Child | None:
     Where no agent runs, one is started for this process, and ends with it.
 
     Raises, in this process alone (there is no child then):
+        ArgumentError: `host` names no host.
         NotForkable: the process cannot be a seed; the text names what is in the way.
         HostUnfit: that host cannot run it.
         Unreachable: that host does not answer.
@@ -126,6 +130,8 @@ def fork(host: str | None = None) -> Child | None:
     >>> child.wait()
     7
     """
+    if host is not None:
+        _native.check_host(host)
     agent = _agent.address()
     forked = _prepare(agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False)
     if isinstance(forked, Resumed):
@@ -222,10 +228,12 @@ def resume(
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
         HostUnfit, Unreachable, SecretError: that host cannot run it, or cannot be asked to.
         ArgumentError: an argument cannot be right.
+        TypeError: an argument is of another type.
         Error: any other failure; see its subclasses.
     """
     if isinstance(handle, str):
         handle = Handle(handle)
+    n = _whole_number(n)
     if n < 1 or n >= 2**32:
         raise ArgumentError(f"{n} children cannot be started: ask for 1 to 10,000")
     _flush()
@@ -234,12 +242,35 @@ def resume(
         handle,
         host=host,
         count=n,
-        payload=payload,
-        environment=[(name, value) for name, value in (env or {}).items()],
+        payload=_payload(payload),
+        environment=_environment(env),
         seed_ends_with_children=False,
     )
     children = children_of(started)
     return children[0] if n == 1 else children
+
+
+def _whole_number(n: object) -> int:
+    try:
+        return operator.index(n)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"n is {n!r}: give a whole number of children") from None
+
+
+def _payload(payload: object) -> bytes:
+    try:
+        return bytes(memoryview(payload))  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(payload).__name__
+        raise TypeError(f"payload is of type {kind}: give bytes (str.encode, pickle.dumps)") from None
+
+
+def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | None]]:
+    changes = list((env or {}).items())
+    for name, value in changes:
+        if not isinstance(name, str) or not isinstance(value, str | None):
+            raise TypeError(f"env holds {name!r}: {value!r}: give str, or None to unset")
+    return changes
 
 
 def _prepare(
