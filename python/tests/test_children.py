@@ -323,3 +323,22 @@ def test_what_names_no_host_is_refused_before_anything_stops(agent):
         assert not calls
         """
     )
+
+
+def test_the_end_of_a_block_does_not_hide_what_ended_it(agent):
+    agent.run(
+        f"""
+        import os, subprocess, time, mitosis
+        try:
+            with mitosis.prepare() as me:
+                assert isinstance(me, mitosis.Seed)
+                me.handle
+                subprocess.run(["{agent.binary}", "--socket", "{agent.socket}", "shutdown"], check=True)
+                while os.path.exists("{agent.socket}"):
+                    time.sleep(0.01)
+                raise LookupError("of the body")
+        except LookupError:
+            raise SystemExit(7)
+        """,
+        status=7,
+    )

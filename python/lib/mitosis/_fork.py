@@ -101,7 +101,9 @@ class Seed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.drop()
+        # Its own failure would hide the one that ends the block.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(Error):
+            self.drop()
 
     def __repr__(self) -> str:
         return f"<mitosis.Seed {self._handle or 'pid ' + str(self.pid)}>"
