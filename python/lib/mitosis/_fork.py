@@ -15,7 +15,7 @@ from typing import Literal, overload
 
 from . import _agent, _hooks, _native, _unique
 from ._child import Child, children_of
-from ._errors import ArgumentError, Error
+from ._errors import ArgumentError, Error, NotForkable
 from ._native import Handle
 
 # Frames above prepare() that a rehearsal looks at: what a child needs at once when it returns.
@@ -115,7 +115,12 @@ def fork(host: str | None = None) -> Child | None:
     Returns a `Child` here, and None in the child, which goes on with all memory of this process and
     gets a page from here when it first touches it. As with os.fork, only the calling thread lives
     on in the child; unlike there, the child has no open files but standard input, output and error.
+    Files and sockets of the parent are closed in it: using one is OSError EBADF, closing one is fine,
+    and their numbers are no other file's before they have been closed.
     Buffers of sys.stdout and sys.stderr are flushed first, so that nothing is printed twice.
+
+    In a running event loop of asyncio this is refused, as the child could not wait for anything: fork
+    before asyncio.run(), or in a thread (asyncio.to_thread) whose function ends the child itself.
 
     Where no agent runs, one is started for this process, and ends with it.
 
@@ -134,6 +139,7 @@ def fork(host: str | None = None) -> Child | None:
     """
     if host is not None:
         _native.check_host(host)
+    _refuse_in_event_loop()
     agent = _agent.address()
     forked = _prepare(agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False)
     if isinstance(forked, Resumed):
@@ -173,7 +179,8 @@ def prepare(
             hide it (gVisor, some seccomp filters).
 
     Raises, in this process alone:
-        NotForkable: shared memory is above the limit, or the seed could not be hidden.
+        NotForkable: shared memory is above the limit, the seed could not be hidden, or an event loop of
+            asyncio is running in this thread (see `fork`).
         MissingError: there is no agent and none can be started.
         Error: any other failure. What the agent finds later is raised by `Seed.handle`.
 
@@ -187,6 +194,7 @@ def prepare(
     """
     if not 0 <= shared_copy_limit < 2**64:
         raise ArgumentError(f"shared_copy_limit is {shared_copy_limit}: give bytes, 0 or more")
+    _refuse_in_event_loop()
     prepared = _prepare(_agent.address(), shared_copy_limit, allow_visible_seed)
     return prepared if isinstance(prepared, Resumed) else Seed(prepared)
 
@@ -273,6 +281,16 @@ def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | 
         if not isinstance(name, str) or not isinstance(value, str | None):
             raise TypeError(f"env holds {name!r}: {value!r}: give str, or None to unset")
     return changes
+
+
+def _refuse_in_event_loop() -> None:
+    events = sys.modules.get("asyncio.events")
+    if events is not None and events._get_running_loop() is not None:
+        raise NotForkable(
+            "an event loop of asyncio is running in this thread, and a child has none of the descriptors "
+            "that it waits by: fork before asyncio.run(), or in a thread (asyncio.to_thread) whose "
+            "function ends the child itself (os._exit)"
+        )
 
 
 def _prepare(

@@ -66,6 +66,22 @@ def _multiprocessing(process: ModuleType) -> None:
     process._children.clear()
 
 
+def _multiprocessing_util(util: ModuleType) -> None:
+    # They are about files and processes of the parent; this process may have the number that they ask for.
+    util._finalizer_registry.clear()
+
+
+def _resource_tracker(module: ModuleType) -> None:
+    tracker = module._resource_tracker
+    tracker._fd = tracker._pid = None
+
+
+def _forkserver(module: ModuleType) -> None:
+    server = module._forkserver
+    server._forkserver_fd = server._forkserver_address = None
+    server._forkserver_alive_fd = server._forkserver_pid = None
+
+
 def _signal(signal: ModuleType) -> None:
     signal.set_wakeup_fd(-1)  # it is not open here
 
@@ -88,6 +104,9 @@ _RENEWALS: tuple[tuple[str, Callable[[ModuleType], None]], ...] = (
     ("uuid", _uuid),
     ("tempfile", _tempfile),
     ("multiprocessing.process", _multiprocessing),
+    ("multiprocessing.util", _multiprocessing_util),
+    ("multiprocessing.resource_tracker", _resource_tracker),
+    ("multiprocessing.forkserver", _forkserver),
 )
 
 
