@@ -10,7 +10,7 @@ use crate::child::Child;
 use crate::failure::Raise;
 use crate::handle::Handle;
 
-/// Where an agent listens or would listen.
+/// Where an agent listens or would listen; this process's own counts.
 #[pyfunction]
 pub(crate) fn find_agent() -> PathBuf {
     client::find_agent().0

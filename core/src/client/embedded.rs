@@ -81,6 +81,17 @@ pub fn ensure_agent() -> Result<AgentAddress, ClientError> {
     ensure_agent_of(None)
 }
 
+/// The address of the agent that [`ensure_agent`] would answer, for a question: nothing is started.
+pub fn find_agent() -> AgentAddress {
+    if env::var_os(AGENT_VARIABLE).is_none_or(|named| named.is_empty()) {
+        let embedded = EMBEDDED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = embedded.as_ref().and_then(Embedded::still_there) {
+            return known;
+        }
+    }
+    AgentAddress::find()
+}
+
 /// [`ensure_agent`] for a library that carries the program of the agent itself: `carried` is taken
 /// unless `MITOSIS_AGENT_BIN` names another, or there is no such file.
 ///

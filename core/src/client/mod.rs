@@ -15,7 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub use address::{AGENT_VARIABLE, AgentAddress, HOST_SOCKET};
 pub use child::Child;
 pub use connection::REPLY_DEADLINE;
-pub use embedded::{AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of, leave_nothing};
+pub use embedded::{
+    AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of, find_agent, leave_nothing,
+};
 pub use error::{ClientError, ForkError};
 pub use seed::Seed;
 
