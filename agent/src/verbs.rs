@@ -113,8 +113,16 @@ pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode
 /// `mitosis drop`.
 pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode> {
     let seed = match SeedId::from_str(&args.seed) {
-        Ok(seed) => seed,
-        Err(_) => read_handle(&args.seed)?.seed,
+        Ok(seed) => {
+            client::drop_seed(&context.agent(), seed, how)?;
+            seed
+        }
+        Err(_) => {
+            let handle = read_handle(&args.seed)?;
+            let seed = handle.seed;
+            client::drop_by_handle(&context.agent(), handle, how)?;
+            seed
+        }
     };
     let how = if args.revoke { DropMode::Revoke } else { DropMode::AfterChildren };
     client::drop_seed(&context.agent(), seed, how)?;

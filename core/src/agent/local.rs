@@ -131,6 +131,10 @@ impl Agent {
             }
             LocalRequest::Kill { child, host, signal } => self.kill(child, host.as_deref(), signal),
             LocalRequest::Drop { seed, how } => self.drop_seed(seed, how),
+            LocalRequest::DropByHandle { handle, how } => {
+                self.authorize_drop(&handle)?;
+                self.drop_seed(handle.seed, how)
+            }
             LocalRequest::DropPrepared { token } => match self.seeds.by_token(token) {
                 Some(seed) => self.drop_seed(seed, DropMode::AfterChildren),
                 None => Ok(LocalReply::Done),
@@ -173,6 +177,20 @@ impl Agent {
             }
         }
         Ok(LocalReply::Done)
+    }
+
+    /// Whether who shows this handle may drop its seed here.
+    fn authorize_drop(&self, handle: &Handle) -> Result<(), Failure> {
+        match &handle.agent {
+            Some(agent) if !self.is_own(Some(agent.as_str())) => {
+                let text = format!(
+                    "seed {} is kept by agent {agent}, not by this one: run 'mitosis drop' on that host",
+                    handle.seed
+                );
+                Err(fail(FailureKind::Argument, text))
+            }
+            _ => self.seeds.authorize(handle.seed, &handle.key),
+        }
     }
 
     fn inspect(&self, handle: Option<Handle>, seed: Option<SeedId>) -> Result<LocalReply, Failure> {

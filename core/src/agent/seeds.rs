@@ -198,6 +198,14 @@ impl Seeds {
         self.table.lock().get(&id).ok_or_else(|| seed_gone(id))?.show(key)
     }
 
+    /// Whether `key` is the seed's, in whatever state it is.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub fn authorize(&self, id: SeedId, key: &ForkKey) -> Result<(), Failure> {
+        self.table.lock().get(&id).ok_or_else(|| seed_gone(id))?.authorize(key)
+    }
+
     /// [`Self::fetch`] for one more holder, on this host or on another one with its lease.
     ///
     /// # Errors
@@ -330,20 +338,24 @@ impl Seeds {
 impl Entry {
     /// What is there for whoever shows the fork key.
     fn show(&self, key: &ForkKey) -> Result<(Arc<SeedRecord>, Published), Failure> {
+        self.authorize(key)?;
         let id = self.record.id;
-        if self.record.fork_key != *key {
-            return Err(fail(
-                FailureKind::KeyRefused,
-                format!(
-                    "the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"
-                ),
-            ));
-        }
         match &self.state {
             State::Published(published) => Ok((self.record.clone(), published.clone())),
             State::Failed(failure) => Err(failure.clone()),
             State::Publishing | State::Dropping(_) => Err(seed_gone(id)),
         }
+    }
+
+    fn authorize(&self, key: &ForkKey) -> Result<(), Failure> {
+        if self.record.fork_key == *key {
+            return Ok(());
+        }
+        let id = self.record.id;
+        let text = format!(
+            "the fork key for seed {id} is wrong: copy the handle whole, as prepare() gave it"
+        );
+        Err(fail(FailureKind::KeyRefused, text))
     }
 
     fn end_if_over(&self) {

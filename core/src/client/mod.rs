@@ -197,6 +197,19 @@ pub fn drop_seed(agent: &AgentAddress, seed: SeedId, how: DropMode) -> Result<()
     done(ask(agent, &LocalRequest::Drop { seed, how }, WHILE)?, WHILE)
 }
 
+/// Ends a seed by its handle, which must be one of this host's agent.
+///
+/// # Errors
+/// Another agent keeps that seed, the key is wrong, and as [`drop_seed`].
+pub fn drop_by_handle(
+    agent: &AgentAddress,
+    handle: Handle,
+    how: DropMode,
+) -> Result<(), ClientError> {
+    const WHILE: &str = "drops a seed";
+    done(ask(agent, &LocalRequest::DropByHandle { handle, how }, WHILE)?, WHILE)
+}
+
 /// Ends the agent, with its seeds and children.
 ///
 /// # Errors

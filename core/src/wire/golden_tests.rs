@@ -64,6 +64,7 @@ fn local_requests() -> Vec<LocalRequest> {
         LocalRequest::Inspect { handle: None, seed: Some(SEED) },
         LocalRequest::Stats,
         LocalRequest::Shutdown,
+        LocalRequest::DropByHandle { handle: handle(), how: DropMode::Revoke },
     ]
 }
 
@@ -197,7 +198,7 @@ fn assert_each_stands<M: Serialize + DeserializeOwned>(messages: &[M], variants:
 #[test]
 fn golden_bytes_of_local_1_0() {
     let golden = &mut &include_bytes!("../../../tests/wire/local-1.0.bin")[..];
-    assert_each_stands(&local_requests(), 10);
+    assert_each_stands(&local_requests(), 11);
     assert_each_stands(&local_replies(), 8);
     assert_golden(&local_requests(), golden);
     assert_golden(&local_replies(), golden);

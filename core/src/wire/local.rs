@@ -61,6 +61,13 @@ pub enum LocalRequest {
     Stats,
     /// End the agent, its seeds and children. Answer: `Done`.
     Shutdown,
+    /// End the seed of a handle, if it is this agent's and the key is right. Answer: `Done`.
+    DropByHandle {
+        /// Whose.
+        handle: Handle,
+        /// How.
+        how: DropMode,
+    },
 }
 
 /// Children that one request may ask for: half of what one host takes.
