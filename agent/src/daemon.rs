@@ -1,25 +1,28 @@
 //! `mitosis agent`: settings, logs, the life of the process.
 
+use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, value_parser};
-use mitosis::agent::Agent;
 use mitosis::agent::ahead::{CLONES_AHEAD, MAX_CLONES_AHEAD};
 use mitosis::agent::config::{self, Config, RdmaConfig};
+use mitosis::agent::{Agent, Listeners};
 use mitosis::client::{AgentAddress, leave_nothing};
 use mitosis::export::arena::ArenaLimits;
-use mitosis::host::DEFAULT_PORT;
+use mitosis::host::{DEFAULT_PORT, HostAddress};
 use mitosis::keeper;
-use mitosis::sys::{signal, socket};
+use mitosis::sys::{poll, sched, signal, socket};
 use mitosis::verbs::choice::Settings;
 use mitosis::wire::control::ClusterSecret;
+use serde_json::json;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
@@ -51,10 +54,12 @@ pub struct AgentArgs {
         value_parser = value_parser!(u64).range(..=MAX_CLONES_AHEAD as u64))]
     clones_ahead: u64,
     /// Milliseconds that a page may take before the child that waits for it gets SIGBUS.
-    #[arg(long, value_name = "MS", env = "MITOSIS_MISS_DEADLINE_MS", default_value_t = 5000)]
+    #[arg(long, value_name = "MS", env = "MITOSIS_MISS_DEADLINE_MS", default_value_t = 5000,
+        value_parser = value_parser!(u64).range(1..))]
     miss_deadline_ms: u64,
     /// Milliseconds that another agent may take to answer.
-    #[arg(long, value_name = "MS", env = "MITOSIS_PEER_DEADLINE_MS", default_value_t = 5000)]
+    #[arg(long, value_name = "MS", env = "MITOSIS_PEER_DEADLINE_MS", default_value_t = 5000,
+        value_parser = value_parser!(u64).range(1..))]
     peer_deadline_ms: u64,
     /// Seconds for which an image without children is kept for the next resume.
     #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
@@ -72,19 +77,20 @@ pub struct AgentArgs {
 }
 
 /// Runs the agent until it is told to end.
-pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    start_log();
+pub fn run(args: AgentArgs, socket: Option<PathBuf>, as_json: bool) -> anyhow::Result<ExitCode> {
     let embedded = args.embedded;
     let own = socket.as_deref().and_then(Path::parent).filter(|_| embedded).map(OwnDirectory);
-    let mut config = configure(args, socket.clone())?;
-    config.own_directory = own.as_ref().map(|own| own.0.to_owned());
-    let described = match (&config.listen, &config.advertise) {
-        (Some(_), Some(address)) => format!("{} and {address}", config.socket.display()),
-        _ => config.socket.display().to_string(),
+    let started = start(args, socket.clone(), own.as_ref());
+    let (agent, listeners, termination, ready) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            // Who started this agent reads there why it did not come to be, and takes it away then.
+            if let Some(own) = own {
+                own.leave_to_starter();
+            }
+            return Err(error);
+        }
     };
-    let termination = signal::block_termination()?;
-    let (agent, listeners) =
-        Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
     let ended_by_signal = agent.clone();
     termination.then(move || ended_by_signal.shut_down())?;
     if embedded {
@@ -95,14 +101,61 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<ExitCode>
         });
     }
     // Whoever starts an agent waits for this line.
-    println!("mitosis agent ready on {described}");
+    println!("{}", if as_json { ready.json() } else { ready.to_string() });
     std::io::stdout().flush()?;
     agent.run(listeners);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Everything up to the line that says so.
+fn start(
+    args: AgentArgs,
+    socket: Option<PathBuf>,
+    own: Option<&OwnDirectory<'_>>,
+) -> anyhow::Result<(Arc<Agent>, Listeners, signal::Blocked, Ready)> {
+    start_log()?;
+    let mut config = configure(args, socket)?;
+    config.own_directory = own.map(|own| own.0.to_owned());
+    let address = config.advertise.clone().filter(|_| config.listen.is_some());
+    let ready = Ready { socket: config.socket.clone(), address };
+    let termination = signal::block(&[libc::SIGTERM, libc::SIGINT])?;
+    let (agent, listeners) =
+        Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    Ok((agent, listeners, termination, ready))
+}
+
+/// Where an agent can be reached.
+struct Ready {
+    socket: PathBuf,
+    /// Of its remote listener.
+    address: Option<String>,
+}
+
+impl Ready {
+    fn json(&self) -> String {
+        let socket = self.socket.display().to_string();
+        json!({ "ready": { "socket": socket, "address": self.address } }).to_string()
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mitosis agent ready on {}", self.socket.display())?;
+        self.address.as_ref().map_or(Ok(()), |address| write!(f, " and {address}"))
+    }
+}
+
 /// What the program that started this agent made for it: goes with the agent, however `run` is left.
 struct OwnDirectory<'a>(&'a Path);
+
+impl OwnDirectory<'_> {
+    fn leave_to_starter(self) {
+        // Its end of standard input is open for as long as it is there, and never written to.
+        if matches!(poll::is_readable(libc::STDIN_FILENO), Ok(false)) {
+            std::mem::forget(self);
+        }
+    }
+}
 
 impl Drop for OwnDirectory<'_> {
     fn drop(&mut self) {
@@ -125,11 +178,18 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
     };
     let defaults = Config::local(socket, program);
     let listen = args.listen.as_deref().map(parse_listen).transpose()?;
-    let advertise = args
-        .advertise
-        .or_else(|| listen.map(|address| format!("{}:{}", config::host_name(), address.port())));
+    let advertise = args.advertise.as_deref().map(parse_advertise).transpose()?;
+    let advertise = match (advertise, listen) {
+        (None, Some(address)) => {
+            let own = format!("{}:{}", config::host_name(), address.port());
+            let told = "this host's name cannot be told to others; give another with --advertise";
+            Some(own.parse::<HostAddress>().context(told)?.to_string())
+        }
+        (advertise, _) => advertise,
+    };
     let secrets =
         args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
+    args.pager_cpus.iter().try_for_each(|cpu| check_cpu(*cpu))?;
     let pager_cpus = if args.pager_cpus.is_empty() { defaults.pager_cpus } else { args.pager_cpus };
     Ok(Config {
         listen,
@@ -158,6 +218,22 @@ fn memory_bytes() -> u64 {
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) << 10
+}
+
+fn parse_advertise(text: &str) -> anyhow::Result<String> {
+    let address = text.parse::<HostAddress>().context("--advertise")?;
+    Ok(address.to_string())
+}
+
+/// Whether a thread may run there.
+fn check_cpu(cpu: usize) -> anyhow::Result<()> {
+    let pinned = std::thread::spawn(move || sched::pin(cpu)).join();
+    let pinned = pinned.map_err(|_| anyhow::anyhow!("a thread ended"))?;
+    pinned.with_context(|| {
+        format!(
+            "--pager-cpus {cpu}: this agent may not run there; 'taskset -pc $$' tells where it may"
+        )
+    })
 }
 
 fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
@@ -201,9 +277,12 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     Ok(ClusterSecret(secret))
 }
 
-fn start_log() {
+fn start_log() -> anyhow::Result<()> {
     let told = std::env::var("MITOSIS_LOG").ok().filter(|told| !told.is_empty());
-    let filter = told.and_then(|told| tracing_subscriber::EnvFilter::try_new(told).ok());
-    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("warn"));
+    let told = told.unwrap_or_else(|| "warn".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&told).with_context(|| {
+        format!("MITOSIS_LOG={told}: give error, warn, info, debug or trace, or MODULE=LEVEL,...")
+    })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
 }

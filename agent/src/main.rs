@@ -106,8 +106,9 @@ fn main() -> ExitCode {
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = verbs::Context { json: cli.json, socket: cli.socket };
+    let as_json = context.json;
     let result = match cli.verb {
-        Verb::Agent(args) => daemon::run(args, context.socket),
+        Verb::Agent(args) => daemon::run(args, context.socket, as_json),
         Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
         Verb::Resume(args) => verbs::resume(&context, &args),
         Verb::Ls => verbs::list(&context),
@@ -122,7 +123,11 @@ fn main() -> ExitCode {
         Verb::Shutdown => verbs::shutdown(&context),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("mitosis: {error:#}");
+        if as_json {
+            eprintln!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+        } else {
+            eprintln!("mitosis: {error:#}");
+        }
         ExitCode::FAILURE
     })
 }

@@ -140,7 +140,11 @@ pub fn stats(context: &Context) -> anyhow::Result<ExitCode> {
 
 /// `mitosis shutdown`.
 pub fn shutdown(context: &Context) -> anyhow::Result<ExitCode> {
-    client::shutdown(&context.agent())?;
+    let agent = context.agent();
+    client::shutdown(&agent)?;
+    if context.json {
+        println!("{}", serde_json::json!({ "shutdown": agent.to_string() }));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 from conftest import built, environment, run
 
 WAIT_S = 10
@@ -127,4 +128,64 @@ def test_without_rights_it_says_what_is_missing():
             argv=("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
         )
         assert any(word in out for word in ("root", "CAP_", "capabilit", "permission")), out
+        gone(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"MITOSIS_FABRIC": "bogus"}, ("bogus", "MITOSIS_FABRIC")),
+        ({"MITOSIS_LISTEN": "7399"}, ("secret", "--secret-file")),
+        ({"MITOSIS_LOG": "mitosis=loud"}, ("mitosis=loud", "debug")),
+        ({"MITOSIS_PAGER_CPUS": "1023"}, ("--pager-cpus 1023",)),
+    ],
+)
+def test_an_agent_that_does_not_start_says_why_and_leaves_nothing(changes, words):
+    binary = built("mitosis", "MITOSIS_AGENT_BIN")
+    script = """
+        import mitosis
+        try:
+            mitosis.fork()
+        except mitosis.MissingError as error:
+            print(error)
+    """
+    with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
+        said = run(script, env=embedded(directory, MITOSIS_AGENT_BIN=str(binary), **changes))
+        assert "ended at once" in said
+        assert all(word in said for word in words), said
+        gone(directory)
+
+
+def test_too_few_files_are_told_at_once():
+    binary = built("mitosis", "MITOSIS_AGENT_BIN")
+    limited = ("/bin/sh", "-c", 'ulimit -n 16; exec "$@"', "-")
+    script = """
+        import mitosis
+        try:
+            mitosis.fork()
+        except mitosis.MissingError as error:
+            print(error)
+    """
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
+        env = embedded(directory, MITOSIS_AGENT_BIN=str(binary))
+        said = run(script, env=env, argv=limited)
+        assert "16 files" in said and "ulimit -n" in said, said
+        gone(directory)
+    assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_the_processes_own_agent_is_asked():
+    binary = built("mitosis", "MITOSIS_AGENT_BIN")
+    script = """
+        import mitosis
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Seed):
+                me.handle
+                [line] = mitosis.list().seeds
+                assert line.pid == me.pid
+                assert mitosis.stats()["seeds_published"] == 1
+    """
+    with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
+        run(script, env=embedded(directory, MITOSIS_AGENT_BIN=str(binary)))
         gone(directory)

@@ -60,6 +60,8 @@ const READY_MOUNTS: usize = 2;
 const SWEEP_TICK: Duration = Duration::from_millis(250);
 /// How long the end of a child that died by SIGBUS waits for what is known of its cause.
 const LOSS_PATIENCE: Duration = Duration::from_millis(100);
+/// An agent at rest has some 25 descriptors; a seed and a child are up to ten more each, an image as many.
+const MIN_OPEN_FILES: u64 = 64;
 /// A peer that says nothing is asked whether it lives after this many seconds.
 const KEEP_ALIVE_S: i32 = 5;
 /// Both ends of a lease give it up after this: the time that keep-alive takes.
@@ -107,6 +109,7 @@ impl Agent {
                         same file on every host, mode 0600)";
             return Err(fail(FailureKind::Secret, text));
         }
+        check_open_files()?;
         // The socket last of the two: an agent that does not start leaves none behind.
         let remote = listen(&config)?;
         let listeners = Listeners { local: local::bind(&config.socket)?, remote };
@@ -234,6 +237,21 @@ impl Agent {
     fn stats(&self) -> Stats {
         self.counters.stats(&self.pages)
     }
+}
+
+/// Whether there is room for descriptors beyond those of an agent at rest.
+fn check_open_files() -> Result<(), Failure> {
+    let limits = crate::sys::limits::of(std::process::id());
+    let limits = limits.map_err(|error| fail(FailureKind::Missing, error.to_string()))?;
+    let (soft, _) = limits[libc::RLIMIT_NOFILE as usize];
+    if soft >= MIN_OPEN_FILES {
+        return Ok(());
+    }
+    let text = format!(
+        "this agent may have only {soft} files open and needs {MIN_OPEN_FILES}: raise the limit (ulimit -n) of \
+         whoever starts it"
+    );
+    Err(fail(FailureKind::Limit, text))
 }
 
 /// The card, if one is wanted and there is one; the flag tells whether tcp is a fall-back.
