@@ -33,6 +33,8 @@ enum Verb {
     /// Run the agent of this host, in the foreground.
     Agent(daemon::AgentArgs),
     /// Start children of a seed; their output is relayed, the exit status is the first failing child's.
+    ///
+    /// SIGINT, SIGTERM and SIGHUP are passed on to the children; a second SIGINT leaves them running.
     Resume(ResumeArgs),
     /// List the seeds and children of this host.
     Ls,
@@ -40,6 +42,8 @@ enum Verb {
     Inspect(InspectArgs),
     /// End a seed: no new children, and its memory goes with the last child.
     Drop(DropArgs),
+    /// Send a signal to a child.
+    Kill(KillArgs),
     /// Show the agent's counters.
     Stats,
     /// Show what this host has: kernel, RDMA devices, ports, GIDs, and the fabric that is chosen.
@@ -95,11 +99,24 @@ struct InspectArgs {
 /// What to end.
 #[derive(Debug, Args)]
 struct DropArgs {
-    /// The id of a seed of this host, or its handle (or `-`, `@FILE`).
+    /// The id of a seed of this host, or its handle (or `-`, `@FILE`), whose key must be right.
     seed: String,
     /// Make READs fail at once; children that touch a missing page die with SIGBUS.
     #[arg(long)]
     revoke: bool,
+}
+
+/// Which child, and how.
+#[derive(Debug, Args)]
+struct KillArgs {
+    /// The child's id, as `mitosis ls` shows it.
+    child: String,
+    /// A name (TERM, KILL, HUP, INT, QUIT, USR1, USR2, STOP, CONT) or a number.
+    #[arg(short, long, default_value = "TERM")]
+    signal: String,
+    /// The host that it runs on; this one if not given.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    on: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -114,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Ls => verbs::list(&context),
         Verb::Inspect(args) => verbs::inspect(&context, &args),
         Verb::Drop(args) => verbs::drop_seed(&context, &args),
+        Verb::Kill(args) => verbs::kill(&context, &args),
         Verb::Stats => verbs::stats(&context),
         Verb::Info => {
             info::run(&context.agent(), context.json);

@@ -4,15 +4,17 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 use mitosis::client::{self, AgentAddress, Child, Inspected, ResumeOptions};
 use mitosis::descriptor::codec;
-use mitosis::id::{Handle, SeedId};
+use mitosis::id::{ChildId, Handle, SeedId};
+use mitosis::sys::signal;
 use mitosis::wire::local::{ChildEnd, DropMode};
 
 use crate::show;
-use crate::{DropArgs, InspectArgs, ResumeArgs};
+use crate::{DropArgs, InspectArgs, KillArgs, ResumeArgs};
 
 /// Longest text taken from a file or standard input as a handle.
 const MAX_HANDLE_BYTES: u64 = 4096;
@@ -48,15 +50,20 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         environment: environment.collect(),
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
+    let started = Arc::new(OnceLock::new());
+    if !args.detach {
+        forward_signals(started.clone())?;
+    }
     let children = client::resume(&context.agent(), options)?;
+    let children = started.get_or_init(|| children);
     if args.detach || context.json {
-        show::children(&children, context.json);
+        show::children(children, context.json);
     }
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
     let mut status = 0;
-    for child in &children {
+    for child in children {
         let end = child.wait();
         let own = status_of(child, &end);
         status = if status == 0 { own } else { status };
@@ -65,6 +72,31 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         }
     }
     Ok(ExitCode::from(status))
+}
+
+/// Has children get the signals that are sent to this program, once there are any.
+fn forward_signals(children: Arc<OnceLock<Vec<Child>>>) -> anyhow::Result<()> {
+    let mut interrupted = false;
+    let signals = signal::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])?;
+    signals.each(move |signal| {
+        let again = interrupted && signal == libc::SIGINT;
+        interrupted |= signal == libc::SIGINT;
+        if children.get().is_none() || again {
+            std::process::exit(128 + signal);
+        }
+        if signal == libc::SIGINT {
+            eprintln!("mitosis: SIGINT goes to the children; a second one leaves them running");
+        }
+        // Beside this thread: an agent that is silent must not keep the next signal waiting.
+        let children = children.clone();
+        std::thread::spawn(move || {
+            for child in children.get().into_iter().flatten() {
+                // It may have ended.
+                let _ = child.kill(signal);
+            }
+        });
+    })?;
+    Ok(())
 }
 
 /// A child's end as a shell would tell it; what a shell could not tell is said.
@@ -112,6 +144,7 @@ pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode
 
 /// `mitosis drop`.
 pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode> {
+    let how = if args.revoke { DropMode::Revoke } else { DropMode::AfterChildren };
     let seed = match SeedId::from_str(&args.seed) {
         Ok(seed) => {
             client::drop_seed(&context.agent(), seed, how)?;
@@ -124,12 +157,46 @@ pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode>
             seed
         }
     };
-    let how = if args.revoke { DropMode::Revoke } else { DropMode::AfterChildren };
-    client::drop_seed(&context.agent(), seed, how)?;
     if context.json {
         println!("{}", serde_json::json!({ "dropped": seed.to_string(), "revoked": args.revoke }));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `mitosis kill`.
+pub fn kill(context: &Context, args: &KillArgs) -> anyhow::Result<ExitCode> {
+    let (child, signal) = (ChildId::from_str(&args.child)?, parse_signal(&args.signal)?);
+    client::kill(&context.agent(), child, args.on.as_deref(), signal)?;
+    if context.json {
+        println!("{}", serde_json::json!({ "child": child.to_string(), "signal": signal }));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A signal by its number, or by its name with or without SIG.
+fn parse_signal(text: &str) -> anyhow::Result<i32> {
+    const NAMES: [(&str, i32); 9] = [
+        ("TERM", libc::SIGTERM),
+        ("KILL", libc::SIGKILL),
+        ("HUP", libc::SIGHUP),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("USR1", libc::SIGUSR1),
+        ("USR2", libc::SIGUSR2),
+        ("STOP", libc::SIGSTOP),
+        ("CONT", libc::SIGCONT),
+    ];
+    /// The last that Linux has.
+    const LAST: i32 = 64;
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    let number =
+        named.or_else(|| name.parse::<i32>().ok().filter(|number| (1..=LAST).contains(number)));
+    number.with_context(|| {
+        let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        format!("--signal {text}: give 1 to {LAST}, or one of {}", names.join(", "))
+    })
 }
 
 /// `mitosis stats`.

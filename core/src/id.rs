@@ -39,8 +39,7 @@ impl fmt::Debug for SeedId {
 impl FromStr for SeedId {
     type Err = HandleError;
     fn from_str(text: &str) -> Result<Self, HandleError> {
-        let id = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        id.map(SeedId).ok_or_else(|| HandleError::Seed(text.to_owned()))
+        hex_id(text).map(SeedId).ok_or_else(|| HandleError::Seed(text.to_owned()))
     }
 }
 
@@ -59,6 +58,18 @@ impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
+}
+
+impl FromStr for ChildId {
+    type Err = HandleError;
+    fn from_str(text: &str) -> Result<Self, HandleError> {
+        hex_id(text).map(ChildId).ok_or_else(|| HandleError::Child(text.to_owned()))
+    }
+}
+
+fn hex_id(text: &str) -> Option<u64> {
+    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 /// Names one `prepare()` call between the parent, its seed and the local agent; the parent makes it
@@ -177,7 +188,7 @@ impl FromStr for Handle {
 
 fn parse_key(hex: &str) -> Result<ForkKey, HandleError> {
     let mut key = [0u8; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(HandleError::Key);
     }
     for (i, byte) in key.iter_mut().enumerate() {
@@ -202,6 +213,9 @@ pub enum HandleError {
     /// SEED does not parse.
     #[error("'{0}' is not a seed id: it must be 16 hex digits")]
     Seed(String),
+    /// A child's id does not parse.
+    #[error("'{0}' is not a child id: it must be 16 hex digits, as 'mitosis ls' shows them")]
+    Child(String),
     /// KEY does not parse.
     #[error("the handle's key is not 64 hex digits: copy it whole")]
     Key,
@@ -215,7 +229,39 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_handle_or_none(text in ".{0,120}") {
+            let _ = text.parse::<Handle>();
+            let _ = format!("mitosis://{text}").parse::<Handle>();
+        }
+
+        #[test]
+        fn a_changed_handle_never_shows_its_key(at in any::<usize>(), with in any::<char>()) {
+            let key = "5a".repeat(32);
+            let mut text: Vec<char> = format!("mitosis://h:1/0123456789abcdef#{key}").chars().collect();
+            let at = at % text.len();
+            text[at] = with;
+            let text: String = text.into_iter().collect();
+            match text.parse::<Handle>() {
+                Ok(handle) => prop_assert!(!handle.to_string().contains("5a5a5a")),
+                Err(error) => prop_assert!(!error.to_string().contains("5a5a5a"), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_handle_is_refused() {
+        let text = format!("mitosis://h:1/0123456789abcdef#{}", "0".repeat(64));
+        for cut in 0..text.len() {
+            assert!(text[..cut].parse::<Handle>().is_err(), "{cut}");
+        }
+        assert!(text.parse::<Handle>().is_ok());
+    }
 
     #[test]
     fn a_handle_survives_its_text() {

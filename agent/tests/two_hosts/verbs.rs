@@ -1,8 +1,11 @@
 //! The command line: each verb, for people and with `--json`.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::world::{MITOSIS, Plan, World};
+use crate::process::{Process, within};
+use crate::world::{MITOSIS, Plan, SOON, Seen, World, program};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -120,6 +123,138 @@ fn ls_inspect_drop_and_stats() {
     world.settled(&world.a);
     world.settled(&world.b);
     world.on_a(&["drop", seed.id()]).refused(&[seed.id(), "no seed"]);
+    world.finish();
+}
+
+/// Whoever shows a handle must have the right one.
+#[test]
+fn a_handle_drops_the_seed_that_it_is_of() {
+    let world = World::new();
+    let seed = world.seed();
+    world.on_a(&["drop", &seed.with_wrong_key()]).refused(&["key", "copy the handle whole"]);
+    let elsewhere = ["run 'mitosis drop' on that host", "host-a:7370"];
+    world.on_b(&["drop", &seed.handle]).refused(&elsewhere);
+    let of_b = seed.handle.replace("host-a:", "host-b:");
+    world.on_a(&["drop", &of_b]).refused(&["host-b:7370", "run 'mitosis drop' on that host"]);
+    let mut child = world.children(&seed.handle, "await /tmp/test-go");
+    child.line();
+    world.on_a(&["drop", &seed.handle]).ok();
+    // While its last child runs, too.
+    world.on_a(&["drop", "--revoke", &seed.handle]).ok();
+    world.signal(&world.b, "/tmp/test-go");
+    child.end();
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+/// As from a terminal: whoever runs the tests may have them ignore SIGINT.
+const AT_A_TERMINAL: [&str; 2] = ["/usr/bin/env", "--default-signal=INT,HUP,TERM"];
+
+/// A seed whose children do `before` with SIGINT: the shell's words.
+fn seed_at_a_terminal(world: &World, before: &str) -> String {
+    let [env, default] = AT_A_TERMINAL;
+    let told = program("suite-told").display().to_string();
+    let script = format!("{before} exec {told}");
+    let mut parent = world.run(&world.a, &[env, default, "/bin/bash", "-c", &script]);
+    let handle = parent.line().split(' ').next().unwrap().to_owned();
+    parent.end().ok();
+    handle
+}
+
+/// A child that sleeps, its caller in the foreground, and its number on host-b.
+fn sleeping(world: &World, handle: &str) -> (Process, u32) {
+    let [env, default] = AT_A_TERMINAL;
+    let resume = ["resume", handle, "--on", "host-b", "--payload", "pid;sleep"];
+    let mut line = vec![env, default, MITOSIS];
+    line.extend(resume);
+    let mut caller = world.run(&world.a, &line);
+    let pid = caller.line().strip_prefix("pid ").unwrap().parse().unwrap();
+    (caller, pid)
+}
+
+/// The caller of `mitosis resume`, told by a signal.
+fn tell(world: &World, signal: &str) {
+    let seen = world.a.processes();
+    let is_caller = |seen: &&Seen| {
+        seen.command.contains("mitosis resume") && !seen.command.contains("--default-signal")
+    };
+    let callers: Vec<i32> = seen.iter().filter(is_caller).map(|seen| seen.pid).collect();
+    assert_eq!(callers.len(), 1, "{seen:?}");
+    let pid = callers[0].to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
+#[test]
+fn signals_to_a_resume_reach_its_children() {
+    let world = World::new();
+    let handle = seed_at_a_terminal(&world, "");
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let (caller, _) = sleeping(&world, &handle);
+        tell(&world, signal);
+        let ended = caller.end();
+        assert_eq!(ended.code, Some(code), "{signal}: {ended:?}");
+        within(SOON, "the child has ended", || {
+            json(&world.on_b(&["ls", "--json"]).ok())["children"].as_array().unwrap().is_empty()
+        });
+    }
+    world.finish();
+}
+
+#[test]
+fn a_second_interrupt_leaves_children_that_ignore_it() {
+    let world = World::new();
+    let handle = seed_at_a_terminal(&world, "trap '' INT;");
+    let (mut resume, pid) = sleeping(&world, &handle);
+    tell(&world, "-INT");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!resume.has_ended());
+    tell(&world, "-INT");
+    within(SOON, "the caller has left", || resume.has_ended());
+    assert!(world.b.process(pid).is_some(), "the child goes on");
+    // It is ended by its name.
+    let children = json(&world.on_b(&["ls", "--json"]).ok());
+    let child = children["children"][0]["child"].as_str().unwrap();
+    world.on_a(&["kill", child, "--on", "host-b", "--signal", "loud"]).refused(&["--signal loud"]);
+    world.on_a(&["kill", "12", "--on", "host-b"]).refused(&["'12' is not a child id"]);
+    world.on_a(&["kill", child]).refused(&[child]);
+    let killed = json(&world.on_a(&["kill", "--json", child, "--on", "host-b"]).ok());
+    assert_eq!((killed["child"].as_str(), killed["signal"].as_i64()), (Some(child), Some(15)));
+    within(SOON, "the child has ended", || world.b.process(pid).is_none());
+    let ended = resume.end();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.err.contains("a second one leaves them running"), "{ended:?}");
+    world.finish();
+}
+
+#[test]
+fn every_line_is_json_if_that_is_wanted() {
+    let mut world = World::without_agents(Plan::default());
+    let mut agent = world.b.agent_with(world.pair.b(), &["--json"]);
+    let ready = json(&agent.line());
+    assert_eq!(ready["ready"]["socket"], "/run/mitosis/agent.sock");
+    assert!(ready["ready"]["address"].is_null());
+    let refused = world.on_b(&["drop", "--json", "0123456789abcdef"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(json(&refused.err)["error"].as_str().unwrap().contains("no seed"), "{refused:?}");
+    let ended = json(&world.on_b(&["shutdown", "--json"]).ok());
+    assert_eq!(ended["shutdown"], "/run/mitosis/agent.sock");
+    assert_eq!(agent.end().code, Some(0));
+    world.start_agent(0);
+    world.finish();
+}
+
+#[test]
+fn settings_that_cannot_be_right_are_refused() {
+    let world = World::without_agents(Plan::default());
+    let agent = |arguments: &[&str]| world.b.agent_with(world.pair.b(), arguments).end();
+    agent(&["--advertise", "http://b"]).refused(&["--advertise", "'http://b' names no host"]);
+    agent(&["--pager-cpus", "1023"]).refused(&["--pager-cpus 1023", "may not run there"]);
+    for deadline in ["--miss-deadline-ms", "--peer-deadline-ms"] {
+        let ended = agent(&[deadline, "0"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains(deadline), "{ended:?}");
+    }
     world.finish();
 }
 

@@ -11,12 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::{ask, done};
 use super::{AgentAddress, ClientError};
 use crate::id::ChildId;
 use crate::sys::readiness::{Flag, any_of, readable};
 use crate::wire::frame;
-use crate::wire::local::{ChildEnd, LocalReply, LocalRequest, StartReport, StartedChild};
+use crate::wire::local::{ChildEnd, LocalReply, StartReport, StartedChild};
 
 /// A running child.
 #[derive(Debug)]
@@ -87,9 +86,7 @@ impl Child {
     /// # Errors
     /// It is gone, or the agent is.
     pub fn kill(&self, signal: i32) -> Result<(), ClientError> {
-        const WHILE: &str = "sends a signal";
-        let (child, host) = (self.id(), self.asked_host.clone());
-        done(ask(&self.agent, &LocalRequest::Kill { child, host, signal }, WHILE)?, WHILE)
+        super::kill(&self.agent, self.id(), self.asked_host.as_deref(), signal)
     }
 
     /// Waits for its end, however long that takes.

@@ -22,7 +22,7 @@ pub use error::{ClientError, ForkError};
 pub use seed::Seed;
 
 use crate::host::HostAddress;
-use crate::id::{Handle, SeedId};
+use crate::id::{ChildId, Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
 use connection::{Connection, ask, done, unexpected};
@@ -208,6 +208,22 @@ pub fn drop_by_handle(
 ) -> Result<(), ClientError> {
     const WHILE: &str = "drops a seed";
     done(ask(agent, &LocalRequest::DropByHandle { handle, how }, WHILE)?, WHILE)
+}
+
+/// Sends a child a signal (signal(7) number); it runs on `host`, or on this one.
+///
+/// # Errors
+/// There is no such child, or an agent is gone or silent.
+pub fn kill(
+    agent: &AgentAddress,
+    child: ChildId,
+    host: Option<&str>,
+    signal: i32,
+) -> Result<(), ClientError> {
+    const WHILE: &str = "sends a signal";
+    host.map_or(Ok(()), check_host)?;
+    let host = host.map(str::to_owned);
+    done(ask(agent, &LocalRequest::Kill { child, host, signal }, WHILE)?, WHILE)
 }
 
 /// Ends the agent, with its seeds and children.
