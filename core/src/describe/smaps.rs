@@ -103,8 +103,11 @@ fn header(line: &str) -> Option<SmapsEntry<'_>> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (major, minor) = (u32::try_from(hex(major)?).ok()?, u32::try_from(hex(minor)?).ok()?);
     let bit = |at: usize, is: u8, bit: u8| if perms.get(at) == Some(&is) { bit } else { 0 };
+    // The seed hands the file over: it may be any.
+    let (start, end) = (hex(start)?, hex(end)?);
+    offset.checked_add(end.checked_sub(start)?)?;
     Some(SmapsEntry {
-        range: SeedRange::new(hex(start)?, hex(end)?),
+        range: SeedRange::new(start, end),
         prot: bit(0, b'r', 1) | bit(1, b'w', 2) | bit(2, b'x', 4),
         shared: perms.get(3) == Some(&b's'),
         offset,
@@ -118,7 +121,41 @@ fn header(line: &str) -> Option<SmapsEntry<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const SAMPLE: &str = "\
+7f0000000000-7f0000002000 rw-s 00001000 fe:00 42                         /tmp/with space (deleted)
+Size:                  8 kB
+VmFlags: rd wr mr mw me ms dc wf
+";
+
+    #[test]
+    fn every_truncation_has_the_mapping_whole_or_not() {
+        for cut in 0..=SAMPLE.len() {
+            let entries = parse(&SAMPLE[..cut]);
+            assert!(entries.len() <= 1);
+            for entry in entries {
+                assert!(entry.range.end.0 <= 0x7f00_0000_2000, "{cut}: {}", entry.range);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text(text in "[0-9a-f\\- rwxps:/\\[\\]VmFlags\n]{0,200}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn changed_text(changes in prop::collection::vec((any::<usize>(), 0u8..128), 1..8)) {
+            let mut bytes = SAMPLE.as_bytes().to_vec();
+            let len = bytes.len();
+            changes.iter().for_each(|(at, value)| bytes[at % len] = *value);
+            let _ = parse(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
 
     #[test]
     fn headers_and_flags_are_taken() {

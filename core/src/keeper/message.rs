@@ -114,7 +114,35 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_one_message_or_none(bytes in any::<[u8; MESSAGE_LEN]>(), code in 0u32..12) {
+            let mut bytes = bytes;
+            bytes[..4].copy_from_slice(&code.to_le_bytes());
+            let message = Message::parse(&bytes);
+            prop_assert_eq!(message.is_some(), (1..=8).contains(&code));
+            if let Some(message) = message {
+                prop_assert_eq!(message.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = Message::new(Kind::Kill, 7, [1, 2, 3, 4]).encode();
+        for len in 1..MESSAGE_LEN {
+            let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+            ours.send(&bytes[..len]).unwrap();
+            let received = Message::receive(theirs.as_fd(), &mut Vec::new());
+            assert_eq!(received.unwrap_err().kind(), io::ErrorKind::InvalidData, "{len}");
+        }
+    }
 
     #[test]
     fn each_kind_survives_its_bytes_and_others_are_refused() {

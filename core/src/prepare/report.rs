@@ -265,7 +265,50 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A report up to the end of a record is one; cut anywhere else it is broken.
+    #[test]
+    fn every_truncation_of_each_record() {
+        let bytes = golden();
+        let (mut ends, mut at) = (vec![12], 12);
+        while let Some(head) = bytes.get(at..at + 8) {
+            at += 8 + u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            ends.push(at);
+        }
+        for cut in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..cut]).is_ok(), ends.contains(&cut), "{cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_are_a_report_or_an_error(
+            records in prop::collection::vec((0u16..24, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
+            cut in 0usize..20,
+        ) {
+            let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
+            for (tag, record) in &records {
+                bytes.extend_from_slice(&tag.to_le_bytes());
+                bytes.extend_from_slice(&[0; 2]);
+                bytes.extend_from_slice(&u32::try_from(record.len()).unwrap().to_le_bytes());
+                bytes.extend_from_slice(record);
+            }
+            let _ = parse(&bytes);
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn changed_reports(changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..8)) {
+            let mut bytes = golden();
+            let len = bytes.len();
+            changes.iter().for_each(|(at, value)| bytes[at % len] = *value);
+            let _ = parse(&bytes);
+        }
+    }
 
     #[test]
     fn records_come_back() {

@@ -50,7 +50,7 @@ fn failure(kind: FailureKind) -> Failure {
     Failure { kind, message: "a reason".to_owned() }
 }
 
-fn local_requests() -> Vec<LocalRequest> {
+pub(super) fn local_requests() -> Vec<LocalRequest> {
     vec![
         LocalRequest::Report { token: TOKEN, report: vec![1, 2, 3] },
         LocalRequest::Await { token: TOKEN },
@@ -68,7 +68,7 @@ fn local_requests() -> Vec<LocalRequest> {
     ]
 }
 
-fn local_replies() -> Vec<LocalReply> {
+pub(super) fn local_replies() -> Vec<LocalReply> {
     let (children, report) = started();
     let ends = [
         ChildEnd::Exited(-1),
@@ -131,7 +131,7 @@ fn local_replies() -> Vec<LocalReply> {
     replies
 }
 
-fn control_requests() -> Vec<ControlRequest> {
+pub(super) fn control_requests() -> Vec<ControlRequest> {
     vec![
         ControlRequest::Fetch { seed: SEED, key: ForkKey([4; 32]), ends_with_children: true },
         ControlRequest::Token,
@@ -147,7 +147,7 @@ fn news() -> ArenaNews {
     ArenaNews { slabs: vec![slab], filled: 4096 }
 }
 
-fn control_replies() -> Vec<ControlReply> {
+pub(super) fn control_replies() -> Vec<ControlReply> {
     let (children, report) = started();
     vec![
         ControlReply::Descriptor {

@@ -15,3 +15,5 @@ pub mod read;
 
 #[cfg(all(test, feature = "agent"))]
 mod golden_tests;
+#[cfg(all(test, feature = "agent"))]
+mod hostile_tests;
