@@ -32,7 +32,7 @@ fn broken_descriptors_are_refused() {
         ("oversized", &["descriptor", "exceeds the limit of 4194304"]),
         ("next major", &["format 2.0", "1.x", "same major version"]),
         ("critical section", &["section 999", "update this host"]),
-        ("another seed", &["seed"]),
+        ("another seed", &["descriptor", "another seed first"]),
         ("out of turn", &["out of turn", "same version"]),
     ];
     for (kind, words) in cases {
@@ -66,7 +66,7 @@ fn broken_agents_are_given_up_by_a_deadline() {
         ("hang up", &["host-a:7399", "does not answer"]),
         ("huge frame", &["host-a:7399", "4294967295 bytes"]),
         ("noise", &["host-a:7399", "same version"]),
-        ("other protocol", &["host-a:7399"]),
+        ("other protocol", &["host-a:7399", "does not answer"]),
     ];
     for (kind, words) in cases {
         let (impostor, handle) = impostor(&world, kind, &seed);

@@ -13,6 +13,9 @@ use crate::{BASE, Fixture, LONG, PAGE, open, owner, simple, spec};
 
 /// A killed child must be gone within this (issue 1, point 9).
 const GONE: Duration = Duration::from_millis(50);
+/// A machine that runs other tests beside this one may let a thread wait; the miss deadline is far above it.
+const GONE_ON_A_BUSY_MACHINE: Duration = Duration::from_millis(500);
+const KILLS: usize = 5;
 
 fn touch(fixture: &Fixture, page: u64, random: bool) -> i32 {
     let view = View::new(&fixture.layout, SeedAddr(BASE), 64 * PAGE as usize);
@@ -91,11 +94,15 @@ fn a_killed_child_goes_while_its_read_hangs_needs_root_and_fuse() {
             let fixture = open(spec);
             // A signal that is handled comes first: the kernel tells of the second one no more.
             for (page, first_signal) in [(10, None), (50, Some(libc::SIGALRM))] {
-                // Of a few: on a busy machine a single late one proves nothing.
-                let took =
-                    (0..4).map(|_| kill_hanging(&fixture, &memory, page, random, first_signal));
-                let took = took.min().unwrap();
-                assert!(took < GONE, "{cpus:?} {random} {first_signal:?} {took:?}");
+                let once = |_| kill_hanging(&fixture, &memory, page, random, first_signal);
+                let mut took: Vec<Duration> = (0..KILLS).map(once).collect();
+                took.sort_unstable();
+                let (median, worst) = (took[KILLS / 2], took[KILLS - 1]);
+                assert!(median < GONE, "{cpus:?} {random} {first_signal:?} {took:?}");
+                assert!(
+                    worst < GONE_ON_A_BUSY_MACHINE,
+                    "{cpus:?} {random} {first_signal:?} {took:?}"
+                );
             }
             assert!(fixture.lost.lock().is_empty());
         }
