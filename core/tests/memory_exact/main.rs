@@ -17,6 +17,7 @@ mod cases;
 mod duel;
 mod op;
 mod player;
+mod registers;
 mod stand_in;
 
 use std::time::Instant;
