@@ -10,5 +10,6 @@ mod losses;
 mod memory;
 mod process;
 mod refusals;
+mod transport;
 mod verbs;
 mod world;

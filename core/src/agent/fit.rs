@@ -89,6 +89,16 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_another_size_are_named() {
+        let mut descriptor = crate::resume::compile::tests::descriptor();
+        descriptor.page_shift = if describe::page_size() == 1 << 14 { 12 } else { 14 };
+        let failure = check(&descriptor).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::HostUnfit);
+        let size = format!("its pages have {} bytes", descriptor.page_size());
+        assert!(failure.message.contains(&size), "{failure}");
+    }
+
+    #[test]
     fn each_lack_is_named() {
         let cases = [
             (HostNeeds { machine: 183, ..host() }, "ELF machine"),

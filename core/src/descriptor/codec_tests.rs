@@ -264,3 +264,43 @@ proptest! {
         prop_assert_eq!(decode_page_table(&encode_page_table(&table, 12), 12).unwrap(), table);
     }
 }
+
+/// Two pages that are there and one that is not, of 2^`shift` bytes each.
+fn of_pages(shift: u8) -> Descriptor {
+    let page = 1u64 << shift;
+    let range = SeedRange::new(4 * page, 7 * page);
+    let there = SeedRange::new(4 * page, 6 * page);
+    let source = Source::Owner { owner: OwnerIndex(0), addr: SeedAddr(9 * page) };
+    let vma = Vma { range, prot: 3, kind: VmaKind::Anonymous, flags: VmaFlags::default() };
+    Descriptor {
+        page_shift: shift,
+        vmas: vec![vma],
+        page_table: PageTable::new([Run { range: there, source }], page).unwrap(),
+        warm: WarmSet::default(),
+        sites: Vec::new(),
+        stub_place: None,
+        ..sample()
+    }
+}
+
+/// The page's size is the header's, in each section that counts pages.
+#[test]
+fn pages_of_each_size_come_back() {
+    for shift in [12, 14, 16] {
+        let descriptor = of_pages(shift);
+        let bytes = encode(&descriptor).unwrap();
+        let back = decode(&bytes).unwrap();
+        assert_eq!(back, descriptor);
+        assert_eq!(back.page_size(), 1 << shift);
+        assert_eq!(back.page_table.pages(back.page_size()), 2);
+    }
+}
+
+#[test]
+fn what_is_aligned_to_smaller_pages_alone_is_refused() {
+    let mut descriptor = of_pages(14);
+    let range = descriptor.vmas[0].range;
+    descriptor.vmas[0].range = SeedRange::new(range.start.0 - 4096, range.end.0);
+    let error = encode(&descriptor).and_then(|bytes| decode(&bytes)).unwrap_err().to_string();
+    assert!(error.contains("unaligned"), "{error}");
+}

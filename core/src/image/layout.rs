@@ -168,6 +168,28 @@ mod tests {
         !matches!(vma.kind, VmaKind::Vdso | VmaKind::Vvar | VmaKind::Hole)
     }
 
+    #[test]
+    fn places_are_aligned_to_pages_of_each_size() {
+        for page in [1u64 << 12, 1 << 14, 1 << 16] {
+            let at = |start: u64, end: u64, kind| Vma {
+                range: SeedRange::new(start * page, end * page),
+                ..vma(0, 1, kind)
+            };
+            let vmas = [
+                at(3, 5, VmaKind::Anonymous),
+                at(5, 6, VmaKind::Hole),
+                at(6, 7, VmaKind::File { file: 0, offset: 0 }),
+                at(1001, 1009, VmaKind::Anonymous),
+            ];
+            let layout = ImageLayout::new(&vmas, page);
+            for vma in vmas.iter().filter(|vma| has_a_place(vma)) {
+                let offset = layout.offset_of(vma.range.start).unwrap();
+                assert_eq!(offset.0 % page, 0, "{page}");
+                assert_eq!(layout.address_of(offset), Some(vma.range.start), "{page}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn places_and_addresses_are_inverse(vmas in any_vmas(), within in 0u64..3000 * PAGE) {
