@@ -30,6 +30,9 @@ const PYTHON_MIB: u32 = 512;
 /// rdma-core's own if its LD_LIBRARY_PATH is this.
 pub const DC_LIBRARIES: &str = "/lib/dc_provider";
 
+/// Between the numbers of a guest's jobs: more than there are guests.
+const JOBS_APART: u32 = 10;
+
 /// What guests are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -308,7 +311,7 @@ impl Guest {
         write: impl FnOnce(&Path) -> std::io::Result<()>,
     ) -> Result<Job> {
         // Apart from those of the other guests, which have the same folder.
-        let id = self.next_job.fetch_add(1, Ordering::Relaxed) * 10 + self.node;
+        let id = self.next_job.fetch_add(1, Ordering::Relaxed) * JOBS_APART + self.node;
         let directory = self.share.join("jobs").join(id.to_string());
         fs::create_dir_all(&directory).context("cannot make a job's directory")?;
         let job = directory.join("job");
