@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples test-rxe
+    test-header test-wheel test-python test-examples test-rxe test-uml
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 DEMO ?= examples/demo/run.py
@@ -91,7 +91,7 @@ test-fmt:
 .PHONY: test-clippy
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --package mitosis-guests --test guests -- -D warnings
+	$(CARGO) clippy --package mitosis-guests --test guests --test uml -- -D warnings
 	$(CARGO) clippy --package mitosis --features agent --test verbs_guest -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
@@ -138,3 +138,11 @@ test-hw: verbs-guest ## what an RDMA card does with READs that can and cannot be
 test-rxe: install-python verbs-guest
 	$(CARGO) build --release --package mitosis-agent --package mitosis-process-suite
 	$(CARGO) test --package mitosis-guests --test guests -- --test-threads 1
+
+# Between up to eight kernels that are processes, with Soft-RoCE and Soft-iWARP. Their kernel is built
+# where no clone on this machine has built it yet: some five minutes, once.
+.PHONY: test-uml
+test-uml: setup
+	bash tests/rxe/image/uml.sh $(TARGET)/rxe >/dev/null
+	$(CARGO) build --release --package mitosis-process-suite
+	$(CARGO) test --package mitosis-guests --test uml -- --test-threads 1

@@ -228,6 +228,10 @@ impl RcQp {
         let mut attr: sys::ibv_qp_init_attr = unsafe { std::mem::zeroed() };
         (attr.send_cq, attr.recv_cq) = (cq.raw.as_ptr(), cq.raw.as_ptr());
         attr.cap = capacity(depth);
+        if context.transport() == Transport::Iwarp {
+            // Nothing is received; but libsiw takes a QP without a receive queue for one that failed.
+            (attr.cap.max_recv_wr, attr.cap.max_recv_sge) = (1, 1);
+        }
         attr.qp_type = sys::ibv_qp_type::IBV_QPT_RC;
         // SAFETY: all that `attr` points to lives.
         let raw = unsafe { (context.ibv.create_qp)(pd.raw.as_ptr(), &raw mut attr) };

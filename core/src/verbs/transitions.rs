@@ -245,9 +245,9 @@ fn rule(kind: QpKind, from: QpState, to: QpState) -> Option<(AttrMask, AttrMask)
             M::MIN_RNR_TIMER,
         ),
 
-        (IwarpRc, Reset, Init) | (IwarpRc, Init, Init | Rtr) | (IwarpRc, Rtr, Rts) => {
-            (M::STATE, M::ACCESS_FLAGS)
-        }
+        // The connection manager names the port, which the device knows anyway.
+        (IwarpRc, Reset, Init) => (M::STATE, M::ACCESS_FLAGS.with(M::PORT)),
+        (IwarpRc, Init, Init | Rtr) | (IwarpRc, Rtr, Rts) => (M::STATE, M::ACCESS_FLAGS),
         _ => return None,
     })
 }
@@ -316,6 +316,15 @@ mod tests {
         }
         let error = allow(Dct, Rtr, Rts, AttrMask::STATE).unwrap_err();
         assert_eq!(error.to_string(), "modify_qp RTR->RTS of a DCT: there is no such transition");
+    }
+
+    #[test]
+    fn an_iwarp_qp_takes_what_the_connection_manager_gives_and_no_path() {
+        let given = all(&[AttrMask::ACCESS_FLAGS, AttrMask::PORT]);
+        assert_eq!(allow(IwarpRc, Reset, Init, given), Ok(()));
+        let error = allow(IwarpRc, Reset, Init, given.with(AttrMask::PKEY_INDEX)).unwrap_err();
+        let text = "modify_qp RESET->INIT of an iWARP QP: surplus PKEY_INDEX";
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

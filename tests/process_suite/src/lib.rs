@@ -7,6 +7,7 @@
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |
+//! | `suite-fabric` | no child: owners of memory and readers, on hosts with an RDMA device |
 //!
 //! Each runs alone, too (`plain` in place of a fork), so that a difference is the fork's and not the
 //! program's.

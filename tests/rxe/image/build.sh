@@ -28,7 +28,7 @@ stamped() {
   printf '%s' "$wanted" >"$stamp"
 }
 
-packages="$(cksum <"$here/packages.sh") ${RXE_KERNEL:-}"
+packages="$(cat "$here"/{apt,packages}.sh | cksum) ${RXE_KERNEL:-}"
 # The guests have this machine's own C library, so that what is built here runs there.
 libc=$(stat -Lc '%n %s %Y' /lib/x86_64-linux-gnu/libc.so.6)
 stamped packages "$packages" -- bash "$here/packages.sh" "$dir"

@@ -20,7 +20,7 @@ readonly PROGRAMS=(bin/ip sbin/tc usr/bin/{rdma,ibv_devices,ibv_devinfo,ibv_rc_p
   usr/bin/ib_{read,write,send,atomic}_{lat,bw})
 # Loaded by name at run time, so that no program shows that it needs them. A thread of a C program
 # ends by libgcc_s.
-readonly LIBRARIES=("$LIB/libmlx5.so.1" "$LIB/libefa.so.1" "$LIB/libibverbs/librxe-rdmav34.so"
+readonly LIBRARIES=("$LIB/libmlx5.so.1" "$LIB/libefa.so.1" "$LIB"/libibverbs/lib{rxe,siw}-rdmav34.so
   lib/x86_64-linux-gnu/libgcc_s.so.1 lib/x86_64-linux-gnu/{libdl.so.2,libm.so.6,libpthread.so.0}
   lib/x86_64-linux-gnu/{libresolv.so.2,librt.so.1,libutil.so.1})
 
@@ -144,10 +144,14 @@ build_root() {
       install -D -m 755 "$(realpath "$path")" "$ROOT/$LIB/$name"
     fi
   done < <(sort -u "$DIR/libraries")
-  install -D -m 644 "$DIR/guest/etc/libibverbs.d/rxe.driver" "$ROOT/etc/libibverbs.d/rxe.driver"
+  install -D -m 644 -t "$ROOT/etc/libibverbs.d" "$DIR"/guest/etc/libibverbs.d/{rxe,siw}.driver
   printf 'root:x:0:0:root:/root:/bin/sh\n' >"$ROOT/etc/passwd"
   printf 'root:x:0:\n' >"$ROOT/etc/group"
-  printf '127.0.0.1 localhost\n10.77.0.1 host-a\n10.77.0.2 host-b\n' >"$ROOT/etc/hosts"
+  printf '127.0.0.1 localhost\n' >"$ROOT/etc/hosts"
+  local node=0
+  for name in {a..h}; do
+    printf '10.77.0.%d host-%s\n' "$((node += 1))" "$name" >>"$ROOT/etc/hosts"
+  done
   install -m 755 "$here/init" "$ROOT/init"
   install -m 755 "$here/barrier" "$ROOT/bin/barrier"
   copy_modules

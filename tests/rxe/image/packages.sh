@@ -19,20 +19,8 @@ readonly HEADER_PACKAGES=(libibverbs-dev)
 # Tried in this order. A kernel of both series has rdma_rxe as a module.
 readonly KERNELS=('linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64' 'linux-image-6\.1\.0-[0-9]+-amd64')
 
-fail() {
-  printf 'rxe: %s\n' "$*" >&2
-  exit 1
-}
-
-have() { command -v "$1" >/dev/null 2>&1; }
-
-have apt-get && have dpkg-deb ||
-  fail 'the guests are made of Debian packages; this machine has no apt-get or no dpkg-deb'
-
-mkdir -p "$DIR/apt/lists/partial" "$DIR/apt/cache/archives/partial"
-apt_dir=$(realpath "$DIR/apt")
-readonly APT=(-q -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
-  -o APT::Sandbox::User=root -o Debug::NoLocking=1)
+# shellcheck source=apt.sh
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/apt.sh"
 
 # The newest kernel of the first series that is there.
 choose_kernel() {
@@ -46,43 +34,6 @@ choose_kernel() {
   fail "the configured suites have no kernel ${WANTED_SERIES:-"like ${KERNELS[*]}"}"
 }
 
-# download DIRECTORY PACKAGE[=VERSION]...
-download() {
-  local directory=$1 log
-  shift
-  mkdir -p "$directory"
-  log=$(mktemp)
-  if ! (cd "$directory" && apt-get "${APT[@]}" download "$@") >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    rm -f "$log"
-    fail "apt-get could not download $* (its last lines stand above)"
-  fi
-  rm -f "$log"
-}
-
-# What an installation of $@ would bring to this machine, as PACKAGE=VERSION.
-missing_here() {
-  apt-get "${APT[@]}" install --simulate --no-install-recommends "$@" |
-    sed -nE 's/^Inst ([^ ]+) (\[[^]]*\] )?\(([^ ]+) .*/\1=\3/p'
-}
-
-# unpack DIRECTORY DEB...
-unpack() {
-  local directory=$1 deb
-  shift
-  rm -rf "$directory"
-  mkdir -p "$directory"
-  for deb in "$@"; do
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$directory" --exclude='./usr/share/doc' \
-      --exclude='./usr/share/locale' --exclude='./usr/share/man'
-  done
-  # An absolute link would lead to this machine's own file.
-  local link target
-  while read -r link target; do
-    [[ ! -e $directory$target ]] || ln -sfr "$directory$target" "$link"
-  done < <(find "$directory" -type l -lname '/*' -printf '%p %l\n')
-}
-
 wanted=()
 have qemu-system-x86_64 || wanted+=(qemu-system-x86)
 have cpio || wanted+=(cpio)
@@ -92,10 +43,7 @@ have xz || wanted+=(xz-utils)
 
 rm -rf "$DIR/debs"
 mkdir -p "$DIR/debs"
-apt-get "${APT[@]}" update >"$DIR/apt/log" 2>&1 || {
-  tail -n 20 "$DIR/apt/log" >&2
-  fail 'apt-get update failed (its last lines stand above)'
-}
+refresh
 kernel=$(choose_kernel)
 printf 'rxe: downloading %s, %s\n' "$kernel" "${wanted[*]:+${wanted[*]}, }programs for the guests" >&2
 download "$DIR/debs/kernel" "$kernel"

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::guests::{Config, Guests};
+use crate::guests::{Config, Device, Guests, Kind};
 use crate::job::Job;
 
 const USAGE: &str = "\
 usage: tests/rxe/run [OPTION]... [--] JOB [ARGUMENT]...
 
-Boots guests with Soft-RoCE, runs a copy of JOB (a script or a program) in each, shows what
-they say and ends as the first of them that fails. JOB finds NODE (1 or 2), NODES, SELF and
+Boots guests with an RDMA device, runs a copy of JOB (a script or a program) in each, shows what
+they say and ends as the first of them that fails. JOB finds NODE (from 1 on), NODES, SELF and
 PEER (addresses) in its environment; /host is a folder that all guests share.
-  --nodes N             how many guests, 1 or 2 (2)
+  --kind KIND           emulated, or user-mode: fast, and nothing can be forked there (emulated)
+  --device TYPE         rxe: Soft-RoCE; siw: Soft-iWARP, in user mode (rxe)
+  --nodes N             how many guests, up to 2 emulated, up to 8 in user mode (2)
   --file SRC[:NAME]     a file or directory for /host/files/NAME, as often as needed
   --env KEY=VALUE       a variable for JOB, as often as needed
   --python PROGRAM      host-a has this interpreter of a venv, with numpy and mitosis, at its path
@@ -78,6 +80,8 @@ fn parse(words: Vec<String>) -> Result<Request> {
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         let number = || value.parse().with_context(|| format!("{word} needs a number"));
         match word.as_str() {
+            "--kind" => config.kind = kind(&value)?,
+            "--device" => config.device = device(&value)?,
             "--nodes" => config.nodes = number()?,
             "--memory-mib" => config.memory_mib = number()?,
             "--mtu" => config.mtu = number()?,
@@ -100,6 +104,21 @@ fn parse(words: Vec<String>) -> Result<Request> {
         job: job.into(),
         arguments: words.collect(),
     })
+}
+
+fn kind(value: &str) -> Result<Kind> {
+    match value {
+        "emulated" => Ok(Kind::Emulated),
+        "user-mode" => Ok(Kind::UserMode),
+        _ => bail!("--kind is emulated or user-mode, and not {value}"),
+    }
+}
+
+fn device(value: &str) -> Result<Device> {
+    match [Device::SoftRoce, Device::SoftIwarp].into_iter().find(|device| device.kind() == value) {
+        Some(device) => Ok(device),
+        None => bail!("--device is rxe or siw, and not {value}"),
+    }
 }
 
 /// A path whose links are kept: an interpreter finds its venv by its name.

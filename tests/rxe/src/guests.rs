@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::emulator::Emulator;
 use crate::image::Image;
 use crate::job::Job;
 use crate::line::{Line, Waited};
+use crate::machine::Machine;
+use crate::switch::Switch;
+use crate::{emulated, user_mode};
 
 /// A quiet machine takes 7 s, one that builds beside it three times as long.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
-/// A link of two ends is all that the emulators' datagram sockets make.
-pub(crate) const GUESTS_MAX: u32 = 2;
+/// The guests' names, in the order of their numbers, as /etc/hosts has them there.
+const NAMES: [&str; 8] =
+    ["host-a", "host-b", "host-c", "host-d", "host-e", "host-f", "host-g", "host-h"];
 
 /// An interpreter and its library are held in memory, twice while the guest boots.
 const PYTHON_MIB: u32 = 512;
@@ -27,13 +30,61 @@ const PYTHON_MIB: u32 = 512;
 /// rdma-core's own if its LD_LIBRARY_PATH is this.
 pub const DC_LIBRARIES: &str = "/lib/dc_provider";
 
+/// Between the numbers of a guest's jobs: more than there are guests.
+const JOBS_APART: u32 = 10;
+
+/// What guests are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Machines that QEMU emulates, with Debian's own kernel: all that a host has, slowly. At most 2.
+    Emulated,
+    /// Kernels that are processes of this machine (User-Mode Linux), built once: many, and fast. They
+    /// have neither syscall user dispatch nor time namespaces, so nothing is forked from or to them.
+    /// At most 8.
+    UserMode,
+}
+
+impl Kind {
+    /// How many there can be.
+    pub(crate) const fn guests_max(self) -> u32 {
+        match self {
+            // A link of two ends is all that the emulators' datagram sockets make.
+            Kind::Emulated => 2,
+            Kind::UserMode => 8,
+        }
+    }
+}
+
+/// The RDMA device that guests have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// Soft-RoCE, `rxe0`.
+    SoftRoce,
+    /// Soft-iWARP, `siw0`: guests in user mode only, as no kernel of Debian has it.
+    SoftIwarp,
+}
+
+impl Device {
+    /// As `rdma link add` calls its type.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Device::SoftRoce => "rxe",
+            Device::SoftIwarp => "siw",
+        }
+    }
+}
+
 /// What guests are made with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What their directory under `target/rxe/run/` is called; it stays until the next run of this
     /// name.
     pub name: String,
-    /// How many: 1 or 2.
+    /// What they are.
+    pub kind: Kind,
+    /// What RDMA device they have.
+    pub device: Device,
+    /// How many, from 1 on.
     pub nodes: u32,
     /// Memory of each.
     pub memory_mib: u32,
@@ -49,10 +100,43 @@ pub struct Config {
 }
 
 impl Config {
-    /// Two guests.
+    fn check(&self) -> Result<()> {
+        let most = self.kind.guests_max();
+        if !(1..=most).contains(&self.nodes) {
+            bail!("{} guests asked for; 1 to {most} of this kind can be had", self.nodes);
+        }
+        if self.kind == Kind::Emulated && self.device == Device::SoftIwarp {
+            bail!("no kernel of Debian has Soft-iWARP; guests in user mode have it");
+        }
+        Ok(())
+    }
+
+    /// Memory of one of them.
+    pub(crate) fn memory_mib_of(&self, node: u32) -> u32 {
+        self.memory_mib + if self.has_python(node) { PYTHON_MIB } else { 0 }
+    }
+
+    /// Whether it has the interpreter.
+    pub(crate) fn has_python(&self, node: u32) -> bool {
+        node == 1 && self.python.is_some()
+    }
+
+    /// What a guest's /init is told, as variables of its kernel's command line.
+    pub(crate) fn variables(&self, node: u32) -> String {
+        let machine = match self.kind {
+            Kind::Emulated => "emulated",
+            Kind::UserMode => "user-mode",
+        };
+        let (nodes, mtu, rdma) = (self.nodes, self.mtu, self.device.kind());
+        format!("machine={machine} rdma={rdma} node={node} nodes={nodes} mtu={mtu}")
+    }
+
+    /// Two emulated guests with Soft-RoCE.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            kind: Kind::Emulated,
+            device: Device::SoftRoce,
             nodes: 2,
             memory_mib: 512,
             mtu: 9000,
@@ -69,6 +153,8 @@ impl Config {
 pub struct Guests {
     guests: Vec<Arc<Guest>>,
     directory: PathBuf,
+    /// Between guests in user mode; emulated ones have a link.
+    switch: Option<Switch>,
 }
 
 /// One of them.
@@ -79,7 +165,7 @@ pub struct Guest {
     env: Vec<(String, String)>,
     share: PathBuf,
     line: Line,
-    emulator: Emulator,
+    machine: Machine,
     next_job: AtomicU32,
 }
 
@@ -89,22 +175,29 @@ impl Guests {
     /// # Errors
     /// The image cannot be made, or a guest does not come up; the console's end is in the error.
     pub fn up(config: &Config) -> Result<Self> {
-        if !(1..=GUESTS_MAX).contains(&config.nodes) {
-            bail!("{} guests asked for; 1 or {GUESTS_MAX} can be had", config.nodes);
-        }
+        config.check()?;
         let image = Image::ready(config.python.as_deref())?;
         let directory = run_directory(&image.runs(), &config.name)?;
         let share = directory.join("share");
         fs::create_dir_all(share.join("jobs")).context("cannot make the shared folder")?;
         copy(&image.dc_provider(), &share.join("dc_provider"))?;
-        let mut guests = Vec::new();
-        for node in 1..=config.nodes {
-            guests.push(Arc::new(Guest::start(config, &image, &directory, node)?));
-        }
+        let (switch, machines) = match config.kind {
+            Kind::Emulated => (None, emulated::start(config, &image, &directory)?),
+            Kind::UserMode => {
+                let (switch, machines) = user_mode::start(config, &image, &directory)?;
+                (Some(switch), machines)
+            }
+        };
+        let guest = |(node, (line, machine))| {
+            let (env, share) = (environment(config), share.clone());
+            let next_job = AtomicU32::new(1);
+            Arc::new(Guest { node, nodes: config.nodes, env, share, line, machine, next_job })
+        };
+        let guests: Vec<Arc<Guest>> = (1..).zip(machines).map(guest).collect();
         for guest in &guests {
             guest.await_ready()?;
         }
-        Ok(Self { guests, directory })
+        Ok(Self { guests, directory, switch })
     }
 
     /// The guest with this number, from 1 on.
@@ -118,6 +211,14 @@ impl Guests {
     /// All of them.
     pub fn all(&self) -> &[Arc<Guest>] {
         &self.guests
+    }
+
+    /// Pulls a guest's cable, or puts it back; its interface does not notice.
+    ///
+    /// # Panics
+    /// They are not guests in user mode: an emulated link has no switch.
+    pub fn plug(&self, node: u32, is_plugged: bool) {
+        self.switch.as_ref().expect("guests in user mode").plug(node, is_plugged);
     }
 
     /// The folder that is /host in all guests.
@@ -157,60 +258,19 @@ impl Drop for Guests {
 }
 
 impl Guest {
-    fn start(config: &Config, image: &Image, directory: &Path, node: u32) -> Result<Self> {
-        let line = Line::listen(directory, &format!("line.{node}"))?;
-        let console = format!("console.{node}");
-        let mut command = image.emulator();
-        // One CPU each: more of them crash this kernel in the emulator of Debian 12, and are no
-        // faster. KVM is never tried: where it is a nested one, this kernel dies in it.
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-M", "pc", "-smp", "1"]);
-        let has_python = node == 1 && config.python.is_some();
-        let memory_mib = config.memory_mib + if has_python { PYTHON_MIB } else { 0 };
-        command.args(["-m", &memory_mib.to_string(), "-nodefaults", "-no-user-config"]);
-        command.args(["-no-reboot", "-display", "none", "-monitor", "none"]);
-        command.args(["-serial", &format!("file:{console}")]);
-        command.args(["-chardev", &format!("socket,id=line,path=line.{node}")]);
-        command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"]);
-        command.arg("-kernel").arg(image.kernel()).arg("-initrd");
-        command.arg(if has_python { image.initrd_with_python() } else { image.initrd() });
-        let variables = format!("node={node} nodes={} mtu={}", config.nodes, config.mtu);
-        // A guest that oopses ends, and with it the test, instead of limping on.
-        let boot = format!("console=ttyS0 quiet panic=-1 oops=panic {variables}");
-        command.args(["-append", &boot]);
-        let other = GUESTS_MAX + 1 - node;
-        let ends = format!(
-            "local.type=unix,local.path=net.{node},remote.type=unix,remote.path=net.{other}"
-        );
-        command.args(["-netdev", &format!("dgram,id=net,{ends}")]);
-        let card = format!("mac=52:54:00:00:00:{node:02x},host_mtu={},romfile=", config.mtu);
-        command.args(["-device", &format!("virtio-net-pci,netdev=net,{card}")]);
-        command.args(["-fsdev", "local,id=share,path=share,security_model=none"]);
-        command.args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]);
-        let emulator = Emulator::start(command, directory, &console, &format!("emulator.{node}"))?;
-        Ok(Self {
-            node,
-            nodes: config.nodes,
-            env: environment(config),
-            share: directory.join("share"),
-            line,
-            emulator,
-            next_job: AtomicU32::new(1),
-        })
-    }
-
     fn await_ready(&self) -> Result<()> {
         let why = match self.line.ready(BOOT_LIMIT) {
             Waited::For(Ok(())) => return Ok(()),
             Waited::For(Err(why)) => why,
             Waited::TooLong => format!("it is not ready after {BOOT_LIMIT:?}"),
-            Waited::MachineEnded => "its kernel or the emulator has ended".to_owned(),
+            Waited::MachineEnded => "its kernel or what runs it has ended".to_owned(),
         };
         bail!("{} did not come up: {why}\n{}", self.name(), self.tail())
     }
 
     /// Its host name.
     pub fn name(&self) -> &'static str {
-        if self.node == 1 { "host-a" } else { "host-b" }
+        NAMES[usize::try_from(self.node - 1).unwrap_or(0)]
     }
 
     /// Its address on the link.
@@ -250,8 +310,8 @@ impl Guest {
         what: &str,
         write: impl FnOnce(&Path) -> std::io::Result<()>,
     ) -> Result<Job> {
-        // Apart from those of the other guest, which has the same folder.
-        let id = self.next_job.fetch_add(1, Ordering::Relaxed) * (GUESTS_MAX + 1) + self.node;
+        // Apart from those of the other guests, which have the same folder.
+        let id = self.next_job.fetch_add(1, Ordering::Relaxed) * JOBS_APART + self.node;
         let directory = self.share.join("jobs").join(id.to_string());
         fs::create_dir_all(&directory).context("cannot make a job's directory")?;
         let job = directory.join("job");
@@ -269,7 +329,7 @@ impl Guest {
             ("NODE", self.node.to_string()),
             ("NODES", self.nodes.to_string()),
             ("SELF", self.address()),
-            ("PEER", format!("10.77.0.{}", GUESTS_MAX + 1 - self.node)),
+            ("PEER", format!("10.77.0.{}", if self.node == 1 { 2 } else { 1 })),
         ];
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
         let given = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -284,7 +344,7 @@ impl Guest {
 
     /// Takes its power away.
     pub fn kill(&self) {
-        self.emulator.kill();
+        self.machine.kill();
     }
 
     pub(crate) fn line(&self) -> &Line {
@@ -292,7 +352,7 @@ impl Guest {
     }
 
     pub(crate) fn tail(&self) -> String {
-        self.emulator.tail()
+        self.machine.tail()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use crate::guests::Config;
 
 /// Libraries of packages that are unpacked and not installed.
 const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
@@ -42,13 +44,9 @@ impl Image {
         self.directory.join("vmlinux")
     }
 
-    pub(crate) fn initrd(&self) -> PathBuf {
-        self.directory.join("initrd")
-    }
-
-    /// The same with the interpreter for which it was made ready.
-    pub(crate) fn initrd_with_python(&self) -> PathBuf {
-        self.directory.join("initrd-python")
+    /// A guest's root; with the interpreter for which it was made ready, if that guest has it.
+    pub(crate) fn initrd(&self, config: &Config, node: u32) -> PathBuf {
+        self.directory.join(if config.has_python(node) { "initrd-python" } else { "initrd" })
     }
 
     /// The libraries of the software DC.
@@ -61,11 +59,23 @@ impl Image {
         self.directory.join("run")
     }
 
+    /// The kernel that is a process; built if nobody on this machine has.
+    pub(crate) fn user_mode_kernel(&self) -> Result<PathBuf> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/uml.sh");
+        let mut build = Command::new("bash");
+        build.arg(&script).arg(&self.directory).stderr(Stdio::inherit());
+        let built = build.output().context("cannot run bash")?;
+        let said = String::from_utf8(built.stdout).unwrap_or_default();
+        match said.lines().last() {
+            Some(kernel) if built.status.success() => Ok(kernel.into()),
+            _ => bail!("{} failed ({}); see above", script.display(), built.status),
+        }
+    }
+
     /// The emulator without arguments: this machine's, else the unpacked one. It is killed when the
     /// thread that starts it ends.
     pub(crate) fn emulator(&self) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]);
+        let mut command = dying_with_its_starter();
         let unpacked = self.directory.join("host");
         let program = unpacked.join("usr/bin").join(EMULATOR);
         if !program.is_file() {
@@ -83,4 +93,11 @@ impl Image {
         }
         command
     }
+}
+
+/// The beginning of a command that is killed when the thread that starts it ends.
+pub(crate) fn dying_with_its_starter() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    command
 }

@@ -36,7 +36,7 @@ struct Heard {
 pub(crate) enum Waited<T> {
     For(T),
     TooLong,
-    /// The emulator has ended.
+    /// The machine has ended.
     MachineEnded,
 }
 
@@ -48,23 +48,36 @@ impl Line {
         let listener = UnixListener::bind(path).context("cannot listen for the guest")?;
         let line = Self(Arc::default());
         let reader = line.clone();
-        std::thread::spawn(move || reader.hear(&listener));
+        std::thread::spawn(move || match listener.accept() {
+            Ok((stream, _)) => reader.hear(stream),
+            Err(_) => reader.end(),
+        });
         Ok(line)
+    }
+
+    /// A line whose other end the guest has from its start.
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        let line = Self(Arc::default());
+        let reader = line.clone();
+        std::thread::spawn(move || reader.hear(stream));
+        line
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, listener: &UnixListener) {
-        if let Ok((stream, _)) = listener.accept() {
-            let lines = stream.try_clone().map(BufReader::new).map(BufReader::lines);
-            self.heard().stream = Some(stream);
-            for text in lines.into_iter().flatten().map_while(std::result::Result::ok) {
-                self.heard().note(text.trim());
-                self.0.news.notify_all();
-            }
+    fn hear(&self, stream: UnixStream) {
+        let lines = stream.try_clone().map(BufReader::new).map(BufReader::lines);
+        self.heard().stream = Some(stream);
+        for text in lines.into_iter().flatten().map_while(std::result::Result::ok) {
+            self.heard().note(text.trim());
+            self.0.news.notify_all();
         }
+        self.end();
+    }
+
+    fn end(&self) {
         self.heard().ended = true;
         self.0.news.notify_all();
     }
