@@ -95,19 +95,20 @@ fn overlapping(vmas: &[Vma], range: SeedRange) -> impl Iterator<Item = &Vma> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::WarmSet;
+    use crate::descriptor::{VmaFlags, VmaKind, WarmSet};
     use crate::resume::compile::tests::descriptor;
     use crate::resume::program::Op;
 
     #[test]
     fn each_part_of_a_vma_is_warmed_as_it_was_touched_and_may_be() {
         let mut desc = descriptor();
-        desc.vmas.truncate(2);
-        for (vma, (start, end, prot)) in
-            desc.vmas.iter_mut().zip([(0x1000, 0x4000, READ), (0x4000, 0x8000, READ | WRITE)])
-        {
-            (vma.range, vma.prot) = (SeedRange::new(start, end), prot);
-        }
+        let vma = |start, end, prot| Vma {
+            range: SeedRange::new(start, end),
+            prot,
+            kind: VmaKind::Anonymous,
+            flags: VmaFlags::default(),
+        };
+        desc.vmas = vec![vma(0x1000, 0x4000, READ), vma(0x4000, 0x8000, READ | WRITE)];
         let touched = [SeedRange::new(0x2000, 0x5000), SeedRange::new(0x9000, 0xa000)];
         desc.warm = WarmSet::new(&touched, &[SeedRange::new(0x3000, 0x5000)]);
         let said: Vec<String> = warming(&desc).ops.iter().map(Op::to_string).collect();
