@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hosting::Hosting;
+use super::rdma::Rdma;
 use crate::export::PageService;
 use crate::wire::local::Stats;
 
@@ -31,7 +32,7 @@ impl Counters {
     }
 
     /// All counters. Images that are gone no longer count: what is shown is of the seeds that are here.
-    pub fn stats(&self, hosting: &Hosting, pages: &PageService) -> Stats {
+    pub fn stats(&self, hosting: &Hosting, pages: &PageService, rdma: Option<&Rdma>) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut stats = Stats {
             children_started: read(&self.children_started),
@@ -41,6 +42,9 @@ impl Counters {
             bytes_served: read(&pages.counters().bytes_served),
             ..Stats::default()
         };
+        if let Some(rdma) = rdma {
+            rdma.count_into(&mut stats);
+        }
         hosting.for_each(|hosted| {
             let image = hosted.image().counters();
             stats.misses += read(&image.misses);

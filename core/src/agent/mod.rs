@@ -232,7 +232,7 @@ impl Agent {
     }
 
     fn stats(&self) -> Stats {
-        self.counters.stats(&self.hosting, &self.pages)
+        self.counters.stats(&self.hosting, &self.pages, self.rdma.as_ref())
     }
 }
 

@@ -26,17 +26,25 @@ pub(super) struct Route {
 }
 
 impl Ways {
-    /// Every export through every fabric that serves it, in this order.
+    /// Every export through every fabric that serves it, in this order; but of the ways by a card the first
+    /// alone. Behind it is tcp: where one card's way fails the next would, and would cost connections to know.
     pub(super) fn new(owner: &Owner, fabrics: &[Arc<dyn Fabric>]) -> Ways {
+        let mut has_rdma = false;
         let routes = owner.exports.iter().flat_map(|export| {
             let serving = fabrics.iter().enumerate().filter(|(_, fabric)| fabric.serves(export));
-            serving.map(|(fabric, _)| Route { fabric, export: export.clone() })
+            serving.map(|(fabric, serves)| {
+                (serves.is_rdma(), Route { fabric, export: export.clone() })
+            })
+        });
+        let routes = routes.filter_map(|(is_rdma, route)| {
+            let is_second = is_rdma && std::mem::replace(&mut has_rdma, true);
+            (!is_second).then_some(route)
         });
         let host = owner.exports.iter().find_map(|export| export.tcp()?.0.map(str::to_owned));
         Ways {
             seed: owner.seed,
             host: host.unwrap_or_else(|| "this host".to_owned()),
-            routes: routes.collect(),
+            routes: routes.collect::<Vec<_>>(),
             arena: owner.arena.as_ref().map(|map| Arc::new(RemoteArena::new(map))),
         }
     }
