@@ -23,7 +23,7 @@ use mitosis::wire::control::ClusterSecret;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
-/// The longest silence of a card that can be asked for: beyond, each of its losses would outlast a miss.
+/// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
 const MAX_SILENCE_MS: u64 = 60_000;
 
 /// MiB that are registered with an RDMA card from the start: several CPythons' worth.

@@ -28,7 +28,7 @@ pub(crate) struct StandInQp {
     completed: VecDeque<Wc>,
 }
 
-/// A batch of one.
+/// A batch that is being filled.
 #[derive(Debug)]
 pub(crate) struct StandInBatch<'qp> {
     qp: &'qp mut StandInQp,

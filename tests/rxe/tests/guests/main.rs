@@ -11,6 +11,7 @@ mod faults;
 mod forking;
 mod losses;
 mod settings;
+mod targets;
 mod verbs;
 mod world;
 
@@ -52,3 +53,4 @@ macro_rules! fabric {
 
 fabric!(tcp);
 fabric!(rc);
+fabric!(dc);
