@@ -18,7 +18,7 @@ use mitosis::fabric::tcp::TokenSource;
 use mitosis::fabric::{Buffer, Buffers, Fabric, Read, ReadError, ReadQueue, RemoteArena};
 use mitosis::id::{ReadKey, SeedId, StreamToken};
 use mitosis::sys::poll;
-use mitosis::verbs::Region;
+use mitosis::verbs::{Patience, Region};
 
 use crate::here::Tally;
 use crate::{Bench, PAGE};

@@ -5,12 +5,12 @@
 #![allow(missing_docs)]
 
 mod bed;
-mod dc;
 mod devices;
 mod faults;
 mod forking;
 mod losses;
 mod settings;
+mod software_dc;
 mod targets;
 mod verbs;
 mod world;
