@@ -20,12 +20,15 @@ use mitosis::export::arena::ArenaLimits;
 use mitosis::host::{DEFAULT_PORT, HostAddress};
 use mitosis::keeper;
 use mitosis::sys::{poll, sched, signal, socket};
+use mitosis::verbs::Patience;
 use mitosis::verbs::choice::Settings;
 use mitosis::wire::control::ClusterSecret;
 use serde_json::json;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
+/// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
+const MAX_SILENCE_MS: u64 = 60_000;
 
 /// MiB that are registered with an RDMA card from the start: several CPythons' worth.
 pub const ARENA_READY_MIB: u64 = 64;
@@ -71,6 +74,10 @@ pub struct AgentArgs {
     /// host's memory if not given.
     #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_MAX_MIB")]
     arena_max_mib: Option<u64>,
+    /// Milliseconds after which an RDMA card that does not answer is given up; rounded up to what cards count in.
+    #[arg(long, value_name = "MS", env = "MITOSIS_RDMA_SILENCE_MS", default_value_t = 67,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SILENCE_MS))]
+    rdma_silence_ms: u64,
     /// End when standard input does: for the program that starts an agent of its own.
     #[arg(long)]
     embedded: bool,
@@ -201,15 +208,20 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         miss_deadline: Duration::from_millis(args.miss_deadline_ms),
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),
-        rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib)?,
+        rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib, args.rdma_silence_ms)?,
         ..defaults
     })
 }
 
-fn rdma_config(ready_mib: u64, max_mib: Option<u64>) -> anyhow::Result<RdmaConfig> {
+fn rdma_config(
+    ready_mib: u64,
+    max_mib: Option<u64>,
+    silence_ms: u64,
+) -> anyhow::Result<RdmaConfig> {
     let most = max_mib.map_or_else(|| memory_bytes() / 4, |mib| mib << 20);
     let arena = ArenaLimits { ready: ready_mib << 20, most };
-    Ok(RdmaConfig { settings: Settings::from_environment()?, arena })
+    let patience = Patience::of_at_least(Duration::from_millis(silence_ms));
+    Ok(RdmaConfig { settings: Settings::from_environment()?, arena, patience })
 }
 
 /// This host's memory.

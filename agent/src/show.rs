@@ -107,7 +107,8 @@ pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a counter counts. All but the last are since the agent's start; those of pages and reads are of all
+/// What a counter counts. All but what is there now (images, DCIs, DCTs, peers) are since the agent's start; those of
+/// pages and reads are of all
 /// images that it has had, but rehearsals'.
 fn meaning(counter: &str) -> &'static str {
     match counter {
@@ -125,6 +126,11 @@ fn meaning(counter: &str) -> &'static str {
         "seeds_published" => "seeds of this host that could be resumed, children's included",
         "reads_served" => "READs of other hosts that this agent answered",
         "bytes_served" => "bytes of these READs, and of pushes",
+        "dc_initiators" => "DC initiators (DCIs) of this host, for all seeds and peers",
+        "dc_peers" => "peers to which DC READs have a way (address handles)",
+        "dc_flushed" => "READs over DC that another's failure flushed, posted again",
+        "dc_mended" => "times that a DC initiator was taken back into use after a failure",
+        "dc_targets_ready" => "DC targets (DCTs) that are ready for new seeds",
         "images" => "images of seeds that this host holds now",
         _ => "",
     }

@@ -5,12 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where such texts are made, in `core/src`.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 11] = [
     "verbs",
     "fabric/rc",
     "fabric/rc.rs",
     "fabric/landings.rs",
     "fabric/arena.rs",
+    "fabric/dc",
+    "fabric/dc.rs",
+    "export/dc.rs",
     "export/rc.rs",
     "export/card.rs",
     "agent/rdma.rs",

@@ -107,6 +107,11 @@ pub(crate) fn stats<'py>(py: Python<'py>, agent: PathBuf) -> PyResult<Bound<'py,
         ("seeds_published", stats.seeds_published),
         ("reads_served", stats.reads_served),
         ("bytes_served", stats.bytes_served),
+        ("dc_initiators", stats.dc_initiators),
+        ("dc_peers", stats.dc_peers),
+        ("dc_flushed", stats.dc_flushed),
+        ("dc_mended", stats.dc_mended),
+        ("dc_targets_ready", stats.dc_targets_ready),
         ("images", stats.images),
     ] {
         dict.set_item(name, value)?;

@@ -274,7 +274,7 @@ fn verbs_without_an_agent_say_where_they_looked() {
 fn an_empty_variable_is_none() {
     let world = World::without_agents(Plan::default());
     let names = ["AGENT", "LISTEN", "ADVERTISE", "SECRET_FILE", "PAGER_CPUS", "LOG"];
-    let numbers = ["MISS_DEADLINE_MS", "PEER_DEADLINE_MS", "LINGER_S"];
+    let numbers = ["MISS_DEADLINE_MS", "PEER_DEADLINE_MS", "LINGER_S", "RDMA_SILENCE_MS"];
     let variables: Vec<String> =
         names.iter().chain(&numbers).map(|name| format!("MITOSIS_{name}=")).collect();
     let with = |verb: &'static str| {

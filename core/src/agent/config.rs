@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::ahead::CLONES_AHEAD;
 use crate::export::arena::ArenaLimits;
+use crate::verbs::Patience;
 use crate::verbs::choice::Settings;
 use crate::wire::control::ClusterSecret;
 
@@ -51,6 +52,8 @@ pub struct RdmaConfig {
     pub settings: Settings,
     /// Bounds of the memory from which other hosts READ.
     pub arena: ArenaLimits,
+    /// When a silent card is given up.
+    pub patience: Patience,
 }
 
 impl Config {

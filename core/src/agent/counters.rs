@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::rdma::Rdma;
 use crate::export::PageService;
 use crate::image::ImageCounters;
 use crate::wire::local::Stats;
@@ -50,7 +51,7 @@ impl Counters {
     }
 
     /// All counters.
-    pub fn stats(&self, pages: &PageService) -> Stats {
+    pub fn stats(&self, pages: &PageService, rdma: Option<&Rdma>) -> Stats {
         let mut images = self.images.lock();
         images.settle();
         let mut stats = Stats {
@@ -62,6 +63,9 @@ impl Counters {
             images: images.held.len() as u64,
             ..images.gone.clone()
         };
+        if let Some(rdma) = rdma {
+            rdma.count_into(&mut stats);
+        }
         images.held.iter().for_each(|image| add(&mut stats, image));
         stats
     }
@@ -113,7 +117,7 @@ mod tests {
             image.pages_pushed.fetch_add(10, Ordering::Relaxed);
         }
         let seen = || {
-            let stats = counters.stats(&pages);
+            let stats = counters.stats(&pages, None);
             (stats.images, stats.misses, stats.pages_pushed)
         };
         assert_eq!(seen(), (3, 3, 30));

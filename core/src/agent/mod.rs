@@ -235,7 +235,7 @@ impl Agent {
     }
 
     fn stats(&self) -> Stats {
-        self.counters.stats(&self.pages)
+        self.counters.stats(&self.pages, self.rdma.as_ref())
     }
 }
 

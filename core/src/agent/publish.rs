@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::Agent;
 use super::failure::fail;
 use super::hosted::Hosted;
-use super::rdma::Served;
+use super::rdma::{Offer, Served};
 use super::rehearsal::Rehearsed;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
@@ -148,7 +148,7 @@ impl Agent {
         let export =
             Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
         let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
-        let mut exports = served.map_or_else(Vec::new, Served::exports);
+        let Offer { mut exports, door } = served.map(Served::offer).unwrap_or_default();
         exports.push(export);
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
@@ -157,7 +157,10 @@ impl Agent {
         let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
         let readable = readable(&descriptor);
-        let arena = served.map(|served| served.arena.lay(readable.clone()));
+        let arena = served.map(|served| {
+            let copy = served.arena.lay(readable.clone());
+            door.into_iter().fold(copy, ArenaCopy::behind)
+        });
         descriptor.owners[0].arena = arena.as_ref().map(ArenaCopy::map);
         let described = begun.elapsed();
         let encoded = |descriptor: &Descriptor| {

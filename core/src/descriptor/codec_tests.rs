@@ -115,6 +115,14 @@ fn rdma_sample() -> Descriptor {
     descriptor
 }
 
+/// The same with the section that RDMA exports stand in.
+#[test]
+fn golden_bytes_of_1_0_with_rdma_exports() {
+    let golden = include_bytes!("../../../tests/wire/descriptor-1.0-rdma.bin");
+    assert_eq!(decode(golden).unwrap(), rdma_sample());
+    assert_eq!(encode(&rdma_sample()).unwrap(), golden);
+}
+
 #[test]
 fn rdma_exports_survive_their_bytes_and_stand_in_front() {
     let descriptor = rdma_sample();

@@ -60,6 +60,10 @@ pub trait SlabMemory: Send + Sync + std::fmt::Debug {
     fn fill(&self, range: Range<usize>, file: &File, from: u64) -> io::Result<()>;
 }
 
+/// Something that a card knows of one seed beside its slabs: a way in to all of them (a DCT). Dropped, nobody
+/// comes in by it any more.
+pub trait Door: Send + Sync + std::fmt::Debug {}
+
 /// Why a card gives no slab.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -112,6 +116,7 @@ struct State {
 pub struct ArenaCopy {
     copy: Arc<Copy>,
     arena: Arc<Shared>,
+    door: Mutex<Option<Box<dyn Door>>>,
 }
 
 #[derive(Debug)]
@@ -165,7 +170,7 @@ impl Arena {
         drop(state);
         let slabs = Mutex::new(Slabs { list, is_over: false, from: None });
         let copy = Copy { extents, bytes, slabs, filled: AtomicU64::new(0) };
-        ArenaCopy { copy: Arc::new(copy), arena: self.shared.clone() }
+        ArenaCopy { copy: Arc::new(copy), arena: self.shared.clone(), door: Mutex::default() }
     }
 
     /// Bytes of slabs that exist.
@@ -277,6 +282,13 @@ impl ArenaCopy {
         self.arena.work.notify_one();
     }
 
+    /// Closes `door` when these bytes are revoked.
+    #[must_use]
+    pub fn behind(self, door: Box<dyn Door>) -> Self {
+        *self.door.lock() = Some(door);
+        self
+    }
+
     /// What a descriptor says of it: the slabs that it has now.
     pub fn map(&self) -> ArenaMap {
         let slabs = self.copy.slabs.lock().list.iter().map(RegisteredSlab::told).collect();
@@ -306,8 +318,11 @@ impl ArenaCopy {
         slabs.is_over || slabs.from.is_none()
     }
 
-    /// Ends the registrations: from now on the card refuses these bytes, to everybody.
+    /// Ends the registrations: from now on the card refuses these bytes, to everybody. The door first: that is
+    /// one command to the card, however many slabs there are.
     pub fn revoke(&self) {
+        let door = self.door.lock().take();
+        drop(door);
         let list = {
             let mut slabs = self.copy.slabs.lock();
             slabs.is_over = true;

@@ -27,6 +27,7 @@ use crate::id::{ReadKey, SeedId};
 
 pub mod arena;
 mod card;
+pub mod dc;
 pub mod rc;
 pub mod service;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::trust::Trust;
 use crate::descriptor::{ArenaMap, ArenaNews, SeedAddr, SeedRange, Slab};
 use crate::id::SeedId;
 
@@ -27,6 +28,8 @@ pub struct RemoteArena {
     filled: AtomicU64,
     /// The owner's card has refused a READ: the rest is asked of tcp, which says why.
     is_refused: AtomicBool,
+    /// How far the seed's DC target is trusted.
+    trust: Trust,
 }
 
 /// Bytes that one work request READs.
@@ -65,6 +68,7 @@ impl RemoteArena {
             slabs: RwLock::default(),
             filled: AtomicU64::new(0),
             is_refused: AtomicBool::new(false),
+            trust: Trust::default(),
         };
         arena.append(&map.slabs);
         arena
@@ -94,6 +98,11 @@ impl RemoteArena {
         if !self.is_refused.swap(true, Ordering::AcqRel) {
             tracing::warn!(%seed, "the owner's card refuses READs of this seed; tcp is asked, which says why");
         }
+    }
+
+    /// How far the seed's DC target is trusted.
+    pub(super) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Bytes that a card can READ by now, and bytes in all.

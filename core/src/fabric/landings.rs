@@ -5,12 +5,13 @@
 //!   put --> waiting --post (one doorbell for all that fit)--> posted --last completion--> given to `done`
 //!                \-------------- the QP is gone: given back, front first --------------/
 //! ```
+//! What a fabric must know of a READ's goal beside its pieces (a DC target, say) is kept with it: its *aim*.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::arena::RemotePiece;
-use super::{Buffer, Completion, Read, ReadError};
+use super::{Buffer, Completion, MAX_IN_FLIGHT, Read, ReadError};
 use crate::verbs::{Destroyed, Landing, PostError, PostFault, Remote, Wc, WcStatus};
 
 /// Work requests that one QP has outstanding; the READs beyond wait here. The card itself has max_rd_atomic
@@ -18,19 +19,20 @@ use crate::verbs::{Destroyed, Landing, PostError, PostFault, Remote, Wc, WcStatu
 pub(super) const DEPTH: u32 = 256;
 
 /// READs of one QP.
-#[derive(Debug, Default)]
-pub(super) struct Landings {
-    /// Ascending by serial; the posted ones in front.
-    list: VecDeque<Landed>,
+#[derive(Debug)]
+pub(super) struct Landings<A> {
+    /// The posted ones in front.
+    list: VecDeque<Landed<A>>,
     next_serial: u64,
     /// Work requests that are outstanding.
     outstanding: u32,
 }
 
 #[derive(Debug)]
-struct Landed {
+struct Landed<A> {
     serial: u64,
     read: Read,
+    aim: A,
     landing: Landing,
     pieces: Vec<RemotePiece>,
     is_posted: bool,
@@ -51,7 +53,14 @@ pub(super) enum Failure {
     Local(String),
 }
 
-impl Landings {
+impl<A> Default for Landings<A> {
+    fn default() -> Self {
+        let list = VecDeque::with_capacity(MAX_IN_FLIGHT);
+        Landings { list, next_serial: 0, outstanding: 0 }
+    }
+}
+
+impl<A> Landings<A> {
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -69,7 +78,7 @@ impl Landings {
     /// # Errors
     /// The READ, with what is wrong.
     #[expect(clippy::result_large_err, reason = "a box would be an allocation on the miss path")]
-    pub(super) fn put(&mut self, mut read: Read) -> Result<(), (Read, ReadError)> {
+    pub(super) fn put(&mut self, mut read: Read, aim: A) -> Result<(), (Read, ReadError)> {
         let mut pieces = Vec::with_capacity(2 * read.ranges.len());
         if let Err(error) = locate(&read, |piece| pieces.push(piece)) {
             return Err((read, error));
@@ -80,6 +89,7 @@ impl Landings {
         self.list.push_back(Landed {
             serial,
             read,
+            aim,
             landing,
             pieces,
             is_posted: false,
@@ -97,7 +107,7 @@ impl Landings {
         mut add: impl FnMut(
             u64,
             Remote,
-            &Read,
+            &A,
             &mut Landing,
             std::ops::Range<usize>,
         ) -> Result<(), PostFault>,
@@ -107,11 +117,29 @@ impl Landings {
             for piece in &landed.pieces {
                 let end = at + piece.len as usize;
                 let remote = Remote { rkey: piece.rkey, address: piece.addr };
-                add(landed.serial, remote, &landed.read, &mut landed.landing, at..end)?;
+                add(landed.serial, remote, &landed.aim, &mut landed.landing, at..end)?;
                 at = end;
             }
         }
         Ok(())
+    }
+
+    /// Lines up what waits, READs of one goal one behind the other, else in the order of their coming.
+    pub(super) fn sort_waiting_by<K: Ord>(&mut self, goal: impl Fn(&A) -> K) {
+        let list = self.list.make_contiguous();
+        let waiting = list.partition_point(|landed| landed.is_posted);
+        list[waiting..].sort_unstable_by_key(|landed| (goal(&landed.aim), landed.serial));
+    }
+
+    /// The aims of the READs that are posted, and of those that wait.
+    pub(super) fn aims(
+        &mut self,
+    ) -> (impl Iterator<Item = &A> + Clone, impl Iterator<Item = &mut A>) {
+        let list = self.list.make_contiguous();
+        let waiting = list.partition_point(|landed| landed.is_posted);
+        let (posted, waiting) = list.split_at_mut(waiting);
+        let posted = &*posted;
+        (posted.iter().map(|landed| &landed.aim), waiting.iter_mut().map(|landed| &mut landed.aim))
     }
 
     /// Whether nothing is on its way.
@@ -137,34 +165,38 @@ impl Landings {
         }
     }
 
-    /// A work request has completed; its READ is given to `done` if it was its last. Tells what a failure
-    /// means for the connection.
+    /// A work request has completed; its READ is given to `done` if it was its last. `told` hears of each
+    /// failure, and of each READ that is whole.
     pub(super) fn completed(
         &mut self,
         wc: &Wc,
+        told: &mut dyn FnMut(&Read, &A, Option<&Failure>),
         done: &mut dyn FnMut(Completion),
-    ) -> Option<Failure> {
+    ) {
         self.outstanding = self.outstanding.saturating_sub(1);
-        let at = self.list.iter().position(|landed| landed.serial == wc.wr_id())?;
+        let Some(at) = self.list.iter().position(|landed| landed.serial == wc.wr_id()) else {
+            return;
+        };
         let landed = &mut self.list[at];
         landed.landing.completed(wc);
-        let failure = (!wc.status().is_success()).then(|| Failure::of(wc.status()));
-        if let Some(failure) = &failure {
-            if *failure == Failure::Refused
+        let is_last = landed.landing.pending() == 0;
+        if !wc.status().is_success() {
+            let failure = Failure::of(wc.status());
+            if failure == Failure::Refused
                 && let Some(arena) = &landed.read.arena
             {
                 arena.refuse(landed.read.seed);
             }
-            landed.error.get_or_insert_with(|| failure.clone().into());
+            told(&landed.read, &landed.aim, Some(&failure));
+            landed.error.get_or_insert_with(|| failure.into());
+        } else if is_last && landed.error.is_none() {
+            told(&landed.read, &landed.aim, None);
         }
-        if landed.landing.pending() == 0
-            && let Some(landed) = self.list.remove(at)
-        {
+        if is_last && let Some(landed) = self.list.remove(at) {
             let (mut read, error) = landed.take_back();
             let buffer = std::mem::replace(&mut read.buffer, Buffer::lent());
             done(Completion { tag: read.tag, buffer, result: error.map_or(Ok(()), Err) });
         }
-        failure
     }
 
     /// Whether a READ is past its deadline.
@@ -186,7 +218,7 @@ impl Landings {
     }
 }
 
-impl Landed {
+impl<A> Landed<A> {
     /// The READ with its buffer, and how it has failed.
     fn take_back(self) -> (Read, Option<ReadError>) {
         let Landed { mut read, landing, error, .. } = self;
@@ -199,11 +231,22 @@ impl Landed {
     }
 }
 
+/// Whether a card can carry out a READ, as far as is known now.
+///
+/// # Errors
+/// `NotYet`.
+pub(super) fn check(read: &Read) -> Result<(), ReadError> {
+    match read.buffer.is_registered() {
+        true => locate(read, |_| {}),
+        false => Err(ReadError::NotYet),
+    }
+}
+
 /// Gives where the bytes of a READ lie.
 ///
 /// # Errors
 /// `NotYet`: not in the arena, or not known to be.
-pub(super) fn locate(read: &Read, mut each: impl FnMut(RemotePiece)) -> Result<(), ReadError> {
+fn locate(read: &Read, mut each: impl FnMut(RemotePiece)) -> Result<(), ReadError> {
     let arena = read.arena.as_ref().ok_or(ReadError::NotYet)?;
     for &(addr, len) in &read.ranges {
         arena.locate(addr, len, &mut each).map_err(|_| ReadError::NotYet)?;

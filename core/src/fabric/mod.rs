@@ -19,13 +19,17 @@ use crate::descriptor::{Export, SeedAddr};
 use crate::id::SeedId;
 
 pub mod arena;
+mod arrivals;
 pub mod buffers;
+pub mod dc;
 mod landings;
 pub mod local;
+mod mailbox;
 mod pool;
 mod queue;
 pub mod rc;
 pub mod tcp;
+mod trust;
 
 /// READs that one queue may have in flight; `post` answers `Full` beyond.
 pub const MAX_IN_FLIGHT: usize = 64;
@@ -57,6 +61,10 @@ pub trait ReadQueue: Send + std::fmt::Debug {
     /// Starts a READ. An error is immediate: nothing is in flight then, and the buffer comes back with it.
     #[expect(clippy::result_large_err, reason = "a box would be an allocation on the miss path")]
     fn post(&mut self, read: Read) -> Result<(), PostError>;
+
+    /// Sends what was posted, in as few steps as there can be; [`Self::reap`] does so, too. Whoever sleeps after
+    /// a post calls one of them before.
+    fn flush(&mut self) {}
 
     /// Gives every completion that is there to `done`, without waiting. Deadlines are enforced here: a
     /// READ past its own completes with `Unreachable`.

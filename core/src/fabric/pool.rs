@@ -7,25 +7,28 @@
 //! ```text
 //!            checkout                        checkin
 //!   idle ---------------> a queue's own -------------------> the longest waiter, else idle
-//!    ^                          \--discard--> closed, with the peer's idle ones
-//!    \-- connector thread: backs off, for as long as somebody waits
+//!    ^                          |--discard--> closed, with the peer's idle ones
+//!    |                          |--close----> closed alone
+//!    |                          \--mend-----> the pool's hand makes it good again --.
+//!    \-- connector thread: backs off, for as long as somebody waits <--------------'
 //! ```
+//! Where connections are made without the other host (DCIs), one thread, the pool's *hand*, makes and mends
+//! them all: a pager starts no thread and waits for no device then.
 //!
 //! Nothing here blocks a pager: a connection that is not there at once arrives in the queue's
 //! [`Mailbox`], whose descriptor then becomes readable.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use parking_lot::Mutex;
 
 use super::ReadError;
+use super::mailbox::{Delivery, Mailbox};
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_LAST: Duration = Duration::from_millis(500);
 /// A connector that pauses looks this often whether anybody still waits.
 const BACKOFF_STEP: Duration = Duration::from_millis(20);
+/// How long a connection is still wanted behind the last READ that did not wait for it.
+const INTEREST: Duration = Duration::from_secs(2);
 /// Peers that are remembered; beyond it, those without connections and waiters are forgotten.
 const MAX_PEERS: usize = 1024;
 
@@ -73,6 +78,24 @@ pub(super) trait Connector: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// `Unreachable` is worth another attempt; any other kind fails the READs that wait.
     fn connect(&self, peer: &str) -> Result<Self::Connection, ReadError>;
+
+    /// Makes a connection that a READ's failure has ended good again; may block.
+    ///
+    /// # Errors
+    /// It is of no use any more.
+    fn mend(&self, _spent: Self::Connection) -> Result<Self::Connection, ReadError> {
+        Err(ReadError::Local("a connection like this is replaced, not mended".to_owned()))
+    }
+}
+
+/// Errands that a pool's hand has before it: more than there are connections to have them.
+const MAX_ERRANDS: usize = 256;
+
+/// What a pool's hand is to do.
+#[derive(Debug)]
+enum Errand<C> {
+    Connect(Arc<str>),
+    Mend(Arc<str>, Pooled<C>),
 }
 
 /// A connection of a pool.
@@ -83,90 +106,13 @@ pub(super) struct Pooled<C> {
     pub(super) proved: bool,
 }
 
-/// What the pool sends to a queue.
-#[derive(Debug)]
-pub(super) enum Delivery<C> {
-    /// The connection that it waits for.
-    Connection(Arc<str>, Pooled<C>),
-    /// No connection will come.
-    Failed(Arc<str>, ReadError),
-}
-
-/// Where a queue receives; its descriptor is readable while something is in it.
-#[derive(Debug)]
-pub(super) struct Mailbox<C> {
-    inbox: Mutex<VecDeque<Delivery<C>>>,
-    arrived: Condvar,
-    rung: AtomicBool,
-    bell: UnixStream,
-    ear: UnixStream,
-}
-
-impl<C> Mailbox<C> {
-    pub(super) fn new() -> io::Result<Arc<Self>> {
-        let (bell, ear) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
-        ear.set_nonblocking(true)?;
-        let (inbox, arrived) = (Mutex::default(), Condvar::new());
-        Ok(Arc::new(Mailbox { inbox, arrived, rung: AtomicBool::new(false), bell, ear }))
-    }
-
-    /// Makes the descriptor readable.
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            // One byte fits always: the one before it was taken out before `rung` was cleared.
-            let _ = (&self.bell).write(&[1]);
-        }
-    }
-
-    /// Whether something may be in it; clears the descriptor.
-    pub(super) fn hear(&self) -> bool {
-        if !self.rung.load(Ordering::Relaxed) {
-            return false;
-        }
-        // A ring between its flag and its byte: the flag stays, the byte is taken next time.
-        if (&self.ear).read(&mut [0; 8]).is_ok_and(|got| got > 0) {
-            self.rung.store(false, Ordering::SeqCst);
-        }
-        true
-    }
-
-    pub(super) fn take(&self) -> Option<Delivery<C>> {
-        self.inbox.lock().pop_front()
-    }
-
-    /// Waits for a delivery until `deadline`.
-    pub(super) fn wait(&self, deadline: Instant) -> Option<Delivery<C>> {
-        let mut inbox = self.inbox.lock();
-        while inbox.is_empty() {
-            if self.arrived.wait_until(&mut inbox, deadline).timed_out() {
-                break;
-            }
-        }
-        inbox.pop_front()
-    }
-
-    pub(super) fn fd(&self) -> RawFd {
-        self.ear.as_raw_fd()
-    }
-
-    /// Called under the pool's lock, so that behind `Pool::cancel` nothing more arrives; `announce`
-    /// follows, without it.
-    fn put(&self, delivery: Delivery<C>) {
-        self.inbox.lock().push_back(delivery);
-    }
-
-    fn announce(&self) {
-        self.arrived.notify_one();
-        self.ring();
-    }
-}
-
 /// See the module's comment.
 pub(super) struct Pool<K: Connector> {
     connector: K,
     pub(super) limits: Limits,
     state: Mutex<State<K::Connection>>,
+    /// To the pool's hand, if it has one.
+    errands: Option<Sender<Errand<K::Connection>>>,
 }
 
 #[derive(Debug)]
@@ -182,6 +128,8 @@ struct Peer<C> {
     open: usize,
     connectors: usize,
     waiters: VecDeque<Arc<Mailbox<C>>>,
+    /// When somebody who does not wait would have used one more.
+    wished: Option<Instant>,
     /// In a row.
     failures: u32,
     not_before: Option<Instant>,
@@ -194,6 +142,15 @@ impl<K: Connector> std::fmt::Debug for Pool<K> {
     }
 }
 
+impl<C> State<C> {
+    fn entry(&mut self, peer: &Arc<str>) -> &mut Peer<C> {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(peer) {
+            self.peers.retain(|_, peer| peer.open > 0 || !peer.waiters.is_empty());
+        }
+        self.peers.entry(Arc::clone(peer)).or_insert_with(Peer::new)
+    }
+}
+
 impl<C> Peer<C> {
     fn new() -> Self {
         Peer {
@@ -201,6 +158,7 @@ impl<C> Peer<C> {
             open: 0,
             connectors: 0,
             waiters: VecDeque::new(),
+            wished: None,
             failures: 0,
             not_before: None,
             last_error: String::new(),
@@ -216,11 +174,20 @@ impl<C> Peer<C> {
         is_news
     }
 
+    /// Whether anybody would use one more connection.
+    fn is_waited_for(&self) -> bool {
+        let is_wished = || self.wished.is_some_and(|at| at.elapsed() < INTEREST);
+        !self.waiters.is_empty() || (self.idle.is_empty() && is_wished())
+    }
+
     /// Counts one more connector if one is wanted: one for each waiter, but a peer that fails is tried
     /// once at a time.
     fn wants_connector(&mut self, limit: usize) -> bool {
-        let most = if self.failures > 0 { 1 } else { self.waiters.len() };
-        let wanted = self.connectors < most.min(self.waiters.len()) && self.open < limit;
+        let most = match self.failures {
+            0 => self.waiters.len().max(1),
+            _ => 1,
+        };
+        let wanted = self.is_waited_for() && self.connectors < most && self.open < limit;
         if wanted {
             self.connectors += 1;
             self.open += 1;
@@ -241,7 +208,34 @@ fn backoff(failures: u32) -> Duration {
 impl<K: Connector> Pool<K> {
     pub(super) fn new(connector: K, limits: Limits) -> Arc<Self> {
         let state = Mutex::new(State { peers: HashMap::new(), idle: 0 });
-        Arc::new(Pool { connector, limits, state })
+        Arc::new(Pool { connector, limits, state, errands: None })
+    }
+
+    /// A pool with a hand, which ends with it.
+    pub(super) fn with_hand(connector: K, limits: Limits) -> io::Result<Arc<Self>> {
+        let state = Mutex::new(State { peers: HashMap::new(), idle: 0 });
+        let (errands, given) = crossbeam_channel::bounded(MAX_ERRANDS);
+        let pool = Arc::new(Pool { connector, limits, state, errands: Some(errands) });
+        let own = Arc::downgrade(&pool);
+        let thread = thread::Builder::new().name("mitosis-mend".to_owned());
+        thread.spawn(move || carry_out(&own, &given))?;
+        Ok(pool)
+    }
+
+    /// What it makes connections with.
+    pub(super) fn connector(&self) -> &K {
+        &self.connector
+    }
+
+    /// Makes one connection now, to be idle until it is needed.
+    ///
+    /// # Errors
+    /// The connector's.
+    pub(super) fn stock(&self, peer: &Arc<str>) -> Result<(), ReadError> {
+        let connection = self.connector.connect(peer)?;
+        self.state.lock().entry(peer).open += 1;
+        self.checkin(peer, Pooled { connection, proved: false });
+        Ok(())
     }
 
     /// A connection to `peer`: now, or later in `mailbox`.
@@ -252,14 +246,7 @@ impl<K: Connector> Pool<K> {
     ) -> Option<Pooled<K::Connection>> {
         let wanted = {
             let mut state = self.state.lock();
-            let state = &mut *state;
-            if state.peers.len() >= MAX_PEERS && !state.peers.contains_key(peer) {
-                state.peers.retain(|_, peer| peer.open > 0 || !peer.waiters.is_empty());
-            }
-            let entry = match state.peers.get_mut(peer) {
-                Some(entry) => entry,
-                None => state.peers.entry(Arc::clone(peer)).or_insert_with(Peer::new),
-            };
+            let entry = state.entry(peer);
             if entry.waiters.is_empty()
                 && let Some(stream) = entry.idle.pop()
             {
@@ -267,6 +254,25 @@ impl<K: Connector> Pool<K> {
                 return Some(stream);
             }
             entry.waiters.push_back(Arc::clone(mailbox));
+            entry.wants_connector(self.limits.connections_per_peer)
+        };
+        if wanted {
+            self.start_connector(peer);
+        }
+        None
+    }
+
+    /// A connection to `peer` if there is one now; if not, one is made for whoever asks next.
+    pub(super) fn grab(self: &Arc<Self>, peer: &Arc<str>) -> Option<Pooled<K::Connection>> {
+        let wanted = {
+            let mut state = self.state.lock();
+            let entry = state.entry(peer);
+            if let Some(stream) = entry.idle.pop() {
+                entry.wished = None;
+                state.idle -= 1;
+                return Some(stream);
+            }
+            entry.wished = Some(Instant::now());
             entry.wants_connector(self.limits.connections_per_peer)
         };
         if wanted {
@@ -343,6 +349,33 @@ impl<K: Connector> Pool<K> {
         }
     }
 
+    /// Gives a connection that a READ's failure has ended to the pool's hand; without one it is closed.
+    pub(super) fn mend(self: &Arc<Self>, peer: &Arc<str>, spent: Pooled<K::Connection>) {
+        let errand = Errand::Mend(Arc::clone(peer), spent);
+        let left = match &self.errands {
+            Some(errands) => errands.try_send(errand).err().map(TrySendError::into_inner),
+            None => Some(errand),
+        };
+        if let Some(Errand::Mend(peer, spent)) = left {
+            self.close(&peer, spent);
+        }
+    }
+
+    /// What the hand does with it.
+    fn make_good(self: &Arc<Self>, peer: &Arc<str>, spent: Pooled<K::Connection>) {
+        match self.connector.mend(spent.connection) {
+            Ok(connection) => self.checkin(peer, Pooled { connection, ..spent }),
+            Err(error) => {
+                tracing::warn!(%peer, %error, "a connection could not be made good again");
+                if let Some(entry) = self.state.lock().peers.get_mut(peer) {
+                    entry.open -= 1;
+                    entry.failed(error.to_string(), 1);
+                }
+                self.connect_for_the_rest(peer);
+            }
+        }
+    }
+
     /// `mailbox` waits for `peer` no longer. A connection may be in it already; none comes any more.
     pub(super) fn cancel(&self, peer: &str, mailbox: &Arc<Mailbox<K::Connection>>) {
         if let Some(entry) = self.state.lock().peers.get_mut(peer) {
@@ -352,7 +385,7 @@ impl<K: Connector> Pool<K> {
 
     /// Whether others wait for a connection to `peer`.
     pub(super) fn is_waited_for(&self, peer: &str) -> bool {
-        self.state.lock().peers.get(peer).is_some_and(|entry| !entry.waiters.is_empty())
+        self.state.lock().peers.get(peer).is_some_and(Peer::is_waited_for)
     }
 
     /// Why `peer` was not reached last; empty if nothing has failed.
@@ -368,6 +401,12 @@ impl<K: Connector> Pool<K> {
 
     /// Connects on a thread of its own: name resolution, token and connect(2) block.
     fn start_connector(self: &Arc<Self>, peer: &Arc<str>) {
+        if let Some(errands) = &self.errands {
+            if errands.try_send(Errand::Connect(Arc::clone(peer))).is_err() {
+                self.give_up(peer, &ReadError::Local("nobody to connect".to_owned()));
+            }
+            return;
+        }
         let (pool, name) = (Arc::clone(self), Arc::clone(peer));
         let started = thread::Builder::new()
             .name("mitosis-connect".to_owned())
@@ -410,7 +449,7 @@ impl<K: Connector> Pool<K> {
     fn pause(&self, peer: &str) -> Option<Duration> {
         let mut state = self.state.lock();
         let entry = state.peers.get_mut(peer)?;
-        if entry.waiters.is_empty() {
+        if !entry.is_waited_for() {
             entry.connectors -= 1;
             entry.open -= 1;
             return None;
@@ -439,6 +478,7 @@ impl<K: Connector> Pool<K> {
             entry.connectors -= 1;
             entry.open -= 1;
             let is_news = entry.failed(error.to_string(), 1);
+            entry.wished = None;
             for waiter in &entry.waiters {
                 waiter.put(Delivery::Failed(Arc::clone(peer), error.clone()));
             }
@@ -460,6 +500,17 @@ fn report<K: Connector>(peer: &str, reason: &str, is_news: bool) {
     }
 }
 
+/// The hand of a pool, until the pool is gone.
+fn carry_out<K: Connector>(pool: &Weak<Pool<K>>, given: &Receiver<Errand<K::Connection>>) {
+    while let Ok(errand) = given.recv() {
+        let Some(pool) = pool.upgrade() else { return };
+        match errand {
+            Errand::Connect(peer) => pool.connect_for_waiters(&peer),
+            Errand::Mend(peer, spent) => pool.make_good(&peer, spent),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -469,18 +520,5 @@ mod tests {
         let pauses: Vec<u128> = (0..12).map(|failures| backoff(failures).as_millis()).collect();
         assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
         assert_eq!(backoff(u32::MAX), BACKOFF_LAST);
-    }
-
-    #[test]
-    fn a_mailbox_is_readable_until_it_was_heard() {
-        let mailbox = Mailbox::<()>::new().unwrap();
-        let readable = |mailbox: &Mailbox<()>| crate::sys::poll::is_readable(mailbox.fd()).unwrap();
-        assert!(!readable(&mailbox) && !mailbox.hear());
-        for _ in 0..3 {
-            mailbox.ring();
-            mailbox.ring();
-            assert!(readable(&mailbox) && mailbox.hear());
-            assert!(!readable(&mailbox) && !mailbox.hear());
-        }
     }
 }

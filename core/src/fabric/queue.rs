@@ -8,29 +8,31 @@
 //!                                         others on it are Flushed; the same if the connection is lost
 //! ```
 //! A fabric that has another way to fall back to does not let READs wait for a connection: they are refused
-//! (`NotYet`) while one is being made.
+//! (`NotYet`) while there is none, or `Flushed` if it was lost before they were sent; no connection is kept for a
+//! queue that may not come back. Its READs are sent by `flush`, or with `reap`: those that are posted one after
+//! the other are one batch.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::local::check;
-use super::pool::{Connector, Delivery, Mailbox, Pool, Pooled};
+use super::mailbox::{Delivery, Mailbox};
+use super::pool::{Connector, Pool, Pooled};
 use super::{Completion, MAX_IN_FLIGHT, PostError, Read, ReadError, ReadQueue};
-use crate::descriptor::Export;
 
 /// READs that a queue sends on one connection before it gives way to a queue that waits for one.
 const TURN_READS: u32 = 64;
 /// Peers that a queue remembers; beyond it, those without READs are forgotten.
 const MAX_LANES: usize = 64;
-/// How long a connection is still waited for behind the last READ that could have used it.
-const INTEREST: Duration = Duration::from_secs(2);
-
 /// One connection's READs in flight.
 pub(super) trait Link: Send + std::fmt::Debug + 'static {
     /// What it runs on.
     type Connector: Connector;
+
+    /// What a READ needs to know of its goal beside the connection; found when it is posted.
+    type Aim: Send + std::fmt::Debug;
 
     /// Whether READs wait for a connection; if not, they are refused with `NotYet` until there is one.
     const WAITS: bool;
@@ -38,14 +40,14 @@ pub(super) trait Link: Send + std::fmt::Debug + 'static {
     /// A link without READs.
     fn new() -> Self;
 
-    /// Whom the pool is to connect with for this export; `None`: it is not this fabric's.
-    fn peer(export: &Export) -> Option<&str>;
-
-    /// Whether it could carry out `read` at all.
+    /// Whether `read` could be carried out at all, and if so, whom the pool is to connect with.
     ///
     /// # Errors
     /// `NotYet`, `Local`.
-    fn check(read: &Read) -> Result<(), ReadError>;
+    fn aim<'read>(
+        connector: &Self::Connector,
+        read: &'read Read,
+    ) -> Result<(&'read str, Self::Aim), ReadError>;
 
     /// Whether nothing is in flight.
     fn is_idle(&self) -> bool;
@@ -54,7 +56,7 @@ pub(super) trait Link: Send + std::fmt::Debug + 'static {
     fn has_room(&self, read: &Read) -> bool;
 
     /// Takes a READ; `flush` sends it.
-    fn push(&mut self, read: Read);
+    fn push(&mut self, read: Read, aim: Self::Aim);
 
     /// Sends what can be sent.
     ///
@@ -75,6 +77,11 @@ pub(super) trait Link: Send + std::fmt::Debug + 'static {
     /// Whether a READ is past its deadline.
     fn is_late(&self, now: Instant) -> bool;
 
+    /// What a READ past its deadline says of the connection.
+    fn late() -> Broken {
+        Broken::Lost("a READ's deadline has passed".to_owned())
+    }
+
     /// Ends the connection so that no READ on it lands any more; gives them all, front first.
     fn abandon(&mut self, connection: &mut ConnectionOf<Self>) -> Vec<Read>;
 
@@ -92,6 +99,8 @@ pub(super) enum Broken {
     Lost(String),
     /// A READ on it was refused, which has ended it: the peer is well, and so are its other connections.
     Refused,
+    /// A READ on it has failed, or is late: it is to be made good again. Others are well.
+    Spent,
     /// The peer's answer to the front READ makes no sense: to ask it again is useless.
     Protocol(String),
 }
@@ -113,7 +122,7 @@ struct Lane<L: Link> {
     pooled: Option<Pooled<ConnectionOf<L>>>,
     /// Whether the pool will deliver a connection.
     waits: bool,
-    unsent: VecDeque<Read>,
+    unsent: VecDeque<(Read, L::Aim)>,
     link: L,
     /// Why the connection is of no use; `reap` deals with it.
     broken: Option<Broken>,
@@ -121,8 +130,6 @@ struct Lane<L: Link> {
     turn: u32,
     /// Nothing more is sent until another queue has had the connection.
     yields: bool,
-    /// When a READ was posted last.
-    last_post: Instant,
 }
 
 impl<L: Link> Queue<L> {
@@ -167,7 +174,7 @@ impl<L: Link> Queue<L> {
                 (Delivery::Connection(peer, pooled), _) => self.pool.checkin(&peer, pooled),
                 (Delivery::Failed(_, error), Some(lane)) => {
                     lane.waits = false;
-                    for read in lane.unsent.drain(..) {
+                    for (read, _) in lane.unsent.drain(..) {
                         end(read, Err(error.clone()), done);
                     }
                 }
@@ -188,7 +195,6 @@ impl<L: Link> Lane<L> {
             broken: None,
             turn: 0,
             yields: false,
-            last_post: Instant::now(),
         }
     }
 
@@ -203,8 +209,11 @@ impl<L: Link> Lane<L> {
         mailbox: &Arc<Mailbox<ConnectionOf<L>>>,
     ) -> bool {
         if self.pooled.is_none() && !self.waits {
-            self.pooled = pool.checkout(&self.peer, mailbox);
-            self.waits = self.pooled.is_none();
+            self.pooled = match L::WAITS {
+                true => pool.checkout(&self.peer, mailbox),
+                false => pool.grab(&self.peer),
+            };
+            self.waits = L::WAITS && self.pooled.is_none();
         }
         self.pooled.is_some()
     }
@@ -218,9 +227,9 @@ impl<L: Link> Lane<L> {
         let Some(pooled) = &mut self.pooled else { return };
         while !self.yields {
             match self.unsent.pop_front() {
-                Some(read) if self.link.has_room(&read) => self.link.push(read),
-                Some(read) => {
-                    self.unsent.push_front(read);
+                Some((read, aim)) if self.link.has_room(&read) => self.link.push(read, aim),
+                Some(waits) => {
+                    self.unsent.push_front(waits);
                     break;
                 }
                 None => break,
@@ -250,18 +259,8 @@ impl<L: Link> Lane<L> {
             });
             self.broken = received.err();
         }
-        match self.broken.take() {
-            Some(Broken::Lost(reason)) => self.fail(pool, Some(&reason), None, done),
-            Some(Broken::Refused) => self.fail(pool, None, None, done),
-            Some(Broken::Protocol(reason)) => {
-                let peer = &self.peer;
-                let text = format!(
-                    "{peer} breaks the READ protocol ({reason}); both sides must run the same version \
-                     of mitosis"
-                );
-                self.fail(pool, Some(&reason), Some(ReadError::Unreachable(text)), done);
-            }
-            None => {}
+        if let Some(broken) = self.broken.take() {
+            self.fail(pool, broken, done);
         }
     }
 
@@ -273,33 +272,41 @@ impl<L: Link> Lane<L> {
         done: &mut dyn FnMut(Completion),
     ) {
         if self.link.is_late(now) {
-            self.fail(pool, Some("a READ's deadline has passed"), None, done);
+            self.fail(pool, L::late(), done);
         }
         let mut at = 0;
         while at < self.unsent.len() {
-            if self.unsent[at].deadline > now {
+            if self.unsent[at].0.deadline > now {
                 at += 1;
-            } else if let Some(read) = self.unsent.remove(at) {
+            } else if let Some((read, _)) = self.unsent.remove(at) {
                 let error = late(&self.peer, pool);
                 end(read, Err(error), done);
             }
         }
     }
 
-    /// Closes the connection, and with a reason all others to its peer. The front READ ends with `front`, if it is at fault; one whose deadline
-    /// has passed is `Unreachable`; all others are flushed.
+    /// Parts with the connection. The front READ ends with an error of its own, if it is at fault; one whose
+    /// deadline has passed is `Unreachable`; all others are flushed.
     fn fail(
         &mut self,
         pool: &Arc<Pool<L::Connector>>,
-        reason: Option<&str>,
-        mut front: Option<ReadError>,
+        broken: Broken,
         done: &mut dyn FnMut(Completion),
     ) {
         let Some(mut pooled) = self.pooled.take() else { return };
         let reads = self.link.abandon(&mut pooled.connection);
-        match reason {
-            Some(reason) => pool.discard(&self.peer, pooled, reason),
-            None => pool.close(&self.peer, pooled),
+        let mut front = None;
+        match broken {
+            Broken::Lost(reason) => pool.discard(&self.peer, pooled, &reason),
+            Broken::Refused => pool.close(&self.peer, pooled),
+            Broken::Spent => pool.mend(&self.peer, pooled),
+            Broken::Protocol(reason) => {
+                pool.discard(&self.peer, pooled, &reason);
+                front = Some(ReadError::Unreachable(format!(
+                    "{} breaks the READ protocol ({reason}); both sides must run the same version of mitosis",
+                    self.peer
+                )));
+            }
         }
         let now = Instant::now();
         (self.turn, self.yields, self.broken) = (0, false, None);
@@ -315,8 +322,7 @@ impl<L: Link> Lane<L> {
 
     /// Gives the connection back when nothing is in flight on it.
     fn rest(&mut self, pool: &Arc<Pool<L::Connector>>, mailbox: &Arc<Mailbox<ConnectionOf<L>>>) {
-        if self.unsent.is_empty() && self.waits && (L::WAITS || self.last_post.elapsed() > INTEREST)
-        {
+        if self.unsent.is_empty() && self.waits {
             pool.cancel(&self.peer, mailbox);
             self.waits = false;
         }
@@ -331,31 +337,33 @@ impl<L: Link> Lane<L> {
 
 impl<L: Link> ReadQueue for Queue<L> {
     fn post(&mut self, read: Read) -> Result<(), PostError> {
-        if let Err(error) = check(&read, self.in_flight).and_then(|()| L::check(&read)) {
+        if let Err(error) = check(&read, self.in_flight) {
             return Err(PostError { error, read });
         }
         let Some(mailbox) = self.mailbox.clone() else {
             let error = ReadError::Local("the agent is out of descriptors".to_owned());
             return Err(PostError { error, read });
         };
-        if !L::WAITS {
-            // A connection that has come meanwhile; nothing else can be in the mailbox's lanes then.
-            self.receive_deliveries(&mailbox, &mut |_| {});
-        }
         let pool = Arc::clone(&self.pool);
-        let Some(peer) = L::peer(&read.export) else {
-            let error = ReadError::Local("the export names nobody to connect to".to_owned());
-            return Err(PostError { error, read });
+        let (peer, aim) = match L::aim(pool.connector(), &read) {
+            Ok(aimed) => aimed,
+            Err(error) => return Err(PostError { error, read }),
         };
         let lane = self.lane(peer);
-        lane.last_post = Instant::now();
         if !L::WAITS && !lane.is_connected(&pool, &mailbox) {
             return Err(PostError { error: ReadError::NotYet, read });
         }
-        lane.unsent.push_back(read);
-        lane.send(&pool, &mailbox);
+        lane.unsent.push_back((read, aim));
+        if L::WAITS {
+            lane.send(&pool, &mailbox);
+        }
         self.in_flight += 1;
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        let Some(mailbox) = &self.mailbox else { return };
+        self.lanes.iter_mut().for_each(|lane| lane.send(&self.pool, mailbox));
     }
 
     fn reap(&mut self, done: &mut dyn FnMut(Completion)) {
@@ -372,6 +380,10 @@ impl<L: Link> ReadQueue for Queue<L> {
             lane.expire(&self.pool, now, &mut done);
             lane.rest(&self.pool, &mailbox);
             lane.send(&self.pool, &mailbox);
+            if !L::WAITS && lane.pooled.is_none() {
+                let unsent = lane.unsent.drain(..);
+                unsent.for_each(|(read, _)| end(read, Err(ReadError::Flushed), &mut done));
+            }
         }
         self.in_flight -= ended;
     }

@@ -5,6 +5,7 @@
 //! | `connector` | finds the peer by rdma-cm, shows it a token |
 //! | `link` | one connection's READs in flight |
 //! | `super::landings` | READs whose buffers belong to the card |
+//! | `super::arrivals` | a QP's completions |
 //! | `super::queue` | a pager's READs, over one link a peer |
 //! | `super::pool` | connections, shared by all queues |
 //!
@@ -18,7 +19,7 @@ use super::queue::Queue;
 use super::tcp::TokenSource;
 use super::{Fabric, ReadQueue};
 use crate::descriptor::Export;
-use crate::verbs::{Error, EventChannel, Patience, Pd};
+use crate::verbs::{Error, EventChannel, Pd};
 
 mod connector;
 mod link;
@@ -80,6 +81,3 @@ impl Fabric for RcFabric {
         Box::new(Queue::<RcLink>::new(Arc::clone(&self.pool)))
     }
 }
-
-/// How long a silent peer is waited for: the transport's own timer.
-pub(super) const PATIENCE: Patience = Patience::PAGER;

@@ -281,8 +281,9 @@ impl Pager {
             wake = Some(wake.map_or(soon, |wake| wake.min(soon)));
         }
         self.fds.clear();
-        for queue in &self.queues {
+        for queue in &mut self.queues {
             if queue.in_flight() > 0 {
+                queue.flush();
                 queue.poll_fds(&mut self.fds);
             }
         }

@@ -108,6 +108,14 @@ impl Wc {
         Self(unsafe { std::mem::zeroed() })
     }
 
+    /// One of a device that does not exist.
+    #[cfg(test)]
+    pub(super) fn stand_in(wr_id: u64, status: WcStatus, qp_num: u32) -> Self {
+        let mut wc = Self::empty();
+        (wc.0.wr_id, wc.0.status, wc.0.qp_num) = (wr_id, status.0, qp_num);
+        wc
+    }
+
     /// The work request's id, as it was posted.
     pub fn wr_id(&self) -> u64 {
         self.0.wr_id

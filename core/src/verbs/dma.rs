@@ -20,7 +20,7 @@ use super::qp::Destroyed;
 /// Registered memory in slots of one size.
 #[derive(Debug)]
 pub struct DmaPool {
-    mr: Mr,
+    memory: Memory,
     slot_bytes: usize,
     free: Mutex<Vec<usize>>,
 }
@@ -36,9 +36,13 @@ impl DmaPool {
         let region = Region::new(bytes).map_err(|error| {
             Error::returned("mmap", format!("{bytes} bytes"), error.raw_os_error().unwrap_or(0))
         })?;
-        let mr = Mr::local(pd, &region)?;
+        let memory = Memory::Registered(Mr::local(pd, &region)?);
+        Ok(Self::over(memory, slots, slot_bytes))
+    }
+
+    pub(super) fn over(memory: Memory, slots: usize, slot_bytes: usize) -> Arc<Self> {
         let free = Mutex::new((0..slots).rev().collect());
-        Ok(Arc::new(Self { mr, slot_bytes, free }))
+        Arc::new(Self { memory, slot_bytes, free })
     }
 
     /// A buffer; none if all are in use. Its bytes are those that its last use left.
@@ -54,6 +58,34 @@ impl DmaPool {
 
     fn range(&self, slot: usize) -> Range<usize> {
         slot * self.slot_bytes..(slot + 1) * self.slot_bytes
+    }
+}
+
+/// What buffers are slots of.
+#[derive(Debug)]
+pub(super) enum Memory {
+    Registered(Mr),
+    /// For tests of what stands above a device.
+    #[cfg(test)]
+    StandIn(Arc<Region>),
+}
+
+impl Memory {
+    fn region(&self) -> &Arc<Region> {
+        match self {
+            Memory::Registered(mr) => mr.region(),
+            #[cfg(test)]
+            Memory::StandIn(region) => region,
+        }
+    }
+
+    /// Its key, and the address of its first byte, for work requests.
+    fn local(&self) -> (u32, u64) {
+        match self {
+            Memory::Registered(mr) => (mr.lkey(), mr.iova()),
+            #[cfg(test)]
+            Memory::StandIn(region) => (0, region.address()),
+        }
     }
 }
 
@@ -74,7 +106,7 @@ impl Deref for DmaBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let start = self.pool.mr.region().at(&self.pool.range(self.slot));
+        let start = self.pool.memory.region().at(&self.pool.range(self.slot));
         // SAFETY: the slot is in the region, which lives with the pool; it is this value's alone, as it
         // was taken from the free list, and no device writes there: it is not lent.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), self.pool.slot_bytes) }
@@ -83,7 +115,7 @@ impl Deref for DmaBuffer {
 
 impl DerefMut for DmaBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let start = self.pool.mr.region().at(&self.pool.range(self.slot));
+        let start = self.pool.memory.region().at(&self.pool.range(self.slot));
         // SAFETY: as in `deref`.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.pool.slot_bytes) }
     }
@@ -126,11 +158,11 @@ impl Landing {
     /// Where `range` of it is; none if it is not within the buffer, or empty.
     pub(super) fn place(&self, range: &Range<usize>) -> Option<Local> {
         let buffer = self.buffer.as_ref()?;
-        let mr = &buffer.pool.mr;
+        let (lkey, iova) = buffer.pool.memory.local();
         let inside = range.start < range.end && range.end <= buffer.pool.slot_bytes;
         let start = u64::try_from(buffer.pool.range(buffer.slot).start + range.start).ok()?;
         let bytes = u32::try_from(range.len()).ok()?;
-        inside.then_some(Local { lkey: mr.lkey(), address: mr.iova() + start, bytes })
+        inside.then_some(Local { lkey, address: iova + start, bytes })
     }
 
     /// Whether READs of another QP are pending.

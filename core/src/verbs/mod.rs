@@ -38,6 +38,8 @@ mod post;
 mod qp;
 mod socket_address;
 mod srq;
+#[cfg(test)]
+pub(crate) mod stand_in;
 mod survey;
 mod transitions;
 

@@ -81,6 +81,12 @@ pub struct Patience {
     pub retries: RetryCount,
 }
 
+impl Default for Patience {
+    fn default() -> Self {
+        Self::PAGER
+    }
+}
+
 impl Patience {
     /// t = 12 and three retries: 67 ms. A pager has a fallback to ask after it.
     pub const PAGER: Self = Self { timeout: AckTimeout(12), retries: RetryCount(3) };

@@ -158,6 +158,12 @@ pub struct Destroyed {
 }
 
 impl Destroyed {
+    /// Of a device that does not exist.
+    #[cfg(test)]
+    pub(super) fn stand_in(serial: u64) -> Self {
+        Self { serial }
+    }
+
     pub(super) fn serial(&self) -> u64 {
         self.serial
     }

@@ -49,9 +49,7 @@ pub fn open_chosen(surveyed: &[Surveyed], port: &ChosenPort) -> Result<Arc<Conte
 /// Whatever refuses it.
 pub fn try_dc_on(surveyed: &[Surveyed], port: &ChosenPort) -> Result<DcCaps, Error> {
     let context = open_chosen(surveyed, port)?;
-    let index = port.gid.as_ref().map_or(0, |entry| entry.index);
-    let path = Path::from(port.port, port.link, u8::try_from(index).unwrap_or(0));
-    dc::try_out(&context, &path, port.mtu)
+    dc::try_out(&context, &port.path(), port.mtu)
 }
 
 impl Surveyed {

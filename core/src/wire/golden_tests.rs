@@ -109,7 +109,12 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,
-            images: 14,
+            dc_initiators: 14,
+            dc_peers: 15,
+            dc_flushed: 16,
+            dc_mended: 17,
+            dc_targets_ready: 18,
+            images: 19,
         }),
     ];
     replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));

@@ -294,6 +294,16 @@ pub struct Stats {
     pub reads_served: u64,
     /// Bytes served to others.
     pub bytes_served: u64,
+    /// DC initiators (DCIs) of this host, for whatever number of seeds and peers.
+    pub dc_initiators: u64,
+    /// Peers to which DC READs have a way (address handles).
+    pub dc_peers: u64,
+    /// READs over DC that another's failure has flushed, and that were posted again.
+    pub dc_flushed: u64,
+    /// Times that a DC initiator was taken from a failure back into use.
+    pub dc_mended: u64,
+    /// DC targets (DCTs) that are ready for new seeds.
+    pub dc_targets_ready: u64,
     /// Images that are held now.
     pub images: u64,
 }

@@ -18,7 +18,7 @@ use mitosis::fabric::tcp::TokenSource;
 use mitosis::fabric::{Buffer, Buffers, Fabric, Read, ReadError, ReadQueue, RemoteArena};
 use mitosis::id::{ReadKey, SeedId, StreamToken};
 use mitosis::sys::poll;
-use mitosis::verbs::Region;
+use mitosis::verbs::{Patience, Region};
 
 use crate::here::Tally;
 use crate::{Bench, PAGE};
@@ -102,7 +102,8 @@ impl World {
         let service = listen(bench, own, &pages);
         let endpoint = RcEndpoint::new(AGENT, service.address());
         let tokens = Arc::new(Tokens { pages, are_wrong: AtomicBool::new(false) });
-        let settings = RcSettings { source: Some(own), outstanding: OUTSTANDING };
+        let settings =
+            RcSettings { source: Some(own), outstanding: OUTSTANDING, patience: Patience::PAGER };
         let source: Arc<dyn TokenSource> = tokens.clone();
         let fabric = RcFabric::new(bench.pd.clone(), settings, source, None).expect("a fabric");
         let buffers = Buffers::registered(bench.pd.clone()).expect("buffers");

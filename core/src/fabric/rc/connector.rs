@@ -1,21 +1,17 @@
 //! How an RC connection is made: token, rdma-cm, a QP with a CQ of its own.
 
-use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
 use crate::descriptor::RcEndpoint;
 use crate::fabric::ReadError;
+use crate::fabric::arrivals::Arrivals;
 use crate::fabric::landings::DEPTH;
-use crate::fabric::local::always_readable;
 use crate::fabric::pool::Connector;
 use crate::fabric::tcp::TokenSource;
 use crate::sys::poll;
-use crate::verbs::{CmEventKind, CmId, Cq, Depths, Error, EventChannel, Pd, RcQp, Transport, Wc};
+use crate::verbs::{CmEventKind, CmId, Depths, Error, EventChannel, Patience, Pd, RcQp, Transport};
 
 /// What a host's connections are made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +20,8 @@ pub struct RcSettings {
     pub source: Option<IpAddr>,
     /// READs that the card has on the wire at a time (max_rd_atomic).
     pub outstanding: u8,
+    /// When a silent peer is given up.
+    pub patience: Patience,
 }
 
 /// Makes RC connections.
@@ -46,53 +44,13 @@ impl std::fmt::Debug for RcConnector {
 pub(super) struct RcConnection {
     /// `None` once it was abandoned.
     pub(super) qp: Option<RcQp>,
-    cq: Arc<Cq>,
-    /// Whether the next completion makes an event.
-    is_armed: Cell<bool>,
-    /// Completions that were there when the CQ was armed; `ready` is polled while there are some.
-    early: RefCell<Vec<Wc>>,
-    ready: UnixStream,
+    pub(super) arrivals: Arrivals,
     // The id goes before its channel.
     id: CmId,
     channel: Arc<EventChannel>,
 }
 
 impl RcConnection {
-    /// Takes completions, as many as there are and fit.
-    pub(super) fn take<'wcs>(&mut self, wcs: &'wcs mut [Wc]) -> Result<&'wcs [Wc], Error> {
-        if self.is_armed.get() && self.cq.drain_events()? {
-            self.is_armed.set(false);
-        }
-        let early = self.early.get_mut();
-        if !early.is_empty() {
-            let count = early.len().min(wcs.len());
-            for (place, wc) in wcs.iter_mut().zip(early.drain(..count)) {
-                *place = wc;
-            }
-            return Ok(&wcs[..count]);
-        }
-        self.cq.poll(wcs)
-    }
-
-    /// What becomes readable with the next completion.
-    pub(super) fn poll_fd(&self) -> RawFd {
-        let mut early = self.early.borrow_mut();
-        if !self.is_armed.get() && early.is_empty() {
-            self.is_armed.set(self.cq.arm().is_ok());
-            // One that came before the CQ was armed makes no event; a CQ that fails is seen by `take`.
-            let mut wcs = [Wc::empty(); 4];
-            let came = self.cq.poll(&mut wcs);
-            early.extend_from_slice(came.unwrap_or_default());
-            if !self.is_armed.get() {
-                return self.ready.as_raw_fd();
-            }
-        }
-        match early.is_empty() {
-            true => self.cq.fd(),
-            false => self.ready.as_raw_fd(),
-        }
-    }
-
     /// Whether the peer has ended it, or the device is gone.
     pub(super) fn has_ended(&self) -> bool {
         while let Ok(Some(event)) = self.channel.next() {
@@ -147,25 +105,22 @@ impl RcConnector {
         self.check_device(&id)?;
         id.resolve_route(self.timeout)?;
         await_event(&channel, deadline, |kind| matches!(kind, CmEventKind::RouteResolved))?;
-        let cq = Cq::new(self.pd.context(), DEPTH)?;
-        let mut qp = RcQp::new(&self.pd, &cq, DEPTH)?;
+        let arrivals = Arrivals::new(self.pd.context(), DEPTH)?;
+        let mut qp = RcQp::new(&self.pd, arrivals.cq(), DEPTH)?;
         let depths = Depths { answered: 1, outstanding: self.settings.outstanding };
         id.prepare(&mut qp, false)?;
         id.connect(&qp, token, depths)?;
         if self.pd.context().transport() == Transport::Iwarp {
             await_event(&channel, deadline, |kind| matches!(kind, CmEventKind::Established(_)))?;
-            id.make_ready(&mut qp, false, depths, PATIENCE)?;
+            id.make_ready(&mut qp, false, depths, self.settings.patience)?;
         } else {
             await_event(&channel, deadline, |kind| {
                 matches!(kind, CmEventKind::ConnectResponse(_))
             })?;
-            id.make_ready(&mut qp, false, depths, PATIENCE)?;
+            id.make_ready(&mut qp, false, depths, self.settings.patience)?;
             id.establish()?;
         }
-        let ready = always_readable()
-            .map_err(|error| Failed::Said(format!("the agent is out of descriptors ({error})")))?;
-        let (is_armed, early) = (Cell::new(false), RefCell::new(Vec::with_capacity(4)));
-        Ok(RcConnection { qp: Some(qp), cq, is_armed, early, ready, id, channel })
+        Ok(RcConnection { qp: Some(qp), arrivals, id, channel })
     }
 
     /// Buffers are registered with one card: a route by another is of no use.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::connector::{RcConnection, RcConnector};
 use crate::descriptor::Export;
-use crate::fabric::landings::{Failure, Landings, locate};
+use crate::fabric::landings::{Failure, Landings, check};
 use crate::fabric::queue::{Broken, Link};
 use crate::fabric::{Completion, Read, ReadError};
 use crate::verbs::Wc;
@@ -16,13 +16,14 @@ const WCS: usize = 16;
 /// READs of one queue to one peer.
 #[derive(Debug, Default)]
 pub(super) struct RcLink {
-    landings: Landings,
+    landings: Landings<()>,
     /// READs that turned out not to be possible here; `receive` ends them.
     impossible: Vec<(Read, ReadError)>,
 }
 
 impl Link for RcLink {
     type Connector = RcConnector;
+    type Aim = ();
     /// `tcp` has the page meanwhile.
     const WAITS: bool = false;
 
@@ -30,18 +31,10 @@ impl Link for RcLink {
         RcLink::default()
     }
 
-    fn peer(export: &Export) -> Option<&str> {
-        match export {
-            Export::Rc(endpoint) => Some(endpoint.name()),
-            Export::Tcp { .. } | Export::Dc(_) => None,
-        }
-    }
-
-    fn check(read: &Read) -> Result<(), ReadError> {
-        match read.buffer.is_registered() {
-            true => locate(read, |_| {}),
-            false => Err(ReadError::NotYet),
-        }
+    fn aim<'read>(_: &RcConnector, read: &'read Read) -> Result<(&'read str, ()), ReadError> {
+        let Export::Rc(endpoint) = &read.export else { return Err(ReadError::NotYet) };
+        check(read)?;
+        Ok((endpoint.name(), ()))
     }
 
     fn is_idle(&self) -> bool {
@@ -52,8 +45,8 @@ impl Link for RcLink {
         self.landings.is_empty() || self.landings.has_room(read.ranges.len())
     }
 
-    fn push(&mut self, read: Read) {
-        if let Err(refused) = self.landings.put(read) {
+    fn push(&mut self, read: Read, (): ()) {
+        if let Err(refused) = self.landings.put(read, ()) {
             self.impossible.push(refused);
         }
     }
@@ -68,7 +61,7 @@ impl Link for RcLink {
         };
         let landings = &mut self.landings;
         let posted = qp.post(|batch| {
-            landings.add_all(|id, from, _, landing, range| batch.read(id, from, landing, range))
+            landings.add_all(|id, from, (), landing, range| batch.read(id, from, landing, range))
         });
         match posted {
             Ok(count) => {
@@ -93,13 +86,14 @@ impl Link for RcLink {
         let mut broken = None;
         let mut wcs = [Wc::empty(); WCS];
         loop {
-            let got = connection.take(&mut wcs).map_err(|error| Broken::Lost(error.to_string()))?;
+            let got = connection.arrivals.take(&mut wcs);
+            let got = got.map_err(|error| Broken::Lost(error.to_string()))?;
             for wc in got {
-                match self.landings.completed(wc, done) {
-                    // What follows the first failure on a connection is flushed: it tells nothing.
-                    Some(failure) if broken.is_none() => broken = Some(failure),
-                    _ => {}
-                }
+                // What follows the first failure on a connection is flushed: it tells nothing.
+                let mut told = |_: &Read, (): &(), failure: Option<&Failure>| {
+                    broken = broken.take().or_else(|| failure.cloned());
+                };
+                self.landings.completed(wc, &mut told, done);
             }
             if got.len() < WCS {
                 break;
@@ -125,6 +119,6 @@ impl Link for RcLink {
     }
 
     fn poll_fd(&self, connection: &RcConnection) -> RawFd {
-        connection.poll_fd()
+        connection.arrivals.poll_fd()
     }
 }

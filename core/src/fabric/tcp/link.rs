@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
 use super::connector::TcpConnector;
-use crate::descriptor::Export;
 use crate::fabric::queue::{Broken, Link};
 use crate::fabric::{Completion, MAX_IN_FLIGHT, Read, ReadError};
 use crate::wire::read::{self, ANSWER_LEN, Status};
@@ -47,6 +46,7 @@ struct Sent {
 
 impl Link for TcpLink {
     type Connector = TcpConnector;
+    type Aim = ();
     /// There is no other way behind it.
     const WAITS: bool = true;
 
@@ -63,12 +63,10 @@ impl Link for TcpLink {
         }
     }
 
-    fn peer(export: &Export) -> Option<&str> {
-        export.tcp()?.0
-    }
-
-    fn check(_read: &Read) -> Result<(), ReadError> {
-        Ok(())
+    fn aim<'read>(_: &TcpConnector, read: &'read Read) -> Result<(&'read str, ()), ReadError> {
+        let agent = read.export.tcp().and_then(|(agent, _)| agent);
+        let nobody = || ReadError::Local("the export names nobody to connect to".to_owned());
+        Ok((agent.ok_or_else(nobody)?, ()))
     }
 
     fn is_idle(&self) -> bool {
@@ -80,7 +78,7 @@ impl Link for TcpLink {
     }
 
     /// Encodes the request.
-    fn push(&mut self, read: Read) {
+    fn push(&mut self, read: Read, (): ()) {
         let Some((_, read_key)) = read.export.tcp() else { return };
         let tag = self.next_tag;
         self.next_tag = tag.wrapping_add(1);

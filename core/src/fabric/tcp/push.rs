@@ -9,7 +9,8 @@ use super::TcpFabric;
 use super::link::refusal;
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::ReadError;
-use crate::fabric::pool::{Delivery, Mailbox, Pooled};
+use crate::fabric::mailbox::{Delivery, Mailbox};
+use crate::fabric::pool::Pooled;
 use crate::id::{ReadKey, SeedId};
 use crate::wire::read::{self, ANSWER_LEN, PUSH_ADDR_LEN, Status};
 

@@ -16,7 +16,8 @@ use std::net::IpAddr;
 
 pub use settings::{DeviceList, DeviceRule, FabricName, SettingError, Settings, Wish};
 
-use super::address::{GidEntry, LinkLayer, Mtu, PortState};
+use super::address::{Gid, GidEntry, LinkLayer, Mtu, PortState};
+use super::change::Path;
 use super::device::Transport;
 
 /// What is known of a device.
@@ -66,6 +67,20 @@ pub struct ChosenPort {
     pub lid: u16,
     /// Its GID; iWARP has none.
     pub gid: Option<GidEntry>,
+}
+
+impl ChosenPort {
+    /// The way out by this port, to nobody yet.
+    pub fn path(&self) -> Path {
+        let index = self.gid.as_ref().map_or(0, |entry| entry.index);
+        Path::from(self.port, self.link, u8::try_from(index).unwrap_or(0))
+    }
+
+    /// How peers address it: its GID, and on InfiniBand its LID.
+    pub fn address(&self) -> (Gid, u16) {
+        let gid = self.gid.as_ref().map(|entry| entry.gid).unwrap_or_default();
+        (gid, if self.link == LinkLayer::Ethernet { 0 } else { self.lid })
+    }
 }
 
 impl fmt::Display for ChosenPort {

@@ -5,12 +5,13 @@
 #![allow(missing_docs)]
 
 mod bed;
-mod dc;
 mod devices;
 mod faults;
 mod forking;
 mod losses;
 mod settings;
+mod software_dc;
+mod targets;
 mod verbs;
 mod world;
 
@@ -52,3 +53,4 @@ macro_rules! fabric {
 
 fabric!(tcp);
 fabric!(rc);
+fabric!(dc);

@@ -24,7 +24,7 @@ use mitosis::fabric::{
 };
 use mitosis::id::StreamToken;
 use mitosis::sys::poll;
-use mitosis::verbs::Pd;
+use mitosis::verbs::{Patience, Pd};
 use mitosis_process_suite::{Chance, say};
 
 use crate::control::{self, Described, PAGES_PORT};
@@ -128,7 +128,7 @@ pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: 
     let pd = Pd::new(&context).expect("a protection domain");
     let caps = context.caps().expect("its capabilities");
     let outstanding = OUTSTANDING.min(caps.max_qp_init_rd_atom).max(1);
-    let settings = RcSettings { source: Some(own), outstanding };
+    let settings = RcSettings { source: Some(own), outstanding, patience: Patience::PAGER };
     let common = Arc::new(Common {
         buffers: Buffers::registered(pd.clone()).expect("registered buffers"),
         rc: RcFabric::new(pd, settings, Arc::new(Control), None).expect("the fabric"),
