@@ -90,7 +90,7 @@ def measure(rounds: int) -> list[Measurement]:
         NAMES[1],
         "pages/s",
         Bar(">=", factor_of_peer=1.0),
-        f"64 threads of a child, each touching 8 pages that nobody has touched; peer: tcp; {guests.EMULATED}",
+        f"64 threads of a child, each touching 4 pages that nobody has touched; peer: tcp; {guests.EMULATED}",
         peer="the same by tcp",
         samples=of("stormed", "rc"),
         peer_samples=of("stormed", "tcp"),

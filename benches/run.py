@@ -27,6 +27,7 @@ import pages
 import pauses
 import rc_forks
 import rc_reads
+import storms
 import tcp_reads
 from measurement import ROUNDS, SAMPLES_MIN, SMOKE_ROUNDS, Measurement, write
 from world import TARGET
@@ -59,6 +60,7 @@ BENCHES: list[tuple[tuple[str, ...], Bench]] = [
 # Those that can do with few rounds, and how long they may take: guests boot, and are emulated.
 ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
+    (storms.NAMES, storms.measure, 150),
     (rc_reads.NAMES, rc_reads.measure, rc_reads.LIMIT_S),
     (rc_forks.NAMES, rc_forks.measure, rc_forks.LIMIT_S),
 ]

@@ -18,7 +18,7 @@ import numpy as np
 array = np.arange(512 << 10, dtype=np.int64)
 TOTAL = int(array.sum())
 # An emulator copies some 30 MB into the arena in less.
-FILL_S = 2.0
+FILL_S = 1.5
 shared = Path("/host")
 
 

@@ -10,7 +10,7 @@
 # ROUNDS: how many forks by each; PYTHON: the interpreter of host-a.
 set -eu
 THREADS=64
-PAGES=8
+PAGES=4
 WORDS=8388608
 cp /host/files/mitosis /host/files/mitosis-reads /host/files/suite-told /bin/
 [ -s /host/secret ] || [ "$NODE" = 2 ] || (umask 077 && head -c 32 /dev/urandom >/host/secret.new && mv /host/secret.new /host/secret)

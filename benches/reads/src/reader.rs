@@ -5,6 +5,7 @@
 //!   window SIZE COUNT DEPTH spin|sleep   {"seconds": s}         DEPTH READs at a time
 //!   setup COUNT                          {"us": [each]}         from asking for a connection to having it
 //!   hold COUNT                           {"held": COUNT}        as many connections more, kept open
+//!                                        {"lost": why}          the transport gave up on a READ: ask again
 //! ```
 //! `spin` reaps in a loop; `sleep` waits in poll(2), as a pager that has nothing else to do. Every byte is
 //! compared, outside of what is timed: a window's once in the whole, before it.
@@ -66,11 +67,13 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
         let answer = match *words {
             ["serial", size, count, wait] => {
                 let (size, count, wait) = (number(size)?, number(count)?, how(wait)?);
-                reader.serial(&mut *queue, size, count, wait)?
+                let took = reader.serial(&mut *queue, size, count, wait);
+                reader.or_lost(&mut *queue, took)?
             }
             ["window", size, count, depth, wait] => {
                 let (size, count, depth) = (number(size)?, number(count)?, number(depth)?);
-                reader.window(&mut *queue, size, count, depth, how(wait)?)?
+                let took = reader.window(&mut *queue, size, count, depth, how(wait)?);
+                reader.or_lost(&mut *queue, took)?
             }
             ["setup", count] => reader.setup(number(count)?)?,
             ["hold", count] => {
@@ -172,14 +175,43 @@ impl Reader {
 
     /// Takes a buffer back, with the right bytes in it if `size` is given.
     fn take(&mut self, ended: Completion, size: Option<usize>) -> Result<()> {
-        ended.result?;
-        if let Some(size) = size
-            && !memory::is_right(&ended.buffer[..size], usize::try_from(ended.tag)?)
-        {
-            bail!("the READ of {size} bytes at {} brought other bytes", ended.tag);
+        let Completion { tag, buffer, result } = ended;
+        let is_right = match size {
+            Some(size) if result.is_ok() => {
+                memory::is_right(&buffer[..size], usize::try_from(tag)?)
+            }
+            _ => true,
+        };
+        self.buffers.push(buffer);
+        result?;
+        if !is_right {
+            bail!("the READ of {size:?} bytes at {tag} brought other bytes");
         }
-        self.buffers.push(ended.buffer);
         Ok(())
+    }
+
+    /// A sample in which the transport has given up is told, not an end: a pager asks again, and so does who
+    /// measures.
+    fn or_lost(&mut self, queue: &mut dyn ReadQueue, took: Result<String>) -> Result<String> {
+        match took {
+            Err(error) if error.is::<ReadError>() => {
+                self.settle(queue)?;
+                Ok(format!("{{\"lost\": {:?}}}", error.to_string()))
+            }
+            took => took,
+        }
+    }
+
+    /// Takes back what is in flight behind a READ that was lost.
+    fn settle(&mut self, queue: &mut dyn ReadQueue) -> Result<()> {
+        let until = Instant::now() + DEADLINE;
+        while queue.in_flight() > 0 && Instant::now() < until {
+            queue.reap(&mut |completion| self.buffers.push(completion.buffer));
+        }
+        match self.buffers.len() {
+            DEPTH_MAX => Ok(()),
+            left => bail!("{left} of {DEPTH_MAX} buffers have come back"),
+        }
     }
 
     fn serial(
@@ -235,9 +267,11 @@ impl Reader {
             }
             some(queue, wait, &mut fds, &mut ended)?;
             done += ended.len();
+            let mut taken = Ok(());
             for completion in ended.drain(..) {
-                self.take(completion, check)?;
+                taken = taken.and(self.take(completion, check));
             }
+            taken?;
         }
         Ok(())
     }

@@ -132,9 +132,10 @@ impl State {
     /// So many threads, each touching so many pages that no other touches, nor any turn before this one; tells
     /// how long all of them took.
     fn storm(&self, threads: usize, pages: usize, turn: usize) {
-        let all = self.array.len() / WORDS_OF_PAGE;
+        // Every other page: nobody is taken for a sequential reader, who is fed ahead.
+        let all = self.array.len() / WORDS_OF_PAGE / 2;
         if (turn + 1) * threads * pages > all || !all.is_power_of_two() {
-            fail(&format!("{all} pages are not enough, or no power of two"));
+            fail(&format!("{all} pairs of pages are not enough, or no power of two"));
         }
         // SAFETY: advice on memory that is this array's own; nothing is dropped by it.
         unsafe {
@@ -143,7 +144,7 @@ impl State {
         }
         let touch = |number: usize| {
             // An odd factor: each number has a page of its own, far from its neighbours'.
-            let at = (number.wrapping_mul(0x9e37_79b1) % all) * WORDS_OF_PAGE;
+            let at = (number.wrapping_mul(0x9e37_79b1) % all) * 2 * WORDS_OF_PAGE;
             if self.array[at] != word(at) {
                 fail(&format!("word {at} is not what it was"));
             }
