@@ -49,7 +49,7 @@ def measure(rounds: int) -> list[Measurement]:
 
 
 def _latency(name: str, wait: str, peer: str) -> Measurement:
-    how = f"4 KiB, one READ at a time, {wait} on both sides; {guests.EMULATED}"
+    how = f"4 KiB, one READ of the same bytes at a time, {wait} on both sides; {guests.EMULATED}"
     return Measurement(name, "us", Bar("<=", factor_of_peer=1.15), how, peer=peer)
 
 

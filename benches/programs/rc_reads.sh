@@ -81,8 +81,8 @@ for kind in $KINDS; do peer $kind 2 >/dev/null; done
 
 round=0
 while [ $round -lt "$ROUNDS" ]; do
-  ask serial 4096 $LAT_READS spin; echo "ours lat $answer"; peer lat 5
-  ask serial 4096 $LAT_READS sleep; echo "ours event $answer"; peer event 5
+  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5
+  ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5
   ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4
   ask window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
   round=$((round + 1))

@@ -1,7 +1,7 @@
 //! The side that READs, as a pager does: its own queue, buffers that the fabric can fill.
 //!
 //! ```text
-//!   serial SIZE COUNT spin|sleep         {"us": [each]}         one READ at a time
+//!   serial SIZE COUNT spin|sleep [same]  {"us": [each]}         one READ at a time; `same`: of the same bytes
 //!   window SIZE COUNT DEPTH spin|sleep   {"seconds": s}         DEPTH READs at a time
 //!   setup COUNT                          {"us": [each]}         from asking for a connection to having it
 //!   hold COUNT                           {"held": COUNT}        as many connections more, kept open
@@ -54,6 +54,8 @@ struct Reader {
     buffers: Vec<Buffer>,
     /// Where the next READ begins.
     at: usize,
+    /// It is where the last one began.
+    stays: bool,
 }
 
 pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Result<()> {
@@ -65,8 +67,9 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = match *words {
-            ["serial", size, count, wait] => {
+            ["serial", size, count, wait, ref option @ ..] => {
                 let (size, count, wait) = (number(size)?, number(count)?, how(wait)?);
+                reader.stays = *option == ["same"];
                 let took = reader.serial(&mut *queue, size, count, wait);
                 reader.or_lost(&mut *queue, took)?
             }
@@ -121,6 +124,7 @@ impl Reader {
             _pool: None,
             buffers: Vec::new(),
             at: 0,
+            stays: false,
         };
         match fabric {
             FabricName::Tcp => {
@@ -160,8 +164,12 @@ impl Reader {
             self.at = 0;
         }
         let at = self.at;
-        self.at += size;
-        let buffer = self.buffers.pop().context("no buffer is left")?;
+        self.at += if self.stays { 0 } else { size };
+        let mut buffer = self.buffers.pop().context("no buffer is left")?;
+        if self.stays {
+            // The bytes of the READ before would be right, too.
+            buffer[..size].fill(0);
+        }
         Ok(Read {
             tag: at as u64,
             seed: SeedId(self.about.seed),
