@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples test-rxe test-uml
+    test-header test-wheel test-python test-examples test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 DEMO ?= examples/demo/run.py
@@ -146,3 +146,9 @@ test-uml: setup
 	bash tests/rxe/image/uml.sh $(TARGET)/rxe >/dev/null
 	$(CARGO) build --release --package mitosis-process-suite
 	$(CARGO) test --package mitosis-guests --test uml -- --test-threads 1
+
+# Two rounds of what can do with two: that benches run, not how fast anything is.
+.PHONY: test-bench
+test-bench: install-python
+	$(CARGO) build --release --package mitosis-reads --package mitosis-guests --package mitosis-process-suite
+	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only rc_read_4k_vs_perftest

@@ -11,6 +11,10 @@ from typing import Any
 
 # Fewer say little of a median on a machine that others use, too.
 SAMPLES_MIN = 20
+# Rounds of READs, where a round is short.
+ROUNDS = 30
+# A smoke run shows that a bench still works: its figures are none.
+SMOKE_ROUNDS = 2
 _OPERATORS = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -52,14 +56,14 @@ class Measurement:
     beside: dict[str, list[float]] = field(default_factory=dict)
     """What else was seen in the same run, without a bar."""
 
-    def check(self) -> None:
+    def check(self, least: int = SAMPLES_MIN) -> None:
         """A figure from too few samples is none."""
         sides = [("samples", self.samples)]
         if self.peer is not None:
             sides.append(("samples of its peer", self.peer_samples))
         for what, samples in sides:
-            if len(samples) < SAMPLES_MIN:
-                raise RuntimeError(f"{self.name} has {len(samples)} {what}, not {SAMPLES_MIN}")
+            if len(samples) < least:
+                raise RuntimeError(f"{self.name} has {len(samples)} {what}, not {least}")
 
     def holds(self) -> bool:
         """Whether the median reaches the bar."""

@@ -14,13 +14,16 @@ _SOURCES = Path(__file__).with_name("peers")
 _FLAGS = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
-def compiled(name: str, *sources: str, shared: bool = False) -> Path:
-    """The program or library `name` made of `sources`."""
+def compiled(name: str, *sources: str, shared: bool = False, library: str | None = None) -> Path:
+    """The program or library `name` made of `sources`, linked with `library`, which benches/setup.sh installs."""
+    if library is not None:
+        subprocess.run(["bash", _SOURCES.with_name("setup.sh"), library], check=True)
     built = (TARGET / "bench-peers").resolve() / name
     built.parent.mkdir(parents=True, exist_ok=True)
     kind = ["-shared", "-fPIC"] if shared else []
     files = [str(_SOURCES / source) for source in sources]
-    subprocess.run(["cc", *_FLAGS, *kind, *files, "-o", str(built)], check=True, timeout=60)
+    links = [] if library is None else [f"-l{library}"]
+    subprocess.run(["cc", *_FLAGS, *kind, *files, "-o", str(built), *links], check=True, timeout=60)
     return built
 
 

@@ -29,6 +29,8 @@ use serde_json::json;
 const SECRET_BYTES: usize = 32;
 /// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
 const MAX_SILENCE_MS: u64 = 60_000;
+/// A thread that looks for longer would not sleep between the READs of any reader.
+const BUSY_POLL_MAX_US: u64 = 100_000;
 
 /// MiB that are registered with an RDMA card from the start: several CPythons' worth.
 pub const ARENA_READY_MIB: u64 = 64;
@@ -67,6 +69,10 @@ pub struct AgentArgs {
     /// Seconds for which an image without children is kept for the next resume.
     #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
     linger_s: u64,
+    /// Microseconds for which a thread that serves READs over tcp looks for the next one before it sleeps: it
+    /// takes a CPU for a reader that does not stop, and spares it the wake-up.
+    #[arg(long, value_name = "US", env = "MITOSIS_BUSY_POLL_US", default_value_t = 0)]
+    busy_poll_us: u64,
     /// MiB of seeds' memory that are registered with the RDMA card from the start.
     #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = ARENA_READY_MIB)]
     arena_ready_mib: u64,
@@ -208,6 +214,7 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         miss_deadline: Duration::from_millis(args.miss_deadline_ms),
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),
+        busy_poll: Duration::from_micros(args.busy_poll_us.min(BUSY_POLL_MAX_US)),
         rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib, args.rdma_silence_ms)?,
         ..defaults
     })

@@ -36,6 +36,8 @@ pub struct Config {
     pub peer_deadline: Duration,
     /// How long an image without children is kept for the next resume.
     pub linger: Duration,
+    /// How long a thread that serves READs looks for the next one before it sleeps.
+    pub busy_poll: Duration,
     /// Which card, which fabric, and how much memory for it.
     pub rdma: RdmaConfig,
     /// The program to run as keeper: this one.
@@ -71,6 +73,7 @@ impl Config {
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
+            busy_poll: Duration::ZERO,
             rdma: RdmaConfig::default(),
             program,
             own_directory: None,

@@ -120,7 +120,7 @@ impl Agent {
         })?;
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
-        let pages = PageService::new(exports.clone());
+        let pages = PageService::with_busy_poll(exports.clone(), config.busy_poll);
         let (rdma, fell_back) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
             let _ = std::fs::remove_file(&config.socket);
         })?;

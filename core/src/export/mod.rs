@@ -1,8 +1,8 @@
 //! A seed's bytes made readable.
 //!
 //! [`Exports`] is the registry of this host's seeds: the agent adds and revokes, the page service
-//! ([`service`]) and the `local` fabric read. A READ is pread(2) on the seed's /proc/PID/mem: the kernel
-//! copies, and no line of the seed's process runs.
+//! ([`service`]) and the `local` fabric read. A READ is pread(2) on the seed's /proc/PID/mem, or for many bytes
+//! process_vm_readv(2): the kernel copies, and no line of the seed's process runs.
 //!
 //! ```text
 //!   add --> readable --revoke--> refused --remove--> unknown
@@ -24,6 +24,7 @@ use arena::{ArenaCopy, SlabMemory};
 use crate::descriptor::{ArenaNews, SeedAddr, SeedRange};
 use crate::fabric::ReadError;
 use crate::id::{ReadKey, SeedId};
+use crate::sys::process_memory::ProcessMemory;
 
 pub mod arena;
 mod card;
@@ -34,6 +35,9 @@ pub mod service;
 pub(crate) mod stand_in;
 
 pub use service::{PageService, ServiceCounters};
+
+/// Bytes from which on a READ is worth process_vm_readv(2): below, /proc/PID/mem is as fast.
+const DIRECT_BYTES: usize = 16 << 10;
 
 /// The seeds of this host as readable bytes. Shared by the agent, the page service and the `local`
 /// fabric; no lock is held across a system call.
@@ -117,9 +121,11 @@ impl Exports {
     pub fn add(&self, seed: SeedId, export: ProcessExport) {
         let ordered = export.readable.windows(2).all(|pair| pair[0].end <= pair[1].start);
         debug_assert!(ordered, "readable ranges ascend and are disjoint");
+        let direct = ProcessMemory::of(&export.mem);
         let exported = Arc::new(Exported {
             seed,
             export,
+            direct,
             hot: RwLock::default(),
             revoked: AtomicBool::new(false),
         });
@@ -200,6 +206,8 @@ impl Exports {
 pub(crate) struct Exported {
     seed: SeedId,
     export: ProcessExport,
+    /// The same memory with one copy less, where the kernel allows it.
+    direct: Option<ProcessMemory>,
     hot: RwLock<Arc<[SeedRange]>>,
     revoked: AtomicBool,
 }
@@ -216,6 +224,10 @@ impl Exported {
         let mut at = 0;
         while at < into.len() {
             let here = SeedAddr(addr.0 + at as u64);
+            if let Some(got) = self.read_directly(here, &mut into[at..]) {
+                at += got;
+                continue;
+            }
             match self.export.mem.read_at(&mut into[at..], here.0) {
                 // /proc/PID/mem of a process whose memory is gone is at its end everywhere.
                 Ok(0) => return Err(ExportError::Ended(self.seed)),
@@ -230,6 +242,11 @@ impl Exported {
             return Err(ExportError::Refused(self.seed));
         }
         Ok(())
+    }
+
+    fn read_directly(&self, addr: SeedAddr, into: &mut [u8]) -> Option<usize> {
+        let direct = self.direct.as_ref().filter(|_| into.len() >= DIRECT_BYTES)?;
+        direct.read(addr.0, into)
     }
 
     /// Copies the bytes from `addr` on into `range` of `memory`.

@@ -13,6 +13,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
 use crate::id::{ReadKey, SeedId, StreamToken};
-use crate::sys::socket;
+use crate::sys::{poll, socket};
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
@@ -59,6 +60,7 @@ pub struct PageService {
     tokens: Mutex<Vec<(StreamToken, Instant)>>,
     streams: AtomicUsize,
     counters: ServiceCounters,
+    busy_poll: Duration,
 }
 
 /// What a page service has done; the numbers only grow.
@@ -73,11 +75,18 @@ pub struct ServiceCounters {
 impl PageService {
     /// A service for `exports`.
     pub fn new(exports: Arc<Exports>) -> Arc<Self> {
+        PageService::with_busy_poll(exports, Duration::ZERO)
+    }
+
+    /// A service whose threads look for the next request for so long before they sleep: on hosts where a
+    /// CPU costs less than a wake-up's time.
+    pub fn with_busy_poll(exports: Arc<Exports>, busy_poll: Duration) -> Arc<Self> {
         Arc::new(PageService {
             exports,
             tokens: Mutex::default(),
             streams: AtomicUsize::new(0),
             counters: ServiceCounters::default(),
+            busy_poll,
         })
     }
 
@@ -242,13 +251,23 @@ impl<'a> Session<'a> {
             self.requests.copy_within(self.at..self.end, 0);
             self.end -= self.at;
             self.at = 0;
-            match self.stream.read(&mut self.requests[self.end..]) {
+            match self.receive() {
                 Ok(0) => return Ok(None),
                 Ok(got) => self.end += got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Bytes of requests; sleeps if none come while it looks for them.
+    fn receive(&mut self) -> io::Result<usize> {
+        if !self.service.busy_poll.is_zero() {
+            // By poll(2), which leaves the socket's lock to what arrives.
+            let until = Instant::now() + self.service.busy_poll;
+            while !poll::is_readable(self.stream.as_raw_fd())? && Instant::now() < until {}
+        }
+        self.stream.read(&mut self.requests[self.end..])
     }
 
     /// Puts the bytes of `ranges` where an answer's pages stand.

@@ -19,6 +19,8 @@ pub mod lock;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
+#[cfg(feature = "agent")]
+pub mod process_memory;
 pub(crate) mod rawcall;
 pub(crate) mod readiness;
 #[cfg(feature = "agent")]

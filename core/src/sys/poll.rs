@@ -9,12 +9,11 @@ use std::time::Duration;
 /// # Errors
 /// poll(2)'s; interruptions are waited over.
 pub fn readable(fds: &[RawFd], timeout: Option<Duration>) -> io::Result<bool> {
-    ready(fds, libc::POLLIN, timeout)
+    let polled = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
+    ready(&mut fds.iter().map(polled).collect::<Vec<_>>(), timeout)
 }
 
-fn ready(fds: &[RawFd], events: i16, timeout: Option<Duration>) -> io::Result<bool> {
-    let mut polled: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: *fd, events, revents: 0 }).collect();
+fn ready(polled: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<bool> {
     let timeout_ms =
         timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
     let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
@@ -36,7 +35,7 @@ fn ready(fds: &[RawFd], events: i16, timeout: Option<Duration>) -> io::Result<bo
 /// # Errors
 /// As [`readable`].
 pub fn is_readable(fd: RawFd) -> io::Result<bool> {
-    readable(&[fd], Some(Duration::ZERO))
+    ready(&mut [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }], Some(Duration::ZERO))
 }
 
 /// Bytes in a pipe or socket that wait to be read (ioctl_list(2), FIONREAD).
@@ -57,5 +56,5 @@ pub fn bytes_in(fd: RawFd) -> io::Result<usize> {
 /// # Errors
 /// As [`readable`].
 pub fn is_writable(fd: RawFd) -> io::Result<bool> {
-    ready(&[fd], libc::POLLOUT, Some(Duration::ZERO))
+    ready(&mut [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }], Some(Duration::ZERO))
 }

@@ -117,6 +117,38 @@ fn reads_are_answered_in_order_and_counted() {
 }
 
 #[test]
+fn a_long_answer_is_its_ranges_whole() {
+    let served = Served::start(300);
+    let mut client = served.client();
+    // Below and above what is read directly, at any alignment.
+    let ranges = [(8, 100_001), (40_960, 3), (200_000, 700_000), (4096, 65_536)];
+    let asked = ranges.map(|(offset, len)| (served.addr(offset), len));
+    for tag in 0..3 {
+        client.ask(tag, served.seed, &served.key, &asked);
+        let (answer, body) = client.answer();
+        assert_eq!((answer.tag, answer.status, answer.len), (tag, Status::Ok, 865_540));
+        let right: Vec<u8> =
+            ranges.iter().flat_map(|&(at, len)| expected(at, len as usize)).collect();
+        assert!(body == right);
+    }
+}
+
+#[test]
+fn a_thread_that_looks_for_requests_sleeps_and_wakes_as_any() {
+    let exports = Exports::new();
+    let stand_in = StandIn::start(4 * PAGE);
+    let (seed, key) = stand_in.export(&exports);
+    let service = PageService::with_busy_poll(exports, Duration::from_millis(2));
+    let mut client = Client::open(listen(&service), &service.issue_token()).ok().unwrap();
+    for (tag, pause_ms) in [(1, 0), (2, 0), (3, 20), (4, 0)] {
+        thread::sleep(Duration::from_millis(pause_ms));
+        client.ask(tag, seed, &key, &[(stand_in.range().start, 4096)]);
+        let (answer, body) = client.answer();
+        assert_eq!((answer.tag, body), (tag, expected(0, 4096)));
+    }
+}
+
+#[test]
 fn a_refused_read_leaves_the_stream_open() {
     let mut served = Served::start(4);
     let mut client = served.client();

@@ -1,7 +1,7 @@
 //! One RC connection's READs in flight.
 
 use std::os::fd::RawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connector::{RcConnection, RcConnector};
 use crate::descriptor::Export;
@@ -12,6 +12,9 @@ use crate::verbs::Wc;
 
 /// Completions that are taken at a time.
 const WCS: usize = 16;
+/// A connection on which a READ has ended so lately is not asked whether its peer has ended it: that is a system
+/// call, and a READ that fails tells the same.
+const LATELY: Duration = Duration::from_millis(50);
 
 /// READs of one queue to one peer.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(super) struct RcLink {
     landings: Landings<()>,
     /// READs that turned out not to be possible here; `receive` ends them.
     impossible: Vec<(Read, ReadError)>,
+    /// When completions were taken last.
+    last_end: Option<Instant>,
 }
 
 impl Link for RcLink {
@@ -53,7 +58,9 @@ impl Link for RcLink {
 
     /// One doorbell for all that waits.
     fn flush(&mut self, connection: &mut RcConnection) -> Result<(), Broken> {
-        if self.landings.is_waiting() && self.landings.is_silent() && connection.has_ended() {
+        let is_quiet = || self.last_end.is_none_or(|end| end.elapsed() > LATELY);
+        let begins = self.landings.is_waiting() && self.landings.is_silent();
+        if begins && is_quiet() && connection.has_ended() {
             return Err(Broken::Lost("the peer has ended it".to_owned()));
         }
         let Some(qp) = connection.qp.as_mut().filter(|_| self.landings.is_waiting()) else {
@@ -95,6 +102,9 @@ impl Link for RcLink {
                 };
                 self.landings.completed(wc, &mut told, done);
             }
+            if !got.is_empty() {
+                self.last_end = Some(Instant::now());
+            }
             if got.len() < WCS {
                 break;
             }
@@ -112,6 +122,7 @@ impl Link for RcLink {
     }
 
     fn abandon(&mut self, connection: &mut RcConnection) -> Vec<Read> {
+        self.last_end = None;
         let gone = connection.qp.take().and_then(|qp| qp.destroy().ok());
         let mut reads = self.landings.take_all(gone.as_ref());
         reads.extend(self.impossible.drain(..).map(|(read, _)| read));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::fabric::ReadError;
 use crate::fabric::pool::Connector;
 use crate::id::StreamToken;
+use crate::sys::socket;
 use crate::wire::read::{self, Status};
 
 /// Where a fabric gets the one-time token that opens a stream.
@@ -73,6 +74,9 @@ impl TcpConnector {
                 }
             };
             tcp.set_nodelay(true)?;
+            if let Err(error) = socket::follow_acknowledgements(&tcp) {
+                tracing::debug!(%error, "a READ stream keeps the host's congestion control");
+            }
             tcp.set_read_timeout(Some(timeout))?;
             tcp.set_write_timeout(Some(timeout))?;
             tcp.write_all(&read::encode_greeting(token))?;

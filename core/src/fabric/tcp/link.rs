@@ -2,7 +2,7 @@
 //! is whose bytes are on their way; they are received into its own buffer.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write};
+use std::io::{self, IoSliceMut, Read as _, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
@@ -115,22 +115,26 @@ impl Link for TcpLink {
     ) -> Result<(), Broken> {
         while !self.sent.is_empty() {
             if self.header_have < ANSWER_LEN {
-                let Some(got) = receive_some(tcp, &mut self.header[self.header_have..])? else {
-                    return Ok(());
-                };
-                self.header_have += got;
+                let Some(behind) = self.receive_header(tcp)? else { return Ok(()) };
                 if self.header_have < ANSWER_LEN {
                     continue;
                 }
-                let status = self.parse_header()?;
-                if status != Status::Ok {
-                    self.complete(Err(refusal(status)), done);
-                    continue;
+                match (self.parse_header()?, behind) {
+                    (Status::Ok, _) => self.filled = behind,
+                    (status, 0) => {
+                        self.complete(Err(refusal(status)), done);
+                        continue;
+                    }
+                    _ => return Err(Broken::Protocol("bytes behind a refusal".to_owned())),
                 }
             }
             let Some(front) = self.sent.front_mut() else { return Ok(()) };
             let wanted = &mut front.read.buffer[self.filled..front.bytes];
             let wanted_len = wanted.len();
+            if wanted_len == 0 {
+                self.complete(Ok(()), done);
+                continue;
+            }
             let Some(got) = receive_some(tcp, wanted)? else { return Ok(()) };
             self.filled += got;
             if got == wanted_len {
@@ -160,6 +164,25 @@ impl Link for TcpLink {
 }
 
 impl TcpLink {
+    /// Receives some of the front's header, and if nothing but its bytes can follow, these with it: how
+    /// many came behind the header; `None` if nothing is there.
+    fn receive_header(&mut self, tcp: &mut TcpStream) -> Result<Option<usize>, Broken> {
+        let header = &mut self.header[self.header_have..];
+        let missing = header.len();
+        let is_alone = self.sent.len() == 1;
+        let got = match self.sent.front_mut() {
+            Some(front) if is_alone => {
+                let bytes = &mut front.read.buffer[..front.bytes];
+                let mut parts = [IoSliceMut::new(header), IoSliceMut::new(bytes)];
+                some_of(|| tcp.read_vectored(&mut parts))?
+            }
+            _ => receive_some(tcp, header)?,
+        };
+        let Some(got) = got else { return Ok(None) };
+        self.header_have += got.min(missing);
+        Ok(Some(got.saturating_sub(missing)))
+    }
+
     fn parse_header(&self) -> Result<Status, Broken> {
         let answer = read::parse_answer(&self.header)
             .map_err(|error| Broken::Protocol(error.to_string()))?;
@@ -211,8 +234,12 @@ pub(super) fn refusal(status: Status) -> ReadError {
 
 /// recv(2); `None` if nothing is there.
 fn receive_some(mut tcp: &TcpStream, into: &mut [u8]) -> Result<Option<usize>, Broken> {
+    some_of(|| tcp.read(into))
+}
+
+fn some_of(mut receive: impl FnMut() -> io::Result<usize>) -> Result<Option<usize>, Broken> {
     loop {
-        match tcp.read(into) {
+        match receive() {
             Ok(0) => return Err(Broken::Lost("the peer has closed the connection".to_owned())),
             Ok(got) => return Ok(Some(got)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

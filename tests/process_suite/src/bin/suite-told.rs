@@ -89,6 +89,9 @@ impl State {
             ["read", from, "all"] => self.read(number(from), self.array.len() / WORDS_OF_PAGE),
             ["read", from, pages] => self.read(number(from), number(pages)),
             ["scatter", pages] => self.scatter(number(pages)),
+            ["storm", threads, pages, turn] => {
+                self.storm(number(threads), number(pages), number(turn));
+            }
             ["write", from, pages] => self.write(number(from), number(pages)),
             ["fork"] => self.fork_plainly(),
             ["daemon", go, from, pages] => self.fork_a_daemon(go, number(from), number(pages)),
@@ -124,6 +127,37 @@ impl State {
             self.check(chance.below((self.array.len() / WORDS_OF_PAGE) as u64) as usize);
         }
         say(&format!("scattered {pages} pages"));
+    }
+
+    /// So many threads, each touching so many pages that no other touches, nor any turn before this one; tells
+    /// how long all of them took.
+    fn storm(&self, threads: usize, pages: usize, turn: usize) {
+        // Every other page: nobody is taken for a sequential reader, who is fed ahead.
+        let all = self.array.len() / WORDS_OF_PAGE / 2;
+        if (turn + 1) * threads * pages > all || !all.is_power_of_two() {
+            fail(&format!("{all} pairs of pages are not enough, or no power of two"));
+        }
+        // SAFETY: advice on memory that is this array's own; nothing is dropped by it.
+        unsafe {
+            let array = self.array.as_ptr().cast_mut().cast();
+            libc::madvise(array, self.array.len() * 8, libc::MADV_RANDOM);
+        }
+        let touch = |number: usize| {
+            // An odd factor: each number has a page of its own, far from its neighbours'.
+            let at = (number.wrapping_mul(0x9e37_79b1) % all) * 2 * WORDS_OF_PAGE;
+            if self.array[at] != word(at) {
+                fail(&format!("word {at} is not what it was"));
+            }
+        };
+        let begun = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let first = (turn * threads + thread) * pages;
+                scope.spawn(move || (first..first + pages).for_each(touch));
+            }
+        });
+        let took = begun.elapsed().as_nanos();
+        say(&format!("stormed {} pages in {took} ns", threads * pages));
     }
 
     fn check(&self, page: usize) {

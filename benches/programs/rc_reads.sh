@@ -1,0 +1,103 @@
+#!/bin/sh
+# READs of the rc fabric and of perftest by turns, between two guests with Soft-RoCE; tests/rxe/run runs
+# it in both. host-a owns memory and has perftest's servers; host-b READs, and prints what each side took:
+#
+#   ours KIND JSON     as mitosis-reads prints it
+#   peer KIND NUMBER   perftest's: us (typical), MiB/s (average)
+#   seen KIND JSON     without a peer
+#
+# ROUNDS: how many. KINDs: lat 4 KiB one at a time, polling; event, the same by completion events; 64k and
+# 1m, DEPTH at a time, polling.
+set -eu
+BYTES=33554432
+DEPTH=16
+LAT_READS=100
+READS_64K=100
+READS_1M=12
+# A server that has ended takes a moment to listen again.
+TRIES=200
+
+perftest() {
+  case $1 in
+    lat) echo ib_read_lat -s 4096 -n $LAT_READS -p 18601 ;;
+    event) echo ib_read_lat -e -s 4096 -n $LAT_READS -p 18602 ;;
+    64k) echo ib_read_bw -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18603 ;;
+    1m) echo ib_read_bw -s 1048576 -n $READS_1M -t $DEPTH -o $DEPTH -p 18604 ;;
+  esac
+}
+KINDS="lat event 64k 1m"
+
+cp /host/files/mitosis-reads /bin/
+
+if [ "$NODE" = 1 ]; then
+  mkfifo /tmp/stdin
+  sleep 100000 >/tmp/stdin &
+  mitosis-reads own "$SELF" $BYTES --rc </tmp/stdin >/host/owner.json &
+  for kind in $KINDS; do
+    (while :; do $(perftest $kind) -d rxe0 -F >/dev/null 2>&1 || usleep 20000; done) &
+  done
+  while ! [ -s /host/owner.json ]; do usleep 50000; done
+  barrier owned
+  barrier read
+  exit 0
+fi
+
+fail() { echo "rc_reads: $*" >&2; exit 1; }
+
+# The figure that perftest prints in column $2 of its only row, for kind $1.
+peer() {
+  tries=0
+  while ! said=$($(perftest "$1") -d rxe0 -F "$PEER" 2>/tmp/perftest.err); do
+    tries=$((tries + 1))
+    [ $tries -lt $TRIES ] || fail "$(perftest "$1") does not run: $(cat /tmp/perftest.err)"
+    usleep 20000
+  done
+  echo "peer $1 $(echo "$said" | awk -v column="$2" 'heading { print $column; exit } /#bytes/ { heading = 1 }')"
+}
+
+# An emulator that its host does not run for 67 ms is a silent peer: what was measured then is no sample.
+ask() {
+  lost=0
+  while :; do
+    echo "$*" >&3
+    read -r answer <&4 || fail "the reader has ended at: $*"
+    case $answer in
+      *lost*) lost=$((lost + 1)) ;;
+      *) return ;;
+    esac
+    echo "rc_reads: $answer" >&2
+    [ $lost -lt 10 ] || fail "READs are lost again and again"
+  done
+}
+
+barrier owned
+side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner.json)
+mkfifo /tmp/asked /tmp/answers /tmp/asked-tcp /tmp/answers-tcp
+mitosis-reads read rc "$side" --source "$SELF" </tmp/asked >/tmp/answers &
+exec 3>/tmp/asked 4</tmp/answers
+# Once, for the connection and what is slow the first time.
+ask serial 4096 20 spin
+for kind in $KINDS; do peer $kind 2 >/dev/null; done
+
+round=0
+while [ $round -lt "$ROUNDS" ]; do
+  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5
+  ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5
+  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4
+  ask window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
+  round=$((round + 1))
+done
+
+# What a connection takes to make, and to keep. tcp's beside.
+ask setup "$ROUNDS"; echo "seen setup-rc $answer"
+free() { awk '/^MemFree|^Buffers|^Cached|^SReclaimable/ { sum += $2 } END { print sum }' /proc/meminfo; }
+sync; echo 3 >/proc/sys/vm/drop_caches; before=$(free)
+ask hold 64
+sync; echo 3 >/proc/sys/vm/drop_caches; after=$(free)
+echo "seen state-rc {\"kib\": $((before - after)), \"connections\": 64}"
+exec 3>&- 4<&-
+mitosis-reads read tcp "$side" </tmp/asked-tcp >/tmp/answers-tcp &
+exec 3>/tmp/asked-tcp 4</tmp/answers-tcp
+ask serial 4096 20 sleep
+ask setup "$ROUNDS"; echo "seen setup-tcp $answer"
+barrier read

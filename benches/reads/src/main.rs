@@ -1,0 +1,72 @@
+//! READs of a fabric, measured: one process owns memory and serves it as an agent does, another READs it
+//! through the fabric's own queue, as a pager does. `make bench` holds what is printed against its peers.
+//!
+//! ```text
+//!   own ADDRESS BYTES        a seed's stand-in, a page service for it, and with `--rc` an arena on the card;
+//!     [--rc] [--busy-poll-us N]   prints where its side channel is, and serves until stdin ends
+//!   read tcp|rc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
+//!     [--source ADDRESS]     the card's address on this side
+//! ```
+#![deny(unsafe_code)]
+
+mod device;
+mod memory;
+mod owner;
+mod reader;
+mod side;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+/// What a reader asks for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FabricName {
+    Tcp,
+    Rc,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match obey(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mitosis-reads: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(words: &[&str]) -> Result<()> {
+    match *words {
+        ["hold", bytes] => memory::hold(bytes.parse().context("BYTES")?),
+        ["own", address, bytes, ref options @ ..] => {
+            let settings = owner::Settings {
+                address: address.parse().context("ADDRESS")?,
+                bytes: bytes.parse().context("BYTES")?,
+                has_card: options.contains(&"--rc"),
+                busy_poll_us: value(options, "--busy-poll-us").map_or(Ok(0), str::parse)?,
+            };
+            owner::run(settings)
+        }
+        ["read", fabric, side, ref options @ ..] => {
+            let fabric = match fabric {
+                "tcp" => FabricName::Tcp,
+                "rc" => FabricName::Rc,
+                _ => bail!("{fabric} is no fabric that is measured here: tcp, rc"),
+            };
+            let source = value(options, "--source").map(str::parse).transpose()?;
+            reader::run(fabric, side, source)
+        }
+        _ => bail!(
+            "own ADDRESS BYTES [--rc] [--busy-poll-us N] | read tcp|rc SIDE [--source ADDRESS]"
+        ),
+    }
+}
+
+/// The word behind `name`.
+fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
+    let at = options.iter().position(|option| *option == name)?;
+    options.get(at + 1).copied()
+}

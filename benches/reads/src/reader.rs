@@ -1,0 +1,368 @@
+//! The side that READs, as a pager does: its own queue, buffers that the fabric can fill.
+//!
+//! ```text
+//!   serial SIZE COUNT spin|sleep [same]  {"us": [each]}         one READ at a time; `same`: of the same bytes
+//!   window SIZE COUNT DEPTH spin|sleep   {"seconds": s}         DEPTH READs at a time
+//!   setup COUNT                          {"us": [each]}         from asking for a connection to having it
+//!   hold COUNT                           {"held": COUNT}        as many connections more, kept open
+//!                                        {"lost": why}          the transport gave up on a READ: ask again
+//! ```
+//! `spin` reaps in a loop; `sleep` waits in poll(2), as a pager that has nothing else to do. Every byte is
+//! compared, outside of what is timed: a window's once in the whole, before it.
+
+use std::io::{BufRead, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mitosis::descriptor::{Export, RcEndpoint, SeedAddr};
+use mitosis::fabric::rc::{RcFabric, RcSettings};
+use mitosis::fabric::tcp::{Limits, TcpFabric};
+use mitosis::fabric::{
+    Buffer, Completion, Fabric, MAX_READ_BYTES, Read, ReadError, ReadQueue, RemoteArena,
+};
+use mitosis::id::{ReadKey, SeedId};
+use mitosis::sys::poll;
+use mitosis::verbs::{DmaPool, Patience, Pd};
+
+use crate::side::{About, Side};
+use crate::{FabricName, device, memory};
+
+/// What ends a READ that is lost: no emulator takes so long.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// READs at a time at most, and so buffers.
+const DEPTH_MAX: usize = 16;
+/// Between two tries to post, while there is no connection.
+const RETRY: Duration = Duration::from_micros(50);
+
+/// How a completion is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Spin,
+    Sleep,
+}
+
+struct Reader {
+    about: About,
+    export: Export,
+    arena: Option<Arc<RemoteArena>>,
+    side: Arc<Side>,
+    /// Of the card, for `rc`.
+    card: Option<(Arc<Pd>, RcSettings)>,
+    _pool: Option<Arc<DmaPool>>,
+    buffers: Vec<Buffer>,
+    /// Where the next READ begins.
+    at: usize,
+    /// It is where the last one began.
+    stays: bool,
+}
+
+pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Result<()> {
+    let mut reader = Reader::new(fabric, side, source)?;
+    let fabric = reader.fabric()?;
+    let mut queue = fabric.queue();
+    let mut held = Vec::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = match *words {
+            ["serial", size, count, wait, ref option @ ..] => {
+                let (size, count, wait) = (number(size)?, number(count)?, how(wait)?);
+                reader.stays = *option == ["same"];
+                let took = reader.serial(&mut *queue, size, count, wait);
+                reader.or_lost(&mut *queue, took)?
+            }
+            ["window", size, count, depth, wait] => {
+                let (size, count, depth) = (number(size)?, number(count)?, number(depth)?);
+                let took = reader.window(&mut *queue, size, count, depth, how(wait)?);
+                reader.or_lost(&mut *queue, took)?
+            }
+            ["setup", count] => reader.setup(number(count)?)?,
+            ["hold", count] => {
+                for _ in 0..number(count)? {
+                    held.push(reader.connected()?);
+                }
+                format!("{{\"held\": {}}}", held.len())
+            }
+            _ => bail!("'{line}' is no command"),
+        };
+        println!("{answer}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<usize> {
+    text.parse().with_context(|| format!("{text} is no number"))
+}
+
+fn how(text: &str) -> Result<Wait> {
+    match text {
+        "spin" => Ok(Wait::Spin),
+        "sleep" => Ok(Wait::Sleep),
+        _ => bail!("{text} is no way to wait: spin, sleep"),
+    }
+}
+
+fn list(us: &[f64]) -> String {
+    let us: Vec<String> = us.iter().map(|us| format!("{us:.3}")).collect();
+    format!("{{\"us\": [{}]}}", us.join(", "))
+}
+
+impl Reader {
+    fn new(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Result<Self> {
+        let side = Arc::new(Side::connect(side)?);
+        let about: About = side.ask("about")?;
+        let agent = about.tcp.to_string();
+        let mut reader = Reader {
+            export: Export::Tcp { agent: Some(agent.clone()), read_key: ReadKey(about.read_key) },
+            about,
+            arena: None,
+            side,
+            card: None,
+            _pool: None,
+            buffers: Vec::new(),
+            at: 0,
+            stays: false,
+        };
+        match fabric {
+            FabricName::Tcp => {
+                // Written to: memory that was never touched is slow the first time.
+                let fresh = || Buffer::unregistered(vec![1; MAX_READ_BYTES].into());
+                reader.buffers = (0..DEPTH_MAX).map(|_| fresh()).collect();
+            }
+            FabricName::Rc => {
+                let rc = reader.about.rc.clone().context("the owner has no card")?;
+                let arena = RemoteArena::new(&rc.map);
+                arena.tell(&rc.news)?;
+                let (pd, caps) = device::open()?;
+                let pool = DmaPool::new(&pd, DEPTH_MAX, MAX_READ_BYTES)?;
+                reader.buffers =
+                    (0..DEPTH_MAX).filter_map(|_| pool.take()).map(Buffer::from).collect();
+                reader.export = Export::Rc(RcEndpoint::new(&agent, rc.listener));
+                reader.arena = Some(Arc::new(arena));
+                let outstanding = device::outstanding(caps);
+                reader.card =
+                    Some((pd, RcSettings { source, outstanding, patience: Patience::PAGER }));
+                reader._pool = Some(pool);
+            }
+        }
+        Ok(reader)
+    }
+
+    /// A fabric with a pool of its own.
+    fn fabric(&self) -> Result<Arc<dyn Fabric>> {
+        Ok(match &self.card {
+            None => TcpFabric::new(self.side.clone(), Limits::default()),
+            Some((pd, settings)) => RcFabric::new(pd.clone(), *settings, self.side.clone(), None)?,
+        })
+    }
+
+    /// A READ of the next `size` bytes; its tag is where they lie.
+    fn next(&mut self, size: usize) -> Result<Read> {
+        if self.at + size > self.about.bytes {
+            self.at = 0;
+        }
+        let at = self.at;
+        self.at += if self.stays { 0 } else { size };
+        let mut buffer = self.buffers.pop().context("no buffer is left")?;
+        if self.stays {
+            // The bytes of the READ before would be right, too.
+            buffer[..size].fill(0);
+        }
+        Ok(Read {
+            tag: at as u64,
+            seed: SeedId(self.about.seed),
+            export: self.export.clone(),
+            arena: self.arena.clone(),
+            ranges: vec![(SeedAddr(self.about.start + at as u64), u32::try_from(size)?)],
+            buffer,
+            deadline: Instant::now() + DEADLINE,
+        })
+    }
+
+    /// Takes a buffer back, with the right bytes in it if `size` is given.
+    fn take(&mut self, ended: Completion, size: Option<usize>) -> Result<()> {
+        let Completion { tag, buffer, result } = ended;
+        let is_right = match size {
+            Some(size) if result.is_ok() => {
+                memory::is_right(&buffer[..size], usize::try_from(tag)?)
+            }
+            _ => true,
+        };
+        self.buffers.push(buffer);
+        result?;
+        if !is_right {
+            bail!("the READ of {size:?} bytes at {tag} brought other bytes");
+        }
+        Ok(())
+    }
+
+    /// A sample in which the transport has given up is told, not an end: a pager asks again, and so does who
+    /// measures.
+    fn or_lost(&mut self, queue: &mut dyn ReadQueue, took: Result<String>) -> Result<String> {
+        match took {
+            Err(error) if error.is::<ReadError>() => {
+                self.settle(queue)?;
+                Ok(format!("{{\"lost\": {:?}}}", error.to_string()))
+            }
+            took => took,
+        }
+    }
+
+    /// Takes back what is in flight behind a READ that was lost.
+    fn settle(&mut self, queue: &mut dyn ReadQueue) -> Result<()> {
+        let until = Instant::now() + DEADLINE;
+        while queue.in_flight() > 0 && Instant::now() < until {
+            queue.reap(&mut |completion| self.buffers.push(completion.buffer));
+        }
+        match self.buffers.len() {
+            DEPTH_MAX => Ok(()),
+            left => bail!("{left} of {DEPTH_MAX} buffers have come back"),
+        }
+    }
+
+    fn serial(
+        &mut self,
+        queue: &mut dyn ReadQueue,
+        size: usize,
+        count: usize,
+        wait: Wait,
+    ) -> Result<String> {
+        let mut us = Vec::with_capacity(count);
+        let mut fds = Vec::new();
+        for _ in 0..count {
+            let read = self.next(size)?;
+            let begun = Instant::now();
+            post(queue, read)?;
+            let ended = one(queue, wait, &mut fds)?;
+            us.push(begun.elapsed().as_secs_f64() * 1e6);
+            self.take(ended, Some(size))?;
+        }
+        Ok(list(&us))
+    }
+
+    fn window(
+        &mut self,
+        queue: &mut dyn ReadQueue,
+        size: usize,
+        count: usize,
+        depth: usize,
+        wait: Wait,
+    ) -> Result<String> {
+        self.run_window(queue, size, depth, depth, wait, Some(size))?;
+        let begun = Instant::now();
+        self.run_window(queue, size, count, depth, wait, None)?;
+        Ok(format!("{{\"seconds\": {:.9}}}", begun.elapsed().as_secs_f64()))
+    }
+
+    fn run_window(
+        &mut self,
+        queue: &mut dyn ReadQueue,
+        size: usize,
+        count: usize,
+        depth: usize,
+        wait: Wait,
+        check: Option<usize>,
+    ) -> Result<()> {
+        let (mut posted, mut done) = (0, 0);
+        let mut fds = Vec::new();
+        let mut ended = Vec::with_capacity(DEPTH_MAX);
+        while done < count {
+            while posted < count && posted - done < depth.min(DEPTH_MAX) {
+                post(queue, self.next(size)?)?;
+                posted += 1;
+            }
+            some(queue, wait, &mut fds, &mut ended)?;
+            done += ended.len();
+            let mut taken = Ok(());
+            for completion in ended.drain(..) {
+                taken = taken.and(self.take(completion, check));
+            }
+            taken?;
+        }
+        Ok(())
+    }
+
+    /// A queue that has its connection, and its fabric.
+    fn connected(&mut self) -> Result<(Arc<dyn Fabric>, Box<dyn ReadQueue>)> {
+        let fabric = self.fabric()?;
+        let mut queue = fabric.clone().queue();
+        self.serial(&mut *queue, memory::PAGE, 1, Wait::Sleep)?;
+        Ok((fabric, queue))
+    }
+
+    /// Each by a fabric that knows no peer yet: until its first READ has ended, less what a READ takes.
+    fn setup(&mut self, count: usize) -> Result<String> {
+        let mut us = Vec::with_capacity(count);
+        for _ in 0..count {
+            let fabric = self.fabric()?;
+            let mut queue = fabric.queue();
+            let mut fds = Vec::new();
+            let read = self.next(memory::PAGE)?;
+            let begun = Instant::now();
+            post(&mut *queue, read)?;
+            let ended = one(&mut *queue, Wait::Sleep, &mut fds)?;
+            let first = begun.elapsed();
+            self.take(ended, Some(memory::PAGE))?;
+            let read = self.next(memory::PAGE)?;
+            let begun = Instant::now();
+            post(&mut *queue, read)?;
+            let ended = one(&mut *queue, Wait::Sleep, &mut fds)?;
+            us.push(first.saturating_sub(begun.elapsed()).as_secs_f64() * 1e6);
+            self.take(ended, Some(memory::PAGE))?;
+        }
+        Ok(list(&us))
+    }
+}
+
+/// Posts; where READs do not wait for a connection, this does.
+fn post(queue: &mut dyn ReadQueue, mut read: Read) -> Result<()> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        match queue.post(read) {
+            Ok(()) => return Ok(()),
+            Err(refused) if refused.error == ReadError::NotYet && Instant::now() < until => {
+                read = refused.read;
+                std::thread::sleep(RETRY);
+            }
+            Err(refused) => return Err(refused.error.into()),
+        }
+    }
+}
+
+fn one(queue: &mut dyn ReadQueue, wait: Wait, fds: &mut Vec<i32>) -> Result<Completion> {
+    let mut ended = None;
+    loop {
+        queue.reap(&mut |completion| ended = Some(completion));
+        if let Some(ended) = ended {
+            return Ok(ended);
+        }
+        rest(queue, wait, fds)?;
+    }
+}
+
+fn some(
+    queue: &mut dyn ReadQueue,
+    wait: Wait,
+    fds: &mut Vec<i32>,
+    ended: &mut Vec<Completion>,
+) -> Result<()> {
+    loop {
+        queue.reap(&mut |completion| ended.push(completion));
+        if !ended.is_empty() {
+            return Ok(());
+        }
+        rest(queue, wait, fds)?;
+    }
+}
+
+fn rest(queue: &dyn ReadQueue, wait: Wait, fds: &mut Vec<i32>) -> Result<()> {
+    if wait == Wait::Sleep {
+        fds.clear();
+        queue.poll_fds(fds);
+        poll::readable(fds, Some(DEADLINE))?;
+    }
+    Ok(())
+}
