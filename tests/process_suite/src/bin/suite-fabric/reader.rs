@@ -162,7 +162,9 @@ struct Reader {
     goals: Vec<Goal>,
     flights: Vec<Option<Flight>>,
     chance: Chance,
-    found: (Sender<(usize, Described)>, Receiver<(usize, Described)>),
+    /// Which goal was found again, from threads that look for owners.
+    finder: Sender<(usize, Described)>,
+    found: Receiver<(usize, Described)>,
     has_begun: bool,
 }
 
@@ -184,8 +186,8 @@ impl Reader {
         let goals: Vec<Goal> = owners.iter().map(goal).collect();
         let queues = [common.rc.clone().queue(), common.tcp.clone().queue()];
         let flights = (0..owners.len() * common.window).map(|_| None).collect();
-        let (chance, found) = (Chance(queue as u64), channel());
-        Reader { common, queue, queues, goals, flights, chance, found, has_begun: false }
+        let ((finder, found), chance) = (channel(), Chance(queue as u64));
+        Reader { common, queue, queues, goals, flights, chance, finder, found, has_begun: false }
     }
 
     fn run(mut self) {
@@ -352,7 +354,7 @@ impl Reader {
     /// Looks for another seed of an owner, apart: asking takes its time.
     fn search(&self, goal: usize, before: Described) {
         let (common, owner) = (self.common.clone(), self.goals[goal].owner);
-        let found = self.found.0.clone();
+        let found = self.finder.clone();
         std::thread::spawn(move || {
             while !common.is_over.load(Ordering::Relaxed) {
                 match Described::ask(owner) {
@@ -367,7 +369,7 @@ impl Reader {
     }
 
     fn look_for_the_lost(&mut self) {
-        while let Ok((goal, described)) = self.found.1.try_recv() {
+        while let Ok((goal, described)) = self.found.try_recv() {
             let goal = &mut self.goals[goal];
             goal.known = Some(Known::new(goal.owner, described));
             (goal.last_done, goal.is_returning) = (Instant::now(), true);
