@@ -65,6 +65,8 @@ impl<C: DcCard> DciMaker<C> {
 impl<C: DcCard> Connector for DciMaker<C> {
     type Connection = DcConnection<C>;
 
+    const IS_SPARED: bool = true;
+
     /// `lane`: which lane it is for makes no difference.
     fn connect(&self, _lane: &str) -> Result<DcConnection<C>, ReadError> {
         // Not `Unreachable`: that the device refuses is not worth trying on while others are to be mended.
