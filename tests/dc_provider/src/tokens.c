@@ -44,7 +44,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct dc_token *tokens;
 static struct stashed *stash, **stash_end = &stash;
 static uint64_t numbers;
-static bool used; /* since the first token, polling has to look */
 
 /* As a card of mlx5 says it beside the status; see README.md for where they are from. */
 static uint32_t vendor_error(enum ibv_wc_status status)
@@ -98,7 +97,6 @@ void dc_deliver(struct dc_qp *dci, const struct dc_read *read, enum ibv_wc_statu
 	token->wr.wr_id = TOKEN_BITS | ++numbers;
 	token->next = tokens;
 	tokens = token;
-	__atomic_store_n(&used, true, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
 	*dci->news_end = token;
 	dci->news_end = &token->next_news;
@@ -182,8 +180,6 @@ int dc_poll_cq(struct ibv_cq *cq, int room, struct ibv_wc *wc)
 	int (*poll)(struct ibv_cq *, int, struct ibv_wc *) = real_poll(cq);
 	int count, got = 0;
 
-	if (!__atomic_load_n(&used, __ATOMIC_ACQUIRE))
-		return poll(cq, room, wc);
 	pthread_mutex_lock(&lock);
 	count = from_stash(cq, room, wc);
 	while (count < room) {
@@ -234,8 +230,7 @@ void dc_tokens_purge(struct ibv_cq *cq)
 			one->wc = wc[at];
 			*stash_end = one;
 			stash_end = &one->next;
-			__atomic_store_n(&used, true, __ATOMIC_RELEASE);
-		}
+				}
 	}
 	pthread_mutex_unlock(&lock);
 }

@@ -36,7 +36,7 @@ image="$packages $libc $(cat "$here"/{image.sh,init,barrier} | cksum)"
 stamped image "$image" -- bash "$here/image.sh" "$dir"
 # Compiled against the guests' own libraries.
 provider=$(realpath "$here/../../dc_provider")
-stamped dc_provider "$packages $(cat "$provider"/build.sh "$provider"/src/* | cksum)" -- \
+stamped dc_provider "$packages $(cat "$provider"/build.sh "$provider"/src/* "$provider"/tests/* | cksum)" -- \
   bash "$provider/build.sh" "$dir" "$dir/dc_provider"
 if [[ -n ${2:-} ]]; then
   installed=$(stat -c '%n %s %Y' "$(dirname "$2")"/../lib/python3.*/site-packages/*.dist-info/RECORD)
