@@ -42,10 +42,17 @@ macro_rules! fabric {
             fn the_seeds_agent_is_killed() {
                 losses::the_seeds_agent_is_killed(FABRIC);
             }
+        }
+    };
+}
 
+/// A machine that loses its power takes a boot of its own: for the cards, over tcp the sealed hosts cut links.
+macro_rules! card {
+    ($name:ident, $fabric:expr) => {
+        mod $name {
             #[test]
             fn the_seeds_machine_is_killed() {
-                losses::the_seeds_machine_is_killed(FABRIC);
+                crate::losses::the_seeds_machine_is_killed($fabric);
             }
         }
     };
@@ -54,3 +61,5 @@ macro_rules! fabric {
 fabric!(tcp);
 fabric!(rc);
 fabric!(dc);
+card!(rc_card, "rc");
+card!(dc_card, "dc");

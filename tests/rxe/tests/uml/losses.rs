@@ -71,12 +71,19 @@ pub(crate) fn a_seed_is_revoked_under_seven_readers(device: Device) {
     assert_eq!(said.of(1).count(), 7);
     for tally in said.of(1) {
         match device {
-            // One at least; those behind it are flushed, and then the arena is known to refuse.
-            Device::SoftRoce => assert!(tally.number("refused") > 0, "{tally:?}"),
+            // One at least; those behind it are flushed, and then the arena is known to refuse. A reader whose
+            // connection the slow kernels had just broken was reading over tcp.
+            Device::SoftRoce => {
+                assert!(tally.number("refused") + tally.number("silent") > 0, "{tally:?}");
+            }
             // Soft-iWARP ends the connection, and tells none of its READs why.
             Device::SoftIwarp => assert!(tally.number("flushed") > 0, "{tally:?}"),
         }
         assert!(tally.number("lost") > 0, "{tally:?}");
+    }
+    if device == Device::SoftRoce {
+        let refused = said.of(1).filter(|tally| tally.number("refused") > 0).count();
+        assert!(refused > 7 / 2, "most are refused by the card: {said}");
     }
     assert_eq!(said.lines_with(&["lost 10.77.0.1", "refuses the READ"]), 7, "{said}");
     all_went_well(&said, 2);
