@@ -36,8 +36,9 @@ pub(crate) mod stand_in;
 
 pub use service::{PageService, ServiceCounters};
 
-/// Bytes from which on a READ is worth process_vm_readv(2): below, /proc/PID/mem is as fast.
-const DIRECT_BYTES: usize = 16 << 10;
+/// Bytes from which on a READ is worth process_vm_readv(2). It takes 95 us a MiB where /proc/PID/mem takes 150, and
+/// yet an array that is read in pieces of up to 256 KiB arrived at 1,230 MB/s by it and at 1,500 without.
+const DIRECT_BYTES: usize = 512 << 10;
 
 /// The seeds of this host as readable bytes. Shared by the agent, the page service and the `local`
 /// fabric; no lock is held across a system call.
