@@ -107,9 +107,8 @@ pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a counter counts. All but what is there now (images, DCIs, DCTs, peers) are since the agent's start; those of
-/// pages and reads are of all
-/// images that it has had, but rehearsals'.
+/// What a counter counts. All but what is there now (images, DCIs, DCTs, peers) are since the agent's
+/// start; those of pages and reads are of all images that it has had, but rehearsals'.
 fn meaning(counter: &str) -> &'static str {
     match counter {
         "misses" => "times that the kernel asked for pages of an image",
