@@ -104,6 +104,7 @@ pub(crate) fn prepare(
         shared_copy_limit,
         allow_visible_seed,
         rehearsal_returns: true,
+        ..PrepareOptions::default()
     };
     interpreter::before_fork(py);
     interpreter::hold_signals(py);

@@ -25,6 +25,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::client::{AgentAddress, ClientError, Seed};
 use crate::id::PrepareToken;
@@ -38,6 +39,30 @@ pub use wake::{Resumed, generation};
 /// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
 pub const SHARED_COPY_LIMIT_BYTES: u64 = 64 << 20;
 
+/// How long the other threads may take to stop, unless told otherwise: they stop within some 20 us each
+/// where nothing is wrong.
+pub const STOP_THREADS: Duration = Duration::from_secs(1);
+
+/// Which threads children have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// The caller of prepare alone, as after fork(2).
+    #[default]
+    Caller,
+    /// All of them: *whole-process mode*. Files are carried ([`Files::Carried`]).
+    All,
+}
+
+/// What children find where the process had descriptors above 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// Numbers that answer EBADF.
+    #[default]
+    Closed,
+    /// The same files where they can be made again; `mitosis inspect` tells which.
+    Carried,
+}
+
 /// How to prepare.
 #[derive(Clone, Debug)]
 pub struct PrepareOptions {
@@ -48,6 +73,12 @@ pub struct PrepareOptions {
     /// Where the kernel offers no syscall user dispatch (gVisor, a strict seccomp filter), the seed shows
     /// in wait(2) and sends SIGCHLD when it ends: accept that.
     pub allow_visible_seed: bool,
+    /// Which threads children have.
+    pub threads: Threads,
+    /// What becomes of open files.
+    pub files: Files,
+    /// How long the other threads may take to stop, with [`Threads::All`].
+    pub stop_threads: Duration,
     /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it by
     /// [`end_rehearsal`], right before user code would run. Without it prepare ends a rehearsal itself.
     pub rehearsal_returns: bool,
@@ -59,6 +90,9 @@ impl Default for PrepareOptions {
             agent: None,
             shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
             allow_visible_seed: false,
+            threads: Threads::Caller,
+            files: Files::Closed,
+            stop_threads: STOP_THREADS,
             rehearsal_returns: false,
         }
     }
