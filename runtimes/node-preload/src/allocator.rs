@@ -160,21 +160,21 @@ mod tests {
 
     #[test]
     fn threads_never_share_a_block() {
-        let work = |seed: usize| {
+        let work = |seed: u8| {
             let mut kept: Vec<(*mut u8, Layout)> = Vec::new();
             for round in 0..20_000 {
-                let size = (seed * 31 + round * 7) % 700 + 1;
+                let size = (usize::from(seed) * 31 + round * 7) % 700 + 1;
                 let layout = Layout::from_size_align(size, 8).unwrap();
                 // SAFETY: the layout has a size; blocks are written within it and freed once.
                 unsafe {
                     let block = Allocator.alloc(layout);
                     assert_eq!(block as usize % 8, 0);
-                    block.write_bytes(seed as u8, size);
+                    block.write_bytes(seed, size);
                     kept.push((block, layout));
                     if kept.len() > 40 {
                         let (block, layout) = kept.swap_remove(round % kept.len());
                         let bytes = std::slice::from_raw_parts(block, layout.size());
-                        assert!(bytes.iter().all(|byte| *byte == seed as u8));
+                        assert!(bytes.iter().all(|byte| *byte == seed));
                         Allocator.dealloc(block, layout);
                     }
                 }

@@ -69,7 +69,7 @@ pub(crate) fn get_ready() {
 
 /// In a child: from now on OpenSSL sees another process.
 pub(crate) fn become_another() {
-    let random = (SeedId::random().0 & u64::from(OTHER_IDS - 1)) as u32;
+    let random = u32::try_from(SeedId::random().0 % u64::from(OTHER_IDS)).unwrap_or(0);
     OTHER.store(OTHER_IDS | random, SeqCst);
 }
 

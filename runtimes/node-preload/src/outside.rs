@@ -48,7 +48,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     if code != libc::SI_QUEUE || value >> 32 != u64::from(MAGIC) {
         return as_before(signal);
     }
-    let nonce = (value & u64::from(u32::MAX)) as u32;
+    let nonce = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
     // Without memory for a stack nobody answers; the asker's deadline tells.
     let _ = stack::run_apart(|| {
         // Who asked has gone, or is not allowed to: then nothing happens.
