@@ -36,7 +36,7 @@ async function prepared (handler, options, handleFile) {
   await warm(handler, options, take('MITOSIS_FN_WARM_BODY') || '')
   const mitosis = require('mitosis-fork')
   const me = await mitosis.prepare()
-  if (me instanceof mitosis.Seed) publish(await me.handle, handleFile)
+  if (me.role === 'parent') publish(await me.seed.handle(), handleFile)
 }
 
 /** Some calls over a socket of the function's own. */
