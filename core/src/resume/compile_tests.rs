@@ -37,6 +37,7 @@ pub(crate) fn descriptor() -> Descriptor {
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
         warm: WarmSet::default(),
+        whole: None,
     }
 }
 
