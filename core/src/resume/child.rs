@@ -12,9 +12,11 @@ use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
 use super::program::{Expect, Op, Program};
 use super::threads::{self, FurtherThreads};
-use crate::descriptor::{Descriptor, OpenFile, Sched, SeedAddr, SeedRange, Thread, VmaFlags};
+use crate::descriptor::{
+    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, VmaFlags,
+};
 use crate::id::{ChildId, SeedId};
-use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ResumeInfo};
+use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
 
 /// What one child is to be.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,8 @@ pub struct TailFacts {
     sched: Option<Sched>,
     is_whole: bool,
     dont_fork: Vec<SeedRange>,
+    /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
+    timers: Vec<(u64, [u64; 4])>,
     resume_area: SeedAddr,
     /// Numbers that memory of the child's takes for open.
     numbers: Vec<NumberRange>,
@@ -69,6 +73,8 @@ pub struct TailPlace {
     pub stdio: u32,
     /// It makes the threads that wait at the gate; in a child that was cloned ahead they stand there.
     pub makes_threads: bool,
+    /// Its timers run; in a rehearsal nothing may disturb what prepare() does before it returns.
+    pub runs_timers: bool,
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -91,6 +97,7 @@ impl TailFacts {
             sched: sched.filter(|sched| *sched != Sched::default()),
             is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
+            timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
             numbers: numbers_in_use(&desc.open_files),
         })
@@ -166,6 +173,10 @@ impl TailFacts {
         }));
         // Threads are scheduled as the one that makes them, and then each as it was.
         ops.extend(self.sched.as_ref().map(threads::scheduling));
+        // All signals are blocked until the threads are in their own code.
+        ops.extend(self.timers.iter().map(|(which, timer)| {
+            calls::setitimer(*which, if place.runs_timers { *timer } else { [0; 4] })
+        }));
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
@@ -218,7 +229,9 @@ impl TailFacts {
         }
         let at = place.base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
-        let mut tail = self.tail(&TailPlace { keeper, ..*place }, &[0; INFO_LEN]);
+        let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
+        let place_of_tail = TailPlace { keeper, runs_timers, ..*place };
+        let mut tail = self.tail(&place_of_tail, &[0; INFO_LEN]);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
@@ -237,6 +250,12 @@ impl TailFacts {
         }
         Ok((mail, tail.ops.len() as u64))
     }
+}
+
+/// Those with a value: ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF are 0, 1, 2.
+fn running_timers(process: &Process) -> Vec<(u64, [u64; 4])> {
+    let runs = |timer: &[u64; 4]| timer[2..] != [0, 0];
+    (0..).zip(process.timers.iter().copied()).filter(|(_, timer)| runs(timer)).collect()
 }
 
 /// The numbers above 2, as ascending ranges.

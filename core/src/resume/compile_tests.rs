@@ -2,16 +2,21 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, SiteKind,
-    Thread, Vma, WarmSet,
+    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, Sched,
+    SiteKind, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
-const PLACE: TailPlace =
-    TailPlace { keeper: 77, base: 0x6000_0000_0000, stdio: 4, makes_threads: true };
+const PLACE: TailPlace = TailPlace {
+    keeper: 77,
+    base: 0x6000_0000_0000,
+    stdio: 4,
+    makes_threads: true,
+    runs_timers: true,
+};
 
 /// A seed of one thread without memory.
 pub(crate) fn descriptor() -> Descriptor {
@@ -335,6 +340,25 @@ fn the_tail_ends_in_the_seeds_own_code() {
   11 rt_sigreturn with rsp = 0x70000010
 ";
     assert_eq!(tail, expected.trim_start_matches('\n'));
+}
+
+#[test]
+fn timers_of_a_whole_process_run_on() {
+    let mut desc = descriptor();
+    desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
+    let timers = |desc: &Descriptor, place| {
+        let tail = TailFacts::of(desc).unwrap().tail(&place, &[0; crate::resume::child::INFO_LEN]);
+        let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
+        tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
+    };
+    assert_eq!(timers(&desc, PLACE), []);
+    desc.whole = Some(Whole { gate: SeedAddr(0x7000_0050), sched: vec![Sched::default()] });
+    let running = timers(&desc, PLACE);
+    let set = |which, timer| super::super::calls::setitimer(which, timer);
+    assert_eq!(running, [set(1, [0, 5, 1, 2]), set(2, [1, 0, 0, 3])]);
+    // As many steps in a rehearsal, which lets none run.
+    let rehearsed = timers(&desc, TailPlace { runs_timers: false, ..PLACE });
+    assert_eq!(rehearsed, [set(1, [0; 4]), set(2, [0; 4])]);
 }
 
 /// What a tail whose seed had these descriptors open does with numbers.

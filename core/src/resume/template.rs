@@ -195,7 +195,7 @@ impl Template {
     fn tail_place(&self, is_ahead: bool) -> TailPlace {
         let (keeper, base) = (self.keeper.pid(), self.base);
         let stdio = if is_ahead { STDIO_FD_AHEAD } else { STDIO_FD };
-        TailPlace { keeper, base, stdio, makes_threads: !is_ahead }
+        TailPlace { keeper, base, stdio, makes_threads: !is_ahead, runs_timers: true }
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -361,7 +361,8 @@ fn pid_max() -> u32 {
 
 /// A tail like any of this template's, for its steps' texts.
 fn a_tail(tail: &TailFacts) -> Program {
-    let place = TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true };
+    let place =
+        TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true, runs_timers: true };
     tail.tail(&place, &[0; super::child::INFO_LEN])
 }
 
