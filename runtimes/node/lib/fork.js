@@ -111,6 +111,7 @@ async function wake(woken) {
       native.endRehearsal();
     }
     native.release();
+    native.wakeOthers();
     for (const listener of listeners) {
       listener();
     }
@@ -223,6 +224,13 @@ function stdioOf(stdio) {
       throw argument(`stdio names no open ${STDIO[i]}: give 'inherit', 'ignore', a descriptor or a stream with one`);
     }
     return number;
+  });
+}
+
+if (!isMainThread) {
+  native.onWake(() => {
+    native.reseed();
+    unique.drawOut();
   });
 }
 

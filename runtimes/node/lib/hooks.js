@@ -2,7 +2,9 @@
 
 // Functions that run around a prepare and in each child.
 
-const { argument } = require('./errors.js');
+const { isMainThread } = require('node:worker_threads');
+
+const { argument, notForkable } = require('./errors.js');
 
 const hooks = { before_prepare: [], after_prepare: [], after_resume: [] };
 
@@ -18,6 +20,9 @@ function on(event, hook) {
   const list = listOf(event);
   if (typeof hook !== 'function') {
     throw argument(`a hook of '${event}' is a function, not of type ${typeof hook}`);
+  }
+  if (!isMainThread) {
+    throw notForkable('hooks run on the main thread, which prepares: register this one there');
   }
   list.push(hook);
 }

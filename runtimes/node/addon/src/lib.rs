@@ -14,6 +14,7 @@ mod fork;
 mod js;
 mod owned;
 mod unique;
+mod wake;
 mod watch;
 mod work;
 
@@ -21,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 17] = [
+    let functions: [(&str, js::Callee); 19] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -39,6 +40,8 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("childKill", child::kill),
         ("childWatch", child::watch),
         ("reseed", unique::reseed),
+        ("onWake", wake::on_wake),
+        ("wakeOthers", wake::wake_others),
     ];
     for (name, callee) in functions {
         exports.set(env, name, env.function(name, callee)?)?;
