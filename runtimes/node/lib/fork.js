@@ -30,6 +30,7 @@ class Seed {
   constructor(prepared) {
     this.#native = prepared.seed;
     this.pid = prepared.pid;
+    this.pauseMs = prepared.pauseMs;
   }
 
   /** The handle to resume it with, once the agent has published the seed. */
@@ -74,7 +75,9 @@ async function prepared(address, limit, stop) {
     await hooks.runBeforePrepare();
     // What a child will call first is compiled here, in place of in each child.
     unique.drawOut();
+    const begun = performance.now();
     made = call(native.prepare, address, limit, stop);
+    made.pauseMs = performance.now() - begun;
   } catch (error) {
     await hooks.runAfterPrepare();
     throw error;

@@ -82,6 +82,8 @@ export class Seed {
   private constructor();
   /** The process id of the frozen copy. */
   readonly pid: number;
+  /** For how long this process stood still, in ms. */
+  readonly pauseMs: number;
   /**
    * The handle to resume it with, once the agent has published the seed.
    *

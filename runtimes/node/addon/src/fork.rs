@@ -1,7 +1,7 @@
 //! `prepare`: once in, once out in the caller, once out in each child.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mitosis::client::{self, AgentAddress};
 use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
@@ -21,6 +21,15 @@ struct Seed(Arc<Mutex<Option<OfProcess<client::Seed>>>>);
 /// Forks between this process and the first one.
 pub(crate) fn generation<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     env.number(exact(core::generation()))
+}
+
+/// CLOCK_REALTIME in ns, as reports of agents tell times; JavaScript's own tells ms.
+pub(crate) fn realtime_ns<'s>(
+    env: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    env.big(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Ends a rehearsal that stands where prepare() would return.

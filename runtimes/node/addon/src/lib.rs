@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 19] = [
+    let functions: [(&str, js::Callee); 20] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -31,6 +31,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("stats", agent::stats),
         ("parseHandle", agent::parse_handle),
         ("generation", fork::generation),
+        ("realtimeNs", fork::realtime_ns),
         ("prepare", fork::prepare),
         ("release", fork::release),
         ("endRehearsal", fork::end_rehearsal),
