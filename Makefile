@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples test-rxe test-uml test-bench
+    test-header test-wheel test-python test-examples test-fn test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 DEMO ?= examples/demo/run.py
@@ -119,6 +119,12 @@ test-python:
 .PHONY: test-examples
 test-examples: install-python
 	bash examples/run-all.sh
+
+# A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.
+.PHONY: test-fn
+test-fn: install-python
+	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
+	$(PY) -m pytest tests/fn
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
 .PHONY: verbs-guest

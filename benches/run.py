@@ -21,6 +21,7 @@ from functools import partial
 from types import FrameType
 
 import children
+import fn_calls
 import machine
 import memory
 import pages
@@ -61,6 +62,7 @@ BENCHES: list[tuple[tuple[str, ...], Bench]] = [
 ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
     (storms.NAMES, storms.measure, 150),
+    (fn_calls.NAMES, fn_calls.measure, 150),
     (rc_reads.NAMES, rc_reads.measure, rc_reads.LIMIT_S),
     (rc_forks.NAMES, rc_forks.measure, rc_forks.LIMIT_S),
 ]

@@ -92,6 +92,26 @@ make_venv() {
   printf '%s\n' "$wanted" >"$stamp"
 }
 
+# --- Programs of others --------------------------------------------------------------------------
+
+declare -rA NGINX_NEEDS=(
+  [libpcre2-8.so.0]=libpcre2-8-0 [libssl.so.3]=libssl3 [libcrypt.so.1]=libcrypt1)
+
+has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" >/dev/null; }
+
+# What a package.json's lock file names, into its own node_modules.
+install_modules() {
+  local dir=$1 stamp=$1/node_modules/.made-from wanted
+  wanted=$(cksum <"$dir/package-lock.json")
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+    return
+  fi
+  have npm || fail "no npm in PATH, which $dir needs; install Node.js 20 or later"
+  npm ci --prefix "$dir" --no-audit --no-fund --loglevel error >/dev/null ||
+    fail "npm could not install what $dir/package-lock.json lists (its message stands above)"
+  printf '%s\n' "$wanted" >"$stamp"
+}
+
 need cc build-essential
 need ld build-essential
 need pkg-config pkg-config
@@ -100,6 +120,10 @@ need tc iproute2
 need ldd libc-bin
 need perl perl-base
 need setpriv util-linux
+# Programs that tests fork: Redis (its server is this program by another name; the package redis-server would
+# start one here) and Ruby.
+need redis-check-rdb redis-tools
+need ruby ruby
 # For rdma-mummy-sys: cmake for its C part, libclang for bindgen.
 need cmake cmake
 [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null ||
@@ -107,6 +131,11 @@ need cmake cmake
 # The test suite downloads crates and wheels by https.
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
 [[ -e /usr/include/stdlib.h ]] || packages+=(build-essential)
+for library in libpcre2-8.so.0 libssl.so.3 libcrypt.so.1; do
+  has_library "$library" || packages+=("${NGINX_NEEDS[$library]}")
+done
 install_packages
 check_rust
 prepare_python
+unpack nginx usr/sbin/nginx
+install_modules examples/fn/node
