@@ -21,10 +21,12 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples test-fn test-rxe test-uml test-bench
+    test-header test-wheel test-python test-node test-examples test-fn test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
-DEMO ?= examples/demo/run.py
+# make demo RUNTIME=node tells the story of Node.
+RUNTIME ?= python
+DEMO ?= examples/demo/$(if $(filter node,$(RUNTIME)),node_run.py,run.py)
 BENCH ?= benches/run.py
 # make bench ONLY=name runs one measurement.
 ONLY ?=
@@ -35,9 +37,9 @@ help: ## this list
 	    sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: demo
-demo: setup ## a warm CPython forks onto another host; writes target/demo.json
+demo: setup ## a warm CPython (RUNTIME=node: Node) forks onto another host; writes target/demo.json
 	$(CARGO) build --release --workspace
-	$(MAKE) --no-print-directory install-python
+	$(MAKE) --no-print-directory install-python install-node
 	$(HOSTS_BIN) up $(addprefix --file ,$(DEMO_FILES)) -- $(PY) $(DEMO)
 
 .PHONY: test
@@ -83,6 +85,15 @@ install-python: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	    $(WHEELS)/*.whl
 
+# The package carries the native half and the agent, as the wheel does.
+.PHONY: install-node
+install-node: setup
+	$(CARGO) build --release --quiet --package mitosis-agent
+	# Alone: together with the agent, the core would be built with all that the agent needs.
+	$(CARGO) build --release --quiet --package mitosis-node
+	install -D --mode 755 $(TARGET)/release/mitosis runtimes/node/bin/mitosis
+	install -D --mode 755 $(TARGET)/release/libmitosis_node.so runtimes/node/bin/mitosis_node.node
+
 .PHONY: test-fmt
 test-fmt:
 	$(CARGO) fmt --all --check
@@ -115,6 +126,12 @@ test-wheel: install-python
 .PHONY: test-python
 test-python:
 	$(PY) -m pytest python
+
+.PHONY: test-node
+test-node: install-node
+	cd runtimes/node
+	npm run --silent types
+	node --test test/*.test.js
 
 .PHONY: test-examples
 test-examples: install-python

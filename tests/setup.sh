@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly RUST_MINOR_MIN=88   # the workspace's rust-version
 readonly PYTHON_MINOR_MIN=10 # what the Python package supports
+readonly NODE_MAJOR_MIN=20   # what the npm package supports
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly VENV=$TARGET/venv
 readonly REQUIREMENTS=tests/requirements.txt
@@ -99,6 +100,15 @@ declare -rA NGINX_NEEDS=(
 
 has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" >/dev/null; }
 
+# Debian 12's own is older; other tests than Node's do without it.
+check_node() {
+  local remedy="install Node.js $NODE_MAJOR_MIN or later from nodejs.org (Debian 12 has 18), npm included" version
+  have node || fail "no node in PATH; $remedy"
+  version=$(node --version) || fail "node does not run; $remedy"
+  [[ $version =~ ^v([0-9]+)\. ]] || fail "cannot read node's version in '$version'; $remedy"
+  ((BASH_REMATCH[1] >= NODE_MAJOR_MIN)) || fail "node $version is too old; $remedy"
+}
+
 # What a package.json's lock file names, into its own node_modules.
 install_modules() {
   local dir=$1 stamp=$1/node_modules/.made-from wanted
@@ -136,6 +146,8 @@ for library in libpcre2-8.so.0 libssl.so.3 libcrypt.so.1; do
 done
 install_packages
 check_rust
+check_node
 prepare_python
 unpack nginx usr/sbin/nginx
 install_modules examples/fn/node
+install_modules runtimes/node
