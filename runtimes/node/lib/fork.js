@@ -114,7 +114,7 @@ async function wake(woken) {
       native.endRehearsal();
     }
     native.release();
-    native.wakeOthers();
+    native.wakeWorkers();
     for (const listener of listeners) {
       listener();
     }

@@ -8,7 +8,7 @@ use mitosis::wire::local::ChildEnd;
 
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
 use crate::owned::OfProcess;
-use crate::{watch, work};
+use crate::{uv, work};
 
 const WHAT: &str = "child";
 
@@ -72,6 +72,6 @@ pub(crate) fn kill<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Val
 pub(crate) fn watch<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let child = args[0].held::<Child>(env)?;
     let fd = child.0.own(WHAT)?.as_fd().as_raw_fd();
-    watch::readable(env, fd, args[0], args[1])?;
+    uv::readable(env, fd, args[0], args[1])?;
     env.undefined()
 }

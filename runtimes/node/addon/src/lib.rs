@@ -14,8 +14,8 @@ mod fork;
 mod js;
 mod owned;
 mod unique;
+mod uv;
 mod wake;
-mod watch;
 mod work;
 
 use js::{Env, Raised, Value};
@@ -42,7 +42,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("childWatch", child::watch),
         ("reseed", unique::reseed),
         ("onWake", wake::on_wake),
-        ("wakeOthers", wake::wake_others),
+        ("wakeWorkers", wake::wake_workers),
     ];
     for (name, callee) in functions {
         exports.set(env, name, env.function(name, callee)?)?;
