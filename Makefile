@@ -55,7 +55,7 @@ test: setup ## all that CI runs
 .PHONY: bench
 bench: setup ## every number in the README; writes target/bench.json (ONLY=name: one)
 	$(CARGO) build --release --workspace
-	$(MAKE) --no-print-directory install-python
+	$(MAKE) --no-print-directory install-python install-node
 	$(PY) $(BENCH) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: lint

@@ -130,20 +130,21 @@ def warm(words: list[str]) -> list[float]:
     return took[-MEASURED_REQUESTS:]
 
 
-def fork_to_b(app: App, query: str) -> dict[str, Any]:
-    """A child on B that serves; until its first answer."""
+def fork_to(app: App, host: str, query: str) -> dict[str, Any]:
+    """A child on `host` that serves, until its second answer."""
     begun = time.perf_counter_ns()
     # Not waiting for the resume's own answer: the child may listen before it.
     assert app.process.stdin is not None
-    order = ["resume", HOST_B, 1, {"port": PORT_B}]
+    order = ["resume", host, 1, {"port": PORT_B}]
     app.process.stdin.write(json.dumps(order).encode() + b"\n")
     app.process.stdin.flush()
-    first = as_soon_as(HOST_B, PORT_B, query)
+    first = as_soon_as(host, PORT_B, query)
     answered_ms = (time.perf_counter_ns() - begun) / 1e6
     report, child = app.reply(), app.child()
-    second = Answer(HOST_B, PORT_B, query)
+    second = Answer(host, PORT_B, query)
     return {
         "runs_ms": (child["runs_ns"] - report["requested_ns"]) / 1e6,
+        "listens_ms": (child["listens_ns"] - report["requested_ns"]) / 1e6,
         "answered_ms": answered_ms,
         "first_request_ms": first.ms,
         "second_request_ms": second.ms,
@@ -167,10 +168,10 @@ def main() -> None:
     for number in range(FIRSTS):
         prepared = app.ask("prepare")
         pauses.append(prepared["pause_ms"])
-        firsts.append(fork_to_b(app, query))
+        firsts.append(fork_to(app, HOST_B, query))
         app.ask("kill")
         for _ in range(FURTHER if number == FIRSTS - 1 else 0):
-            furthers.append(fork_to_b(app, query))
+            furthers.append(fork_to(app, HOST_B, query))
             app.ask("kill")
         app.ask("drop")
     # One that stands at its first JavaScript, while node_run.py reads the counters of B.
