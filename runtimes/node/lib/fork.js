@@ -113,7 +113,6 @@ async function wake(woken) {
     if (woken.rehearsal) {
       native.endRehearsal();
     }
-    native.release();
     native.wakeWorkers();
     for (const listener of listeners) {
       listener();

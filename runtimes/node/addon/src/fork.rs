@@ -41,7 +41,8 @@ pub(crate) fn end_rehearsal<'s>(
 }
 
 /// (agent, shared copy limit, stop threads ms): freezes a copy of this process, with all threads. Returns
-/// `{seed, pid}` here and `{child, ...}` in each child, whose other threads stand still until [`release`].
+/// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
+/// first takes locks of OpenSSL and of the allocator, which they may hold.
 pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let options = PrepareOptions {
         agent: Some(AgentAddress(args[0].to_text(env)?.into())),
@@ -90,11 +91,6 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     object.set(env, "environment", names)?;
     object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
     Ok(object)
-}
-
-/// Lets a child's other threads go on.
-pub(crate) fn release<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    env.undefined()
 }
 
 /// (seed): a promise of the handle's text, when the agent has published the seed.

@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 20] = [
+    let functions: [(&str, js::Callee); 19] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -33,7 +33,6 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("generation", fork::generation),
         ("realtimeNs", fork::realtime_ns),
         ("prepare", fork::prepare),
-        ("release", fork::release),
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
         ("seedDrop", fork::seed_drop),
