@@ -103,8 +103,8 @@ async function wake(woken) {
     unique.renew(woken);
     resumed = Object.freeze({
       role: 'child',
-      seed: woken.seed,
-      child: woken.child,
+      seed: woken.seed ?? null,
+      child: woken.child ?? null,
       index: woken.index,
       generation: woken.generation,
       payload: woken.payload,
@@ -236,6 +236,14 @@ if (!isMainThread) {
   });
 }
 
+/** Where a library is preloaded: tells the hooks when it has prepared this process from outside. */
+function listenToOutside() {
+  return native.onOutside(() => {
+    native.reseed();
+    void wake(native.outside());
+  });
+}
+
 /** Calls `listener` in each child, before any hook. */
 function onWake(listener) {
   listeners.push(listener);
@@ -246,4 +254,4 @@ function current() {
   return latest;
 }
 
-module.exports = { Seed, current, fork, onWake, prepare, resume };
+module.exports = { Seed, current, fork, listenToOutside, onWake, prepare, resume };

@@ -175,10 +175,10 @@ export interface Forker {
 /** What `prepare` and `fork` give in each child. */
 export interface Resumed {
   readonly role: 'child';
-  /** The id of the seed that it was resumed from. */
-  readonly seed: string;
-  /** Its own id, as {@link Child.id} in the process that started it. */
-  readonly child: string;
+  /** The id of the seed that it was resumed from; null where a preloaded library has made the seed. */
+  readonly seed: string | null;
+  /** Its own id, as {@link Child.id} in the process that started it; null likewise. */
+  readonly child: string | null;
   /** Which of the children of one `resume` it is, from 0. */
   readonly index: number;
   /** Forks between it and the first process. */

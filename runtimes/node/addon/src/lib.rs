@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 19] = [
+    let functions: [(&str, js::Callee); 21] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -41,11 +41,14 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("childWatch", child::watch),
         ("reseed", unique::reseed),
         ("onWake", wake::on_wake),
+        ("onOutside", wake::on_outside),
+        ("outside", wake::outside),
         ("wakeWorkers", wake::wake_workers),
     ];
     for (name, callee) in functions {
         exports.set(env, name, env.function(name, callee)?)?;
     }
+    exports.set(env, "resetsMathRandom", env.boolean(unique::resets_math_random())?)?;
     exports.set(env, "version", env.string(env!("CARGO_PKG_VERSION"))?)?;
     let limit = mitosis::prepare::SHARED_COPY_LIMIT_BYTES;
     exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)?;

@@ -57,18 +57,19 @@ fn openssl() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether this build of node says how to reset `Math.random`.
+pub(crate) fn resets_math_random() -> bool {
+    v8().is_some()
+}
+
+/// V8's functions: the isolate, its context, its generator, its seeding, a context's reset.
+fn v8() -> Option<[*mut c_void; 5]> {
+    let reset = RESET_CONTEXT.iter().find_map(|name| symbol(name))?;
+    Some([symbol(ISOLATE)?, symbol(CONTEXT)?, symbol(GENERATOR)?, symbol(SET_SEED)?, reset])
+}
+
 fn math_random() -> Result<bool, Failure> {
-    let symbols = (
-        symbol(ISOLATE),
-        symbol(CONTEXT),
-        symbol(GENERATOR),
-        symbol(SET_SEED),
-        RESET_CONTEXT.iter().find_map(|name| symbol(name)),
-    );
-    let (Some(isolate), Some(context), Some(generator), Some(set_seed), Some(reset)) = symbols
-    else {
-        return Ok(false);
-    };
+    let Some([isolate, context, generator, set_seed, reset]) = v8() else { return Ok(false) };
     let seed = i64::from_ne_bytes(entropy()?);
     // SAFETY: the names say the types (Itanium C++ ABI: `this` first, a class of one word as that word, a
     // Local<T> likewise: the address of a tagged pointer). The caller is in a call from JavaScript, so there
@@ -90,7 +91,8 @@ fn math_random() -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+/// A function that node, or a preloaded library, exports.
+pub(crate) fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the name is a C string; nothing is called.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
