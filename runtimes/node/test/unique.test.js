@@ -22,6 +22,31 @@ test("a reseed takes Math.random back to the isolate's generator", () => {
   assert.deepStrictEqual(after, before);
 });
 
+test('workers are told to reseed, and may end before', () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    const code = \`
+      const { parentPort } = require('node:worker_threads');
+      require(${JSON.stringify(require.resolve('..'))});
+      const first = Math.random();
+      for (let i = 0; i < 100; i++) Math.random();
+      parentPort.once('message', () => setTimeout(() => parentPort.postMessage(Math.random() === first), 50));
+      parentPort.postMessage('ready');\`;
+    const start = () => new Worker(code, { eval: true });
+    const said = (worker) => new Promise((resolve) => worker.once('message', resolve));
+    (async () => {
+      const [stays, ends] = [start(), start()];
+      await Promise.all([said(stays), said(ends)]);
+      await ends.terminate();
+      native.wakeWorkers();
+      stays.postMessage('look');
+      console.log(await said(stays));
+    })();`;
+  const said = execFileSync(process.execPath, ['--random-seed=7', '-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, 'true\n');
+});
+
 test('two children and their parent draw different numbers everywhere', async (t) => {
   const agent = await startAgent(t);
   const said = await run(agent, async (mitosis, say) => {
