@@ -44,7 +44,7 @@ fn wait_ahead(region: &Region, params: &Params, command: Command) -> ! {
     let own_socket = params.command_fd + 1;
     // What cannot be warmed is faulted in when it is touched.
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    let _ = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) };
+    let _ = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops, &mut 0) };
     syscall::send(own_socket, &Reply { kind: WARM, child: command.child, ..Reply::default() });
     let command = next_command(region, own_socket);
     become_child(region, params, command)
@@ -52,9 +52,12 @@ fn wait_ahead(region: &Region, params: &Params, command: Command) -> ! {
 
 /// Runs the tail; coming back from it is a failure, for its last op leaves for the seed's own code.
 fn become_child(region: &Region, params: &Params, command: Command) -> ! {
+    let mut line = params.command_fd;
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    if let Err(failure) = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) } {
-        reply(params, Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() });
+    let ran = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops, &mut line) };
+    if let Err(failure) = ran {
+        let reply = Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() };
+        syscall::send(line, &reply);
     }
     syscall::exit(EXIT_BROKEN)
 }

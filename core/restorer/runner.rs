@@ -1,7 +1,7 @@
 //! The interpreter of restore programs.
 
 use crate::abi::{NumberRange, RawOp, Reply, op};
-use crate::{arch, syscall};
+use crate::{arch, files, syscall};
 
 /// Errors are `FIRST_ERROR..=-1`, each the negative errno.
 const FIRST_ERROR: i64 = -4095;
@@ -22,18 +22,18 @@ impl Failure {
 }
 
 /// Runs ops in order, up to the first that does not answer as expected. Does not return from
-/// [`op::SIGNAL_RETURN`].
+/// [`op::SIGNAL_RETURN`]. `line` is the command socket's number, and follows it where it moves.
 ///
 /// # Safety
 /// `count` ops lie at `ops` and stay mapped and unchanged while they run; what they do to this process is
 /// what their author wants.
-pub unsafe fn run(ops: *const RawOp, count: u64) -> Result<(), Failure> {
+pub unsafe fn run(ops: *const RawOp, count: u64, line: &mut u64) -> Result<(), Failure> {
     let mut step = 0;
     while u64::from(step) < count {
         // SAFETY: `step < count`.
         let op = unsafe { &*ops.add(step as usize) };
         // SAFETY: the caller's promise.
-        unsafe { perform(op) }.map_err(|result| Failure { step, result })?;
+        unsafe { perform(op, line) }.map_err(|result| Failure { step, result })?;
         step += 1;
     }
     Ok(())
@@ -43,7 +43,7 @@ pub unsafe fn run(ops: *const RawOp, count: u64) -> Result<(), Failure> {
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn perform(op: &RawOp) -> Result<(), i64> {
+unsafe fn perform(op: &RawOp, line: &mut u64) -> Result<(), i64> {
     let [a, b, c, ..] = op.args;
     // SAFETY: each arm is what the op's author wants.
     unsafe {
@@ -67,6 +67,20 @@ unsafe fn perform(op: &RawOp) -> Result<(), i64> {
             op::SIGNAL_RETURN => arch::signal_return(a),
             op::RESERVE => {
                 reserve(a, b as *const NumberRange, c);
+                Ok(())
+            }
+            op::OPEN => files::open(op),
+            op::OPEN_IF_THERE => {
+                let _ = files::open(op);
+                Ok(())
+            }
+            op::PAIR => files::pair(op),
+            op::COMMAND_AT => {
+                let moved = syscall::copy_to(*line, a);
+                if moved < 0 {
+                    return Err(moved);
+                }
+                *line = a;
                 Ok(())
             }
             _ => Err(-ENOSYS),

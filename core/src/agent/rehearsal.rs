@@ -63,6 +63,7 @@ impl Agent {
             payload: &[],
             environment: &[],
             stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
+            listeners: &[],
         })?;
         drop(theirs);
         let (events, ended) = crossbeam_channel::bounded(1);

@@ -21,8 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::owner::{self, OwnerRecord, RdmaRecord};
 use super::warm::WarmRecord;
 use super::{
-    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, OwnerIndex, PageTable,
-    Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma, WarmSet,
+    CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile,
+    OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace,
+    Thread, Vma, WarmSet,
 };
 use crate::id::SeedId;
 
@@ -60,6 +61,8 @@ mod section {
     pub(super) const RDMA_EXPORTS: u16 = 13;
     /// Not critical: a hint.
     pub(super) const WARM_SET: u16 = 14;
+    /// Critical: a child without its files is another program.
+    pub(super) const CARRIED_FILES: u16 = 16;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -143,6 +146,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     if !warm.is_empty() {
         put_bytes(&mut body, section::WARM_SET, 0, &serialised(&warm));
     }
+    if let Some(carried) = &descriptor.carried {
+        put(&mut body, section::CARRIED_FILES, &carried.files());
+    }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
     let length = length.ok_or(DescriptorError::TooLong(total))?;
@@ -197,11 +203,11 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
 }
 
 /// The sections that this version knows, by id.
-struct Sections<'a>([Option<&'a [u8]>; 15]);
+struct Sections<'a>([Option<&'a [u8]>; 17]);
 
 impl<'a> Sections<'a> {
     fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
-        let mut sections = Sections([None; 15]);
+        let mut sections = Sections([None; 17]);
         while !body.is_empty() {
             let broken =
                 |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
@@ -232,6 +238,16 @@ impl<'a> Sections<'a> {
         let Some(bytes) = self.0[usize::from(id)] else { return Ok(T::default()) };
         postcard::from_bytes(bytes)
             .map_err(|error| DescriptorError::Section { section: id, reason: error.to_string() })
+    }
+
+    fn carried_files(&self) -> Result<Option<CarriedFiles>, DescriptorError> {
+        if self.0[usize::from(section::CARRIED_FILES)].is_none() {
+            return Ok(None);
+        }
+        let files = self.parse::<Vec<CarriedFile>>(section::CARRIED_FILES)?;
+        let section = section::CARRIED_FILES;
+        let files = CarriedFiles::new(files);
+        files.map(Some).map_err(|reason| DescriptorError::Section { section, reason })
     }
 
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {
@@ -266,6 +282,7 @@ impl<'a> Sections<'a> {
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
+            carried: self.carried_files()?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
             resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
             stub_place: match self.0[usize::from(section::STUB_PLACE)] {

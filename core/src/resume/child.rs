@@ -10,6 +10,7 @@ use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
+use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
 use crate::descriptor::{Descriptor, OpenFile, SeedAddr, SeedRange, Thread, VmaFlags};
 use crate::id::{ChildId, SeedId};
@@ -34,6 +35,9 @@ pub struct ChildSpec<'a> {
     pub environment: &'a [u8],
     /// Its descriptors 0, 1 and 2; of its others none is open.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Sockets that listen, in the place of these records of the carried files; at most
+    /// [`MAX_LISTENERS`](super::files::MAX_LISTENERS).
+    pub listeners: &'a [(u32, BorrowedFd<'a>)],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,
 }
@@ -46,6 +50,8 @@ pub struct TailFacts {
     resume_area: SeedAddr,
     /// Numbers that memory of the child's takes for open.
     numbers: Vec<NumberRange>,
+    /// How they become files again, where they are carried.
+    files: Option<FilePlan>,
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -66,6 +72,7 @@ impl TailFacts {
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             resume_area: desc.resume_area.addr,
             numbers: numbers_in_use(&desc.open_files),
+            files: desc.carried.as_ref().map(FilePlan::of),
         })
     }
 
@@ -82,8 +89,14 @@ impl TailFacts {
     /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
     ///
     /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
-    /// that was opened with O_PATH.
-    pub fn tail(&self, keeper: u32, stdio: u32, info: &[u8; INFO_LEN]) -> Program {
+    /// that was opened with O_PATH. Then sockets for the carried files `listeners`.
+    pub fn tail(
+        &self,
+        keeper: u32,
+        stdio: u32,
+        info: &[u8; INFO_LEN],
+        listeners: &[u32],
+    ) -> Program {
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
             calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success),
@@ -92,6 +105,9 @@ impl TailFacts {
             calls::setsid(),
         ];
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
+        if let Some(files) = &self.files {
+            ops.extend(files.make(stdio, COMMAND_FD, listeners));
+        }
         ops.extend(self.dont_fork.iter().map(|range| {
             calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
         }));
@@ -103,7 +119,10 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.extend(self.close_all_but_stdio(stdio + 3));
+        match &self.files {
+            Some(files) => ops.extend(files.close_helpers()),
+            None => ops.extend(self.close_all_but_stdio(stdio + 3)),
+        }
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }
     }
@@ -141,11 +160,13 @@ impl TailFacts {
         }
         let at = base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { keeper };
+        let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
+        let tail_of = |info: &[u8; INFO_LEN]| self.tail(keeper, stdio, info, &listeners);
         // The length of the tail does not depend on what its info says.
-        let tail_len = self.tail(keeper, stdio, &[0; INFO_LEN]).encode(at).len() as u64;
+        let tail_len = tail_of(&[0; INFO_LEN]).encode(at).len() as u64;
         let payload = (at + tail_len, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
-        let tail = self.tail(keeper, stdio, &info_bytes(spec, payload, environment_at));
+        let tail = tail_of(&info_bytes(spec, payload, environment_at));
         let mut mail = tail.encode(at);
         mail.extend_from_slice(spec.payload);
         mail.extend_from_slice(spec.environment);

@@ -38,6 +38,39 @@ pub enum Op {
         /// The numbers.
         ranges: Vec<NumberRange>,
     },
+    /// A system call that answers a descriptor, which goes to a number.
+    Open {
+        /// Its name, for people.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+        /// Its arguments.
+        args: [Arg; 5],
+        /// The descriptor's number.
+        to: u32,
+        /// dup3(2)'s.
+        flags: u32,
+        /// It may fail; the number then stays what it is.
+        if_there: bool,
+    },
+    /// pipe2(2) or socketpair(2), whose descriptors go to numbers.
+    Pair {
+        /// Its name, for people.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+        /// Its first arguments; where its pointer goes, nothing.
+        args: [Arg; 3],
+        /// The descriptors' numbers.
+        to: [u32; 2],
+        /// dup3(2)'s, of each.
+        flags: [u32; 2],
+    },
+    /// The command socket moves.
+    CommandAt {
+        /// Its number from now on.
+        fd: u32,
+    },
     /// The end of a tail: `rsp = frame`, `rt_sigreturn`.
     SignalReturn {
         /// Thread::frame.
@@ -86,6 +119,11 @@ impl Program {
             data.resize(data.len().next_multiple_of(8), 0);
             at
         };
+        let value = |arg: &Arg, data: &mut Vec<u8>| match arg {
+            Arg::Unused => 0,
+            Arg::Value(value) => *value,
+            Arg::Bytes(bytes) => place(bytes, data),
+        };
         for op in &self.ops {
             let raw = match op {
                 Op::Syscall { number, args, expect, .. } => {
@@ -94,11 +132,7 @@ impl Program {
                         Expect::Exactly(value) => (raw::SYSCALL_EXACT, value),
                         Expect::Ignored => (raw::SYSCALL_IGNORED, 0),
                     };
-                    let args = std::array::from_fn(|i| match &args[i] {
-                        Arg::Unused => 0,
-                        Arg::Value(value) => *value,
-                        Arg::Bytes(bytes) => place(bytes, &mut data),
-                    });
+                    let args = std::array::from_fn(|i| value(&args[i], &mut data));
                     RawOp { kind, number: *number, args, expect }
                 }
                 Op::Store { addr, bytes } => {
@@ -112,6 +146,23 @@ impl Program {
                     let from = place(&bytes, &mut data);
                     let args = [(*fd).into(), from, ranges.len() as u64, 0, 0, 0];
                     RawOp { kind: raw::RESERVE, args, ..RawOp::default() }
+                }
+                Op::Open { number, args, to, flags, if_there, .. } => {
+                    let given = args.each_ref().map(|arg| value(arg, &mut data));
+                    let kind = if *if_there { raw::OPEN_IF_THERE } else { raw::OPEN };
+                    let [a, b, c, d, e] = given;
+                    let args = [a, b, c, d, e, u64::from(*to)];
+                    RawOp { kind, number: *number, args, expect: (*flags).into() }
+                }
+                Op::Pair { number, args, to, flags, .. } => {
+                    let [a, b, c] = args.each_ref().map(|arg| value(arg, &mut data));
+                    let args = [a, b, c, 0, u64::from(to[0]), u64::from(to[1])];
+                    let expect = u64::from(flags[0]) | u64::from(flags[1]) << 32;
+                    RawOp { kind: raw::PAIR, number: *number, args, expect }
+                }
+                Op::CommandAt { fd } => {
+                    let args = [u64::from(*fd), 0, 0, 0, 0, 0];
+                    RawOp { kind: raw::COMMAND_AT, args, ..RawOp::default() }
                 }
                 Op::SignalReturn { frame } => {
                     let args = [*frame, 0, 0, 0, 0, 0];
@@ -144,9 +195,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Syscall { name, args, expect, .. } => {
-                let args = args.iter().filter(|arg| **arg != Arg::Unused);
-                let args: Vec<String> = args.map(Arg::to_string).collect();
-                write!(f, "{name}({})", args.join(", "))?;
+                write!(f, "{name}({})", listed(args))?;
                 match expect {
                     Expect::Success => Ok(()),
                     Expect::Exactly(value) => write!(f, " = {value:#x}"),
@@ -164,9 +213,25 @@ impl fmt::Display for Op {
                     .collect();
                 write!(f, "dup3({fd}, {}, O_CLOEXEC) (may fail)", ranges.join(" "))
             }
+            Op::Open { name, args, to, flags, if_there, .. } => {
+                let exec = if *flags == 0 { "" } else { " O_CLOEXEC" };
+                let may = if *if_there { " (may fail)" } else { "" };
+                write!(f, "{to}{exec} = {name}({}){may}", listed(args))
+            }
+            Op::Pair { name, args, to, flags, .. } => {
+                let exec = flags.map(|flags| if flags == 0 { "" } else { " O_CLOEXEC" });
+                write!(f, "{}{}, {}{} = {name}({})", to[0], exec[0], to[1], exec[1], listed(args))
+            }
+            Op::CommandAt { fd } => write!(f, "the command socket moves to {fd}"),
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }
     }
+}
+
+/// Arguments as they stand in a call.
+fn listed(args: &[Arg]) -> String {
+    let args = args.iter().filter(|arg| **arg != Arg::Unused);
+    args.map(Arg::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Arg {

@@ -145,7 +145,8 @@ impl Template {
     /// The template is gone or silent, or the kernel refuses the clone.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, ResumeError> {
         let [stdin, stdout, stderr] = spec.stdio;
-        let fds = [stdin, stdout, stderr, self.nothing.as_fd()];
+        let mut fds = vec![stdin, stdout, stderr, self.nothing.as_fd()];
+        fds.extend(spec.listeners.iter().map(|(_, socket)| *socket));
         if spec.extra_clone_flags == 0
             && let Some(ahead) = self.take_warm()
         {
@@ -293,7 +294,7 @@ impl Line {
 
     fn remember(&mut self, reply: Reply, tail: &TailFacts) {
         if self.failures.len() < MAX_FAILURES {
-            let program = tail.tail(0, STDIO_FD, &[0; super::child::INFO_LEN]);
+            let program = tail.tail(0, STDIO_FD, &[0; super::child::INFO_LEN], &[]);
             let (text, why) = (step_text(&program, reply.step), outcome(reply.value));
             let message = format!("step {} of its start, {text}: {why}", reply.step);
             self.failures.insert(ChildId(reply.child), message);

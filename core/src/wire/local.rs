@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::Listen;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
 
 /// A request to the local agent.
@@ -90,6 +91,8 @@ pub struct ResumeRequest {
     pub seed_ends_with_children: bool,
     /// Asked twice with one id, the children are started once.
     pub request_id: u64,
+    /// Where sockets listen that the seed's did; others are there, and no connection comes.
+    pub listen: Vec<Listen>,
 }
 
 /// How a seed ends.

@@ -132,6 +132,7 @@ impl World {
             payload,
             environment: ENVIRONMENT,
             stdio: [null.as_fd(), input.as_fd(), errors.as_fd()],
+            listeners: &[],
             extra_clone_flags: 0,
         };
         let pid = template.child(&spec)?;
