@@ -11,12 +11,16 @@
 #![allow(unsafe_code)]
 
 mod atfork;
+mod carried;
+mod carried_sockets;
 mod header;
 mod proc_text;
 pub(crate) mod reap;
 pub mod report;
+pub mod reported;
 mod scratch;
 mod seed;
+mod seen;
 mod shared;
 mod turn;
 mod wake;
@@ -28,10 +32,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::client::{AgentAddress, ClientError, Seed};
+use crate::descriptor::SeedRange;
 use crate::id::PrepareToken;
 use crate::sys::dispatch::{self, Outcome};
 use atfork::Forked;
 use scratch::{Scratch, SharedCopy};
+use seen::Seen;
 pub use shared::SharedMemoryError;
 use turn::Turn;
 pub use wake::{Resumed, generation};
@@ -179,6 +185,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
     drop(ManuallyDrop::into_inner(socket));
     let before = before?;
     let Forked::Parent { pid, outcome } = forked? else { unreachable!("handled above") };
+    before.seen.iter().for_each(Seen::wait);
     if let Some(cause) = seen(outcome, before.hide) {
         end_visible(pid);
         return Err(PrepareError::SeedVisible(cause));
@@ -208,6 +215,8 @@ struct Before {
     token: PrepareToken,
     scratch: Scratch,
     hide: bool,
+    /// Where the parent waits, if it does.
+    seen: Option<Seen>,
     /// Unmapped when dropped, in the parent.
     _copies: Vec<shared::Copied>,
 }
@@ -219,6 +228,8 @@ impl Before {
             return Err(PrepareError::NoDispatch);
         }
         let copies = shared::copy_all(options.shared_copy_limit)?;
+        let carries = options.files == Files::Carried;
+        let seen = carries.then(Seen::new).transpose().map_err(PrepareError::Scratch)?;
         let token = PrepareToken::random();
         let scratch = Scratch::new(&token).map_err(PrepareError::Scratch)?;
         // SAFETY: the scratch is ours alone until the fork.
@@ -229,6 +240,8 @@ impl Before {
         freeze.generation = wake::generation();
         freeze.resume_area = wake::area();
         freeze.timers = timers();
+        freeze.carry_files = carries;
+        freeze.seen = seen.as_ref().map_or(SeedRange::new(0, 0), Seen::range);
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
         for (place, copied) in freeze.copies.iter_mut().zip(&copies) {
@@ -236,7 +249,7 @@ impl Before {
             *place = SharedCopy { shared: copied.shared, copy, mapping: copied.memory.whole() };
         }
         freeze.copy_count = copies.len();
-        Ok(Before { token, scratch, hide, _copies: copies })
+        Ok(Before { token, scratch, hide, seen, _copies: copies })
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) struct Freeze {
     pub(super) foreign_threads: bool,
     /// Address of the `ResumeInfo`.
     pub(super) resume_area: u64,
+    /// Open files are carried.
+    pub(super) carry_files: bool,
+    /// The page on which the parent is told that it may go on; empty: it does not wait.
+    pub(super) seen: SeedRange,
     /// The whole scratch mapping, guards included.
     pub(super) scratch: SeedRange,
     pub(super) copies: [SharedCopy; MAX_COPIES],
@@ -120,6 +124,8 @@ impl Scratch {
             rseq_registered: 0,
             foreign_threads: false,
             resume_area: 0,
+            carry_files: false,
+            seen: SeedRange::new(0, 0),
             scratch: scratch.mapping.whole(),
             copies: [SharedCopy::default(); MAX_COPIES],
             copy_count: 0,

@@ -7,10 +7,12 @@
 use std::arch::global_asm;
 
 use super::REHEARSED;
+use super::carried;
 use super::header;
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
+use super::seen;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
@@ -209,6 +211,15 @@ struct Description<'a, 'b> {
 
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), &'static str> {
+        let freeze = self.freeze;
+        if freeze.carry_files {
+            // Before anything else: the parent waits for it.
+            let looked = carried::look(self.writer, self.work, freeze.socket);
+            // SAFETY: the range is the parent's word, or empty.
+            unsafe { seen::tell(freeze.seen) };
+            carried::compare(self.writer, self.work, &looked?);
+            self.writer.record(tag::NOT_CARRIED, &[freeze.seen.start.0, freeze.seen.end.0], &[]);
+        }
         self.foreign_threads();
         self.thread(frame);
         self.layout()?;
@@ -218,7 +229,6 @@ impl Description<'_, '_> {
         self.paths();
         self.scalars();
         self.limits();
-        let freeze = self.freeze;
         let mut timers = [0u64; 12];
         for (place, value) in timers.iter_mut().zip(freeze.timers.iter().flatten()) {
             *place = *value;
@@ -232,7 +242,7 @@ impl Description<'_, '_> {
             self.writer.record(tag::SHARED_COPY, &[shared.start.0, shared.end.0, copy.copy.0], &[]);
             self.writer.record(tag::NOT_CARRIED, &[mapping.start.0, mapping.end.0], &[]);
         }
-        self.open_files()
+        if freeze.carry_files { Ok(()) } else { self.open_files() }
     }
 
     fn thread(&mut self, frame: u64) {
@@ -426,7 +436,7 @@ impl Text<'_> {
 }
 
 /// Opens for reading; negative on failure.
-fn open(path: *const u8, flags: i32) -> i32 {
+pub(super) fn open(path: *const u8, flags: i32) -> i32 {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | flags;
     // SAFETY: every caller's path ends with a zero byte.
     let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
@@ -434,7 +444,7 @@ fn open(path: *const u8, flags: i32) -> i32 {
 }
 
 /// Reads what fits of a file.
-fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
+pub(super) fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
     let fd = open(path, 0);
     if fd < 0 {
         return None;
@@ -455,7 +465,7 @@ fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
 }
 
 /// Calls `found` with the name of each entry of an open directory.
-fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
+pub(super) fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
     /// Offset of d_reclen and d_name in linux_dirent64.
     const RECORD_LEN: usize = 16;
     const NAME: usize = 19;
