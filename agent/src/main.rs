@@ -8,6 +8,7 @@ mod prepare;
 mod rdma;
 mod run;
 mod show;
+mod show_files;
 mod verbs;
 
 use std::ffi::OsStr;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use mitosis::client::Listen;
 
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
@@ -90,6 +92,13 @@ struct ResumeArgs {
     /// Set a variable in the children's environment; `NAME` alone unsets it.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     environment: Vec<String>,
+    /// Give children of a whole process new process and thread ids, not those that it had.
+    #[arg(long)]
+    new_ids: bool,
+    /// Where a socket of the seed's listens in the children: all, PORT, PORT=PORT, unix:/PATH or
+    /// unix:/PATH=/PATH; without, no connection comes to it.
+    #[arg(long, value_name = "WHERE")]
+    listen: Vec<Listen>,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,

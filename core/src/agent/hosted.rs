@@ -9,11 +9,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::fail;
+use super::listeners::SeedListeners;
 use super::seeds::Hold;
 use crate::descriptor::{CallSite, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
-use crate::resume::{ChildSpec, ResumeError, Template};
+use crate::resume::{ChildSpec, NewProcess, ResumeError, Template};
 use crate::wire::local::{Failure, FailureKind};
 
 /// A seed as it lives on this host.
@@ -29,6 +30,8 @@ pub struct Hosted {
     pub generation: u64,
     /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.
     pub stub: (StubPlace, Vec<CallSite>),
+    /// Sockets of the seed that its children may be told to listen by.
+    pub(super) listeners: SeedListeners,
     /// The key that the first resume showed; a later one must show the same.
     pub(super) key: ForkKey,
     /// Ends with its last child, without lingering.
@@ -104,6 +107,10 @@ pub struct Start<'a> {
     pub environment: &'a [u8],
     /// 0, 1, 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// A whole process gets new ids instead of those that it had.
+    pub new_ids: bool,
+    /// Sockets that listen, by the records of carried files whose place they take.
+    pub listeners: &'a [(u32, BorrowedFd<'a>)],
 }
 
 impl Hosted {
@@ -111,7 +118,7 @@ impl Hosted {
     ///
     /// # Errors
     /// The template's.
-    pub fn start(&self, start: &Start<'_>) -> Result<u32, Failure> {
+    pub fn start(&self, start: &Start<'_>) -> Result<NewProcess, Failure> {
         self.child(&ChildSpec {
             role: start.role,
             index: start.index,
@@ -121,7 +128,9 @@ impl Hosted {
             payload: start.payload,
             environment: start.environment,
             stdio: start.stdio,
+            listeners: start.listeners,
             extra_clone_flags: 0,
+            new_ids: start.new_ids,
         })
     }
 }
@@ -139,7 +148,7 @@ impl Hosted {
     ///
     /// # Errors
     /// The template's.
-    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, Failure> {
+    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<NewProcess, Failure> {
         self.parts().template.child(spec).map_err(|error| {
             if matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. }) {
                 self.is_broken.store(true, Ordering::Release);

@@ -3,6 +3,7 @@
 //! Reads what the seed handed over: its report, its smaps (VMAs with their flags), its pagemap (which
 //! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
 
+mod files;
 mod smaps;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaKind, WarmSet,
+    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -112,6 +113,7 @@ pub fn describe(
         not_carried.extend(&place.trampoline_pages);
     }
     let carried = smaps::without(entries, &not_carried);
+    let carried = smaps::marked(carried, &report.dont_fork, VmaFlags::DONT_FORK);
 
     let mut builder = Builder::new(files, page_size, report.process.layout.stack);
     for entry in &carried {
@@ -126,7 +128,12 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let carried = report
+        .files
+        .map(|files| files::carried(&files, &report.open_files, report.process.parent_pid))
+        .transpose()?;
     Ok(Descriptor {
+        carried,
         seed: identity.seed,
         generation: report.generation + 1,
         needs,
@@ -136,6 +143,7 @@ pub fn describe(
         page_table,
         files: mapped,
         threads: report.threads,
+        whole: report.whole,
         process: report.process,
         open_files: report.open_files,
         sites,

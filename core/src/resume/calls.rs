@@ -15,14 +15,19 @@ impl From<Vec<u8>> for Arg {
 }
 
 /// A system call of these arguments.
-fn call<const N: usize>(name: &'static str, number: i64, args: [Arg; N], expect: Expect) -> Op {
+pub(super) fn call<const N: usize>(
+    name: &'static str,
+    number: i64,
+    args: [Arg; N],
+    expect: Expect,
+) -> Op {
     let mut args = args.into_iter();
     let args = std::array::from_fn(|_| args.next().unwrap_or(Arg::Unused));
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     Op::Syscall { name, number, args, expect }
 }
 
-fn flag(value: i32) -> Arg {
+pub(super) fn flag(value: i32) -> Arg {
     Arg::Value(u64::from(value.cast_unsigned()))
 }
 
@@ -128,7 +133,12 @@ pub(super) fn chdir(path: &str) -> Op {
 
 /// close_range(2) from `first` up.
 pub(super) fn close_from(first: u32) -> Op {
-    let args = [u64::from(first).into(), u64::from(u32::MAX).into()];
+    close_range(first, u32::MAX)
+}
+
+/// close_range(2).
+pub(super) fn close_range(first: u32, last: u32) -> Op {
+    let args = [u64::from(first).into(), u64::from(last).into()];
     call("close_range", libc::SYS_close_range, args, Expect::Success)
 }
 
@@ -163,9 +173,22 @@ pub(super) fn setsid() -> Op {
     call("setsid", libc::SYS_setsid, [], Expect::Success)
 }
 
+/// setitimer(2): interval s, us; value s, us.
+pub(super) fn setitimer(which: u64, timer: [u64; 4]) -> Op {
+    let timer = timer.map(u64::to_le_bytes).concat();
+    let args = [which.into(), timer.into(), 0.into()];
+    call("setitimer", libc::SYS_setitimer, args, Expect::Success)
+}
+
 /// set_robust_list(2).
 pub(super) fn set_robust_list(head: u64, len: u64) -> Op {
     call("set_robust_list", libc::SYS_set_robust_list, [head.into(), len.into()], Expect::Success)
+}
+
+/// sched_setattr(2) of this thread with a `struct sched_attr`.
+pub(super) fn sched_setattr(attributes: Vec<u8>) -> Op {
+    let args = [0.into(), attributes.into(), 0.into()];
+    call("sched_setattr", libc::SYS_sched_setattr, args, Expect::Success)
 }
 
 /// rseq(2): registers an area.

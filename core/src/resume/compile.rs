@@ -18,16 +18,18 @@
 //!    umask, directory, limits. Limits come late, so that they do not limit the work above.
 //! 8. Every descriptor but 0-2 and the command socket is closed: mappings hold their files.
 //!
-//! What clones do not inherit (rseq, robust list, parent-death signal) or would lose (DONTFORK memory) is
-//! the tail's, see `child`.
+//! What clones do not inherit (further threads, rseq, robust list, parent-death signal) or would lose (DONTFORK memory) is
+//! the tail's, see `child` and `threads`.
 
 use std::collections::HashMap;
 
 use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
+use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
+use super::threads;
 use crate::descriptor::{
     Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
 };
@@ -79,8 +81,8 @@ pub struct HostFacts {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// More or less than one thread.
-    #[error("the seed has {0} threads: only a seed of one thread can be resumed")]
+    /// None, or several of what is no whole process.
+    #[error("the seed has {0} threads, and is not prepared with all of them: prepare it anew")]
     Threads(usize),
     /// The vDSO cannot be moved.
     #[error(
@@ -98,6 +100,17 @@ pub enum CompileError {
         "the seed's stack holds {0} bytes, more than the {MAX_STACK_COPY} that a template copies"
     )]
     StackTooLarge(u64),
+    /// A descriptor's number is too high for this host.
+    #[error(
+        "the seed has descriptor {number} open, and this host allows {limit} (RLIMIT_NOFILE): raise the limit of \
+         its agent (ulimit -n, LimitNOFILE=)"
+    )]
+    TooManyFiles {
+        /// The highest number that its children need.
+        number: u32,
+        /// The limit.
+        limit: u64,
+    },
     /// The image and the descriptor do not fit together.
     #[error("the image has no place for {0}: the descriptor's VMAs are inconsistent")]
     NotInImage(SeedAddr),
@@ -116,9 +129,8 @@ pub fn compile(
     host: &HostFacts,
     fds: &TemplateFds,
 ) -> Result<Program, CompileError> {
-    let [thread] = desc.threads.as_slice() else {
-        return Err(CompileError::Threads(desc.threads.len()));
-    };
+    let thread = &desc.threads[threads::first(desc)?];
+    check_numbers(desc, host)?;
     let moves = vdso_moves(desc, placement, host)?;
     let places = Places { desc, offset_of, files: &fds.files };
     let pieces = places.pieces().map_err(CompileError::NotInImage)?;
@@ -146,6 +158,19 @@ pub fn compile(
     set_process_state(&mut ops, desc, host);
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
+}
+
+/// Whether all numbers of carried files can be had under the limit that children get.
+fn check_numbers(desc: &Descriptor, host: &HostFacts) -> Result<(), CompileError> {
+    let Some(carried) = &desc.carried else { return Ok(()) };
+    let at = usize::try_from(libc::RLIMIT_NOFILE).unwrap_or(0);
+    let Some((_, hard)) = host.limits.get(at) else { return Ok(()) };
+    let limit = desc.process.limits.get(at).map_or(*hard, |(soft, _)| *soft.min(hard));
+    let number = FilePlan::highest(carried);
+    match u64::from(number) < limit {
+        true => Ok(()),
+        false => Err(CompileError::TooManyFiles { number, limit }),
+    }
 }
 
 /// One vvar or vdso mapping's way.
@@ -316,7 +341,7 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
 }
 
 /// A `stack_t`.
-fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
+pub(super) fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
     let flags = if size == 0 { SS_DISABLE } else { flags };
     let mut bytes = base.to_le_bytes().to_vec();
     bytes.extend_from_slice(&u64::from(flags & !1).to_le_bytes());
