@@ -6,7 +6,7 @@ use std::time::Duration;
 use mitosis::client::{AgentAddress, Seed};
 use mitosis::prepare::{
     Files, PrepareOptions, Prepared, Resumed, SHARED_COPY_LIMIT_BYTES, STOP_THREADS, Threads,
-    prepare,
+    prepare, release_threads,
 };
 use mitosis::wire::local::{Failure, FailureKind};
 
