@@ -40,7 +40,13 @@ fn child_serves(world: &World, port: u16, count: u32) {
     assert!(own.ends_with(&format!(" {count}")), "{own}");
 }
 
-fn by_library(when: &str, port: u16, then: impl FnOnce(&World, &crate::world::Running)) {
+/// The library prepares a server that has answered `count` requests when `then` returns.
+fn by_library(
+    when: &str,
+    port: u16,
+    count: u32,
+    then: impl FnOnce(&World, &crate::world::Running),
+) {
     let world = World::new();
     let mut command = server(port, "0.2");
     command.env("MITOSIS_HANDLE_FILE", world.path("handle"));
@@ -52,7 +58,7 @@ fn by_library(when: &str, port: u16, then: impl FnOnce(&World, &crate::world::Ru
     then(&world, &program);
     wait_for("the handle", || world.path("handle").exists());
     assert!(world.text("out").contains("mitosis: prepared; its handle stands in"));
-    child_serves(&world, port, 1);
+    child_serves(&world, port, count + 1);
     // The thread that waited has ended.
     let threads = || fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap().count();
     wait_for("the thread's end", || threads() == 1);
@@ -60,19 +66,19 @@ fn by_library(when: &str, port: u16, then: impl FnOnce(&World, &crate::world::Ru
 
 #[test]
 fn the_library_prepares_when_the_program_listens() {
-    by_library("listen", free_port(), |_, _| {});
+    by_library("listen", free_port(), 0, |_, _| {});
 }
 
 #[test]
 fn the_library_prepares_when_a_port_answers() {
     let port = free_port();
-    by_library(&format!("port:{port}"), port, |_, _| {});
+    by_library(&format!("port:{port}"), port, 0, |_, _| {});
 }
 
 #[test]
 fn the_library_prepares_when_a_file_is_there() {
     let port = free_port();
-    by_library("file:HERE/ready", port, |world, _| {
+    by_library("file:HERE/ready", port, 1, |world, _| {
         wait_for("the server", || !get(port).is_empty());
         assert!(!world.path("handle").exists());
         fs::write(world.path("ready"), "").unwrap();
@@ -82,7 +88,7 @@ fn the_library_prepares_when_a_file_is_there() {
 #[test]
 fn the_library_prepares_on_a_signal() {
     let port = free_port();
-    by_library("signal:USR2", port, |_, program| {
+    by_library("signal:USR2", port, 1, |_, program| {
         wait_for("the server", || !get(port).is_empty());
         program.signal(libc::SIGUSR2);
     });
