@@ -28,10 +28,11 @@ fn child_serves(world: &World, port: u16, count: u32) {
     let handle = format!("@{}", world.path("handle").display());
     let other = free_port();
     let listen = format!("{port}={other}");
-    let _child = world.resume(&handle, &["--listen", &listen], "child");
+    let mut child = world.resume(&handle, &["--listen", &listen], "child");
     let mut answer = String::new();
     wait_for("a child's answer", || {
         answer = get(other);
+        assert!(child.lives(), "{}", world.text("child"));
         !answer.is_empty()
     });
     assert!(answer.ends_with(&format!(" {count}")), "{answer}: {}", world.text("child"));
