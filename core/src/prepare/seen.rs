@@ -26,6 +26,8 @@ pub(super) struct Seen(NonNull<AtomicU32>);
 
 // SAFETY: an atomic in memory that this value owns.
 unsafe impl Send for Seen {}
+// SAFETY: as above.
+unsafe impl Sync for Seen {}
 
 impl Seen {
     pub(super) fn new() -> io::Result<Self> {
