@@ -83,6 +83,9 @@ struct ResumeArgs {
     /// Set a variable in the children's environment; `NAME` alone unsets it.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     environment: Vec<String>,
+    /// Give children of a whole process new process and thread ids, not those that it had.
+    #[arg(long)]
+    new_ids: bool,
     /// Where a socket of the seed's listens in the children: all, PORT, PORT=PORT, unix:/PATH or
     /// unix:/PATH=/PATH; without, no connection comes to it.
     #[arg(long, value_name = "WHERE")]

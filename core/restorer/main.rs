@@ -22,12 +22,15 @@ mod arch;
 mod commands;
 mod files;
 mod memory;
+mod namespace;
 mod region;
 mod runner;
 mod stub;
 mod syscall;
+mod threads;
 
 use region::Region;
+use runner::Context;
 
 /// Exit status of a template or child that could not be made.
 const EXIT_BROKEN: u64 = 127;
@@ -42,7 +45,8 @@ extern "C" fn restore(base: u64) -> ! {
     }
     let mut line = params.command_fd;
     // SAFETY: the agent wrote `program_ops` ops there, for a process of which nothing else is in use.
-    if let Err(failure) = unsafe { runner::run(region.program(), params.program_ops, &mut line) } {
+    let (ops, context) = (params.program_ops, Context::of_template(region));
+    if let Err(failure) = unsafe { runner::run(region.program(), ops, &context, &mut line) } {
         syscall::send(line, &abi::Reply { kind: abi::FAILED, ..failure.reply() });
         syscall::exit(EXIT_BROKEN);
     }

@@ -263,6 +263,7 @@ fn a_request_is_carried_out_once() {
         seed_ends_with_children: false,
         listen: Vec::new(),
         request_id: 77,
+        new_ids: false,
     });
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);

@@ -49,6 +49,8 @@ pub struct ResumeOptions {
     pub listen: Vec<Listen>,
     /// The seed ends with the last of these children.
     pub seed_ends_with_children: bool,
+    /// Children of a whole process get new process and thread ids instead of those that it had.
+    pub new_ids: bool,
 }
 
 impl ResumeOptions {
@@ -63,6 +65,7 @@ impl ResumeOptions {
             stdio: None,
             listen: Vec::new(),
             seed_ends_with_children: false,
+            new_ids: false,
         }
     }
 }
@@ -86,6 +89,7 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
         environment: options.environment,
         seed_ends_with_children: options.seed_ends_with_children,
         request_id: SeedId::random().0,
+        new_ids: options.new_ids,
         listen: options.listen,
     });
     let mut connection = Connection::open(agent)?;

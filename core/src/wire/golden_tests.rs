@@ -32,6 +32,7 @@ fn resume() -> ResumeRequest {
         environment: vec![("A".to_owned(), Some("b".to_owned())), ("C".to_owned(), None)],
         seed_ends_with_children: true,
         request_id: 0x1122_3344_5566_7788,
+        new_ids: true,
         listen: vec![
             Listen::All,
             Listen::Port { was: 8080, now: 9090 },
@@ -112,6 +113,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             fabric_fallbacks: 1,
             pages_lost: 8,
             children_started: 9,
+            children_renumbered: 20,
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,
