@@ -26,7 +26,7 @@ pub(super) struct Seen(NonNull<AtomicU32>);
 
 // SAFETY: an atomic in memory that this value owns.
 unsafe impl Send for Seen {}
-// SAFETY: as above.
+// SAFETY: as above; what is shared is the atomic.
 unsafe impl Sync for Seen {}
 
 impl Seen {

@@ -173,6 +173,13 @@ pub(super) fn setsid() -> Op {
     call("setsid", libc::SYS_setsid, [], Expect::Success)
 }
 
+/// setitimer(2): interval s, us; value s, us.
+pub(super) fn setitimer(which: u64, timer: [u64; 4]) -> Op {
+    let timer = timer.map(u64::to_le_bytes).concat();
+    let args = [which.into(), timer.into(), 0.into()];
+    call("setitimer", libc::SYS_setitimer, args, Expect::Success)
+}
+
 /// set_robust_list(2).
 pub(super) fn set_robust_list(head: u64, len: u64) -> Op {
     call("set_robust_list", libc::SYS_set_robust_list, [head.into(), len.into()], Expect::Success)
