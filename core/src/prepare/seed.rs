@@ -12,7 +12,7 @@ use super::header;
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
-use super::seen;
+use super::whole::seen;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
@@ -211,17 +211,20 @@ struct Description<'a, 'b> {
 
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), &'static str> {
+        // Before anything else: the parent waits for it.
         let freeze = self.freeze;
-        if freeze.carry_files {
-            // Before anything else: the parent waits for it.
-            let looked = carried::look(self.writer, self.work, freeze.socket);
-            // SAFETY: the range is the parent's word, or empty.
-            unsafe { seen::tell(freeze.seen) };
-            carried::compare(self.writer, self.work, &looked?);
-            self.writer.record(tag::NOT_CARRIED, &[freeze.seen.start.0, freeze.seen.end.0], &[]);
+        let looked = match freeze.carry_files {
+            true => Some(carried::look(self.writer, self.work, freeze.socket)),
+            false => None,
+        };
+        // SAFETY: the parent keeps the page until this process has it, too; or 0.
+        unsafe { seen::tell(freeze.seen) };
+        match looked {
+            Some(looked) => carried::compare(self.writer, self.work, &looked?),
+            None => self.open_files()?,
         }
         self.foreign_threads();
-        self.thread(frame);
+        self.threads(frame);
         self.layout()?;
         let len = self.file(c"/proc/self/auxv".as_ptr().cast())?;
         self.writer.record(tag::AUXV, &[], &self.work[..len]);
@@ -242,7 +245,26 @@ impl Description<'_, '_> {
             self.writer.record(tag::SHARED_COPY, &[shared.start.0, shared.end.0, copy.copy.0], &[]);
             self.writer.record(tag::NOT_CARRIED, &[mapping.start.0, mapping.end.0], &[]);
         }
-        if freeze.carry_files { Ok(()) } else { self.open_files() }
+        for range in freeze.not_carried.into_iter().filter(|range| !range.is_empty()) {
+            self.writer.record(tag::NOT_CARRIED, &[range.start.0, range.end.0], &[]);
+        }
+        Ok(())
+    }
+
+    /// The caller's, and in whole-process mode the others'.
+    fn threads(&mut self, frame: u64) {
+        let Some(whole) = self.freeze.whole else { return self.thread(frame) };
+        // SAFETY: the parent has filled both in, and stays with them; nobody writes to this copy.
+        let (table, map) = unsafe { (whole.table.as_ref(), whole.map.as_ref()) };
+        // SAFETY: all of them had arrived when this copy was made.
+        unsafe {
+            table.caller().report(self.writer, Some(frame));
+            table.parked().for_each(|thread| thread.report(self.writer, None));
+        }
+        self.writer.record(tag::GATE, &[whole.gate], &[]);
+        for range in map.marked() {
+            self.writer.record(tag::DONT_FORK, &[range.start.0, range.end.0], &[]);
+        }
     }
 
     fn thread(&mut self, frame: u64) {
