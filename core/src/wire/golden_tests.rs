@@ -204,11 +204,6 @@ fn assert_each_stands<M: Serialize + DeserializeOwned>(messages: &[M], variants:
 
 #[test]
 fn golden_bytes_of_local_1_0() {
-    std::fs::write(
-        "/tmp/local.bin",
-        [bytes_of(&local_requests()), bytes_of(&local_replies())].concat(),
-    )
-    .unwrap();
     let golden = &mut &include_bytes!("../../../tests/wire/local-1.0.bin")[..];
     assert_each_stands(&local_requests(), 11);
     assert_each_stands(&local_replies(), 8);
@@ -219,11 +214,6 @@ fn golden_bytes_of_local_1_0() {
 
 #[test]
 fn golden_bytes_of_control_1_0() {
-    std::fs::write(
-        "/tmp/control.bin",
-        [bytes_of(&control_requests()), bytes_of(&control_replies())].concat(),
-    )
-    .unwrap();
     let golden = &mut &include_bytes!("../../../tests/wire/control-1.0.bin")[..];
     assert_each_stands(&control_requests(), 6);
     assert_each_stands(&control_replies(), 10);
