@@ -10,8 +10,13 @@ use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
-const PLACE: TailPlace =
-    TailPlace { keeper: 77, base: 0x6000_0000_0000, stdio: 4, makes_threads: true };
+const PLACE: TailPlace = TailPlace {
+    keeper: 77,
+    base: 0x6000_0000_0000,
+    stdio: 4,
+    makes_threads: true,
+    runs_timers: true,
+};
 
 /// A seed of one thread without memory.
 pub(crate) fn descriptor() -> Descriptor {
@@ -35,6 +40,7 @@ pub(crate) fn descriptor() -> Descriptor {
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         open_files: Vec::<OpenFile>::new(),
+        carried: None,
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
@@ -319,7 +325,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]).to_string();
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
@@ -337,13 +343,33 @@ fn the_tail_ends_in_the_seeds_own_code() {
     assert_eq!(tail, expected.trim_start_matches('\n'));
 }
 
+#[test]
+fn timers_of_a_whole_process_run_on() {
+    let mut desc = descriptor();
+    desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
+    let timers = |desc: &Descriptor, place| {
+        let info = [0; crate::resume::child::INFO_LEN];
+        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+        let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
+        tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
+    };
+    assert_eq!(timers(&desc, PLACE), []);
+    desc.whole = Some(Whole { gate: SeedAddr(0x7000_0050), sched: vec![Sched::default()] });
+    let running = timers(&desc, PLACE);
+    let set = |which, timer| super::super::calls::setitimer(which, timer);
+    assert_eq!(running, [set(1, [0, 5, 1, 2]), set(2, [1, 0, 0, 3])]);
+    // As many steps in a rehearsal, which lets none run.
+    let rehearsed = timers(&desc, TailPlace { runs_timers: false, ..PLACE });
+    assert_eq!(rehearsed, [set(1, [0; 4]), set(2, [0; 4])]);
+}
+
 /// What a tail whose seed had these descriptors open does with numbers.
 fn last_steps(open: &[u32]) -> Vec<String> {
     let mut desc = descriptor();
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]);
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]);
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
 }
@@ -394,7 +420,8 @@ fn whole() -> Descriptor {
 
 fn steps(desc: &Descriptor, makes_threads: bool) -> Vec<String> {
     let place = TailPlace { makes_threads, ..PLACE };
-    let tail = TailFacts::of(desc).unwrap().tail(&place, &[0; crate::resume::child::INFO_LEN]);
+    let info = [0; crate::resume::child::INFO_LEN];
+    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
     assert_eq!(tail.encode(0).len(), tail.encoded_len());
     tail.ops.iter().map(Op::to_string).collect()
 }
@@ -404,12 +431,12 @@ fn further_threads_are_made_once_and_wait_at_the_gate() {
     let desc = whole();
     let tail = steps(&desc, true);
     assert_eq!(tail[1], "getppid() = 77, or 0 in a pid namespace");
-    assert_eq!(tail[6], "clone3 of 2 threads from number 0 on, until each waits");
+    assert_eq!(tail[3], "clone3 of 2 threads from number 0 on, until each waits");
     assert_eq!(tail.last().unwrap(), "rt_sigreturn with rsp = 0x70000010");
     // A step has one number, wherever the tail runs.
     let ahead = steps(&desc, false);
-    assert_eq!(ahead[6], "clone3 of 0 threads from number 0 on");
-    assert_eq!((&ahead[..6], &ahead[7..]), (&tail[..6], &tail[7..]));
+    assert_eq!(ahead[3], "clone3 of 0 threads from number 0 on");
+    assert_eq!((&ahead[..3], &ahead[4..]), (&tail[..3], &tail[4..]));
     let further = TailFacts::of(&desc).unwrap().further().to_string();
     let expected = "
 thread 8 (worker), fs 0x70000200:
@@ -431,7 +458,7 @@ fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
     let mut desc = whole();
     desc.threads.swap(0, 2);
     let tail = steps(&desc, true);
-    assert_eq!(tail[6], "clone3 of 1 threads from number 0 on, until each waits");
+    assert_eq!(tail[3], "clone3 of 1 threads from number 0 on, until each waits");
     let last = &tail[tail.len() - 3..];
     assert_eq!(last[0], "clone3 of 1 threads from number 1 on");
     assert_eq!(last[1], "futex wait while 0x70000400 is 0");
@@ -446,7 +473,7 @@ fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
 fn threads_are_scheduled_as_they_were_if_that_is_anything_special() {
     let mut desc = whole();
     desc.whole.as_mut().unwrap().sched[0].nice = -5;
-    assert_eq!(steps(&desc, true)[7], "sched_setattr(0, <48 bytes>, 0)");
+    assert_eq!(steps(&desc, true)[4], "sched_setattr(0, <48 bytes>, 0)");
     let further = TailFacts::of(&desc).unwrap().further().to_string();
     // The first thread's class is what its clones have, but for this.
     assert_eq!(further.matches("sched_setattr").count(), 2, "{further}");
