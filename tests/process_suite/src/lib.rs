@@ -6,6 +6,8 @@
 //! | `suite-told` | a child does as its payload says: output, ends, pages, processes |
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
+//! | `suite-threads` | states of threads, of processes that are forked with all of them |
+//! | `suite-waits` | the same in C, by a program that knows nothing of Mitosis: 200 threads in every kind of wait |
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |
 //! | `suite-fabric` | no child: owners of memory and readers, on hosts with an RDMA device |
 //!
@@ -64,7 +66,8 @@ pub fn prepare_and_hold() -> Resumed {
     }
 }
 
-fn hold(seed: &Seed) -> ! {
+/// Prints `handle` and the seed's process id, waits for the end of standard input and ends.
+pub fn hold(seed: &Seed) -> ! {
     match seed.handle() {
         Ok(handle) => say(&format!("{} {}", handle.reveal(), seed.pid())),
         Err(error) => fail(&error),
