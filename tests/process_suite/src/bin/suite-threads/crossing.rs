@@ -73,14 +73,22 @@ impl Crossing {
 
     /// The seed; `None` in a child.
     fn prepare(&mut self) -> Option<Seed> {
-        let options = PrepareOptions { threads: Threads::All, ..PrepareOptions::default() };
-        match prepare(&options) {
+        match prepare(&options()) {
             Ok(Prepared::Parent(seed)) => Some(seed),
             Ok(Prepared::Child(resumed)) => {
                 self.resumed = Some(resumed);
                 None
             }
             Err(error) => fail(&error),
+        }
+    }
+
+    /// Is to be refused: why it was.
+    pub(crate) fn refused(&self) -> String {
+        let options = PrepareOptions { stop_threads: Duration::from_millis(300), ..options() };
+        match prepare(&options) {
+            Ok(_) => fail(&"was prepared, though a thread of it cannot be parked"),
+            Err(error) => error.to_string(),
         }
     }
 
@@ -96,9 +104,7 @@ impl Crossing {
             (Some(resumed), _) => {
                 let generation = resumed.generation;
                 say(&format!("ok {name} generation {generation} on {}", host.trim()));
-                if self.payload() == "stay" {
-                    std::thread::sleep(Duration::from_secs(3600));
-                }
+                obey(&self.payload());
             }
             (None, Some(seed)) => {
                 say(&format!("ok {name}"));
@@ -107,6 +113,24 @@ impl Crossing {
             (None, None) => say(&format!("ok {name}")),
         }
         exit(0)
+    }
+}
+
+fn options() -> PrepareOptions {
+    PrepareOptions { threads: Threads::All, ..PrepareOptions::default() }
+}
+
+/// What a child does in the end: `stay`, `exit STATUS`, `signal NUMBER`.
+fn obey(payload: &str) {
+    let number = |text: &str| text.parse().unwrap_or_else(|_| fail(&format!("'{text}'?")));
+    match payload.split_whitespace().collect::<Vec<_>>()[..] {
+        ["stay"] => std::thread::sleep(Duration::from_secs(3600)),
+        ["exit", status] => exit(number(status)),
+        ["signal", signal] => {
+            // SAFETY: takes numbers.
+            unsafe { libc::kill(libc::getpid(), number(signal)) };
+        }
+        _ => {}
     }
 }
 

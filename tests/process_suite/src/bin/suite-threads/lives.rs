@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 
-use mitosis_process_suite::fail;
+use mitosis_process_suite::{fail, say};
 
-use crate::crossing::{Crossing, equal, must};
+use crate::crossing::{Crossing, Way, equal, must};
 use crate::worker::{Flag, Worker, own_tid, until};
 
 unsafe extern "C" {
@@ -141,4 +141,42 @@ pub(crate) fn many(crossing: &mut Crossing) {
     crossing.cross();
     // SAFETY: takes nothing.
     equal("threads that found what they waited for", unsafe { waits_end() }, THREADS);
+}
+
+/// A thread waits in the kernel for a child that shares its memory (CLONE_VFORK), and no signal stops it:
+/// prepare names it and gives up. Everything goes on, and when the wait is over, nothing is refused.
+pub(crate) fn stuck() {
+    const STACK_BYTES: usize = 64 << 10;
+    extern "C" fn linger(_: *mut libc::c_void) -> i32 {
+        let time = libc::timespec { tv_sec: 1, tv_nsec: 500_000_000 };
+        // SAFETY: neither touches what the parent's threads use.
+        unsafe {
+            libc::syscall(libc::SYS_nanosleep, &raw const time, 0);
+            libc::_exit(0)
+        }
+    }
+    let go = Arc::new(Flag::new());
+    let flag = Arc::clone(&go);
+    let waits = Worker::start(move || flag.wait());
+    waits.stands_in(libc::SYS_futex);
+    let worker = Worker::start(|| {
+        // SAFETY: reads up to the zero byte.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"stuck for a bit".as_ptr()) };
+        let stack = Box::leak(vec![0u8; STACK_BYTES].into_boxed_slice()).as_mut_ptr_range().end;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child has a stack of its own, and only sleeps and ends.
+        let child = unsafe { libc::clone(linger, stack.cast(), flags, std::ptr::null_mut()) };
+        must(child > 0, "clone failed");
+        // SAFETY: our own child.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    });
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let mut crossing = Crossing::new(Way::Whole, None);
+    let refused = crossing.refused();
+    say(&format!("refused: {} {}", worker.tid, refused.replace('\n', " ")));
+    worker.join();
+    crossing.cross();
+    go.raise();
+    waits.join();
+    crossing.end("stuck")
 }

@@ -3,7 +3,8 @@
 //!
 //! `suite-threads CASE [plain|forked] [FILE]`: `plain` goes on without a fork, `forked` after a fork(2), which
 //! no case stands; `suite-threads list` names the cases. Parent and child check the same. Says `ok CASE`, a child with its generation and host; what differs is
-//! said on standard error, with exit status 3.
+//! said on standard error, with exit status 3. `suite-threads stuck` has a thread that no signal stops for a
+//! while: says `refused: WHY`, and is prepared when that is over.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod computing;
@@ -74,6 +75,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (name, way, file) = match arguments[..] {
         ["list"] => return CASES.iter().for_each(|(name, _)| say(name)),
+        ["stuck"] => return lives::stuck(),
         [name, "plain"] => (name, Way::Plain, None),
         [name, "plain", file] => (name, Way::Plain, Some(file)),
         [name, "forked", file] => (name, Way::Forked, Some(file)),
