@@ -81,6 +81,9 @@ struct ResumeArgs {
     /// Set a variable in the children's environment; `NAME` alone unsets it.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     environment: Vec<String>,
+    /// Give children of a whole process new process and thread ids, not those that it had.
+    #[arg(long)]
+    new_ids: bool,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,

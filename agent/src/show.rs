@@ -122,6 +122,7 @@ fn meaning(counter: &str) -> &'static str {
         "fabric_fallbacks" => "1 if this agent has another fabric than it was told to prefer",
         "pages_lost" => "pages that could not be had; each was a SIGBUS",
         "children_started" => "children started here",
+        "children_renumbered" => "of these, whole processes that got new ids: see the log",
         "seeds_published" => "seeds of this host that could be resumed, children's included",
         "reads_served" => "READs of other hosts that this agent answered",
         "bytes_served" => "bytes of these READs, and of pushes",

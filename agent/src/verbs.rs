@@ -48,6 +48,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         count: args.count,
         payload: args.payload.clone().into_bytes(),
         environment: environment.collect(),
+        new_ids: args.new_ids,
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
     let started = Arc::new(OnceLock::new());

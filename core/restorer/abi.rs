@@ -10,6 +10,8 @@
 /// +STUB      StubTable and its bitmaps, rw-
 /// +STACK     the runner's stack, rw-; a child leaves it by rt_sigreturn
 /// +MAIL      mailbox: a child's tail program, payload and environment, rw-
+/// +THREADS   ThreadsShared, then a small stack for each further thread, rw-; a thread leaves it by rt_sigreturn
+/// +TABLE     RawThreads and what each runs first, the same in all children, r--
 /// +PROGRAM   the template's program, r--; unmapped before the template is ready
 /// ```
 pub const TEXT_LEN: u64 = 64 << 10;
@@ -29,8 +31,22 @@ pub const STACK_LEN: u64 = 32 << 10;
 pub const MAIL: u64 = STACK + STACK_LEN;
 /// Bytes of mailbox: `MAX_MAIL_BYTES` and a tail program.
 pub const MAIL_LEN: u64 = (1 << 20) + (128 << 10);
+/// Offset of [`ThreadsShared`] and of further threads' stacks.
+pub const THREADS: u64 = MAIL + MAIL_LEN;
+/// Bytes for [`ThreadsShared`].
+pub const THREADS_SHARED_LEN: u64 = 4 << 10;
+/// Bytes of a further thread's stack: the runner uses a third of it, and no signal comes.
+pub const THREAD_STACK_LEN: u64 = 1 << 10;
+/// Further threads at most.
+pub const MAX_FURTHER_THREADS: u64 = 4095;
+/// Bytes for these.
+pub const THREADS_LEN: u64 = THREADS_SHARED_LEN + (MAX_FURTHER_THREADS + 1) * THREAD_STACK_LEN;
+/// Offset of the table of threads.
+pub const TABLE: u64 = THREADS + THREADS_LEN;
+/// Bytes of it: some 700 for each thread.
+pub const TABLE_LEN: u64 = 4 << 20;
 /// Offset of the template's program.
-pub const PROGRAM: u64 = MAIL + MAIL_LEN;
+pub const PROGRAM: u64 = TABLE + TABLE_LEN;
 /// Bytes of program: about 20,000 VMAs.
 pub const PROGRAM_LEN: u64 = 4 << 20;
 /// The whole region.
@@ -78,6 +94,9 @@ pub struct Command {
     pub child: u64,
     /// 1: a child that is cloned ahead. 0: one that runs now.
     pub ahead: u64,
+    /// Its process id in a namespace of its own, where its further threads have their own ids, too. 0: it
+    /// gets any ids, in the template's namespace. So it does where the kernel refuses.
+    pub own_pid: u64,
 }
 
 /// "MITOCHLD".
@@ -92,9 +111,11 @@ pub const MAX_COMMAND_FDS: u64 = 8;
 pub struct Reply {
     /// READY, STARTED, FAILED, TAIL_FAILED, CLONE_FAILED, SETUP_FAILED or WARM.
     pub kind: u32,
-    /// FAILED, TAIL_FAILED: which op. SETUP_FAILED: which of the keeper's steps.
+    /// FAILED, TAIL_FAILED: which op; of a further thread's, its index from 1 in the high half.
+    /// SETUP_FAILED: which of the keeper's steps. STARTED: errno of a namespace that was refused, else 0.
     pub step: u32,
-    /// STARTED: the child's pid in the template's pid namespace. Failures: the system call's result.
+    /// STARTED: the child's pid in the template's pid namespace, and in the high half that of the init of
+    /// its own, if it has one. Failures: the system call's result.
     pub value: i64,
     /// STARTED, TAIL_FAILED, CLONE_FAILED: [`Command::child`].
     pub child: u64,
@@ -155,7 +176,62 @@ pub mod op {
     /// args: descriptor, [`super::NumberRange`]s, their number. Copies of the descriptor take these numbers, up
     /// to the first that it cannot get.
     pub const RESERVE: u32 = 6;
+    /// args: [`super::RawThread`]s, index of the first, how many, [`THREADS_WAIT`] or 0. Makes these threads;
+    /// with the flag it goes on when each stands at its gate.
+    pub const THREADS: u32 = 7;
+    /// args: address of a u32. Waits while it is 0.
+    pub const GATE: u32 = 8;
+    /// args: pid. The parent must be this process, or none in the namespace of this child's own.
+    pub const PARENT: u32 = 9;
+
+    /// See [`THREADS`].
+    pub const THREADS_WAIT: u64 = 1;
 }
+
+/// A thread beside the first one, and what it runs before its own code.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawThread {
+    /// Its id, in a namespace of the child's own.
+    pub tid: u64,
+    /// As [`Params::tid_address`].
+    pub tid_address: u64,
+    /// The FS base.
+    pub fs_base: u64,
+    /// Address of its ops.
+    pub ops: u64,
+    /// How many they are.
+    pub op_count: u64,
+    /// Its place in the table.
+    pub index: u64,
+}
+
+/// What a child's threads share while they are made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadsShared {
+    /// Threads that stand at their gates.
+    pub arrived: u32,
+    /// Whoever makes this number full wakes who waits.
+    pub expected: u32,
+    /// [`Command::child`].
+    pub child: u64,
+}
+
+/// What a template shares with the inits of its children's namespaces.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InitShared {
+    /// Where the byte lands that says that the child is there.
+    pub byte: u64,
+    /// A struct pollfd: the child's pidfd, as numbered in the init.
+    pub poll_fd: u32,
+    /// Its events, and those that were found.
+    pub poll_events: u32,
+}
+
+/// Offset of [`InitShared`].
+pub const INIT_SHARED: u64 = THREADS + THREADS_SHARED_LEN / 2;
 
 /// One range of memory that behaves as anonymous (or as shared) in the seed and was mapped from the image
 /// at restore, ascending by start and by offset. The stub asks the kernel only where a chunk's bit is set.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! agent:     Command with descriptors on its first byte, then mail_len bytes
-//! template:  Reply STARTED { pid } or CLONE_FAILED { -errno }
+//! template:  Reply STARTED { pid, init } or CLONE_FAILED { -errno }
 //! child:     Reply TAIL_FAILED { step, result } if its tail breaks
 //! ```
 //! A child that is cloned ahead warms itself, says WARM on a socket of its own and waits there for the
@@ -17,6 +17,8 @@ use crate::abi::{
     TAIL_FAILED, WARM,
 };
 use crate::region::Region;
+use crate::namespace::{self, Cloned};
+use crate::runner::Context;
 use crate::{EXIT_BROKEN, runner, syscall};
 
 /// Makes children until the agent closes the socket.
@@ -24,11 +26,21 @@ pub fn serve(region: &Region, params: &Params) -> ! {
     loop {
         let command = next_command(region, params.command_fd);
         let about = Reply { child: command.child, ..Reply::default() };
-        match syscall::clone_sibling(command.clone_flags, params.tid_address) {
-            0 if command.ahead != 0 => wait_ahead(region, params, command),
-            0 => become_child(region, params, command),
-            pid @ 1.. => reply(params, Reply { kind: STARTED, value: pid, ..about }),
-            error => reply(params, Reply { kind: CLONE_FAILED, value: error, ..about }),
+        match namespace::clone_child(region, params, &command) {
+            Cloned::Child { has_own_ids } => {
+                let context = Context { region: *region, child: command.child, has_own_ids };
+                if command.ahead != 0 {
+                    wait_ahead(params, command, context);
+                }
+                become_child(params, command, &context)
+            }
+            Cloned::Parent { pid, init, refused } => {
+                let value = pid as i64 | (init as i64) << 32;
+                reply(params, Reply { kind: STARTED, step: refused, value, ..about });
+            }
+            Cloned::Failed(error) => {
+                reply(params, Reply { kind: CLONE_FAILED, value: error, ..about });
+            }
         }
         syscall::close_from(params.command_fd + 1);
     }
@@ -40,20 +52,24 @@ pub fn reply(params: &Params, reply: Reply) {
 }
 
 /// Warms this process and waits until it is a child.
-fn wait_ahead(region: &Region, params: &Params, command: Command) -> ! {
+fn wait_ahead(params: &Params, command: Command, context: Context) -> ! {
     let own_socket = params.command_fd + 1;
-    // What cannot be warmed is faulted in when it is touched.
+    let region = context.region;
+    // What cannot be warmed is faulted in when it is touched, and fails no op; what can fail is a thread.
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    let _ = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) };
+    if unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops, &context) }.is_err() {
+        syscall::exit(EXIT_BROKEN);
+    }
     syscall::send(own_socket, &Reply { kind: WARM, child: command.child, ..Reply::default() });
-    let command = next_command(region, own_socket);
-    become_child(region, params, command)
+    let command = next_command(&region, own_socket);
+    become_child(params, command, &Context { child: command.child, ..context })
 }
 
 /// Runs the tail; coming back from it is a failure, for its last op leaves for the seed's own code.
-fn become_child(region: &Region, params: &Params, command: Command) -> ! {
+fn become_child(params: &Params, command: Command, context: &Context) -> ! {
+    let mail = context.region.mail().cast::<RawOp>();
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    if let Err(failure) = unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops) } {
+    if let Err(failure) = unsafe { runner::run(mail, command.ops, context) } {
         reply(params, Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() });
     }
     syscall::exit(EXIT_BROKEN)

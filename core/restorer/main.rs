@@ -21,12 +21,15 @@ mod abi;
 mod arch;
 mod commands;
 mod memory;
+mod namespace;
 mod region;
 mod runner;
 mod stub;
 mod syscall;
+mod threads;
 
 use region::Region;
+use runner::Context;
 
 /// Exit status of a template or child that could not be made.
 const EXIT_BROKEN: u64 = 127;
@@ -40,7 +43,7 @@ extern "C" fn restore(base: u64) -> ! {
         syscall::exit(EXIT_BROKEN);
     }
     // SAFETY: the agent wrote `program_ops` ops there, for a process of which nothing else is in use.
-    if let Err(failure) = unsafe { runner::run(region.program(), params.program_ops) } {
+    if let Err(failure) = unsafe { runner::run(region.program(), params.program_ops, &Context::of_template(region)) } {
         commands::reply(params, abi::Reply { kind: abi::FAILED, ..failure.reply() });
         syscall::exit(EXIT_BROKEN);
     }

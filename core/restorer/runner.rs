@@ -1,12 +1,31 @@
 //! The interpreter of restore programs.
 
-use crate::abi::{NumberRange, RawOp, Reply, op};
-use crate::{arch, syscall};
+use crate::abi::{NumberRange, RawOp, RawThread, Reply, op};
+use crate::region::Region;
+use crate::{arch, syscall, threads};
 
 /// Errors are `FIRST_ERROR..=-1`, each the negative errno.
 const FIRST_ERROR: i64 = -4095;
 /// What a step of an unknown kind answers.
 const ENOSYS: i64 = 38;
+
+/// Whose ops are run.
+#[derive(Clone, Copy)]
+pub struct Context {
+    /// The process's region.
+    pub region: Region,
+    /// Its name, if it is a child.
+    pub child: u64,
+    /// It is in a namespace of its own: its threads get the ids that they are said to have.
+    pub has_own_ids: bool,
+}
+
+impl Context {
+    /// The template itself.
+    pub fn of_template(region: Region) -> Context {
+        Context { region, child: 0, has_own_ids: false }
+    }
+}
 
 /// An op that did not answer as expected.
 pub struct Failure {
@@ -27,13 +46,13 @@ impl Failure {
 /// # Safety
 /// `count` ops lie at `ops` and stay mapped and unchanged while they run; what they do to this process is
 /// what their author wants.
-pub unsafe fn run(ops: *const RawOp, count: u64) -> Result<(), Failure> {
+pub unsafe fn run(ops: *const RawOp, count: u64, context: &Context) -> Result<(), Failure> {
     let mut step = 0;
     while u64::from(step) < count {
         // SAFETY: `step < count`.
         let op = unsafe { &*ops.add(step as usize) };
         // SAFETY: the caller's promise.
-        unsafe { perform(op) }.map_err(|result| Failure { step, result })?;
+        unsafe { perform(op, context) }.map_err(|result| Failure { step, result })?;
         step += 1;
     }
     Ok(())
@@ -43,8 +62,8 @@ pub unsafe fn run(ops: *const RawOp, count: u64) -> Result<(), Failure> {
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn perform(op: &RawOp) -> Result<(), i64> {
-    let [a, b, c, ..] = op.args;
+unsafe fn perform(op: &RawOp, context: &Context) -> Result<(), i64> {
+    let [a, b, c, d, ..] = op.args;
     // SAFETY: each arm is what the op's author wants.
     unsafe {
         match op.kind {
@@ -68,6 +87,19 @@ unsafe fn perform(op: &RawOp) -> Result<(), i64> {
             op::RESERVE => {
                 reserve(a, b as *const NumberRange, c);
                 Ok(())
+            }
+            op::THREADS => {
+                let table = a as *const RawThread;
+                threads::create(context, table, b, c, d & op::THREADS_WAIT != 0)
+            }
+            op::GATE => {
+                threads::wait_at(&context.region, a);
+                Ok(())
+            }
+            op::PARENT => {
+                let wanted = if context.has_own_ids { 0 } else { a };
+                let parent = syscall::parent();
+                if parent == wanted { Ok(()) } else { Err(parent as i64) }
             }
             _ => Err(-ENOSYS),
         }

@@ -3,13 +3,21 @@
 
 use core::ptr;
 
-use crate::arch::syscall;
+use crate::abi::{InitShared, RawThread};
+use crate::arch::{self, syscall};
 
+const WRITE: u64 = 1;
 const MUNMAP: u64 = 11;
+const GETPID: u64 = 39;
 const SENDTO: u64 = 44;
 const RECVMSG: u64 = 47;
+const GETPPID: u64 = 110;
+const FUTEX: u64 = 202;
 const EXIT_GROUP: u64 = 231;
 const DUP3: u64 = 292;
+const PIPE2: u64 = 293;
+const SETNS: u64 = 308;
+const PIDFD_OPEN: u64 = 434;
 const CLONE3: u64 = 435;
 const CLOSE_RANGE: u64 = 436;
 
@@ -18,9 +26,21 @@ const MSG_CTRUNC: i32 = 8;
 const EINTR: i64 = 4;
 const O_CLOEXEC: u64 = 0x8_0000;
 
+const FUTEX_WAIT_PRIVATE: u64 = 128;
+const FUTEX_WAKE_PRIVATE: u64 = 129;
+
+const CLONE_VM: u64 = 0x100;
+const CLONE_FS: u64 = 0x200;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
+const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_SYSVSEM: u64 = 0x4_0000;
+const CLONE_SETTLS: u64 = 0x8_0000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_NEWPID: u64 = 0x2000_0000;
 
 /// Descriptors that one message can bring: `abi::MAX_COMMAND_FDS`, padded as the kernel does.
 const CONTROL_WORDS: usize = 2 + 4;
@@ -45,10 +65,10 @@ struct Message {
     flags: i32,
 }
 
-/// struct clone_args, up to its first version's end.
+/// struct clone_args, up to its second version's end.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
+pub struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -57,6 +77,8 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
 }
 
 /// exit_group(2).
@@ -133,16 +155,126 @@ pub unsafe fn receive(socket: u64, into: *mut u8, len: usize) -> Received {
     Received { bytes, fds: (message.flags & MSG_CTRUNC == 0).then_some(fds) }
 }
 
-/// clone3(2) of this process as a sibling; its tid is written to `tid_address` in the new process.
-/// Answers 0 there, and here its pid or `-errno`.
-pub fn clone_sibling(flags: u64, tid_address: u64) -> i64 {
+/// clone3(2) of this process as a sibling; its tid is written to `tid_address` in the new process. `own_pid`
+/// is its id in its namespace, 0 any. Answers 0 there, and here its pid or `-errno`.
+pub fn clone_sibling(flags: u64, tid_address: u64, own_pid: u32) -> i64 {
     let args = CloneArgs {
         flags: CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | flags,
         child_tid: tid_address,
+        set_tid: if own_pid == 0 { 0 } else { (&raw const own_pid).addr() as u64 },
+        set_tid_size: u64::from(own_pid != 0),
         ..CloneArgs::default()
     };
-    let address = (&raw const args).addr() as u64;
-    let len = size_of::<CloneArgs>() as u64;
     // SAFETY: memory is copied, not shared, so that both go on from here on stacks of their own.
-    unsafe { syscall(CLONE3, [address, len, 0, 0, 0, 0]) }
+    unsafe { clone3(&args) }
+}
+
+/// clone3(2) of a thread that runs `thread` with `record` and `base` on the stack of `stack_len` bytes from
+/// `stack` on. Answers its tid or `-errno`.
+///
+/// # Safety
+/// The stack is no one else's for as long as the thread uses it; `record` is one, and `base` the region's.
+pub unsafe fn clone_thread(
+    record: &RawThread,
+    base: u64,
+    own_ids: bool,
+    (stack, stack_size): (u64, u64),
+) -> i64 {
+    let shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    let told = match record.tid_address {
+        0 => 0,
+        _ => CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+    };
+    let tid = record.tid as u32;
+    let args = CloneArgs {
+        flags: shared | CLONE_SETTLS | told,
+        child_tid: record.tid_address,
+        stack,
+        stack_size,
+        tls: record.fs_base,
+        set_tid: if own_ids { (&raw const tid).addr() as u64 } else { 0 },
+        set_tid_size: u64::from(own_ids),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the caller's promise.
+    unsafe { arch::clone_thread(&args, ptr::from_ref(record), base) }
+}
+
+/// clone3(2) of the init of a new pid namespace, which shares this process's memory and runs
+/// `arch::clone_init`'s code. Answers its pid or `-errno`, and a pidfd of it.
+///
+/// # Safety
+/// `shared` outlives the init.
+pub unsafe fn clone_init(go: i32, child: u32, shared: *mut InitShared) -> (i64, i32) {
+    let mut pidfd = -1i32;
+    let args = CloneArgs {
+        flags: CLONE_NEWPID | CLONE_PARENT | CLONE_VM | CLONE_PIDFD,
+        pidfd: (&raw mut pidfd).addr() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: the caller's promise.
+    let answer = unsafe { arch::clone_init(&args, go, child, shared) };
+    // SAFETY: the kernel may have written it behind the compiler's back.
+    (answer, unsafe { (&raw const pidfd).read_volatile() })
+}
+
+/// # Safety
+/// As clone3(2).
+unsafe fn clone3(args: &CloneArgs) -> i64 {
+    let address = ptr::from_ref(args).addr() as u64;
+    // SAFETY: the caller's promise.
+    unsafe { syscall(CLONE3, [address, size_of::<CloneArgs>() as u64, 0, 0, 0, 0]) }
+}
+
+/// setns(2): the pid namespace of processes that this one clones from now on.
+pub fn clone_into_namespace_of(pidfd: i32) -> i64 {
+    // SAFETY: no memory is passed.
+    unsafe { syscall(SETNS, [pidfd as u64, CLONE_NEWPID, 0, 0, 0, 0]) }
+}
+
+/// pidfd_open(2) of this process, or `-errno`.
+pub fn own_pidfd() -> i64 {
+    // SAFETY: no memory is passed.
+    unsafe {
+        let pid = syscall(GETPID, [0; 6]);
+        syscall(PIDFD_OPEN, [pid as u64, 0, 0, 0, 0, 0])
+    }
+}
+
+/// pipe2(2), closed at exec: reading and writing end.
+pub fn pipe() -> Result<[i32; 2], i64> {
+    let mut ends = [-1i32; 2];
+    let address = ends.as_mut_ptr().addr() as u64;
+    // SAFETY: the kernel writes two numbers.
+    match unsafe { syscall(PIPE2, [address, O_CLOEXEC, 0, 0, 0, 0]) } {
+        // SAFETY: as above.
+        0 => Ok(unsafe { (&raw const ends).read_volatile() }),
+        error => Err(error),
+    }
+}
+
+/// Writes one byte to a pipe that has room.
+pub fn write_byte(fd: i32) {
+    let byte = 1u8;
+    let address = (&raw const byte).addr() as u64;
+    // SAFETY: the kernel reads one byte at a local.
+    unsafe { syscall(WRITE, [fd as u64, address, 1, 0, 0, 0]) };
+}
+
+/// getppid(2).
+pub fn parent() -> u64 {
+    // SAFETY: no memory is passed.
+    unsafe { syscall(GETPPID, [0; 6]) as u64 }
+}
+
+/// futex(2): sleeps while the word at `address` is `value`; wakes for nothing, too.
+pub fn futex_wait(address: u64, value: u32) {
+    // SAFETY: the kernel reads the word.
+    unsafe { syscall(FUTEX, [address, FUTEX_WAIT_PRIVATE, value.into(), 0, 0, 0]) };
+}
+
+/// futex(2): wakes all who sleep at `address`.
+pub fn futex_wake(address: u64) {
+    // SAFETY: no memory is passed but an address that names a futex.
+    unsafe { syscall(FUTEX, [address, FUTEX_WAKE_PRIVATE, i32::MAX as u64, 0, 0, 0]) };
 }

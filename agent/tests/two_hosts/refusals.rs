@@ -262,6 +262,7 @@ fn a_request_is_carried_out_once() {
         environment: Vec::new(),
         seed_ends_with_children: false,
         request_id: 77,
+        new_ids: false,
     });
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);

@@ -1,6 +1,6 @@
 //! The children of this host: who they are, how they end, who wants to know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -14,6 +14,7 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
+use crate::resume::NewProcess;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
@@ -64,6 +65,8 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Table {
     by_pid: HashMap<u32, Entry>,
+    /// Inits of children's pid namespaces; each ends after its child.
+    inits: HashSet<u32>,
     /// Places that are given away and not taken yet.
     promised: usize,
     early: HashMap<u32, (Instant, i32)>,
@@ -82,8 +85,8 @@ pub struct NewChild {
     pub child: ChildId,
     /// Its seed.
     pub seed: SeedId,
-    /// Its process id.
-    pub pid: u32,
+    /// Its process.
+    pub process: NewProcess,
     /// Where its end is told.
     pub events: Sender<ChildEvent>,
     /// What it lives on.
@@ -123,7 +126,7 @@ impl Children {
         let entry = {
             let mut table = self.table.lock();
             let entry = table.by_pid.remove(&pid);
-            if entry.is_none() {
+            if entry.is_none() && !table.inits.remove(&pid) {
                 table.early.retain(|_, (since, _)| since.elapsed() < EARLY_AGE);
                 table.early.insert(pid, (Instant::now(), status));
             }
@@ -140,8 +143,10 @@ impl Children {
         }
     }
 
-    /// A page of this process could not be had: its SIGBUS has a cause, and its standard error a line.
-    pub fn page_lost(&self, pid: u32, text: &str) {
+    /// A page of this thread could not be had: its process's SIGBUS has a cause, and its standard error a
+    /// line.
+    pub fn page_lost(&self, tid: u32, text: &str) {
+        let pid = process_of(tid).unwrap_or(tid);
         let mut table = self.table.lock();
         // A process that a child has forked itself: the log has it.
         let Some(entry) = table.by_pid.get_mut(&pid) else { return };
@@ -196,12 +201,16 @@ impl Children {
 impl Places {
     /// Enters a child at one of them. One that has ended meanwhile is told of at once.
     pub fn take(&mut self, new: NewChild) {
-        let process = PidFd::open(new.pid).ok();
+        let NewProcess { pid, init, .. } = new.process;
+        let process = PidFd::open(pid).ok();
         let mut table = self.children.table.lock();
         let taken = self.left.min(1);
         self.left -= taken;
         table.promised -= taken;
-        if let Some((_, status)) = table.early.remove(&new.pid) {
+        if let Some(init) = init.filter(|init| table.early.remove(init).is_none()) {
+            table.inits.insert(init);
+        }
+        if let Some((_, status)) = table.early.remove(&pid) {
             let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
             return;
         }
@@ -215,7 +224,7 @@ impl Places {
             stderr: new.stderr,
             lives_on: Some((new.hosted, new.hold)),
         };
-        table.by_pid.insert(new.pid, entry);
+        table.by_pid.insert(pid, entry);
     }
 }
 
@@ -223,6 +232,12 @@ impl Drop for Places {
     fn drop(&mut self) {
         self.children.table.lock().promised -= self.left;
     }
+}
+
+/// The process that a thread belongs to.
+fn process_of(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// Writes a line to a child's standard error.

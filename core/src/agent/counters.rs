@@ -14,6 +14,7 @@ use crate::wire::local::Stats;
 #[derive(Debug, Default)]
 pub struct Counters {
     children_started: AtomicU64,
+    children_renumbered: AtomicU64,
     seeds_published: AtomicU64,
     fabric_fallbacks: u64,
     images: Mutex<Images>,
@@ -38,6 +39,13 @@ impl Counters {
         self.children_started.fetch_add(count as u64, Ordering::Relaxed);
     }
 
+    /// A child got other ids than it was to have. The first one is warned of: the others have the same reason.
+    pub fn count_renumbered(&self, why: &str) {
+        if self.children_renumbered.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("children of whole processes get new process and thread ids: {why}");
+        }
+    }
+
     /// A seed was published.
     pub fn count_seed(&self) {
         self.seeds_published.fetch_add(1, Ordering::Relaxed);
@@ -56,6 +64,7 @@ impl Counters {
         images.settle();
         let mut stats = Stats {
             children_started: read(&self.children_started),
+            children_renumbered: read(&self.children_renumbered),
             seeds_published: read(&self.seeds_published),
             fabric_fallbacks: self.fabric_fallbacks,
             reads_served: read(&pages.counters().reads_served),

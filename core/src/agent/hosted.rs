@@ -13,7 +13,7 @@ use super::seeds::Hold;
 use crate::descriptor::{CallSite, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
-use crate::resume::{ChildSpec, ResumeError, Template};
+use crate::resume::{ChildSpec, NewProcess, ResumeError, Template};
 use crate::wire::local::{Failure, FailureKind};
 
 /// A seed as it lives on this host.
@@ -104,6 +104,8 @@ pub struct Start<'a> {
     pub environment: &'a [u8],
     /// 0, 1, 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// A whole process gets new ids instead of those that it had.
+    pub new_ids: bool,
 }
 
 impl Hosted {
@@ -111,7 +113,7 @@ impl Hosted {
     ///
     /// # Errors
     /// The template's.
-    pub fn start(&self, start: &Start<'_>) -> Result<u32, Failure> {
+    pub fn start(&self, start: &Start<'_>) -> Result<NewProcess, Failure> {
         self.child(&ChildSpec {
             role: start.role,
             index: start.index,
@@ -122,6 +124,7 @@ impl Hosted {
             environment: start.environment,
             stdio: start.stdio,
             extra_clone_flags: 0,
+            new_ids: start.new_ids,
         })
     }
 }
@@ -139,7 +142,7 @@ impl Hosted {
     ///
     /// # Errors
     /// The template's.
-    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, Failure> {
+    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<NewProcess, Failure> {
         self.parts().template.child(spec).map_err(|error| {
             if matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. }) {
                 self.is_broken.store(true, Ordering::Release);

@@ -56,19 +56,29 @@ impl Agent {
         let (mut line, theirs) = end_line()
             .map_err(|error| fail(FailureKind::Limit, format!("no socket is left: {error}")))?;
         let child = ChildId::random();
-        let pid = hosted.start(&Start {
+        let process = hosted.start(&Start {
             role: ROLE_REHEARSAL,
             index: 0,
             child,
             payload: &[],
             environment: &[],
             stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
+            new_ids: false,
         })?;
         drop(theirs);
         let (events, ended) = crossbeam_channel::bounded(1);
         let (stderr, begun) = (Arc::new(null), Instant::now());
         let (seed, living_on) = (record.id, hosted.clone());
-        places.take(NewChild { child, seed, pid, events, hosted: living_on, hold: None, stderr });
+        let pid = process.pid;
+        places.take(NewChild {
+            child,
+            seed,
+            process,
+            events,
+            hosted: living_on,
+            hold: None,
+            stderr,
+        });
         let written = match hears_its_end(&mut line) {
             true => written(pid, descriptor).unwrap_or_default(),
             false => Vec::new(),

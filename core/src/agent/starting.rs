@@ -73,17 +73,22 @@ impl Agent {
                 payload: &request.payload,
                 environment: &environment,
                 stdio,
+                new_ids: request.new_ids,
             };
-            let pid = match hosted.start(&start) {
-                Ok(pid) => pid,
+            let process = match hosted.start(&start) {
+                Ok(process) => process,
                 Err(failure) => {
                     self.kill_started(&children);
                     return Err(failure);
                 }
             };
+            if let Some(why) = &process.renumbered {
+                self.counters.count_renumbered(why);
+            }
+            let pid = process.pid;
             let (events, stderr) = (sender.clone(), stderr.clone());
             let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
-            places.take(NewChild { child, seed, pid, events, hosted, hold, stderr });
+            places.take(NewChild { child, seed, process, events, hosted, hold, stderr });
             children.push(StartedChild { child, pid });
         }
         once.done();

@@ -46,6 +46,8 @@ pub struct ResumeOptions {
     pub stdio: Option<[OwnedFd; 3]>,
     /// The seed ends with the last of these children.
     pub seed_ends_with_children: bool,
+    /// Children of a whole process get new process and thread ids instead of those that it had.
+    pub new_ids: bool,
 }
 
 impl ResumeOptions {
@@ -59,6 +61,7 @@ impl ResumeOptions {
             environment: Vec::new(),
             stdio: None,
             seed_ends_with_children: false,
+            new_ids: false,
         }
     }
 }
@@ -82,6 +85,7 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
         environment: options.environment,
         seed_ends_with_children: options.seed_ends_with_children,
         request_id: SeedId::random().0,
+        new_ids: options.new_ids,
     });
     let mut connection = Connection::open(agent)?;
     match connection.ask(&request, &stdio, WHILE)? {

@@ -136,6 +136,7 @@ pub fn describe(
         page_table,
         files: mapped,
         threads: report.threads,
+        whole: None,
         process: report.process,
         open_files: report.open_files,
         sites,

@@ -21,8 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::owner::{self, OwnerRecord, RdmaRecord};
 use super::warm::WarmRecord;
 use super::{
-    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MappedFile, OpenFile, OwnerIndex, PageTable,
-    Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma, WarmSet,
+    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MAX_THREADS, MappedFile, OpenFile, OwnerIndex,
+    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
+    WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -60,6 +61,9 @@ mod section {
     pub(super) const RDMA_EXPORTS: u16 = 13;
     /// Not critical: a hint.
     pub(super) const WARM_SET: u16 = 14;
+    pub(super) const WHOLE: u16 = 15;
+    /// Sections are numbered below this.
+    pub(super) const END: usize = 16;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -143,6 +147,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     if !warm.is_empty() {
         put_bytes(&mut body, section::WARM_SET, 0, &serialised(&warm));
     }
+    if let Some(whole) = &descriptor.whole {
+        put(&mut body, section::WHOLE, whole);
+    }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
     let length = length.ok_or(DescriptorError::TooLong(total))?;
@@ -197,11 +204,11 @@ pub fn decode(bytes: &[u8]) -> Result<Descriptor, DescriptorError> {
 }
 
 /// The sections that this version knows, by id.
-struct Sections<'a>([Option<&'a [u8]>; 15]);
+struct Sections<'a>([Option<&'a [u8]>; section::END]);
 
 impl<'a> Sections<'a> {
     fn split(mut body: &'a [u8]) -> Result<Self, DescriptorError> {
-        let mut sections = Sections([None; 15]);
+        let mut sections = Sections([None; section::END]);
         while !body.is_empty() {
             let broken =
                 |reason: &str| DescriptorError::Section { section: 0, reason: reason.to_owned() };
@@ -232,6 +239,13 @@ impl<'a> Sections<'a> {
         let Some(bytes) = self.0[usize::from(id)] else { return Ok(T::default()) };
         postcard::from_bytes(bytes)
             .map_err(|error| DescriptorError::Section { section: id, reason: error.to_string() })
+    }
+
+    fn parse_optional<T: DeserializeOwned + Default>(
+        &self,
+        id: u16,
+    ) -> Result<Option<T>, DescriptorError> {
+        self.0[usize::from(id)].map(|_| self.parse(id)).transpose()
     }
 
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {
@@ -268,10 +282,8 @@ impl<'a> Sections<'a> {
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
             resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
-            stub_place: match self.0[usize::from(section::STUB_PLACE)] {
-                Some(_) => Some(self.parse::<StubPlace>(section::STUB_PLACE)?),
-                None => None,
-            },
+            stub_place: self.parse_optional::<StubPlace>(section::STUB_PLACE)?,
+            whole: self.parse_optional::<Whole>(section::WHOLE)?,
         };
         check(&descriptor)?;
         Ok(descriptor)
@@ -290,6 +302,7 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     if descriptor.threads.is_empty() {
         return fail(section::THREADS, "there is no thread");
     }
+    check_whole(descriptor)?;
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {
         return fail(section::STUB_PLACE, "there is not one trampoline for each call site");
@@ -326,6 +339,22 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         }
     }
     Ok(())
+}
+
+fn check_whole(descriptor: &Descriptor) -> Result<(), DescriptorError> {
+    let fail = |reason: &str| {
+        Err(DescriptorError::Section { section: section::WHOLE, reason: reason.to_owned() })
+    };
+    let threads = descriptor.threads.len();
+    match &descriptor.whole {
+        None if threads > 1 => fail("it is missing, but there are several threads"),
+        Some(_) if threads > MAX_THREADS => fail("there are more threads than a child can have"),
+        Some(whole) if whole.sched.len() != threads => {
+            fail("there is not one scheduling record for each thread")
+        }
+        Some(whole) if whole.gate.0 % 4 != 0 => fail("its gate is not aligned"),
+        _ => Ok(()),
+    }
 }
 
 fn put<T: Serialize>(body: &mut Vec<u8>, id: u16, value: &T) {

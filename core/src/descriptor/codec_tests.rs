@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, DcTarget, Export, Owner, RcEndpoint, SiteKind, Slab, VmaFlags, VmaKind, WarmSet,
+    ArenaMap, DcTarget, Export, Owner, RcEndpoint, Rseq, Sched, SiteKind, Slab, VmaFlags, VmaKind,
+    WarmSet, Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -70,6 +71,7 @@ pub(crate) fn sample() -> Descriptor {
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
         warm: WarmSet::default(),
+        whole: None,
     }
 }
 
@@ -98,6 +100,71 @@ fn a_warm_set_survives_and_needs_no_new_reader() {
     let [id, flags] =
         [0, 2].map(|at| u16::from_le_bytes([bytes[plain.len() + at], bytes[plain.len() + at + 1]]));
     assert_eq!((id, flags & CRITICAL), (section::WARM_SET, 0));
+}
+
+/// A whole process of two threads.
+fn whole_sample() -> Descriptor {
+    let mut descriptor = sample();
+    descriptor.threads.push(Thread {
+        tid: 78,
+        frame: SeedAddr(0x50_3000),
+        tid_address: SeedAddr(0x50_4990),
+        fs_base: 0x50_46c0,
+        gs_base: 0,
+        robust_list: (SeedAddr(0x50_49a0), 24),
+        rseq: Some(Rseq { addr: SeedAddr(0x50_4fa0), len: 32, signature: 0x5305_3053 }),
+        alt_stack: (SeedAddr(0x50_5000), 0, 8192),
+        name: b"worker".to_vec(),
+    });
+    let fifo = Sched { policy: 1, priority: 10, nice: 0, flags: 1 };
+    let sched = vec![Sched { nice: -5, ..Sched::default() }, fifo];
+    descriptor.whole = Some(Whole { gate: SeedAddr(0x50_2040), sched });
+    descriptor
+}
+
+/// The same with the section that makes it a whole process.
+#[test]
+fn golden_bytes_of_1_0_with_all_threads() {
+    let golden = include_bytes!("../../../tests/wire/descriptor-1.0-whole.bin");
+    assert_eq!(decode(golden).unwrap(), whole_sample());
+    assert_eq!(encode(&whole_sample()).unwrap(), golden);
+}
+
+/// Who does not know the section would run one thread of several.
+#[test]
+fn a_whole_process_is_not_for_readers_that_do_not_know_it() {
+    let bytes = encode(&whole_sample()).unwrap();
+    let at = bytes.windows(4).rposition(|word| word == [15, 0, 1, 0]).unwrap();
+    let mut newer = bytes;
+    newer[at] = 200;
+    let crc = crc32fast::hash(&newer[HEADER_LEN..]).to_le_bytes();
+    newer[20..24].copy_from_slice(&crc);
+    assert_eq!(decode(&newer), Err(DescriptorError::UnknownCritical(200)));
+}
+
+#[test]
+fn whole_processes_that_cannot_be_are_refused() {
+    let refused = |change: &dyn Fn(&mut Descriptor)| {
+        let mut descriptor = whole_sample();
+        change(&mut descriptor);
+        match decode(&encode(&descriptor).unwrap()).unwrap_err() {
+            DescriptorError::Section { section: section::WHOLE, reason } => reason,
+            other => panic!("{other}"),
+        }
+    };
+    let whole =
+        |change: fn(&mut Whole)| refused(&|descriptor| change(descriptor.whole.as_mut().unwrap()));
+    assert!(refused(&|descriptor| descriptor.whole = None).contains("missing"));
+    assert!(whole(|whole| drop(whole.sched.pop())).contains("each thread"));
+    assert!(whole(|whole| whole.gate.0 += 2).contains("aligned"));
+    let with = |threads: usize| {
+        let mut descriptor = whole_sample();
+        descriptor.threads.resize(threads, Thread::default());
+        descriptor.whole.as_mut().unwrap().sched.resize(threads, Sched::default());
+        decode(&encode(&descriptor).unwrap())
+    };
+    assert!(with(MAX_THREADS).is_ok());
+    assert!(with(MAX_THREADS + 1).unwrap_err().to_string().contains("more threads"));
 }
 
 /// A descriptor that can be READ by every fabric.
@@ -285,6 +352,7 @@ fn of_pages(shift: u8) -> Descriptor {
         vmas: vec![vma],
         page_table: PageTable::new([Run { range: there, source }], page).unwrap(),
         warm: WarmSet::default(),
+        whole: None,
         sites: Vec::new(),
         stub_place: None,
         ..sample()

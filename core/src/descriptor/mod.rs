@@ -17,12 +17,14 @@ pub use addr::{ImageOffset, SeedAddr, SeedRange};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
-pub use thread::{Rseq, Thread};
+pub use thread::{Rseq, Sched, Thread, Whole};
 pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
 
+/// Threads of a whole process at most; a child's restorer has a stack for each.
+pub const MAX_THREADS: usize = 4096;
 /// Owners that a descriptor can name: the seed and 15 ancestors (design: 15 hops).
 pub const MAX_OWNERS: usize = 16;
 
@@ -46,8 +48,10 @@ pub struct Descriptor {
     pub page_table: PageTable,
     /// Files that it had mapped.
     pub files: Vec<MappedFile>,
-    /// Its threads; the first one becomes the child's main thread.
+    /// Its threads, the caller of prepare first: of a whole process all, else that one alone.
     pub threads: Vec<Thread>,
+    /// Set for a whole process, all of whose threads live on in its children.
+    pub whole: Option<Whole>,
     /// The rest of its state.
     pub process: Process,
     /// File descriptors that its parent had open.

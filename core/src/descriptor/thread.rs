@@ -38,3 +38,29 @@ pub struct Rseq {
     /// The abort signature.
     pub signature: u32,
 }
+
+/// What a *whole process* adds to its threads: all of them live on in a child, where a child of fork mode
+/// has its first one alone. Section 15.
+///
+/// In a child every thread but the first waits while the u32 at `gate` is 0, with its signals blocked;
+/// whoever stores 1 there and wakes the futex lets them go on, each by `rt_sigreturn` on its frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// A u32 in the seed's memory that is 0 there, aligned.
+    pub gate: SeedAddr,
+    /// One for each of `Descriptor::threads`, in their order.
+    pub sched: Vec<Sched>,
+}
+
+/// How the kernel schedules a thread: sched_getattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sched {
+    /// SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5; a child runs a thread of DEADLINE as OTHER.
+    pub policy: u32,
+    /// Of FIFO and RR: 1 to 99.
+    pub priority: u32,
+    /// -20 to 19.
+    pub nice: i32,
+    /// SCHED_FLAG_*.
+    pub flags: u64,
+}

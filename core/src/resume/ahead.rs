@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use super::abi::{Reply, WARM};
 use super::calls;
 use super::program::{Expect, Program};
-use super::template::parse_reply;
+use super::template::{NewProcess, parse_reply};
 use crate::descriptor::{Descriptor, SeedRange, Vma};
 
 const READ: u8 = 1;
@@ -23,8 +23,7 @@ const WRITE: u8 = 2;
 /// A process that becomes the next child.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    /// Its pid.
-    pub(super) pid: u32,
+    pub(super) process: NewProcess,
     socket: UnixStream,
     is_warm: bool,
 }
@@ -36,9 +35,9 @@ impl Ahead {
         Ok((ours, theirs.into()))
     }
 
-    /// One that was cloned as `pid`, with the other end of `socket`.
-    pub(super) fn new(pid: u32, socket: UnixStream) -> Self {
-        Ahead { pid, socket, is_warm: false }
+    /// One that was cloned, with the other end of `socket`.
+    pub(super) fn new(process: NewProcess, socket: UnixStream) -> Self {
+        Ahead { process, socket, is_warm: false }
     }
 
     /// Whether it waits for nothing but its command. Does not wait; an error means that it has ended.
@@ -128,7 +127,8 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_not_waited_for() {
         let (ours, theirs) = Ahead::socket().unwrap();
-        let mut ahead = Ahead::new(1, ours);
+        let process = NewProcess { pid: 1, init: None, renumbered: None };
+        let mut ahead = Ahead::new(process, ours);
         assert!(!ahead.is_warm().unwrap());
         drop(theirs);
         assert!(ahead.is_warm().is_err());

@@ -168,6 +168,12 @@ pub(super) fn set_robust_list(head: u64, len: u64) -> Op {
     call("set_robust_list", libc::SYS_set_robust_list, [head.into(), len.into()], Expect::Success)
 }
 
+/// sched_setattr(2) of this thread with a `struct sched_attr`.
+pub(super) fn sched_setattr(attributes: Vec<u8>) -> Op {
+    let args = [0.into(), attributes.into(), 0.into()];
+    call("sched_setattr", libc::SYS_sched_setattr, args, Expect::Success)
+}
+
 /// rseq(2): registers an area.
 pub(super) fn rseq(addr: u64, len: u32, signature: u32) -> Op {
     let args = [addr.into(), u64::from(len).into(), 0.into(), u64::from(signature).into()];

@@ -7,11 +7,12 @@
 use std::os::fd::BorrowedFd;
 
 use super::ResumeError;
-use super::abi::{MAIL, MAIL_LEN, NumberRange};
+use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
 use super::program::{Expect, Op, Program};
-use crate::descriptor::{Descriptor, OpenFile, SeedAddr, SeedRange, Thread, VmaFlags};
+use super::threads::{self, FurtherThreads};
+use crate::descriptor::{Descriptor, OpenFile, Sched, SeedAddr, SeedRange, Thread, VmaFlags};
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ResumeInfo};
 
@@ -36,16 +37,38 @@ pub struct ChildSpec<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,
+    /// A whole process gets new ids instead of those that it had.
+    pub new_ids: bool,
 }
 
 /// What all tails of a template share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailFacts {
+    /// The child's first.
     thread: Thread,
+    further: FurtherThreads,
+    /// Where the first one waits, if it has not called prepare.
+    gate: Option<SeedAddr>,
+    /// How the first one is scheduled, if that is anything special.
+    sched: Option<Sched>,
+    is_whole: bool,
     dont_fork: Vec<SeedRange>,
     resume_area: SeedAddr,
     /// Numbers that memory of the child's takes for open.
     numbers: Vec<NumberRange>,
+}
+
+/// Where a tail runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailPlace {
+    /// The keeper's pid.
+    pub keeper: u32,
+    /// The region's address.
+    pub base: u64,
+    /// Number of the first of the command's descriptors.
+    pub stdio: u32,
+    /// It makes the threads that wait at the gate; in a child that was cloned ahead they stand there.
+    pub makes_threads: bool,
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -55,14 +78,18 @@ impl TailFacts {
     /// Of the children of `desc`.
     ///
     /// # Errors
-    /// `Threads` for any number but one.
+    /// `Threads` for any number but one of what is no whole process.
     pub fn of(desc: &Descriptor) -> Result<TailFacts, CompileError> {
-        let [thread] = desc.threads.as_slice() else {
-            return Err(CompileError::Threads(desc.threads.len()));
-        };
+        let first = threads::first(desc)?;
+        let whole = desc.whole.as_ref();
+        let sched = whole.and_then(|whole| whole.sched.get(first)).copied();
         let dont_fork = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::DONT_FORK));
         Ok(TailFacts {
-            thread: thread.clone(),
+            thread: desc.threads[first].clone(),
+            further: FurtherThreads::of(desc)?,
+            gate: whole.filter(|_| first != 0).map(|whole| whole.gate),
+            sched: sched.filter(|sched| *sched != Sched::default()),
+            is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             resume_area: desc.resume_area.addr,
             numbers: numbers_in_use(&desc.open_files),
@@ -74,6 +101,36 @@ impl TailFacts {
         self.thread.tid_address.0
     }
 
+    /// The id that its children are to have, in a namespace of their own, which is the process's own; `None`
+    /// if any will do. Ids end below `pid_max`.
+    ///
+    /// # Errors
+    /// Why they cannot have it on any account.
+    pub fn own_pid(&self, pid_max: u32) -> Result<Option<u32>, String> {
+        let first = self.thread.tid;
+        let highest = self.further.highest_id().max(first);
+        match self.is_whole {
+            false => Ok(None),
+            true if first == 1 => Err("1 is the id of a namespace's init".to_owned()),
+            true if highest >= pid_max => {
+                Err(format!("thread {highest} is beyond /proc/sys/kernel/pid_max ({pid_max}) here"))
+            }
+            true => Ok(Some(first)),
+        }
+    }
+
+    /// Its further threads.
+    pub fn further(&self) -> &FurtherThreads {
+        &self.further
+    }
+
+    /// What makes them, so far as they wait at a gate.
+    pub(super) fn make_threads(&self, base: u64) -> Option<Op> {
+        let count = self.further.waiting();
+        let table = base + TABLE;
+        (count > 0).then_some(Op::Threads { table, first: 0, count, waits: true })
+    }
+
     /// The tail, whose last act before it leaves for the seed's code is to close what is not the child's, and
     /// to put what is nothing on each number that its memory takes for open: whoever uses one is refused
     /// with EBADF, and whoever closes one closes no file that the child has opened since.
@@ -83,11 +140,12 @@ impl TailFacts {
     ///
     /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
     /// that was opened with O_PATH.
-    pub fn tail(&self, keeper: u32, stdio: u32, info: &[u8; INFO_LEN]) -> Program {
+    pub fn tail(&self, place: &TailPlace, info: &[u8; INFO_LEN]) -> Program {
+        let TailPlace { keeper, stdio, .. } = *place;
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
             calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success),
-            calls::check_parent(keeper),
+            self.check_parent(keeper),
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
@@ -99,13 +157,34 @@ impl TailFacts {
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
         }
+        // None to make is a step, too: a step's number tells it, wherever the tail runs.
+        ops.extend(self.make_threads(place.base).map(|op| match op {
+            Op::Threads { table, first, .. } if !place.makes_threads => {
+                Op::Threads { table, first, count: 0, waits: false }
+            }
+            op => op,
+        }));
+        // Threads are scheduled as the one that makes them, and then each as it was.
+        ops.extend(self.sched.as_ref().map(threads::scheduling));
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
         ops.extend(self.close_all_but_stdio(stdio + 3));
+        if self.further.ends_with_caller() {
+            let (table, first) = (place.base + TABLE, self.further.waiting());
+            ops.push(Op::Threads { table, first, count: 1, waits: false });
+        }
+        ops.extend(self.gate.map(|gate| Op::Gate { addr: gate.0 }));
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }
+    }
+
+    fn check_parent(&self, keeper: u32) -> Op {
+        match self.is_whole {
+            true => Op::Parent { pid: keeper },
+            false => calls::check_parent(keeper),
+        }
     }
 
     fn close_all_but_stdio(&self, nothing: u32) -> Vec<Op> {
@@ -124,28 +203,32 @@ impl TailFacts {
         ops
     }
 
-    /// The mail for a child, and its number of ops. `base` is the region's, `stdio` as for [`Self::tail`].
+    /// The mail for a child, and its number of ops.
     ///
     /// # Errors
     /// `MailTooLarge`.
     pub fn mail(
         &self,
-        keeper: u32,
-        base: u64,
-        stdio: u32,
+        place: &TailPlace,
         spec: &ChildSpec<'_>,
     ) -> Result<(Vec<u8>, u64), ResumeError> {
         let carried = spec.payload.len() + spec.environment.len();
         if carried > MAX_MAIL_BYTES {
             return Err(ResumeError::MailTooLarge { bytes: carried });
         }
-        let at = base + MAIL;
-        let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { keeper };
+        let at = place.base + MAIL;
+        let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
+        let mut tail = self.tail(&TailPlace { keeper, ..*place }, &[0; INFO_LEN]);
         // The length of the tail does not depend on what its info says.
-        let tail_len = self.tail(keeper, stdio, &[0; INFO_LEN]).encode(at).len() as u64;
-        let payload = (at + tail_len, spec.payload.len() as u64);
+        let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
-        let tail = self.tail(keeper, stdio, &info_bytes(spec, payload, environment_at));
+        let info = info_bytes(spec, payload, environment_at);
+        for op in &mut tail.ops {
+            match op {
+                Op::Store { addr, bytes } if *addr == self.resume_area.0 => *bytes = info.to_vec(),
+                _ => {}
+            }
+        }
         let mut mail = tail.encode(at);
         mail.extend_from_slice(spec.payload);
         mail.extend_from_slice(spec.environment);

@@ -18,8 +18,8 @@
 //!    umask, directory, limits. Limits come late, so that they do not limit the work above.
 //! 8. Every descriptor but 0-2 and the command socket is closed: mappings hold their files.
 //!
-//! What clones do not inherit (rseq, robust list, parent-death signal) or would lose (DONTFORK memory) is
-//! the tail's, see `child`.
+//! What clones do not inherit (further threads, rseq, robust list, parent-death signal) or would lose (DONTFORK memory) is
+//! the tail's, see `child` and `threads`.
 
 use std::collections::HashMap;
 
@@ -28,6 +28,7 @@ use super::calls;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
+use super::threads;
 use crate::descriptor::{
     Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
 };
@@ -79,8 +80,8 @@ pub struct HostFacts {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// More or less than one thread.
-    #[error("the seed has {0} threads: only a seed of one thread can be resumed")]
+    /// None, or several of what is no whole process.
+    #[error("the seed has {0} threads, and is not prepared with all of them: prepare it anew")]
     Threads(usize),
     /// The vDSO cannot be moved.
     #[error(
@@ -116,9 +117,7 @@ pub fn compile(
     host: &HostFacts,
     fds: &TemplateFds,
 ) -> Result<Program, CompileError> {
-    let [thread] = desc.threads.as_slice() else {
-        return Err(CompileError::Threads(desc.threads.len()));
-    };
+    let thread = &desc.threads[threads::first(desc)?];
     let moves = vdso_moves(desc, placement, host)?;
     let places = Places { desc, offset_of, files: &fds.files };
     let pieces = places.pieces().map_err(CompileError::NotInImage)?;
@@ -316,7 +315,7 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
 }
 
 /// A `stack_t`.
-fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
+pub(super) fn alternate_stack(base: u64, flags: u32, size: u64) -> Vec<u8> {
     let flags = if size == 0 { SS_DISABLE } else { flags };
     let mut bytes = base.to_le_bytes().to_vec();
     bytes.extend_from_slice(&u64::from(flags & !1).to_le_bytes());

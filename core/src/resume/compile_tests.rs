@@ -6,10 +6,12 @@ use crate::descriptor::{
     Thread, Vma, WarmSet,
 };
 use crate::id::SeedId;
-use crate::resume::TailFacts;
+use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
+const PLACE: TailPlace =
+    TailPlace { keeper: 77, base: 0x6000_0000_0000, stdio: 4, makes_threads: true };
 
 /// A seed of one thread without memory.
 pub(crate) fn descriptor() -> Descriptor {
@@ -37,6 +39,7 @@ pub(crate) fn descriptor() -> Descriptor {
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
         warm: WarmSet::default(),
+        whole: None,
     }
 }
 
@@ -316,7 +319,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(77, 4, &[0; crate::resume::child::INFO_LEN]).to_string();
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
@@ -340,7 +343,7 @@ fn last_steps(open: &[u32]) -> Vec<String> {
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(77, 4, &[0; crate::resume::child::INFO_LEN]);
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]);
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
 }

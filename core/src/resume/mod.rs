@@ -21,6 +21,7 @@ pub mod program;
 pub mod sites;
 pub mod stub;
 pub mod template;
+pub mod threads;
 
 use std::io;
 use std::time::Duration;
@@ -29,10 +30,11 @@ use crate::descriptor::SeedAddr;
 use crate::keeper::KeeperError;
 
 pub use ahead::warming;
-pub use child::{ChildSpec, TailFacts};
+pub use child::{ChildSpec, TailFacts, TailPlace};
 pub use compile::{CompileError, HostFacts, TemplateFds, compile};
 pub use placement::Placement;
-pub use template::{Template, TemplateSpec};
+pub use template::{NewProcess, Template, TemplateSpec};
+pub use threads::FurtherThreads;
 
 /// Why there is no template or child.
 #[derive(Debug, thiserror::Error)]

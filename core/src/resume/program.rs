@@ -38,6 +38,27 @@ pub enum Op {
         /// The numbers.
         ranges: Vec<NumberRange>,
     },
+    /// Makes further threads, see `threads`.
+    Threads {
+        /// Where their table lies.
+        table: u64,
+        /// Index of the first.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// Goes on when each stands at its gate.
+        waits: bool,
+    },
+    /// Waits while a u32 is 0.
+    Gate {
+        /// Where it lies.
+        addr: u64,
+    },
+    /// getppid(2) must answer this, or 0 in a pid namespace of the child's own.
+    Parent {
+        /// The keeper.
+        pid: u32,
+    },
     /// The end of a tail: `rsp = frame`, `rt_sigreturn`.
     SignalReturn {
         /// Thread::frame.
@@ -75,6 +96,23 @@ pub struct Program {
 }
 
 impl Program {
+    /// Bytes of [`Self::encode`].
+    pub fn encoded_len(&self) -> usize {
+        let data = |op: &Op| match op {
+            Op::Syscall { args, .. } => {
+                let bytes = args.iter().map(|arg| match arg {
+                    Arg::Bytes(bytes) => bytes.len().next_multiple_of(8),
+                    Arg::Unused | Arg::Value(_) => 0,
+                });
+                bytes.sum()
+            }
+            Op::Store { bytes, .. } => bytes.len().next_multiple_of(8),
+            Op::Reserve { ranges, .. } => size_of_val(ranges.as_slice()),
+            Op::Threads { .. } | Op::Gate { .. } | Op::Parent { .. } | Op::SignalReturn { .. } => 0,
+        };
+        self.ops.len() * size_of::<RawOp>() + self.ops.iter().map(data).sum::<usize>()
+    }
+
     /// The program as it must lie at address `base`: ops, then bytes (each 8-aligned).
     pub fn encode(&self, base: u64) -> Vec<u8> {
         let ops_len = self.ops.len() * size_of::<RawOp>();
@@ -112,6 +150,18 @@ impl Program {
                     let from = place(&bytes, &mut data);
                     let args = [(*fd).into(), from, ranges.len() as u64, 0, 0, 0];
                     RawOp { kind: raw::RESERVE, args, ..RawOp::default() }
+                }
+                Op::Threads { table, first, count, waits } => {
+                    let waits = if *waits { raw::THREADS_WAIT } else { 0 };
+                    let args = [*table, *first, *count, waits, 0, 0];
+                    RawOp { kind: raw::THREADS, args, ..RawOp::default() }
+                }
+                Op::Gate { addr } => {
+                    RawOp { kind: raw::GATE, args: [*addr, 0, 0, 0, 0, 0], ..RawOp::default() }
+                }
+                Op::Parent { pid } => {
+                    let args = [(*pid).into(), 0, 0, 0, 0, 0];
+                    RawOp { kind: raw::PARENT, args, ..RawOp::default() }
                 }
                 Op::SignalReturn { frame } => {
                     let args = [*frame, 0, 0, 0, 0, 0];
@@ -164,6 +214,12 @@ impl fmt::Display for Op {
                     .collect();
                 write!(f, "dup3({fd}, {}, O_CLOEXEC) (may fail)", ranges.join(" "))
             }
+            Op::Threads { first, count, waits, .. } => {
+                let waits = if *waits { ", until each waits" } else { "" };
+                write!(f, "clone3 of {count} threads from number {first} on{waits}")
+            }
+            Op::Gate { addr } => write!(f, "futex wait while {addr:#x} is 0"),
+            Op::Parent { pid } => write!(f, "getppid() = {pid}, or 0 in a pid namespace"),
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }
     }
@@ -206,6 +262,7 @@ mod tests {
             ],
         };
         let bytes = program.encode(0x6000_0000);
+        assert_eq!(bytes.len(), program.encoded_len());
         assert_eq!(bytes.len(), 2 * 64 + 8 + 8);
         assert_eq!(&bytes[8..16], &(0x6000_0000u64 + 128).to_le_bytes());
         assert_eq!(&bytes[128..133], b"/tmp\0");

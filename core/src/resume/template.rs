@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 
 use super::abi::{
     CLONE_FAILED, COMMAND_MAGIC, Command, FAILED, MAIL, MAIL_LEN, PARAMS, PARAMS_MAGIC, PROGRAM,
-    PROGRAM_LEN, Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN,
-    TAIL_FAILED,
+    PROGRAM_LEN, Params, READY, REGION_LEN, Reply, SETUP_FAILED, STARTED, STUB, STUB_LEN, TABLE,
+    TABLE_LEN, TAIL_FAILED,
 };
 use super::ahead::{Ahead, warming};
-use super::child::{ChildSpec, STDIO_FD, STDIO_FD_AHEAD, TailFacts};
+use super::child::{ChildSpec, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
 use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::placement::Placement;
 use super::program::Program;
@@ -77,6 +77,17 @@ impl TemplateSpec<'_> {
     }
 }
 
+/// A child that was started.
+#[derive(Debug)]
+pub struct NewProcess {
+    /// Its pid, among the keeper's processes: the keeper tells its end.
+    pub pid: u32,
+    /// The init of its pid namespace, another process of the keeper's, which ends after it.
+    pub init: Option<u32>,
+    /// Why its ids are not those that it had, though nobody wanted new ones.
+    pub renumbered: Option<String>,
+}
+
 /// A template, ready for children. Dropping it ends it; its children live on.
 #[derive(Debug)]
 pub struct Template {
@@ -84,6 +95,9 @@ pub struct Template {
     pid: u32,
     base: u64,
     tail: TailFacts,
+    /// The id that children get in a namespace of their own, if they are to have a certain one; why they
+    /// cannot have it.
+    own_pid: Result<Option<u32>, String>,
     line: Mutex<Line>,
     /// What children find where the seed had a descriptor.
     nothing: File,
@@ -127,9 +141,10 @@ impl Template {
         let pid = keeper.template(&request)?;
         drop(theirs);
         let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
-        let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, base));
+        let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, &tail, base));
+        let own_pid = tail.own_pid(pid_max());
         let keeper = keeper.clone();
-        let template = Template { keeper, pid, base, tail, line, nothing, ahead, warming };
+        let template = Template { keeper, pid, base, tail, own_pid, line, nothing, ahead, warming };
         template.wait_ready(&program).inspect_err(|_| template.kill())?;
         Ok(template)
     }
@@ -139,30 +154,48 @@ impl Template {
         self.pid
     }
 
-    /// Starts a child, by one that was cloned ahead if there is one; answers its pid. It runs from now on.
+    /// Starts a child, by one that was cloned ahead if there is one. It runs from now on.
     ///
     /// # Errors
     /// The template is gone or silent, or the kernel refuses the clone.
-    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<u32, ResumeError> {
+    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<NewProcess, ResumeError> {
         let [stdin, stdout, stderr] = spec.stdio;
         let fds = [stdin, stdout, stderr, self.nothing.as_fd()];
         if spec.extra_clone_flags == 0
+            && !spec.new_ids
             && let Some(ahead) = self.take_warm()
         {
-            let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD_AHEAD, spec)?;
+            let (mail, ops) = self.tail.mail(&self.tail_place(true), spec)?;
             let command = command(spec.child, mail.len(), ops, fds.len());
             if send(ahead.command_socket(), command, mail, &fds).is_ok() {
-                return Ok(ahead.pid);
+                return Ok(ahead.process);
             }
             // It has ended, or makes no sense of a part of a command.
-            let _ = self.keeper.kill(ahead.pid, libc::SIGKILL);
+            let _ = self.keeper.kill(ahead.process.pid, libc::SIGKILL);
         }
-        let (mail, ops) = self.tail.mail(self.keeper.pid(), self.base, STDIO_FD, spec)?;
+        let (mail, ops) = self.tail.mail(&self.tail_place(false), spec)?;
         let command = Command {
             clone_flags: spec.extra_clone_flags,
+            own_pid: if spec.new_ids { 0 } else { self.wanted_pid() },
             ..command(spec.child, mail.len(), ops, fds.len())
         };
-        self.clone_by(command, mail, &fds)
+        let process = self.clone_by(command, mail, &fds)?;
+        match &self.own_pid {
+            Err(why) if !spec.new_ids => {
+                Ok(NewProcess { renumbered: Some(why.clone()), ..process })
+            }
+            _ => Ok(process),
+        }
+    }
+
+    fn wanted_pid(&self) -> u64 {
+        self.own_pid.as_ref().ok().copied().flatten().unwrap_or(0).into()
+    }
+
+    fn tail_place(&self, is_ahead: bool) -> TailPlace {
+        let (keeper, base) = (self.keeper.pid(), self.base);
+        let stdio = if is_ahead { STDIO_FD_AHEAD } else { STDIO_FD };
+        TailPlace { keeper, base, stdio, makes_threads: !is_ahead }
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -173,9 +206,13 @@ impl Template {
         while self.ahead.lock().len() < count {
             let (ours, theirs) = Ahead::socket().map_err(ResumeError::Socket)?;
             let (mail, ops) = self.warming.clone();
-            let command = Command { ahead: 1, ..command(ChildId::random(), mail.len(), ops, 1) };
-            let pid = self.clone_by(command, mail, &[theirs.as_fd()])?;
-            self.ahead.lock().push_back(Ahead::new(pid, ours));
+            let command = Command {
+                ahead: 1,
+                own_pid: self.wanted_pid(),
+                ..command(ChildId::random(), mail.len(), ops, 1)
+            };
+            let process = self.clone_by(command, mail, &[theirs.as_fd()])?;
+            self.ahead.lock().push_back(Ahead::new(process, ours));
         }
         Ok(())
     }
@@ -200,7 +237,7 @@ impl Template {
         command: Command,
         mail: Vec<u8>,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<u32, ResumeError> {
+    ) -> Result<NewProcess, ResumeError> {
         let mut line = self.line.lock();
         if let Err(error) = send(&line.socket, command, mail, fds) {
             // What it has of the command makes no sense without the rest.
@@ -214,18 +251,13 @@ impl Template {
         loop {
             let reply = line.receive(CHILD_TIMEOUT, "clone a child", self.pid)?;
             match reply.kind {
-                STARTED if reply.child == command.child => {
-                    return u32::try_from(reply.value).map_err(|_| ResumeError::Protocol);
-                }
+                STARTED if reply.child == command.child => return Ok(started(reply)),
                 CLONE_FAILED if reply.child == command.child => {
                     return Err(ResumeError::Clone { source: errno(reply.value) });
                 }
                 TAIL_FAILED => line.remember(reply, &self.tail),
                 // The answer to a child that was given up after its deadline.
-                STARTED => {
-                    let pid = u32::try_from(reply.value).map_err(|_| ResumeError::Protocol)?;
-                    let _ = self.keeper.kill(pid, libc::SIGKILL);
-                }
+                STARTED => drop(self.keeper.kill(started(reply).pid, libc::SIGKILL)),
                 CLONE_FAILED => {}
                 _ => return Err(ResumeError::Protocol),
             }
@@ -293,22 +325,55 @@ impl Line {
 
     fn remember(&mut self, reply: Reply, tail: &TailFacts) {
         if self.failures.len() < MAX_FAILURES {
-            let program = tail.tail(0, STDIO_FD, &[0; super::child::INFO_LEN]);
-            let (text, why) = (step_text(&program, reply.step), outcome(reply.value));
-            let message = format!("step {} of its start, {text}: {why}", reply.step);
+            let (thread, step) = (reply.step >> 16, reply.step & 0xffff);
+            let text = match thread {
+                0 => step_text(&a_tail(tail), step),
+                _ => tail.further().step_text(thread, step),
+            };
+            let message = format!("step {step} of its start, {text}: {}", outcome(reply.value));
             self.failures.insert(ChildId(reply.child), message);
         }
     }
 }
 
-/// The mail that warms a child; one that is too long is none.
-fn warming_mail(descriptor: &Descriptor, base: u64) -> (Vec<u8>, u64) {
-    let program = warming(descriptor);
-    let mail = program.encode(base + MAIL);
-    match mail.len() as u64 <= MAIL_LEN {
-        true => (mail, program.ops.len() as u64),
-        false => (Vec::new(), 0),
+/// A child as its template tells of it.
+fn started(reply: Reply) -> NewProcess {
+    let value = reply.value.cast_unsigned();
+    let half = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+    NewProcess {
+        pid: half(value),
+        init: Some(half(value >> 32)).filter(|init| *init != 0),
+        renumbered: (reply.step != 0).then(|| {
+            let why = errno(-i64::from(reply.step));
+            format!(
+                "a pid namespace with ids of its own was refused ({why}): it takes CAP_SYS_ADMIN"
+            )
+        }),
     }
+}
+
+/// Ids of processes end below it.
+fn pid_max() -> u32 {
+    const LARGEST: u32 = 1 << 22;
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(LARGEST)
+}
+
+/// A tail like any of this template's, for its steps' texts.
+fn a_tail(tail: &TailFacts) -> Program {
+    let place = TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true };
+    tail.tail(&place, &[0; super::child::INFO_LEN])
+}
+
+/// The mail that warms a child, and makes its threads; one that is too long for that makes them alone.
+fn warming_mail(descriptor: &Descriptor, tail: &TailFacts, base: u64) -> (Vec<u8>, u64) {
+    let threads = Program { ops: tail.make_threads(base).into_iter().collect() };
+    let mut program = warming(descriptor);
+    program.ops.extend(threads.ops.iter().cloned());
+    if program.encoded_len() as u64 > MAIL_LEN {
+        program = threads;
+    }
+    (program.encode(base + MAIL), program.ops.len() as u64)
 }
 
 /// A descriptor that can be closed and copied, and nothing else: not even used as a directory.
@@ -327,6 +392,7 @@ fn command(child: ChildId, mail_len: usize, ops: u64, fds: usize) -> Command {
         fd_count: fds as u64,
         child: child.0,
         ahead: 0,
+        own_pid: 0,
     }
 }
 
@@ -361,10 +427,13 @@ fn region(
         command_fd: COMMAND_FD.into(),
         tid_address: tail.tid_address(),
     };
-    let parts: [(u64, &[u8]); 4] = [
+    let table = tail.further().encode(spec.placement.base);
+    debug_assert!(table.len() as u64 <= TABLE_LEN);
+    let parts: [(u64, &[u8]); 5] = [
         (0, blob::text()),
         (PARAMS, &params_bytes(params)),
         (STUB, spec.stub_table),
+        (TABLE, &table),
         (PROGRAM, &program),
     ];
     enter::memfd(c"mitosis-restorer", &parts, REGION_LEN).map_err(ResumeError::Region)
@@ -376,8 +445,10 @@ fn params_bytes(params: Params) -> Vec<u8> {
 }
 
 fn command_bytes(command: Command) -> Vec<u8> {
-    let Command { magic, mail_len, ops, clone_flags, fd_count, child, ahead } = command;
-    [magic, mail_len, ops, clone_flags, fd_count, child, ahead].map(u64::to_le_bytes).concat()
+    let Command { magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid } = command;
+    [magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid]
+        .map(u64::to_le_bytes)
+        .concat()
 }
 
 /// A reply as it goes over the socket.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::resume::abi::{PARAMS, PROGRAM, REGION_LEN, STUB, TEXT_LEN};
+use crate::resume::abi::{PARAMS, REGION_LEN, STUB, TABLE, TEXT_LEN};
 
 /// Number of the command socket in a template; what else it is given follows.
 pub const FIRST_FD: RawFd = 3;
@@ -83,12 +83,12 @@ fn map_region(memfd: BorrowedFd<'_>, base: u64) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         let text = libc::mprotect(at, size(TEXT_LEN), libc::PROT_READ | libc::PROT_EXEC);
-        let (from, bytes) = (at.byte_add(size(STUB)), size(PROGRAM - STUB));
+        let (from, bytes) = (at.byte_add(size(STUB)), size(TABLE - STUB));
         if text != 0 || libc::mprotect(from, bytes, libc::PROT_READ | libc::PROT_WRITE) != 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    const { assert!(TEXT_LEN == PARAMS && STUB < PROGRAM) };
+    const { assert!(TEXT_LEN == PARAMS && STUB < TABLE) };
     Ok(())
 }
 

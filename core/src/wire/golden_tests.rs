@@ -31,6 +31,7 @@ fn resume() -> ResumeRequest {
         environment: vec![("A".to_owned(), Some("b".to_owned())), ("C".to_owned(), None)],
         seed_ends_with_children: true,
         request_id: 0x1122_3344_5566_7788,
+        new_ids: true,
     }
 }
 
@@ -106,6 +107,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             fabric_fallbacks: 1,
             pages_lost: 8,
             children_started: 9,
+            children_renumbered: 20,
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,

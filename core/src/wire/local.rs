@@ -90,6 +90,8 @@ pub struct ResumeRequest {
     pub seed_ends_with_children: bool,
     /// Asked twice with one id, the children are started once.
     pub request_id: u64,
+    /// Children of a whole process get new process and thread ids instead of those that it had.
+    pub new_ids: bool,
 }
 
 /// How a seed ends.
@@ -288,6 +290,8 @@ pub struct Stats {
     pub pages_lost: u64,
     /// Children started.
     pub children_started: u64,
+    /// Of these, whole processes that got new ids because this host refused them theirs.
+    pub children_renumbered: u64,
     /// Seeds published.
     pub seeds_published: u64,
     /// READs served to others.

@@ -5,11 +5,13 @@
 #![allow(missing_docs)]
 
 mod seed;
+mod threads;
 mod world;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use mitosis::descriptor::Descriptor;
 use mitosis::resume::ResumeError;
 use world::World;
 
@@ -21,7 +23,10 @@ fn main() {
             mitosis::keeper::run(socket, None)
         }
         Some("agent") => World::new().hold_a_child(),
-        Some("seed") => seed::run(std::path::Path::new(&arguments[2])),
+        Some("seed") => {
+            let is_whole = arguments.get(3).is_some();
+            seed::run(std::path::Path::new(&arguments[2]), is_whole)
+        }
         _ => run_tests(),
     }
 }
@@ -47,7 +52,21 @@ fn run_tests() {
         test(&mut world);
         println!("ok");
     }
-    println!("test result: ok. {} passed", tests.len());
+    drop(world);
+    let whole: [(&str, Test); 5] = [
+        ("all_threads_go_on_as_they_were", all_threads_go_on_as_they_were),
+        ("threads_wait_in_a_child_that_was_cloned_ahead", threads_ahead),
+        ("a_failing_step_of_a_thread_is_named", a_failing_step_of_a_thread_is_named),
+        ("a_whole_child_ends_as_it_does", a_whole_child_ends_as_it_does),
+        ("the_init_takes_orphans_and_ends_last", the_init_takes_orphans_and_ends_last),
+    ];
+    let mut world = World::whole();
+    for (name, test) in &whole {
+        print!("test {name} ... ");
+        test(&mut world);
+        println!("ok");
+    }
+    println!("test result: ok. {} passed", tests.len() + whole.len());
 }
 
 fn a_child_goes_on_where_the_seed_stopped(world: &mut World) {
@@ -196,4 +215,85 @@ fn a_killed_agent_leaves_nothing(_: &mut World) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(killed.elapsed() >= grace, "no grace was given");
+}
+
+fn all_threads_go_on_as_they_were(world: &mut World) {
+    let template = world.template();
+    let standing = threads::THREADS;
+    for (payload, same_pid) in [(&b"threads"[..], true), (b"renumbered", false)] {
+        let child = world.child(&template, 0, payload);
+        let line = child.read_line();
+        let right = format!("standing {standing} early 0 wrong [] pid ");
+        let pid = line.strip_prefix(&right).unwrap_or_else(|| panic!("{line}"));
+        assert_eq!(pid.parse() == Ok(world.seed_pid()), same_pid, "{pid}");
+        assert_eq!(child.init.is_some(), same_pid);
+        assert_eq!(world.end_of(child.pid), 7 << 8);
+        if let Some(init) = child.init {
+            assert_eq!(world.end_of(init), 0);
+        }
+    }
+}
+
+fn threads_ahead(world: &mut World) {
+    let template = world.template();
+    let mut times: [Vec<Duration>; 2] = Default::default();
+    for round in 0..40 {
+        let ahead = round % 2;
+        if ahead == 1 {
+            template.clone_ahead(1).expect("a clone");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let begun = Instant::now();
+        let child = world.child(&template, 0, b"clock");
+        assert!(child.read_line().starts_with("clock "));
+        times[ahead].push(begun.elapsed());
+        assert_eq!(world.end_of(child.pid), 0);
+        assert_eq!(world.end_of(child.init.expect("an init")), 0);
+    }
+    let [now, ahead] = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    });
+    print!("(to its first line {now:?}, cloned ahead {ahead:?}) ");
+    template.clone_ahead(1).expect("a clone");
+    std::thread::sleep(Duration::from_millis(5));
+    let child = world.child(&template, 0, b"threads");
+    let line = child.read_line();
+    assert!(line.contains(" early 0 wrong [] pid "), "{line}");
+    assert_eq!(world.end_of(child.pid), 7 << 8);
+}
+
+fn a_failing_step_of_a_thread_is_named(world: &mut World) {
+    let broken = |desc: &mut Descriptor| desc.threads[4].robust_list.1 = 7;
+    let template = world.template_with(0, broken).expect("a template");
+    let child = world.child(&template, 0, b"threads");
+    assert_eq!(world.end_of(child.pid), 127 << 8);
+    let text = template.why_failed(child.id).expect("a reason");
+    for part in ["set_robust_list", "Invalid argument", "(worker-"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+fn a_whole_child_ends_as_it_does(world: &mut World) {
+    let template = world.template();
+    let child = world.child(&template, 0, b"crash");
+    assert_eq!(world.end_of(child.pid) & 0x7f, libc::SIGSEGV);
+    for signal in [libc::SIGKILL, libc::SIGTERM] {
+        let child = world.child(&template, 0, b"wait");
+        world.keeper.kill(child.pid, signal).expect("it runs");
+        assert_eq!(world.end_of(child.pid), signal);
+        assert_eq!(world.end_of(child.init.expect("an init")), 0);
+    }
+    // Whoever kills the init kills its namespace.
+    let child = world.child(&template, 0, b"wait");
+    world.keeper.kill(child.init.expect("an init"), libc::SIGKILL).expect("it runs");
+    assert_eq!(world.end_of(child.pid), libc::SIGKILL);
+}
+
+fn the_init_takes_orphans_and_ends_last(world: &mut World) {
+    let template = world.template();
+    let child = world.child(&template, 0, b"orphan");
+    assert_eq!(child.read_lines(), ["parent 0", "outlived 1"]);
+    assert_eq!(world.end_of(child.pid), 0);
+    assert_eq!(world.end_of(child.init.expect("an init")), 0);
 }

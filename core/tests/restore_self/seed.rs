@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mitosis::prepare::report::{ReportWriter, tag};
 use mitosis::prepare::{RESUME_MAGIC, ROLE_CHILD, ROLE_NONE, ResumeInfo};
 
+use super::threads;
+
 static mut INFO: ResumeInfo = ResumeInfo {
     magic: RESUME_MAGIC,
     role: ROLE_NONE,
@@ -21,10 +23,10 @@ static mut INFO: ResumeInfo = ResumeInfo {
 static FRAME: AtomicU64 = AtomicU64::new(0);
 static DIRECTORY: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
 
-const PR_GET_TID_ADDRESS: i32 = 40;
-const ARCH_GET_FS: i32 = 0x1003;
+pub(crate) const PR_GET_TID_ADDRESS: i32 = 40;
+pub(crate) const ARCH_GET_FS: i32 = 0x1003;
 
-pub(crate) fn run(directory: &Path) -> ! {
+pub(crate) fn run(directory: &Path, is_whole: bool) -> ! {
     DIRECTORY.set(directory.to_owned()).expect("once");
     let numbers: Vec<u64> = (0..1 << 17).map(|i| i * i).collect();
     // SAFETY: grows the heap by a page so that brk has something to go on from.
@@ -32,6 +34,10 @@ pub(crate) fn run(directory: &Path) -> ! {
     let memory = Memory::new();
     // SAFETY: no memory is passed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let others = if is_whole { threads::start() } else { Vec::new() };
+    if is_whole {
+        threads::tell(directory);
+    }
     park();
     // From here on this is a child.
     // SAFETY: written before this process ran.
@@ -53,6 +59,16 @@ pub(crate) fn run(directory: &Path) -> ! {
             println!("{} exe {}", memory.check(), if exe_is_ours() { "ok" } else { "wrong" });
             std::process::exit(0)
         }
+        "threads" | "renumbered" => {
+            println!("{}", threads::check(others, payload == "renumbered"));
+            std::process::exit(7)
+        }
+        "crash" => {
+            threads::release();
+            // SAFETY: it is not, on purpose.
+            unsafe { std::ptr::null_mut::<u64>().write_volatile(1) };
+        }
+        "orphan" => orphan(),
         "clock" => {
             println!("clock {}", super::world::monotonic().as_nanos());
             std::process::exit(0)
@@ -80,6 +96,26 @@ pub(crate) fn run(directory: &Path) -> ! {
     );
     std::thread::spawn(|| ()).join().expect("threads work");
     std::process::exit(42)
+}
+
+/// Ends while a process that it has forked goes on, whose own child has ended before: both are the init's then.
+fn orphan() -> ! {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: the copies use raw calls and pipes alone.
+    unsafe {
+        if libc::fork() == 0 {
+            if libc::fork() == 0 {
+                libc::_exit(0);
+            }
+            drop(writer);
+            let _ = std::io::Read::read(&mut reader, &mut [0u8]);
+            println!("outlived {}", libc::getppid());
+            libc::_exit(0);
+        }
+        println!("parent {}", libc::getppid());
+        // The other one reads the pipe's end when this process is gone.
+        libc::_exit(0);
+    }
 }
 
 fn exe_is_ours() -> bool {
@@ -266,7 +302,7 @@ fn describe(writer: &mut ReportWriter<'_>) {
 }
 
 /// The area that libc has registered, if it has.
-fn rseq_area(fs_base: u64) -> Option<(u64, u64)> {
+pub(crate) fn rseq_area(fs_base: u64) -> Option<(u64, u64)> {
     // SAFETY: dlsym only looks up; both symbols are words where they exist.
     unsafe {
         let word = |name: &std::ffi::CStr| {

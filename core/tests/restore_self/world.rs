@@ -15,7 +15,11 @@ use mitosis::descriptor::{
 use mitosis::id::{ChildId, SeedId};
 use mitosis::keeper::{Client, Exit};
 use mitosis::prepare::{ROLE_CHILD, report};
-use mitosis::resume::{ChildSpec, HostFacts, Placement, ResumeError, Template, TemplateSpec};
+use mitosis::resume::{
+    ChildSpec, HostFacts, NewProcess, Placement, ResumeError, Template, TemplateSpec,
+};
+
+use super::threads;
 
 pub(crate) const ENVIRONMENT: &[u8] = b"B=2\0";
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,16 +36,27 @@ pub(crate) struct World {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) pid: u32,
+    pub(crate) init: Option<u32>,
     pub(crate) id: ChildId,
     output: PipeReader,
 }
 
 impl World {
     pub(crate) fn new() -> World {
+        World::of_seed(false)
+    }
+
+    /// With a seed of several threads.
+    pub(crate) fn whole() -> World {
+        World::of_seed(true)
+    }
+
+    fn of_seed(is_whole: bool) -> World {
         let program = std::env::current_exe().expect("this program has a path");
         let directory = tempfile::tempdir().expect("a directory");
         let seed = Command::new(&program)
             .args(["seed".as_ref(), directory.path()])
+            .args(is_whole.then_some("whole"))
             .env_clear()
             .env("A", "1")
             .stdin(Stdio::null())
@@ -53,8 +68,11 @@ impl World {
             assert!(begun.elapsed() < DEADLINE, "the seed does not report");
             std::thread::sleep(Duration::from_millis(2));
         }
-        let report = report::parse(&fs::read(report).expect("a report")).expect("a sound report");
-        let desc = descriptor(seed.id(), report);
+        let mut report =
+            report::parse(&fs::read(report).expect("a report")).expect("a sound report");
+        let whole = threads::add(directory.path(), &mut report);
+        let mut desc = descriptor(seed.id(), report);
+        desc.whole = whole;
         let image = image(seed.id(), &desc);
         let files = (0..).zip(&desc.files);
         let files = files.filter_map(|(i, file)| Some((i, File::open(&file.path).ok()?))).collect();
@@ -133,9 +151,17 @@ impl World {
             environment: ENVIRONMENT,
             stdio: [null.as_fd(), input.as_fd(), errors.as_fd()],
             extra_clone_flags: 0,
+            new_ids: payload == b"renumbered",
         };
-        let pid = template.child(&spec)?;
-        Ok(Started { pid, id, output })
+        let process = template.child(&spec)?;
+        let NewProcess { pid, init, renumbered } = process;
+        assert_eq!(renumbered, None);
+        Ok(Started { pid, init, id, output })
+    }
+
+    /// The seed's process id.
+    pub(crate) fn seed_pid(&self) -> u32 {
+        self.seed.id()
     }
 
     /// The wait(2) status of a child.
@@ -159,6 +185,11 @@ impl Drop for World {
 }
 
 impl Started {
+    /// All that it and its descendants say.
+    pub(crate) fn read_lines(&self) -> Vec<String> {
+        BufReader::new(&self.output).lines().map(|line| line.expect("text")).collect()
+    }
+
     pub(crate) fn read_line(&self) -> String {
         let mut line = String::new();
         BufReader::new(&self.output).read_line(&mut line).expect("a line");

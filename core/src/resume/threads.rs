@@ -1,0 +1,169 @@
+//! The threads of a whole process beside the first one of its children: a table that is the same for all
+//! children of a template, and lies in its region.
+//!
+//! ```text
+//! base + TABLE   RawThread, RawThread ...   then of each: ops, bytes
+//! ```
+//! The first thread of a child is the process's own first one (its id is the process's), so that its
+//! further threads can have their ids, too. It need not be the one that called prepare: then the caller is
+//! the last of the table, made when all else of the tail is done, and the only one that waits at no gate.
+
+use std::fmt;
+
+use super::abi::{RawThread, TABLE};
+use super::calls;
+use super::compile::{CompileError, alternate_stack};
+use super::program::{Expect, Op, Program};
+use crate::descriptor::{Descriptor, Sched, SeedAddr, Thread};
+
+const ARCH_SET_GS: u64 = 0x1001;
+const SCHED_DEADLINE: u32 = 6;
+
+/// All threads of a descriptor but [`first`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FurtherThreads {
+    threads: Vec<Further>,
+    ends_with_caller: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Further {
+    tid: u32,
+    tid_address: u64,
+    fs_base: u64,
+    name: String,
+    program: Program,
+}
+
+/// The thread that a child begins with, by its index.
+pub(super) fn first(desc: &Descriptor) -> Result<usize, CompileError> {
+    if desc.threads.is_empty() || (desc.whole.is_none() && desc.threads.len() > 1) {
+        return Err(CompileError::Threads(desc.threads.len()));
+    }
+    let is_first = |thread: &Thread| thread.tid == desc.process.parent_pid;
+    Ok(desc.threads.iter().position(is_first).unwrap_or(0))
+}
+
+impl FurtherThreads {
+    /// Those of `desc`; none if it is no whole process.
+    ///
+    /// # Errors
+    /// `Threads` if there are several all the same.
+    pub fn of(desc: &Descriptor) -> Result<FurtherThreads, CompileError> {
+        let first = first(desc)?;
+        let Some(whole) = &desc.whole else { return Ok(FurtherThreads::default()) };
+        let plain = whole.sched.iter().all(|sched| *sched == Sched::default());
+        let further = |index: usize| {
+            let (thread, gate) = (&desc.threads[index], (index != 0).then_some(whole.gate));
+            let sched = whole.sched.get(index).filter(|_| !plain);
+            Further {
+                tid: thread.tid,
+                tid_address: thread.tid_address.0,
+                fs_base: thread.fs_base,
+                name: String::from_utf8_lossy(&thread.name).into_owned(),
+                program: beginning(thread, sched, gate),
+            }
+        };
+        let others = 1..desc.threads.len();
+        let caller = (first != 0).then_some(0);
+        Ok(FurtherThreads {
+            threads: others.filter(|at| *at != first).chain(caller).map(further).collect(),
+            ends_with_caller: caller.is_some(),
+        })
+    }
+
+    /// How many wait at the gate.
+    pub(super) fn waiting(&self) -> u64 {
+        self.threads.len() as u64 - u64::from(self.ends_with_caller)
+    }
+
+    /// Whether there is one behind them, the caller of prepare.
+    pub(super) fn ends_with_caller(&self) -> bool {
+        self.ends_with_caller
+    }
+
+    /// The highest id among them.
+    pub(super) fn highest_id(&self) -> u32 {
+        self.threads.iter().map(|thread| thread.tid).max().unwrap_or(0)
+    }
+
+    /// The table as it must lie in the region at `base`.
+    pub(super) fn encode(&self, base: u64) -> Vec<u8> {
+        let mut table = Vec::with_capacity(self.threads.len() * size_of::<RawThread>());
+        let mut programs = Vec::new();
+        let behind = base + TABLE + (self.threads.len() * size_of::<RawThread>()) as u64;
+        for (index, thread) in (0u64..).zip(&self.threads) {
+            let ops = behind + programs.len() as u64;
+            programs.extend_from_slice(&thread.program.encode(ops));
+            let count = thread.program.ops.len() as u64;
+            let Further { tid, tid_address, fs_base, .. } = *thread;
+            let raw =
+                RawThread { tid: tid.into(), tid_address, fs_base, ops, op_count: count, index };
+            let RawThread { tid, tid_address, fs_base, ops, op_count, index } = raw;
+            for word in [tid, tid_address, fs_base, ops, op_count, index] {
+                table.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        table.extend_from_slice(&programs);
+        table
+    }
+
+    /// A step of a thread, as a reply numbers both, for people.
+    pub(super) fn step_text(&self, index: u32, step: u32) -> String {
+        let at = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let thread = self.threads.get(at(index).wrapping_sub(1));
+        let op = thread.and_then(|thread| thread.program.ops.get(at(step)));
+        match (thread, op) {
+            (Some(thread), Some(op)) => format!("{op} of thread {} ({})", thread.tid, thread.name),
+            _ => "a step that is not in its program".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for FurtherThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.threads.iter().try_for_each(|thread| {
+            writeln!(f, "thread {} ({}), fs {:#x}:", thread.tid, thread.name, thread.fs_base)?;
+            write!(f, "{}", thread.program)
+        })
+    }
+}
+
+/// What a thread runs before its own code. The signal mask and the rest of its registers come with the
+/// frame; rseq comes late, for the same reason as in a tail.
+fn beginning(thread: &Thread, sched: Option<&Sched>, gate: Option<SeedAddr>) -> Program {
+    let mut ops = Vec::with_capacity(8);
+    let name = [thread.name.as_slice(), b"\0"].concat();
+    ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
+    // What the first thread has in GS, a clone has, too.
+    ops.push(calls::arch_prctl(ARCH_SET_GS, thread.gs_base));
+    let (alt_base, alt_flags, alt_size) = thread.alt_stack;
+    if alt_size != 0 {
+        ops.push(calls::sigaltstack(alternate_stack(alt_base.0, alt_flags, alt_size)));
+    }
+    let (head, len) = thread.robust_list;
+    if len != 0 {
+        ops.push(calls::set_robust_list(head.0, len));
+    }
+    ops.extend(sched.map(scheduling));
+    if let Some(rseq) = thread.rseq {
+        ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
+    }
+    ops.extend(gate.map(|gate| Op::Gate { addr: gate.0 }));
+    ops.push(Op::SignalReturn { frame: thread.frame.0 });
+    Program { ops }
+}
+
+/// sched_setattr(2) of the calling thread. The deadline class takes reservations that another host has not
+/// made: such a thread runs as any other.
+pub(super) fn scheduling(sched: &Sched) -> Op {
+    const LEN: u32 = 48;
+    let Sched { policy, priority, nice, flags } = *sched;
+    let policy = if policy == SCHED_DEADLINE { 0 } else { policy };
+    let mut attributes = [LEN, policy].map(u32::to_le_bytes).concat();
+    attributes.extend_from_slice(&flags.to_le_bytes());
+    attributes.extend_from_slice(&nice.to_le_bytes());
+    attributes.extend_from_slice(&priority.to_le_bytes());
+    attributes.resize(LEN as usize, 0);
+    calls::sched_setattr(attributes)
+}
