@@ -12,7 +12,9 @@ fn main() {
     c(&["waits.c", "suite-waits.c"], "suite_waits_program");
     let out = std::env::var("OUT_DIR").unwrap_or_default();
     println!("cargo:rustc-link-search=native={out}");
-    println!("cargo:rustc-link-arg-bin=suite-threads=-lsuite_waits");
+    for program in ["suite-threads", "suite-pause"] {
+        println!("cargo:rustc-link-arg-bin={program}=-lsuite_waits");
+    }
     // It has C's own main.
     let whole = "-Wl,--whole-archive,-lsuite_waits_program,--no-whole-archive";
     println!("cargo:rustc-link-arg-bin=suite-waits={whole}");

@@ -7,6 +7,7 @@
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
 //! | `suite-threads` | states of threads, of processes that are forked with all of them |
+//! | `suite-pause` | how long a process stands still for that (`benches/starts.py`) |
 //! | `suite-waits` | the same in C, by a program that knows nothing of Mitosis: 200 threads in every kind of wait |
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |
 //! | `suite-fabric` | no child: owners of memory and readers, on hosts with an RDMA device |
