@@ -156,7 +156,7 @@ fn whole_processes_that_cannot_be_are_refused() {
     let whole =
         |change: fn(&mut Whole)| refused(&|descriptor| change(descriptor.whole.as_mut().unwrap()));
     assert!(refused(&|descriptor| descriptor.whole = None).contains("missing"));
-    assert!(whole(|whole| drop(whole.sched.pop())).contains("each thread"));
+    assert!(whole(|whole| whole.sched.clear()).contains("each thread"));
     assert!(whole(|whole| whole.gate.0 += 2).contains("aligned"));
     let with = |threads: usize| {
         let mut descriptor = whole_sample();

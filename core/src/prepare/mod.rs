@@ -251,6 +251,10 @@ impl Before {
             return Err(PrepareError::NoDispatch);
         }
         let copies = shared::copy_all(options.shared_copy_limit)?;
+        let seen = match options.files {
+            Files::Carried => Some(Seen::new().map_err(PrepareError::Scratch)?),
+            Files::Closed => None,
+        };
         let mut before = Before { hide, ..Before::alone(socket)? };
         // SAFETY: the scratch is ours alone until the fork.
         let freeze = unsafe { before.scratch.freeze().as_mut() };
@@ -259,12 +263,12 @@ impl Before {
         }
         freeze.copy_count = copies.len();
         before._copies = copies;
-        if options.files == Files::Carried {
-            let seen = Seen::new().map_err(PrepareError::Scratch)?;
+        if let Some(seen) = &seen {
             freeze.carry_files = true;
-            (freeze.seen, freeze.not_carried[0]) = (seen.address(), seen.range());
-            before.seen = Some(seen);
+            freeze.seen = seen.address();
+            freeze.not_carried[0] = seen.range();
         }
+        before.seen = seen;
         Ok(before)
     }
 

@@ -211,17 +211,14 @@ struct Description<'a, 'b> {
 
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), &'static str> {
-        // Before anything else: the parent waits for it.
         let freeze = self.freeze;
-        let looked = match freeze.carry_files {
-            true => Some(carried::look(self.writer, self.work, freeze.socket)),
-            false => None,
-        };
-        // SAFETY: the parent keeps the page until this process has it, too; or 0.
-        unsafe { seen::tell(freeze.seen) };
-        match looked {
-            Some(looked) => carried::compare(self.writer, self.work, &looked?),
-            None => self.open_files()?,
+        if freeze.carry_files {
+            let looked = carried::look(self.writer, self.work, freeze.socket);
+            // SAFETY: the parent keeps the page until this process has it, too.
+            unsafe { seen::tell(freeze.seen) };
+            carried::compare(self.writer, self.work, &looked?);
+        } else {
+            self.open_files()?;
         }
         self.foreign_threads();
         self.threads(frame);
