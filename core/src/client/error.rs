@@ -106,13 +106,14 @@ impl PrepareError {
     pub fn kind(&self) -> FailureKind {
         match self {
             PrepareError::Agent(error) => error.kind(),
-            PrepareError::Busy | PrepareError::Scratch(_) | PrepareError::Fork(_) => {
-                FailureKind::Limit
-            }
-            PrepareError::NoDispatch => FailureKind::Missing,
-            PrepareError::SeedVisible(_) | PrepareError::SharedMemory(_) => {
-                FailureKind::NotForkable
-            }
+            PrepareError::Busy
+            | PrepareError::Scratch(_)
+            | PrepareError::Fork(_)
+            | PrepareError::TooManyMappings => FailureKind::Limit,
+            PrepareError::NoDispatch | PrepareError::NoSmaps => FailureKind::Missing,
+            PrepareError::SeedVisible(_)
+            | PrepareError::SharedMemory(_)
+            | PrepareError::Stop(_) => FailureKind::NotForkable,
             PrepareError::Register => FailureKind::Internal,
         }
     }

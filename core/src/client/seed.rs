@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::connection::{ask, done, unexpected};
 use super::{AgentAddress, ClientError};
 use crate::id::{Handle, PrepareToken};
-use crate::prepare::reap;
+use crate::prepare::{Pause, reap};
 use crate::wire::local::{DropMode, LocalReply, LocalRequest};
 
 /// After a drop the seed ends at once unless children hold it: looks for its end, and the pause between.
@@ -25,12 +25,24 @@ pub struct Seed {
     agent: AgentAddress,
     /// The agent has answered for it, one way or the other.
     settled: AtomicBool,
+    pause: Option<Pause>,
 }
 
 impl Seed {
-    pub(crate) fn new(pid: i32, token: PrepareToken, agent: AgentAddress) -> Self {
+    pub(crate) fn new(
+        pid: i32,
+        token: PrepareToken,
+        agent: AgentAddress,
+        pause: Option<Pause>,
+    ) -> Self {
         let settled = AtomicBool::new(false);
-        Seed { pid, owner: std::process::id(), token, agent, settled }
+        Seed { pid, owner: std::process::id(), token, agent, settled, pause }
+    }
+
+    /// How long the threads of this process stood still for it; `None` if only the caller is in its
+    /// children.
+    pub fn pause(&self) -> Option<Pause> {
+        self.pause
     }
 
     /// Its process id.

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaKind, WarmSet,
+    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -112,6 +112,7 @@ pub fn describe(
         not_carried.extend(&place.trampoline_pages);
     }
     let carried = smaps::without(entries, &not_carried);
+    let carried = smaps::marked(carried, &report.dont_fork, VmaFlags::DONT_FORK);
 
     let mut builder = Builder::new(files, page_size, report.process.layout.stack);
     for entry in &carried {
@@ -136,7 +137,7 @@ pub fn describe(
         page_table,
         files: mapped,
         threads: report.threads,
-        whole: None,
+        whole: report.whole,
         process: report.process,
         open_files: report.open_files,
         sites,

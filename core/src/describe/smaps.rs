@@ -72,7 +72,42 @@ pub(super) fn without<'a>(
     left
 }
 
+/// The entries, with `flag` on what lies in `ranges`: an entry of which a part does is split.
+pub(super) fn marked<'a>(
+    entries: Vec<SmapsEntry<'a>>,
+    ranges: &[SeedRange],
+    flag: u16,
+) -> Vec<SmapsEntry<'a>> {
+    let mut pieces = entries;
+    for range in ranges {
+        pieces = pieces.into_iter().flat_map(|entry| entry.marked(*range, flag)).collect();
+    }
+    pieces
+}
+
 impl SmapsEntry<'_> {
+    fn marked(self, range: SeedRange, flag: u16) -> impl Iterator<Item = Self> {
+        let inside = self.range.intersect(range);
+        let [before, behind] = if inside.is_empty() {
+            [Some(self), None]
+        } else {
+            let piece = |start, end| self.piece(SeedRange { start, end });
+            [piece(self.range.start, inside.start), piece(inside.end, self.range.end)]
+        };
+        let marked = self
+            .piece(inside)
+            .map(|piece| SmapsEntry { flags: VmaFlags(piece.flags.0 | flag), ..piece });
+        [before, marked, behind].into_iter().flatten()
+    }
+
+    /// The part of it that is `range`, which lies in it; `None` if that is empty.
+    fn piece(self, range: SeedRange) -> Option<Self> {
+        (!range.is_empty()).then(|| {
+            let offset = self.offset + (range.start.0 - self.range.start.0);
+            SmapsEntry { range, offset, ..self }
+        })
+    }
+
     fn less(self, hole: SeedRange) -> impl Iterator<Item = Self> {
         let before = SeedRange {
             start: self.range.start,
@@ -199,6 +234,27 @@ VmFlags: rd mr pf io de dd sd
                 .collect();
             assert_eq!(pieces, left, "{hole}");
         }
+    }
+
+    #[test]
+    fn a_mark_splits_what_it_covers_in_part() {
+        let text = "10000-20000 r--p 00001000 fe:00 42 /x\n20000-30000 rw-p 00000000 00:00 0 \n";
+        let flag = VmaFlags::DONT_FORK;
+        let marks = [SeedRange::new(0x14000, 0x16000), SeedRange::new(0x1f000, 0x40000)];
+        let pieces: Vec<_> = marked(parse(text), &marks, flag)
+            .iter()
+            .map(|piece| (piece.range.start.0, piece.range.end.0, piece.offset, piece.flags.0))
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                (0x10000, 0x14000, 0x1000, 0),
+                (0x14000, 0x16000, 0x5000, flag),
+                (0x16000, 0x1f000, 0x7000, 0),
+                (0x1f000, 0x20000, 0x10000, flag),
+                (0x20000, 0x30000, 0, flag),
+            ]
+        );
     }
 
     #[test]

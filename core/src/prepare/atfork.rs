@@ -142,7 +142,7 @@ unsafe extern "C" fn at_child() {
 ///
 /// # Safety
 /// `freeze` lies in the scratch memory of this process, which nothing else uses.
-unsafe fn become_seed(freeze: *mut Freeze) {
+pub(super) unsafe fn become_seed(freeze: *mut Freeze) {
     // SAFETY: the caller's; raw system calls with live arguments.
     unsafe {
         let shared = rawcall!(libc::SYS_unshare, libc::CLONE_THREAD);

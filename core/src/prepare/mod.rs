@@ -20,6 +20,7 @@ mod seed;
 mod shared;
 mod turn;
 mod wake;
+mod whole;
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -34,7 +35,8 @@ use atfork::Forked;
 use scratch::{Scratch, SharedCopy};
 pub use shared::SharedMemoryError;
 use turn::Turn;
-pub use wake::{Resumed, generation};
+pub use wake::{Resumed, generation, release_threads};
+pub use whole::{Activity, Pause, StopError, ThreadName};
 
 /// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
 pub const SHARED_COPY_LIMIT_BYTES: u64 = 64 << 20;
@@ -82,6 +84,10 @@ pub struct PrepareOptions {
     /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it by
     /// [`end_rehearsal`], right before user code would run. Without it prepare ends a rehearsal itself.
     pub rehearsal_returns: bool,
+    /// With [`Threads::All`], return in a child before its other threads go on: the caller then lets them
+    /// go by [`release_threads`], when it has made the child unlike its siblings. Until then it must not wait
+    /// for anything that another thread holds, an allocator's lock included.
+    pub holds_threads: bool,
 }
 
 impl Default for PrepareOptions {
@@ -94,6 +100,7 @@ impl Default for PrepareOptions {
             files: Files::Closed,
             stop_threads: STOP_THREADS,
             rehearsal_returns: false,
+            holds_threads: false,
         }
     }
 }
@@ -141,6 +148,19 @@ pub enum PrepareError {
     /// fork(2) failed.
     #[error("fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted?")]
     Fork(io::Error),
+    /// The other threads could not be stopped.
+    #[error("no seed was made: {0}")]
+    Stop(StopError),
+    /// What a fork would leave out could not be found.
+    #[error(
+        "/proc/self/smaps cannot be read: mount /proc, memory marked MADV_DONTFORK is found by it"
+    )]
+    NoSmaps,
+    /// There are more mappings than the kernel allows unless told otherwise.
+    #[error(
+        "this process has more than 65530 mappings, which is more than a whole-process seed can have"
+    )]
+    TooManyMappings,
     /// pthread_atfork failed.
     #[error("libc has no memory to register fork handlers")]
     Register,
@@ -164,8 +184,12 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
         Some(agent) => agent.clone(),
         None => AgentAddress::find(),
     };
+    let socket = agent.connect_for_seed()?;
+    if options.threads == Threads::All {
+        return whole::prepare(options, agent, socket);
+    }
     // Neither may be dropped in a child, where their numbers and addresses are nothing or another's.
-    let socket = ManuallyDrop::new(agent.connect_for_seed()?);
+    let socket = ManuallyDrop::new(socket);
     let before = Before::new(options, socket.as_raw_fd());
     let forked = match &before {
         Ok(before) => atfork::fork(&before.scratch, before.hide).map_err(PrepareError::Fork),
@@ -184,7 +208,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
         return Err(PrepareError::SeedVisible(cause));
     }
     reap::remember(pid);
-    Ok(Prepared::Parent(Seed::new(pid, before.token, agent)))
+    Ok(Prepared::Parent(Seed::new(pid, before.token, agent, None)))
 }
 
 fn child(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
@@ -207,6 +231,7 @@ pub fn end_rehearsal() -> ! {
 struct Before {
     token: PrepareToken,
     scratch: Scratch,
+    /// The seed's exit signal must be taken from libc's fork().
     hide: bool,
     /// Unmapped when dropped, in the parent.
     _copies: Vec<shared::Copied>,
@@ -219,9 +244,22 @@ impl Before {
             return Err(PrepareError::NoDispatch);
         }
         let copies = shared::copy_all(options.shared_copy_limit)?;
+        let mut before = Before { hide, ..Before::alone(socket)? };
+        // SAFETY: the scratch is ours alone until the fork.
+        let freeze = unsafe { before.scratch.freeze().as_mut() };
+        for (place, copied) in freeze.copies.iter_mut().zip(&copies) {
+            *place = SharedCopy::of(copied);
+        }
+        freeze.copy_count = copies.len();
+        before._copies = copies;
+        Ok(before)
+    }
+
+    /// Without copies of shared memory.
+    fn alone(socket: i32) -> Result<Self, PrepareError> {
         let token = PrepareToken::random();
         let scratch = Scratch::new(&token).map_err(PrepareError::Scratch)?;
-        // SAFETY: the scratch is ours alone until the fork.
+        // SAFETY: as above.
         let freeze = unsafe { scratch.freeze().as_mut() };
         freeze.socket = socket;
         freeze.parent_pid = u64::from(std::process::id());
@@ -231,12 +269,7 @@ impl Before {
         freeze.timers = timers();
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
-        for (place, copied) in freeze.copies.iter_mut().zip(&copies) {
-            let copy = crate::descriptor::SeedAddr(copied.memory.at(0).as_ptr() as usize as u64);
-            *place = SharedCopy { shared: copied.shared, copy, mapping: copied.memory.whole() };
-        }
-        freeze.copy_count = copies.len();
-        Ok(Before { token, scratch, hide, _copies: copies })
+        Ok(Before { token, scratch, hide: false, _copies: Vec::new() })
     }
 }
 
@@ -281,6 +314,8 @@ fn timers() -> [[u64; 4]; 3] {
     })
 }
 
+static RSEQ: OnceLock<Rseq> = OnceLock::new();
+
 /// How this libc registers rseq(2).
 #[derive(Clone, Copy, Debug)]
 struct Rseq {
@@ -291,13 +326,17 @@ struct Rseq {
 }
 
 impl Rseq {
+    /// What [`Self::of_this_libc`] has found: no lock is taken.
+    fn known() -> Self {
+        RSEQ.get().copied().unwrap_or(Rseq { offset: 0, lengths: [0; 3] })
+    }
+
     /// glibc tells (2.35 and later); other libcs do not register.
     fn of_this_libc() -> Self {
         const FEATURE_SIZE: libc::c_ulong = 27;
         const ALIGN: libc::c_ulong = 28;
         const ORIGINAL_BYTES: u32 = 32;
-        static KNOWN: OnceLock<Rseq> = OnceLock::new();
-        *KNOWN.get_or_init(|| {
+        *RSEQ.get_or_init(|| {
             // SAFETY: glibc documents both symbols as constants: ptrdiff_t and unsigned int.
             let (offset, size) = unsafe {
                 let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr());

@@ -45,6 +45,33 @@ pub(super) fn fdinfo(text: &[u8]) -> (u64, u64) {
     (position, flags)
 }
 
+/// State (`R`, `S`, ...) and blocked signals of proc_pid_status(5).
+pub(super) fn status(text: &[u8]) -> Option<(u8, u64)> {
+    let mut state = None;
+    for line in text.split(|byte| *byte == b'\n') {
+        if let Some(value) = line.strip_prefix(b"State:") {
+            state = value.trim_ascii().first().copied();
+        } else if let Some(value) = line.strip_prefix(b"SigBlk:") {
+            return Some((state?, hex(value.trim_ascii())?));
+        }
+    }
+    None
+}
+
+/// A number in lower hex digits.
+pub(super) fn hex(text: &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for byte in text {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        value = value.checked_mul(16)? + u64::from(digit);
+    }
+    (!text.is_empty()).then_some(value)
+}
+
 /// A decimal number.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     number(text, 10)
@@ -123,6 +150,19 @@ mod tests {
     #[test]
     fn fdinfo_flags_are_octal() {
         assert_eq!(fdinfo(b"pos:\t17\nflags:\t02100002\nmnt_id:\t1\n"), (17, 0o2_100_002));
+    }
+
+    #[test]
+    fn status_tells_state_and_mask() {
+        let text = b"Name:\tx\nState:\tS (sleeping)\nSigPnd:\t0\nSigBlk:\tfffffffe7ffbfeff\n";
+        assert_eq!(status(text), Some((b'S', 0xffff_fffe_7ffb_feff)));
+        assert_eq!(status(&text[..20]), None);
+        let own = std::fs::read("/proc/thread-self/status").unwrap();
+        assert_eq!(status(&own).unwrap().0, b'R');
+        assert_eq!(
+            (hex(b"7f00"), hex(b""), hex(b"7F"), hex(&[b'f'; 17])),
+            (Some(0x7f00), None, None, None)
+        );
     }
 
     #[test]

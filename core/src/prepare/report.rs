@@ -11,7 +11,7 @@
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::{
-    MmLayout, OpenFile, Process, ResumeArea, Rseq, SeedAddr, SignalAction, Thread,
+    MmLayout, OpenFile, Process, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, Thread, Whole,
 };
 
 /// First bytes.
@@ -55,6 +55,13 @@ pub mod tag {
     pub const FOREIGN_THREADS: u16 = 14;
     /// Text: why this process cannot be a seed (a shared VMA too large, ...). Refused with it.
     pub const REFUSED: u16 = 15;
+    /// 5 x u64: tid, policy, priority, nice (sign-extended), SCHED_FLAG_*. Of a whole process, once for each
+    /// thread, in the order of [`THREAD`].
+    pub const SCHED: u16 = 16;
+    /// u64 address of the u32 at which the threads of a whole process wait in a child.
+    pub const GATE: u16 = 17;
+    /// u64 start, end: memory that the parent had marked MADV_DONTFORK. May stand several times.
+    pub const DONT_FORK: u16 = 18;
 }
 
 /// Everything that a report says.
@@ -72,6 +79,10 @@ pub struct Report {
     pub not_carried: Vec<SeedRange>,
     /// Shared memory and where its copy lies.
     pub shared_copies: Vec<(SeedRange, SeedAddr)>,
+    /// What makes it a whole process, if it is one.
+    pub whole: Option<Whole>,
+    /// Memory that the parent had marked MADV_DONTFORK, and that a child must mark again.
+    pub dont_fork: Vec<SeedRange>,
     /// Generation of the parent.
     pub generation: u64,
     /// Why there can be no seed.
@@ -213,6 +224,14 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         }
         tag::FOREIGN_THREADS => report.refused = Some(text(record.get(8..)?)),
         tag::REFUSED => report.refused = Some(text(record)),
+        tag::SCHED => report.whole.get_or_insert_default().sched.push(sched(record)?),
+        tag::GATE => {
+            report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
+        }
+        tag::DONT_FORK => {
+            let n = numbers(record, 2)?;
+            report.dont_fork.push(range(n[0], n[1])?);
+        }
         _ => {}
     }
     Some(())
@@ -235,6 +254,16 @@ fn thread(record: &[u8]) -> Option<Thread> {
         rseq,
         alt_stack: (SeedAddr(n[10]), u32::try_from(n[11]).ok()?, n[12]),
         name: record[14 * 8..].to_vec(),
+    })
+}
+
+fn sched(record: &[u8]) -> Option<Sched> {
+    let n = numbers(record, 5)?;
+    Some(Sched {
+        policy: u32::try_from(n[1]).ok()?,
+        priority: u32::try_from(n[2]).ok()?,
+        nice: i32::try_from(n[3].cast_signed()).ok()?,
+        flags: n[4],
     })
 }
 
@@ -357,6 +386,9 @@ mod tests {
             (tag::TIMERS, 12, b""),
             (tag::FOREIGN_THREADS, 1, b"of a handler"),
             (tag::REFUSED, 0, b"a reason"),
+            (tag::SCHED, 5, b""),
+            (tag::GATE, 1, b""),
+            (tag::DONT_FORK, 2, b""),
         ] {
             writer.record(tag, &numbers(count), bytes);
         }
@@ -393,6 +425,9 @@ mod tests {
         assert_eq!(report.shared_copies, [(SeedRange::new(0xc100, 0xc101), SeedAddr(0xc102))]);
         assert_eq!(process.timers[2][3], 0xd10b);
         assert_eq!(report.refused.as_deref(), Some("a reason"), "the last word stands");
+        let sched = Sched { policy: 0x10101, priority: 0x10102, nice: 0x10103, flags: 0x10104 };
+        assert_eq!(report.whole, Some(Whole { gate: SeedAddr(0x11100), sched: vec![sched] }));
+        assert_eq!(report.dont_fork, [SeedRange::new(0x12100, 0x12101)]);
     }
 
     #[test]

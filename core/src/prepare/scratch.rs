@@ -12,6 +12,8 @@ use std::ptr::{self, NonNull};
 
 use super::header::MAX_HEADER_BYTES;
 use super::report::MAX_REPORT_BYTES;
+use super::shared::Copied;
+use super::whole::{Map, Table};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::KernelAction;
@@ -53,8 +55,24 @@ pub(super) struct Freeze {
     pub(super) resume_area: u64,
     /// The whole scratch mapping, guards included.
     pub(super) scratch: SeedRange,
+    /// Other memory of ours that no child has.
+    pub(super) not_carried: [SeedRange; 2],
+    /// Set in whole-process mode.
+    pub(super) whole: Option<Whole>,
+    /// Where the parent is told that the open files have been looked at; 0: it does not wait.
+    pub(super) seen: u64,
     pub(super) copies: [SharedCopy; MAX_COPIES],
     pub(super) copy_count: usize,
+}
+
+/// What the seed of a whole process knows of the other threads. In the parent's memory, of which the seed
+/// has its own copy at the same addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    pub(super) table: NonNull<Table>,
+    pub(super) map: NonNull<Map>,
+    /// The u32 at which they wait in a child.
+    pub(super) gate: u64,
 }
 
 /// A shared VMA and its copy; `mapping` is the copy with its guards.
@@ -63,6 +81,14 @@ pub(super) struct SharedCopy {
     pub(super) shared: SeedRange,
     pub(super) copy: SeedAddr,
     pub(super) mapping: SeedRange,
+}
+
+impl SharedCopy {
+    /// Of a copy that has been or will be made.
+    pub(super) fn of(copied: &Copied) -> Self {
+        let copy = SeedAddr(copied.memory.at(0).as_ptr() as usize as u64);
+        SharedCopy { shared: copied.shared, copy, mapping: copied.memory.whole() }
+    }
 }
 
 impl Freeze {
@@ -121,6 +147,9 @@ impl Scratch {
             foreign_threads: false,
             resume_area: 0,
             scratch: scratch.mapping.whole(),
+            not_carried: [SeedRange::default(); 2],
+            whole: None,
+            seen: 0,
             copies: [SharedCopy::default(); MAX_COPIES],
             copy_count: 0,
         };

@@ -11,6 +11,7 @@ use super::header;
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
+use super::whole::seen;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
@@ -209,8 +210,11 @@ struct Description<'a, 'b> {
 
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), &'static str> {
+        self.open_files()?;
+        // SAFETY: the parent keeps the page until this process has it, too.
+        unsafe { seen::tell(self.freeze.seen) };
         self.foreign_threads();
-        self.thread(frame);
+        self.threads(frame);
         self.layout()?;
         let len = self.file(c"/proc/self/auxv".as_ptr().cast())?;
         self.writer.record(tag::AUXV, &[], &self.work[..len]);
@@ -232,7 +236,26 @@ impl Description<'_, '_> {
             self.writer.record(tag::SHARED_COPY, &[shared.start.0, shared.end.0, copy.copy.0], &[]);
             self.writer.record(tag::NOT_CARRIED, &[mapping.start.0, mapping.end.0], &[]);
         }
-        self.open_files()
+        for range in freeze.not_carried.into_iter().filter(|range| !range.is_empty()) {
+            self.writer.record(tag::NOT_CARRIED, &[range.start.0, range.end.0], &[]);
+        }
+        Ok(())
+    }
+
+    /// The caller's, and in whole-process mode the others'.
+    fn threads(&mut self, frame: u64) {
+        let Some(whole) = self.freeze.whole else { return self.thread(frame) };
+        // SAFETY: the parent has filled both in, and stays with them; nobody writes to this copy.
+        let (table, map) = unsafe { (whole.table.as_ref(), whole.map.as_ref()) };
+        // SAFETY: all of them had arrived when this copy was made.
+        unsafe {
+            table.caller().report(self.writer, Some(frame));
+            table.parked().for_each(|thread| thread.report(self.writer, None));
+        }
+        self.writer.record(tag::GATE, &[whole.gate], &[]);
+        for range in map.marked() {
+            self.writer.record(tag::DONT_FORK, &[range.start.0, range.end.0], &[]);
+        }
     }
 
     fn thread(&mut self, frame: u64) {
@@ -426,7 +449,7 @@ impl Text<'_> {
 }
 
 /// Opens for reading; negative on failure.
-fn open(path: *const u8, flags: i32) -> i32 {
+pub(super) fn open(path: *const u8, flags: i32) -> i32 {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | flags;
     // SAFETY: every caller's path ends with a zero byte.
     let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
@@ -434,7 +457,7 @@ fn open(path: *const u8, flags: i32) -> i32 {
 }
 
 /// Reads what fits of a file.
-fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
+pub(super) fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
     let fd = open(path, 0);
     if fd < 0 {
         return None;
@@ -455,7 +478,7 @@ fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
 }
 
 /// Calls `found` with the name of each entry of an open directory.
-fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
+pub(super) fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
     /// Offset of d_reclen and d_name in linux_dirent64.
     const RECORD_LEN: usize = 16;
     const NAME: usize = 19;

@@ -117,21 +117,21 @@ fn read_pages(source: &File, start: u64, into: &mut [u8]) {
 
 /// A shared mapping of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct SharedVma {
-    range: SeedRange,
+pub(super) struct SharedVma {
+    pub(super) range: SeedRange,
     writable: bool,
-    name: String,
+    pub(super) name: String,
 }
 
 impl SharedVma {
     /// Whether its bytes can change under a seed. A view that is read-only here may be written through
     /// another one where the memory has no file.
-    fn needs_copy(&self) -> bool {
+    pub(super) fn needs_copy(&self) -> bool {
         !self.is_device() && (self.writable || self.is_memory())
     }
 
     /// Memory without a file: mincore(2) knows which pages exist.
-    fn is_memory(&self) -> bool {
+    pub(super) fn is_memory(&self) -> bool {
         ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/"]
             .iter()
             .any(|prefix| self.name.starts_with(prefix))
@@ -181,7 +181,7 @@ impl SharedVma {
 }
 
 /// With swap, a page that mincore(2) does not see may be on it.
-fn swap_exists() -> bool {
+pub(super) fn swap_exists() -> bool {
     // SAFETY: sysinfo fills the struct, for which all zero is a valid value.
     unsafe {
         let mut info: libc::sysinfo = std::mem::zeroed();
@@ -189,7 +189,7 @@ fn swap_exists() -> bool {
     }
 }
 
-fn shared_vmas() -> Result<Vec<SharedVma>, SharedMemoryError> {
+pub(super) fn shared_vmas() -> Result<Vec<SharedVma>, SharedMemoryError> {
     let maps = File::open("/proc/self/maps").map_err(failed("/proc/self/maps"))?;
     match queried(&maps) {
         Ok(vmas) => Ok(vmas),

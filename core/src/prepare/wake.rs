@@ -1,10 +1,12 @@
 //! A child finds out what it has become.
 
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use super::whole::environment;
 use super::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_NONE, ROLE_REHEARSAL, ResumeInfo};
 use crate::id::{ChildId, SeedId};
+use crate::sys::rawcall::rawcall;
 
 /// What a child was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,18 +54,81 @@ pub(super) fn area() -> u64 {
     info as usize as u64
 }
 
-/// In the process that fork() has answered 0: what it is, `None` if nobody has resumed it.
-pub(super) fn up() -> Option<Resumed> {
+/// Where the other threads of a whole process wait in a child while it is 0.
+static GATE: AtomicU32 = AtomicU32::new(0);
+
+/// For the report, and closed: called before the seed is made.
+pub(super) fn gate() -> u64 {
+    GATE.store(0, SeqCst);
+    GATE.as_ptr() as usize as u64
+}
+
+/// Lets the other threads of a child go on that was made of a whole process. Prepare has done it unless it
+/// was told to leave it to its caller ([`super::PrepareOptions::holds_threads`]); once more, and anywhere
+/// else, it does nothing.
+pub fn release_threads() {
+    GATE.store(1, SeqCst);
+    // SAFETY: the word lives for ever.
+    unsafe {
+        rawcall!(libc::SYS_futex, GATE.as_ptr(), FUTEX_WAKE_PRIVATE, i32::MAX);
+        rawcall!(libc::SYS_futex, GATE.as_ptr(), FUTEX_WAKE, i32::MAX);
+    }
+}
+
+const FUTEX_WAKE: i32 = 1;
+const FUTEX_WAKE_PRIVATE: i32 = 129;
+
+/// What a child was told, where it lies: nothing has been copied or allocated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told(ResumeInfo);
+
+/// In the process that goes on from the freeze: what it is, `None` if nobody has resumed it.
+pub(super) fn told() -> Option<Told> {
     // SAFETY: a restore has written it before this process ran; volatile, for the compiler knows no writer.
     let info = unsafe { (&raw const RESUME_INFO).read_volatile() };
     if info.magic != RESUME_MAGIC || info.role == ROLE_NONE {
         return None;
     }
     GENERATION.store(info.generation, SeqCst);
-    // SAFETY: the restore vouches for its mail, which stands until it has been copied.
-    let (payload, changes) = unsafe { (mail(info.payload), mail(info.environment)) };
-    let environment = parse_environment(&changes);
-    for (name, value) in &environment {
+    Some(Told(info))
+}
+
+impl Told {
+    pub(super) fn is_rehearsal(&self) -> bool {
+        self.0.role == ROLE_REHEARSAL
+    }
+
+    /// Makes the changes of the environment, without libc: other threads stand who may hold its locks.
+    pub(super) fn change_environment(&self) {
+        let (addr, len) = self.0.environment;
+        let (Ok(addr), Ok(len)) = (usize::try_from(addr), usize::try_from(len)) else { return };
+        if addr != 0 && len <= MAX_MAIL_BYTES {
+            // SAFETY: the restore vouches for its mail, and the other threads stand.
+            unsafe { environment::change(std::slice::from_raw_parts(addr as *const u8, len)) };
+        }
+    }
+
+    /// Copied, for the program.
+    pub(super) fn resumed(&self) -> Resumed {
+        let info = &self.0;
+        // SAFETY: the restore vouches for its mail, which stands until it has been copied.
+        let (payload, changes) = unsafe { (mail(info.payload), mail(info.environment)) };
+        Resumed {
+            seed: SeedId(info.seed),
+            child: ChildId(info.child),
+            index: info.index,
+            generation: info.generation,
+            payload,
+            rehearsal: self.is_rehearsal(),
+            environment: parse_environment(&changes),
+        }
+    }
+}
+
+/// In the process that fork() has answered 0: what it is, `None` if nobody has resumed it.
+pub(super) fn up() -> Option<Resumed> {
+    let resumed = told()?.resumed();
+    for (name, value) in &resumed.environment {
         // SAFETY: after fork() this is the only thread, as its callers demand.
         unsafe {
             match value {
@@ -72,15 +137,7 @@ pub(super) fn up() -> Option<Resumed> {
             }
         }
     }
-    Some(Resumed {
-        seed: SeedId(info.seed),
-        child: ChildId(info.child),
-        index: info.index,
-        generation: info.generation,
-        payload,
-        rehearsal: info.role == ROLE_REHEARSAL,
-        environment,
-    })
+    Some(resumed)
 }
 
 /// Copies a piece of mail.

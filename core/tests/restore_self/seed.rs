@@ -109,6 +109,10 @@ fn orphan() -> ! {
             }
             drop(writer);
             let _ = std::io::Read::read(&mut reader, &mut [0u8]);
+            // Files are closed a moment before the process is gone.
+            while libc::getppid() != 1 {
+                libc::usleep(1000);
+            }
             println!("outlived {}", libc::getppid());
             libc::_exit(0);
         }

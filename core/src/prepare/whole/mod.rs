@@ -1,0 +1,264 @@
+//! Whole-process mode: all threads live on in children.
+//!
+//! ```text
+//! caller  plan > read smaps > stop all others > copy shared memory > DOFORK > clone > DONTFORK > files seen > let go
+//! others                        └ in the handler of signal 33, each on its own frame ..................> go on
+//! seed                                                                  └> frame > files > report > sleep
+//! child   (any host) every thread on its frame; others wait at the gate > environment > gate opens > Child
+//! ```
+//!
+//! Between the first thread that stops and the last one that goes on nothing allocates, takes a lock or calls
+//! libc: whoever holds that lock may be standing. So prepare works in a signal handler, too, as far as the
+//! allocator of this library does.
+
+mod copies;
+pub(super) mod environment;
+mod failure;
+mod memory;
+mod open;
+mod park;
+pub(super) mod seen;
+mod signal;
+mod state;
+mod table;
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use super::scratch::{self, SharedCopy};
+use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
+use crate::client::{AgentAddress, Seed};
+use crate::sys::rawcall::{rawcall, set_signal_mask};
+use copies::{Over, Plan};
+pub use failure::{Activity, StopError, ThreadName};
+pub(super) use memory::Map;
+use memory::Unreadable;
+use park::{Parking, Reason, now};
+use seen::Seen;
+use state::ThreadState;
+pub(super) use table::Table;
+
+/// Attempts to find shared memory as it was when room was made for its copies.
+const ATTEMPTS: u32 = 5;
+/// Where names of threads, the list of them and what keeps them are read to.
+const WORK_BYTES: usize = 64 << 10;
+
+/// How long the threads of a process stood still for one prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Other threads that were stopped.
+    pub threads: u32,
+    /// From the first question until all of them had stopped.
+    pub parking: Duration,
+    /// Of that clone(2) alone.
+    pub clone: Duration,
+    /// From the first question until all were told to go on.
+    pub whole: Duration,
+}
+
+/// [`super::prepare`] with [`super::Threads::All`].
+pub(super) fn prepare(
+    options: &PrepareOptions,
+    agent: AgentAddress,
+    socket: OwnedFd,
+) -> Result<Prepared, PrepareError> {
+    // None of it may be dropped in a child, where descriptors and addresses are nothing or another's.
+    let socket = ManuallyDrop::new(socket);
+    let agent = ManuallyDrop::new(agent);
+    for _ in 0..ATTEMPTS {
+        let before = Freezer::new(options, socket.as_raw_fd());
+        let mut before = ManuallyDrop::new(before);
+        let outcome = match &mut *before {
+            Ok(freezer) => freezer.freeze(options.stop_threads),
+            Err(_) => Err(Refusal::Shared),
+        };
+        if let Ok(Side::Child) = outcome {
+            return Ok(Prepared::Child(child(options)));
+        }
+        let freezer = match ManuallyDrop::into_inner(before) {
+            Ok(freezer) => freezer,
+            Err(error) => {
+                drop(ManuallyDrop::into_inner(socket));
+                return Err(error);
+            }
+        };
+        match outcome {
+            Err(Refusal::Shared) => {}
+            Err(refusal) => {
+                drop(ManuallyDrop::into_inner(socket));
+                return Err(freezer.error(refusal, options.stop_threads));
+            }
+            Ok(Side::Parent { pid, pause }) => {
+                drop(ManuallyDrop::into_inner(socket));
+                reap::remember(pid);
+                let agent = ManuallyDrop::into_inner(agent);
+                return Ok(Prepared::Parent(Seed::new(
+                    pid,
+                    freezer.before.token,
+                    agent,
+                    Some(pause),
+                )));
+            }
+            Ok(Side::Child) => unreachable!("handled above"),
+        }
+    }
+    drop(ManuallyDrop::into_inner(socket));
+    Err(copies::keeps_changing().into())
+}
+
+/// In a child: the other threads wait at the gate, some of them perhaps with a lock of libc.
+fn child(options: &PrepareOptions) -> super::Resumed {
+    let Some(told) = wake::told() else { seed::end(0) };
+    told.change_environment();
+    if told.is_rehearsal() {
+        if !options.rehearsal_returns {
+            super::end_rehearsal();
+        }
+        return told.resumed();
+    }
+    if !options.holds_threads {
+        wake::release_threads();
+    }
+    told.resumed()
+}
+
+/// Which side of the clone this is.
+enum Side {
+    Parent { pid: i32, pause: Pause },
+    Child,
+}
+
+/// Why there is no seed, noted while threads stood.
+enum Refusal {
+    /// Shared memory is not what the plan says: another attempt.
+    Shared,
+    Stop(Reason),
+    Map(Unreadable),
+    Copy(Over),
+    /// -errno of clone(2).
+    Clone(isize),
+}
+
+/// What is made before anybody stops.
+struct Freezer {
+    before: Before,
+    plan: Plan,
+    map: Map,
+    seen: Seen,
+    table: &'static Table,
+    work: Box<[u8]>,
+}
+
+impl Freezer {
+    fn new(options: &PrepareOptions, socket: i32) -> Result<Self, PrepareError> {
+        let scratch = PrepareError::Scratch;
+        let plan = Plan::new(options.shared_copy_limit)?;
+        let map = Map::new().map_err(scratch)?;
+        let seen = Seen::new().map_err(scratch)?;
+        let table = table::get().map_err(scratch)?;
+        let before = Before::alone(socket)?;
+        let work = vec![0; WORK_BYTES].into_boxed_slice();
+        Ok(Freezer { before, plan, map, seen, table, work })
+    }
+
+    /// Stops everybody, makes the seed, lets everybody go.
+    fn freeze(&mut self, patience: Duration) -> Result<Side, Refusal> {
+        self.map.scan().map_err(Refusal::Map)?;
+        self.fill_in();
+        let mask = set_signal_mask(!0);
+        let began = now();
+        let outcome = self.stopped(began, patience);
+        if let Ok(Cloned::Seed) = outcome {
+            reap::forget_all();
+            // SAFETY: the scratch memory came along, and this is the only thread. In children it returns.
+            unsafe { atfork::become_seed(self.before.scratch.freeze().as_ptr()) };
+            set_signal_mask(mask);
+            return Ok(Side::Child);
+        }
+        park::release(self.table);
+        let paused = now() - began;
+        set_signal_mask(mask);
+        let Cloned::Parent { pid, parked, cloned } = outcome? else {
+            unreachable!("handled above")
+        };
+        let pause = Pause {
+            threads: self.table.arrived.load(SeqCst),
+            parking: Duration::from_nanos(parked - began),
+            clone: Duration::from_nanos(cloned),
+            whole: Duration::from_nanos(paused),
+        };
+        Ok(Side::Parent { pid, pause })
+    }
+
+    /// What the seed must know, as far as it is known by now.
+    fn fill_in(&mut self) {
+        // SAFETY: the scratch is ours alone until the clone.
+        let freeze = unsafe { self.before.scratch.freeze().as_mut() };
+        freeze.not_carried = [self.map.range(), self.seen.range()];
+        freeze.seen = self.seen.address();
+        freeze.whole = Some(scratch::Whole {
+            table: NonNull::from(self.table),
+            map: NonNull::from(&self.map),
+            gate: wake::gate(),
+        });
+        for (place, copied) in freeze.copies.iter_mut().zip(&self.plan.copies) {
+            *place = SharedCopy::of(copied);
+        }
+        freeze.copy_count = self.plan.copies.len();
+    }
+
+    /// While the others stop or stand.
+    fn stopped(&mut self, began: u64, patience: Duration) -> Result<Cloned, Refusal> {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        let rseq = Rseq::known();
+        let round = self.table.begin(rseq.offset, rseq.lengths);
+        let deadline = began.saturating_add(patience);
+        Parking::new(self.table, round, deadline, &mut self.work).all().map_err(Refusal::Stop)?;
+        let parked = now();
+        // SAFETY: nobody else touches the caller's state; this thread has no frame yet.
+        unsafe {
+            *self.table.caller.get() = ThreadState::of_this_thread(self.table, std::ptr::null());
+        }
+        if !self.map.is_current() {
+            self.map.scan().map_err(Refusal::Map)?;
+        }
+        if !self.plan.fits(&self.map, self.seen.range()) {
+            return Err(Refusal::Shared);
+        }
+        self.plan.copy().map_err(Refusal::Copy)?;
+        self.map.unmark();
+        let cloning = now();
+        // SAFETY: a copy of this process: no memory is shared, and the seed goes on in `freeze`.
+        let pid = unsafe { rawcall!(libc::SYS_clone, 0, 0, 0, 0, 0) };
+        if pid == 0 {
+            return Ok(Cloned::Seed);
+        }
+        let cloned = now() - cloning;
+        self.map.mark_again();
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(Refusal::Clone(pid))?;
+        self.seen.wait(pid);
+        Ok(Cloned::Parent { pid, parked, cloned })
+    }
+
+    fn error(&self, refusal: Refusal, patience: Duration) -> PrepareError {
+        match refusal {
+            Refusal::Shared => copies::keeps_changing().into(),
+            Refusal::Stop(reason) => PrepareError::Stop(reason.error(patience)),
+            Refusal::Map(Unreadable::Text) => PrepareError::NoSmaps,
+            Refusal::Map(Unreadable::TooMany) => PrepareError::TooManyMappings,
+            Refusal::Copy(over) => self.plan.error(over).into(),
+            Refusal::Clone(answer) => {
+                let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
+                PrepareError::Fork(std::io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+}
+
+enum Cloned {
+    Parent { pid: i32, parked: u64, cloned: u64 },
+    Seed,
+}

@@ -1,0 +1,185 @@
+//! Threads that block the parking signal at kernel level (a raw rt_sigprocmask(2) of all 64 bits) are
+//! opened by a helper process: only another process may trace a thread of this one.
+//!
+//! ```text
+//!  parker   clone(CLONE_VM) > (Yama: names it its tracer) > go ................> wait4
+//!  helper                       PTRACE_SEIZE > INTERRUPT > mask less the signal > DETACH > exit
+//! ```
+//!
+//! The pending signal is then delivered; the handler puts the blocked bit back into its frame, so that the
+//! thread goes on with the mask that it had. The helper shares the memory and runs on a stack of its own,
+//! with nothing but raw system calls.
+
+use std::arch::global_asm;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::park::now;
+use super::signal::{PARK_SIGNAL, futex_wait, futex_wake};
+use super::table::{OPENED, REFUSED, Slot, Table, WANTED};
+use crate::sys::rawcall::{SIGSET_BYTES, rawcall, signal_bit};
+
+const PTRACE_SEIZE: u32 = 0x4206;
+const PTRACE_INTERRUPT: u32 = 0x4207;
+const PTRACE_GETSIGMASK: u32 = 0x420a;
+const PTRACE_SETSIGMASK: u32 = 0x420b;
+const PTRACE_DETACH: u32 = 17;
+const PTRACE_EVENT_STOP: i32 = 128;
+const PR_SET_PTRACER: u32 = 0x5961_6d61;
+const PAUSE_NS: u64 = 20_000;
+
+global_asm!(
+    ".pushsection .text.mitosis_helper, \"ax\", @progbits",
+    ".hidden mitosis_helper_clone",
+    ".globl mitosis_helper_clone",
+    ".type mitosis_helper_clone, @function",
+    // rdi: flags, rsi: top of a stack, rdx: function, rcx: its argument. Returns in the caller alone.
+    "mitosis_helper_clone:",
+    "sub $16, %rsi",
+    "mov %rdx, (%rsi)",
+    "mov %rcx, 8(%rsi)",
+    "xor %edx, %edx",
+    "xor %r10d, %r10d",
+    "xor %r8d, %r8d",
+    "mov $56, %eax",
+    "syscall",
+    "test %rax, %rax",
+    "jz 1f",
+    "ret",
+    "1: xor %ebp, %ebp",
+    "pop %rax",
+    "pop %rdi",
+    "call *%rax",
+    "ud2",
+    ".size mitosis_helper_clone, . - mitosis_helper_clone",
+    ".popsection",
+    options(att_syntax)
+);
+
+unsafe extern "C" {
+    fn mitosis_helper_clone(
+        flags: usize,
+        stack: usize,
+        function: extern "C" fn(*const libc::c_void) -> !,
+        argument: *const libc::c_void,
+    ) -> isize;
+}
+
+/// Has the threads opened that are [`WANTED`]; the kernel's answer if there is no helper.
+pub(super) fn blocked(table: &Table, deadline: u64) -> Result<(), isize> {
+    table.helper.go.store(0, SeqCst);
+    table.helper.stop.store(0, SeqCst);
+    // SAFETY: the table's helper stack has no other user: one round at a time, one helper in it. It stays
+    // until the helper has been reaped, below.
+    let pid = unsafe {
+        let flags = libc::CLONE_VM as usize;
+        let argument = std::ptr::from_ref(table).cast();
+        mitosis_helper_clone(flags, table.helper_stack_top(), help, argument)
+    };
+    if pid < 0 {
+        return Err(pid);
+    }
+    let is_restricted = yama_wants_a_name();
+    // SAFETY: plain numbers.
+    unsafe {
+        if is_restricted {
+            rawcall!(libc::SYS_prctl, PR_SET_PTRACER, pid, 0, 0, 0);
+        }
+        table.helper.go.store(1, SeqCst);
+        futex_wake(&table.helper.go);
+        reap(table, pid, deadline);
+        if is_restricted {
+            rawcall!(libc::SYS_prctl, PR_SET_PTRACER, 0, 0, 0, 0);
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `pid` is the helper.
+unsafe fn reap(table: &Table, pid: isize, deadline: u64) {
+    loop {
+        // SAFETY: our child without exit signal, which nobody else reaps.
+        let answer = unsafe { rawcall!(libc::SYS_wait4, pid, 0, libc::__WALL | libc::WNOHANG, 0) };
+        if answer == pid || answer == -(libc::ECHILD as isize) {
+            return;
+        }
+        if now() >= deadline {
+            table.helper.stop.store(1, SeqCst);
+        }
+        pause();
+    }
+}
+
+/// Yama lets a process be traced by its ancestors alone, and by whom it names: ptrace_scope is 1.
+fn yama_wants_a_name() -> bool {
+    let mut text = [0u8; 8];
+    let path = c"/proc/sys/kernel/yama/ptrace_scope";
+    let len = crate::prepare::seed::read_file(path.as_ptr().cast(), &mut text);
+    len.is_some_and(|len| text[..len].first() == Some(&b'1'))
+}
+
+fn pause() {
+    let time = [0u64, PAUSE_NS];
+    // SAFETY: a live timespec.
+    unsafe { rawcall!(libc::SYS_nanosleep, time.as_ptr(), 0) };
+}
+
+/// The helper process.
+extern "C" fn help(table: *const libc::c_void) -> ! {
+    // SAFETY: the parker passes the table, waits for this process, and the table outlives both.
+    let table = unsafe { &*table.cast::<Table>() };
+    while table.helper.go.load(SeqCst) == 0 {
+        futex_wait(&table.helper.go, 0, None);
+    }
+    for (tid, slot) in table.threads() {
+        if slot.opened.load(SeqCst) == WANTED {
+            open(table, tid, slot);
+        }
+    }
+    loop {
+        // SAFETY: ends this process; what it still traces goes on.
+        unsafe { rawcall!(libc::SYS_exit, 0) };
+    }
+}
+
+fn open(table: &Table, tid: u32, slot: &Slot) {
+    // SAFETY: requests with plain numbers.
+    let seized = unsafe { rawcall!(libc::SYS_ptrace, PTRACE_SEIZE, tid, 0, 0) };
+    if seized != 0 {
+        slot.error.store(u32::try_from(-seized).unwrap_or(0), SeqCst);
+        slot.opened.store(REFUSED, SeqCst);
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { rawcall!(libc::SYS_ptrace, PTRACE_INTERRUPT, tid, 0, 0) };
+    let mut status = 0i32;
+    loop {
+        let how = libc::__WALL | libc::WNOHANG;
+        // SAFETY: `status` lives.
+        let answer = unsafe { rawcall!(libc::SYS_wait4, tid, &raw mut status, how, 0) };
+        if answer == tid as isize {
+            break;
+        }
+        // Killed or gone; or it is in no state to stop, and the exit of this process lets go of it.
+        if answer < 0 || table.helper.stop.load(SeqCst) != 0 {
+            return;
+        }
+        pause();
+    }
+    if !libc::WIFSTOPPED(status) {
+        return;
+    }
+    let mut mask = 0u64;
+    let bit = signal_bit(PARK_SIGNAL);
+    let is_event = status >> 16 == PTRACE_EVENT_STOP;
+    let deliver = if is_event { 0 } else { libc::WSTOPSIG(status) };
+    // SAFETY: the thread is stopped; `mask` lives.
+    unsafe {
+        rawcall!(libc::SYS_ptrace, PTRACE_GETSIGMASK, tid, SIGSET_BYTES, &raw mut mask);
+        slot.masked.store(u32::from(mask & bit != 0), SeqCst);
+        mask &= !bit;
+        rawcall!(libc::SYS_ptrace, PTRACE_SETSIGMASK, tid, SIGSET_BYTES, &raw mut mask);
+        slot.opened.store(OPENED, SeqCst);
+        rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver);
+    }
+}

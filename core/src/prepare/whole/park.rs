@@ -1,0 +1,214 @@
+//! Stopping every other thread, and letting all of them go.
+//!
+//! ```text
+//!  list /proc/self/task > ask who is new > wait until all have entered themselves > list again > nobody new
+//!                                             └ every 2 ms: gone? blocks the signal? (open.rs)
+//! ```
+//!
+//! From the first question on nothing here allocates or takes a lock: whoever holds it may be parked.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::failure::{self, Stopped};
+use super::open;
+use super::signal;
+use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
+use crate::descriptor::MAX_THREADS;
+use crate::prepare::proc_text::{Path, decimal, status};
+use crate::prepare::seed::{each_entry, open as open_file, read_file};
+use crate::sys::rawcall::{rawcall, signal_bit};
+
+/// Between two looks at what keeps the threads that have not come.
+const LOOK_NS: u64 = 2_000_000;
+/// How long a thread may block the signal where ptrace(2) is refused: one that starts or ends does so for
+/// some microseconds.
+const BLOCKED_NS: u64 = 50_000_000;
+
+/// One attempt.
+pub(super) struct Parking<'a> {
+    table: &'a Table,
+    round: u32,
+    process: isize,
+    own: u64,
+    deadline: u64,
+    /// Slots in use, and how many of them wait for no thread any more.
+    used: usize,
+    gone: u32,
+    /// A directory's entries, a file's text.
+    entries: &'a mut [u8],
+    text: &'a mut [u8],
+}
+
+/// Why threads go on running.
+pub(super) type Reason = Stopped;
+
+impl<'a> Parking<'a> {
+    /// Of this thread, which has blocked all signals, until `deadline` (see [`now`]). `work` is 48 KiB or more.
+    pub(super) fn new(table: &'a Table, round: u32, deadline: u64, work: &'a mut [u8]) -> Self {
+        // SAFETY: both take nothing.
+        let (process, own) =
+            unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid) as u64) };
+        let (entries, text) = work.split_at_mut(32 << 10);
+        Parking { table, round, process, own, deadline, used: 0, gone: 0, entries, text }
+    }
+
+    /// Parks all of them, or says who did not come. [`release`] must follow in either case.
+    pub(super) fn all(&mut self) -> Result<(), Reason> {
+        signal::take_over();
+        while self.ask_new()? {
+            self.wait()?;
+        }
+        // Everybody has come, so nobody has a signal of ours still to come.
+        signal::give_back();
+        Ok(())
+    }
+
+    /// Asks the threads that have not been asked; whether there were any.
+    fn ask_new(&mut self) -> Result<bool, Reason> {
+        let directory = open_file(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
+        if directory < 0 {
+            return Err(failure::plain(failure::Kind::NoProc));
+        }
+        let before = self.used;
+        let mut outcome = Ok(());
+        let (table, round, process, own) = (self.table, self.round, self.process, self.own);
+        let (used, gone) = (&mut self.used, &mut self.gone);
+        each_entry(directory, self.entries, &mut |name| {
+            let Some(tid) = decimal(name).filter(|tid| *tid != own) else { return };
+            let tid = tid as u32;
+            if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
+                return;
+            }
+            let Some(slot) = table.slots.get(*used) else {
+                outcome = Err(failure::plain(failure::Kind::TooMany));
+                return;
+            };
+            prepare_slot(table, slot, *used, tid, round);
+            match signal::ask(process, tid, round, *used) {
+                0 => *used += 1,
+                answer if answer == -(libc::ESRCH as isize) => {
+                    slot.claim.store(GONE, SeqCst);
+                    table.tids[*used].store(0, SeqCst);
+                    *used += 1;
+                    *gone += 1;
+                }
+                answer => outcome = Err(failure::of(failure::Kind::NotAsked, tid, answer)),
+            }
+        });
+        // SAFETY: ours.
+        unsafe { rawcall!(libc::SYS_close, directory) };
+        self.table.used.store(u32::try_from(self.used).unwrap_or(0), SeqCst);
+        outcome.map(|()| self.used > before)
+    }
+
+    /// Until every thread that was asked has entered itself or is gone.
+    fn wait(&mut self) -> Result<(), Reason> {
+        let began = now();
+        let mut looked = began;
+        loop {
+            let expected = u32::try_from(self.used).unwrap_or(0) - self.gone;
+            self.table.expected.store(expected, SeqCst);
+            let arrived = self.table.arrived.load(SeqCst);
+            if arrived == expected {
+                return Ok(());
+            }
+            let time = now();
+            if time >= self.deadline {
+                return Err(self.latecomer());
+            }
+            if time >= looked + LOOK_NS {
+                self.look(time - began)?;
+                looked = now();
+                continue;
+            }
+            let left = (looked + LOOK_NS).min(self.deadline) - time;
+            signal::futex_wait(&self.table.arrived, arrived, Some(left));
+        }
+    }
+
+    /// Looks at each thread that has not come: drops who is gone, has those opened that block the signal.
+    fn look(&mut self, waited: u64) -> Result<(), Reason> {
+        let mut wanted = false;
+        for index in 0..self.used {
+            let (slot, tid) = (&self.table.slots[index], self.table.tids[index].load(SeqCst));
+            if slot.claim.load(SeqCst) != self.round || tid == 0 {
+                continue;
+            }
+            let path = Path::new(b"/proc/self/task/", u64::from(tid), b"/status");
+            let found = read_file(path.as_ptr(), self.text);
+            let found = found.and_then(|len| status(&self.text[..len]));
+            let Some((state, blocked)) = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'))
+            else {
+                if slot.claim.compare_exchange(self.round, GONE, SeqCst, SeqCst).is_ok() {
+                    self.table.tids[index].store(0, SeqCst);
+                    self.gone += 1;
+                }
+                continue;
+            };
+            let _ = state;
+            if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
+                continue;
+            }
+            match slot.opened.load(SeqCst) {
+                REFUSED if waited >= BLOCKED_NS => return Err(self.refused(slot, tid)),
+                REFUSED => {}
+                _ => {
+                    slot.opened.store(WANTED, SeqCst);
+                    wanted = true;
+                }
+            }
+        }
+        if wanted {
+            open::blocked(self.table, self.deadline).map_err(|answer| {
+                let tid = self.first_of(WANTED);
+                failure::describe(failure::Kind::NoHelper, tid, answer, self.text)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn first_of(&self, opened: u32) -> u32 {
+        let found = self.table.threads().find(|(_, slot)| slot.opened.load(SeqCst) == opened);
+        found.map_or(0, |(tid, _)| tid)
+    }
+
+    fn refused(&mut self, slot: &Slot, tid: u32) -> Reason {
+        let answer = -(slot.error.load(SeqCst) as isize);
+        failure::describe(failure::Kind::TraceRefused, tid, answer, self.text)
+    }
+
+    /// Names the first thread that has not come in time.
+    fn latecomer(&mut self) -> Reason {
+        let late = self.table.threads().find(|(_, slot)| slot.claim.load(SeqCst) == self.round);
+        match late {
+            Some((tid, slot)) if slot.opened.load(SeqCst) == REFUSED => self.refused(slot, tid),
+            Some((tid, _)) => failure::describe(failure::Kind::Late, tid, 0, self.text),
+            // It came between the look and now.
+            None => failure::plain(failure::Kind::Late),
+        }
+    }
+}
+
+fn prepare_slot(table: &Table, slot: &Slot, index: usize, tid: u32, round: u32) {
+    slot.opened.store(0, SeqCst);
+    slot.masked.store(0, SeqCst);
+    slot.error.store(0, SeqCst);
+    table.tids[index].store(tid, SeqCst);
+    slot.claim.store(round, SeqCst);
+}
+
+/// Lets everybody go.
+pub(super) fn release(table: &Table) {
+    table.next_round();
+    signal::futex_wake(&table.round);
+}
+
+/// CLOCK_MONOTONIC, ns.
+pub(super) fn now() -> u64 {
+    let mut time = [0u64; 2];
+    // SAFETY: the kernel writes a timespec.
+    unsafe { rawcall!(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, time.as_mut_ptr()) };
+    time[0] * 1_000_000_000 + time[1]
+}
+
+const _: () = assert!(MAX_THREADS < u32::MAX as usize && OPENED != REFUSED);
