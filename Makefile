@@ -141,7 +141,7 @@ test-examples: install-python
 
 # A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.
 .PHONY: test-fn
-test-fn: install-python
+test-fn: install-python install-node
 	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
 	$(PY) -m pytest tests/fn
 

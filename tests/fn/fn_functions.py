@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -38,7 +39,19 @@ def _python() -> Language:
     )
 
 
-LANGUAGES = (_python(),)
+def _node() -> Language:
+    # Not what PATH has on a sealed host: the same program for all.
+    node = shutil.which("node")
+    assert node is not None, "no node in PATH: run this by `make test-fn`"
+    function = str(_EXAMPLES / "node/func.js")
+    return Language(
+        "node",
+        (node, function),
+        (node, str(_EXAMPLES / "node/launch.js"), function),
+    )
+
+
+LANGUAGES = (_python(), _node())
 
 
 @dataclass(frozen=True)

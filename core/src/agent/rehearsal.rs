@@ -64,6 +64,7 @@ impl Agent {
             environment: &[],
             stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
             new_ids: false,
+            listeners: &[],
         })?;
         drop(theirs);
         let (events, ended) = crossbeam_channel::bounded(1);

@@ -2,16 +2,21 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, SiteKind,
-    Thread, Vma, WarmSet,
+    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, Sched,
+    SiteKind, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
-const PLACE: TailPlace =
-    TailPlace { keeper: 77, base: 0x6000_0000_0000, stdio: 4, makes_threads: true };
+const PLACE: TailPlace = TailPlace {
+    keeper: 77,
+    base: 0x6000_0000_0000,
+    stdio: 4,
+    makes_threads: true,
+    runs_timers: true,
+};
 
 /// A seed of one thread without memory.
 pub(crate) fn descriptor() -> Descriptor {
@@ -35,6 +40,7 @@ pub(crate) fn descriptor() -> Descriptor {
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         open_files: Vec::<OpenFile>::new(),
+        carried: None,
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
@@ -319,7 +325,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]).to_string();
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
@@ -337,13 +343,33 @@ fn the_tail_ends_in_the_seeds_own_code() {
     assert_eq!(tail, expected.trim_start_matches('\n'));
 }
 
+#[test]
+fn timers_of_a_whole_process_run_on() {
+    let mut desc = descriptor();
+    desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
+    let timers = |desc: &Descriptor, place| {
+        let info = [0; crate::resume::child::INFO_LEN];
+        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+        let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
+        tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
+    };
+    assert_eq!(timers(&desc, PLACE), []);
+    desc.whole = Some(Whole { gate: SeedAddr(0x7000_0050), sched: vec![Sched::default()] });
+    let running = timers(&desc, PLACE);
+    let set = |which, timer| super::super::calls::setitimer(which, timer);
+    assert_eq!(running, [set(1, [0, 5, 1, 2]), set(2, [1, 0, 0, 3])]);
+    // As many steps in a rehearsal, which lets none run.
+    let rehearsed = timers(&desc, TailPlace { runs_timers: false, ..PLACE });
+    assert_eq!(rehearsed, [set(1, [0; 4]), set(2, [0; 4])]);
+}
+
 /// What a tail whose seed had these descriptors open does with numbers.
 fn last_steps(open: &[u32]) -> Vec<String> {
     let mut desc = descriptor();
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN]);
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]);
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
 }
