@@ -71,7 +71,7 @@ pub trait SlabMemory: Send + Sync + std::fmt::Debug {
     /// Sends bytes of `range`, which were filled, from its start on; gives how many.
     ///
     /// # Errors
-    /// send(2)'s or sendfile(2)'s.
+    /// send(2)'s.
     fn send(&self, range: Range<usize>, socket: &TcpStream) -> io::Result<usize>;
 }
 

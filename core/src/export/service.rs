@@ -44,8 +44,8 @@ const PUSH_BATCH: usize = 256 << 10;
 /// Where an answer's pages begin in its buffer: page-aligned, the header right in front of them, so
 /// that both go out in one write.
 const PAGES_AT: usize = 4096;
-/// Bytes from which on an answer goes out of the seed's copy as it lies there; a shorter one is faster copied
-/// than its pages are counted.
+/// Bytes from which on an answer goes out of the seed's copy as it lies there; a shorter one is copied behind its
+/// header sooner than it is sent by a call of its own.
 const UNREAD_BYTES: usize = 32 << 10;
 /// Requests are small and come in bunches.
 const REQUEST_BUFFER: usize = 16 << 10;

@@ -18,8 +18,6 @@ pub mod limits;
 pub(crate) mod local_socket;
 #[cfg(feature = "agent")]
 pub mod lock;
-#[cfg(feature = "agent")]
-pub mod memory_file;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
