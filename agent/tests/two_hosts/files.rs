@@ -174,8 +174,9 @@ fn children_of_one_resume_share_a_port() {
 fn a_seed_without_carried_files_cannot_listen() {
     let world = World::new();
     let seed = world.seed();
-    let ended =
-        world.mitosis(&world.a, &["resume", &seed.handle, "--on", "host-b", "--listen", "all"]).end();
+    let ended = world
+        .mitosis(&world.a, &["resume", &seed.handle, "--on", "host-b", "--listen", "all"])
+        .end();
     ended.refused(&["its files are not carried"]);
     let ended = world.on_a(&["resume", &seed.handle, "--listen", "nowhere"]);
     assert!(ended.code == Some(2) && ended.err.contains("PORT=PORT"), "{ended:?}");
