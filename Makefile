@@ -16,15 +16,19 @@ VENV := $(abspath $(TARGET))/venv
 WHEELS := $(abspath $(TARGET))/wheels
 PY := $(VENV)/bin/python
 HOSTS_BIN := $(abspath $(TARGET))/release/mitosis-hosts
+# Made by tests/setup.sh where the machine has no Node that is new enough.
+export PATH := $(abspath $(TARGET))/node/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
 # For maturin and build scripts: the interpreter that the wheel is for.
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-examples test-rxe test-uml test-bench
+    test-header test-wheel test-python test-node test-examples test-fn test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
-DEMO ?= examples/demo/run.py
+# make demo RUNTIME=node tells the story of Node.
+RUNTIME ?= python
+DEMO ?= examples/demo/$(if $(filter node,$(RUNTIME)),node_run.py,run.py)
 BENCH ?= benches/run.py
 # make bench ONLY=name runs one measurement.
 ONLY ?=
@@ -35,9 +39,9 @@ help: ## this list
 	    sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: demo
-demo: setup ## a warm CPython forks onto another host; writes target/demo.json
+demo: setup ## a warm CPython (RUNTIME=node: Node) forks onto another host; writes target/demo.json
 	$(CARGO) build --release --workspace
-	$(MAKE) --no-print-directory install-python
+	$(MAKE) --no-print-directory install-python install-node
 	$(HOSTS_BIN) up $(addprefix --file ,$(DEMO_FILES)) -- $(PY) $(DEMO)
 
 .PHONY: test
@@ -53,7 +57,7 @@ test: setup ## all that CI runs
 .PHONY: bench
 bench: setup ## every number in the README; writes target/bench.json (ONLY=name: one)
 	$(CARGO) build --release --workspace
-	$(MAKE) --no-print-directory install-python
+	$(MAKE) --no-print-directory install-python install-node
 	$(PY) $(BENCH) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: lint
@@ -82,6 +86,15 @@ install-python: setup
 	$(VENV)/bin/maturin build --release --quiet --interpreter $(PY) --out $(WHEELS)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	    $(WHEELS)/*.whl
+
+# The package carries the native half and the agent, as the wheel does.
+.PHONY: install-node
+install-node: setup
+	$(CARGO) build --release --quiet --package mitosis-agent
+	# Alone: together with the agent, the core would be built with all that the agent needs.
+	$(CARGO) build --release --quiet --package mitosis-node
+	install -D --mode 755 $(TARGET)/release/mitosis runtimes/node/bin/mitosis
+	install -D --mode 755 $(TARGET)/release/libmitosis_node.so runtimes/node/bin/mitosis_node.node
 
 .PHONY: test-fmt
 test-fmt:
@@ -116,9 +129,21 @@ test-wheel: install-python
 test-python:
 	$(PY) -m pytest python
 
+.PHONY: test-node
+test-node: install-node
+	cd runtimes/node
+	npm run --silent types
+	node --test test/*.test.js
+
 .PHONY: test-examples
 test-examples: install-python
 	bash examples/run-all.sh
+
+# A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.
+.PHONY: test-fn
+test-fn: install-python install-node
+	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
+	$(PY) -m pytest tests/fn
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
 .PHONY: verbs-guest

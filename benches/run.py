@@ -21,8 +21,10 @@ from functools import partial
 from types import FrameType
 
 import children
+import fn_calls
 import machine
 import memory
+import node
 import pages
 import pauses
 import rc_forks
@@ -62,9 +64,11 @@ BENCHES: list[tuple[tuple[str, ...], Bench]] = [
 ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
     (storms.NAMES, storms.measure, 150),
+    (fn_calls.NAMES, fn_calls.measure, 150),
     (starts.NAMES, starts.measure, starts.LIMIT_S),
     (rc_reads.NAMES, rc_reads.measure, rc_reads.LIMIT_S),
     (rc_forks.NAMES, rc_forks.measure, rc_forks.LIMIT_S),
+    (node.NAMES, node.measure, node.LIMIT_S),
 ]
 # Each takes below one minute on two shared cores; what hangs must not hold the others up.
 BENCH_LIMIT_S = 150

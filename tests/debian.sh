@@ -30,3 +30,22 @@ install_packages() {
   rm -f "$log"
   packages=()
 }
+
+# unpack PACKAGE FILE: the files of a package below target/debian/PACKAGE, if FILE of it is not there yet. For
+# programs whose package would start a service here.
+unpack() {
+  local dir=${CARGO_TARGET_DIR:-target}/debian/$1 scratch
+  [[ -x $dir/$2 ]] && return
+  have apt-get || fail "no $dir/$2, and no apt-get to get Debian's package $1 with"
+  scratch=$(mktemp -d)
+  if ! (cd "$scratch" && { apt-get download -q "$1" || { apt-get update -q && apt-get download -q "$1"; }; }) \
+    >"$scratch/log" 2>&1; then
+    tail -n 20 "$scratch/log" >&2
+    rm -rf "$scratch"
+    fail "apt-get could not download $1 (its last lines stand above)"
+  fi
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  dpkg-deb --extract "$scratch"/*.deb "$dir"
+  rm -rf "$scratch"
+}

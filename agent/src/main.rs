@@ -6,6 +6,7 @@ mod doctor;
 mod info;
 mod rdma;
 mod show;
+mod show_files;
 mod verbs;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use mitosis::client::Listen;
 
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
@@ -84,6 +86,10 @@ struct ResumeArgs {
     /// Give children of a whole process new process and thread ids, not those that it had.
     #[arg(long)]
     new_ids: bool,
+    /// Where a socket of the seed's listens in the children: all, PORT, PORT=PORT, unix:/PATH or
+    /// unix:/PATH=/PATH; without, no connection comes to it.
+    #[arg(long, value_name = "WHERE")]
+    listen: Vec<Listen>,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,

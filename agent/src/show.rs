@@ -2,13 +2,15 @@
 
 use anyhow::Context as _;
 use mitosis::client::Child;
-use mitosis::descriptor::{Descriptor, Export, OpenFile, Source, Vma, VmaKind};
+use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
 use mitosis::resume::program::Program;
 use mitosis::resume::{HostFacts, Placement, TemplateFds, blob, compile, stub};
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
 use serde_json::{Value, json};
+
+use crate::show_files::becomes;
 
 /// Children that were started.
 pub fn children(children: &[Child], as_json: bool) {
@@ -166,19 +168,14 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
             backing(descriptor, vma)
         );
     }
-    println!("\nFD   BECOMES   WAS");
+    println!("\nFD   {:38} BECOMES", "WAS");
     for file in &descriptor.open_files {
-        println!("{:<4} {:9} {}", file.fd, becomes(file), file.link);
+        println!("{:<4} {:38} {}", file.fd, file.link, becomes(descriptor, file.fd));
     }
     if !descriptor.sites.is_empty() {
         println!("\n{} system-call sites go through the stub", descriptor.sites.len());
     }
     Ok(())
-}
-
-/// What a child finds under the number of a descriptor.
-fn becomes(file: &OpenFile) -> &'static str {
-    if file.fd < 3 { "resumer's" } else { "EBADF" }
 }
 
 /// Pages of a VMA: owned by seeds, of files, zero.
@@ -255,7 +252,7 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
     let files: Vec<Value> = descriptor
         .open_files
         .iter()
-        .map(|file| json!({ "fd": file.fd, "was": file.link, "becomes": becomes(file) }))
+        .map(|file| json!({ "fd": file.fd, "was": file.link, "becomes": becomes(descriptor, file.fd) }))
         .collect();
     json!({
         "seed": descriptor.seed.to_string(), "generation": descriptor.generation, "bytes": bytes,

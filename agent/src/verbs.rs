@@ -49,6 +49,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         payload: args.payload.clone().into_bytes(),
         environment: environment.collect(),
         new_ids: args.new_ids,
+        listen: args.listen.clone(),
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
     let started = Arc::new(OnceLock::new());

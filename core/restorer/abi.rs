@@ -29,8 +29,8 @@ pub const STACK: u64 = STUB + STUB_LEN;
 pub const STACK_LEN: u64 = 32 << 10;
 /// Offset of the mailbox.
 pub const MAIL: u64 = STACK + STACK_LEN;
-/// Bytes of mailbox: `MAX_MAIL_BYTES` and a tail program.
-pub const MAIL_LEN: u64 = (1 << 20) + (128 << 10);
+/// Bytes of mailbox: `MAX_MAIL_BYTES` and a tail program with what lies in the child's files.
+pub const MAIL_LEN: u64 = 3 << 20;
 /// Offset of [`ThreadsShared`] and of further threads' stacks.
 pub const THREADS: u64 = MAIL + MAIL_LEN;
 /// Bytes for [`ThreadsShared`].
@@ -101,8 +101,8 @@ pub struct Command {
 
 /// "MITOCHLD".
 pub const COMMAND_MAGIC: u64 = u64::from_le_bytes(*b"MITOCHLD");
-/// Descriptors that may ride on one command.
-pub const MAX_COMMAND_FDS: u64 = 8;
+/// Descriptors that may ride on one command: standard ones, the nothing, and sockets that listen.
+pub const MAX_COMMAND_FDS: u64 = 40;
 
 /// What a template answers; a failing child's tail answers on the same socket before it ends with
 /// status 127.
@@ -186,6 +186,16 @@ pub mod op {
 
     /// See [`THREADS`].
     pub const THREADS_WAIT: u64 = 1;
+    /// System call of up to five arguments that answers a descriptor, which goes to the number `args[5]`, by dup3(2)
+    /// with the flags `expect`. Must succeed.
+    pub const OPEN: u32 = 16;
+    /// As `OPEN`; where the call fails, the number is left as it is.
+    pub const OPEN_IF_THERE: u32 = 17;
+    /// pipe2(2) or socketpair(2), the pointer left out. The two descriptors go to the numbers `args[4]` and `args[5]`,
+    /// with the flags in the low and the high half of `expect`.
+    pub const PAIR: u32 = 18;
+    /// args: number. The command socket moves there; failures are told on it from now on.
+    pub const COMMAND_AT: u32 = 19;
 }
 
 /// A thread beside the first one, and what it runs before its own code.

@@ -16,8 +16,8 @@ use crate::abi::{
     CLONE_FAILED, COMMAND_MAGIC, Command, MAX_COMMAND_FDS, Params, RawOp, Reply, STARTED,
     TAIL_FAILED, WARM,
 };
-use crate::region::Region;
 use crate::namespace::{self, Cloned};
+use crate::region::Region;
 use crate::runner::Context;
 use crate::{EXIT_BROKEN, runner, syscall};
 
@@ -56,8 +56,9 @@ fn wait_ahead(params: &Params, command: Command, context: Context) -> ! {
     let own_socket = params.command_fd + 1;
     let region = context.region;
     // What cannot be warmed is faulted in when it is touched, and fails no op; what can fail is a thread.
+    let mail = region.mail().cast::<RawOp>();
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    if unsafe { runner::run(region.mail().cast::<RawOp>(), command.ops, &context) }.is_err() {
+    if unsafe { runner::run(mail, command.ops, &context, &mut 0) }.is_err() {
         syscall::exit(EXIT_BROKEN);
     }
     syscall::send(own_socket, &Reply { kind: WARM, child: command.child, ..Reply::default() });
@@ -67,10 +68,12 @@ fn wait_ahead(params: &Params, command: Command, context: Context) -> ! {
 
 /// Runs the tail; coming back from it is a failure, for its last op leaves for the seed's own code.
 fn become_child(params: &Params, command: Command, context: &Context) -> ! {
+    let mut line = params.command_fd;
     let mail = context.region.mail().cast::<RawOp>();
     // SAFETY: the mail begins with `ops` ops, which `next_command` has checked to be inside.
-    if let Err(failure) = unsafe { runner::run(mail, command.ops, context) } {
-        reply(params, Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() });
+    if let Err(failure) = unsafe { runner::run(mail, command.ops, context, &mut line) } {
+        let reply = Reply { kind: TAIL_FAILED, child: command.child, ..failure.reply() };
+        syscall::send(line, &reply);
     }
     syscall::exit(EXIT_BROKEN)
 }

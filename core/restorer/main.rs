@@ -20,6 +20,7 @@
 mod abi;
 mod arch;
 mod commands;
+mod files;
 mod memory;
 mod namespace;
 mod region;
@@ -42,9 +43,11 @@ extern "C" fn restore(base: u64) -> ! {
     if params.magic != abi::PARAMS_MAGIC {
         syscall::exit(EXIT_BROKEN);
     }
+    let mut line = params.command_fd;
     // SAFETY: the agent wrote `program_ops` ops there, for a process of which nothing else is in use.
-    if let Err(failure) = unsafe { runner::run(region.program(), params.program_ops, &Context::of_template(region)) } {
-        commands::reply(params, abi::Reply { kind: abi::FAILED, ..failure.reply() });
+    let (ops, context) = (params.program_ops, Context::of_template(region));
+    if let Err(failure) = unsafe { runner::run(region.program(), ops, &context, &mut line) } {
+        syscall::send(line, &abi::Reply { kind: abi::FAILED, ..failure.reply() });
         syscall::exit(EXIT_BROKEN);
     }
     region.drop_program();

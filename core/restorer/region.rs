@@ -3,8 +3,8 @@
 use core::sync::atomic::AtomicU32;
 
 use crate::abi::{
-    INIT_SHARED, InitShared, MAIL, MAIL_LEN, PARAMS, PROGRAM, PROGRAM_LEN, Params, RawOp, THREADS,
-    THREADS_SHARED_LEN, THREAD_STACK_LEN, ThreadsShared,
+    INIT_SHARED, InitShared, MAIL, MAIL_LEN, PARAMS, PROGRAM, PROGRAM_LEN, Params, RawOp,
+    THREAD_STACK_LEN, THREADS, THREADS_SHARED_LEN, ThreadsShared,
 };
 use crate::syscall;
 

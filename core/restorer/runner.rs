@@ -2,7 +2,7 @@
 
 use crate::abi::{NumberRange, RawOp, RawThread, Reply, op};
 use crate::region::Region;
-use crate::{arch, syscall, threads};
+use crate::{arch, files, syscall, threads};
 
 /// Errors are `FIRST_ERROR..=-1`, each the negative errno.
 const FIRST_ERROR: i64 = -4095;
@@ -41,18 +41,23 @@ impl Failure {
 }
 
 /// Runs ops in order, up to the first that does not answer as expected. Does not return from
-/// [`op::SIGNAL_RETURN`].
+/// [`op::SIGNAL_RETURN`]. `line` is the command socket's number, and follows it where it moves.
 ///
 /// # Safety
 /// `count` ops lie at `ops` and stay mapped and unchanged while they run; what they do to this process is
 /// what their author wants.
-pub unsafe fn run(ops: *const RawOp, count: u64, context: &Context) -> Result<(), Failure> {
+pub unsafe fn run(
+    ops: *const RawOp,
+    count: u64,
+    context: &Context,
+    line: &mut u64,
+) -> Result<(), Failure> {
     let mut step = 0;
     while u64::from(step) < count {
         // SAFETY: `step < count`.
         let op = unsafe { &*ops.add(step as usize) };
         // SAFETY: the caller's promise.
-        unsafe { perform(op, context) }.map_err(|result| Failure { step, result })?;
+        unsafe { perform(op, context, line) }.map_err(|result| Failure { step, result })?;
         step += 1;
     }
     Ok(())
@@ -62,7 +67,7 @@ pub unsafe fn run(ops: *const RawOp, count: u64, context: &Context) -> Result<()
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn perform(op: &RawOp, context: &Context) -> Result<(), i64> {
+unsafe fn perform(op: &RawOp, context: &Context, line: &mut u64) -> Result<(), i64> {
     let [a, b, c, d, ..] = op.args;
     // SAFETY: each arm is what the op's author wants.
     unsafe {
@@ -100,6 +105,20 @@ unsafe fn perform(op: &RawOp, context: &Context) -> Result<(), i64> {
                 let wanted = if context.has_own_ids { 0 } else { a };
                 let parent = syscall::parent();
                 if parent == wanted { Ok(()) } else { Err(parent as i64) }
+            }
+            op::OPEN => files::open(op),
+            op::OPEN_IF_THERE => {
+                let _ = files::open(op);
+                Ok(())
+            }
+            op::PAIR => files::pair(op),
+            op::COMMAND_AT => {
+                let moved = syscall::copy_to(*line, a);
+                if moved < 0 {
+                    return Err(moved);
+                }
+                *line = a;
+                Ok(())
             }
             _ => Err(-ENOSYS),
         }

@@ -3,10 +3,11 @@
 
 use core::ptr;
 
-use crate::abi::{InitShared, RawThread};
+use crate::abi::{InitShared, MAX_COMMAND_FDS, RawThread};
 use crate::arch::{self, syscall};
 
 const WRITE: u64 = 1;
+const CLOSE: u64 = 3;
 const MUNMAP: u64 = 11;
 const GETPID: u64 = 39;
 const SENDTO: u64 = 44;
@@ -43,7 +44,7 @@ const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const CLONE_NEWPID: u64 = 0x2000_0000;
 
 /// Descriptors that one message can bring: `abi::MAX_COMMAND_FDS`, padded as the kernel does.
-const CONTROL_WORDS: usize = 2 + 4;
+const CONTROL_WORDS: usize = 2 + MAX_COMMAND_FDS as usize / 2;
 const CONTROL_HEADER_LEN: u64 = 16;
 
 /// struct iovec.
@@ -103,8 +104,19 @@ pub fn close_from(first: u64) {
 
 /// dup3(2), closed at exec; answers `number` or `-errno`.
 pub fn copy_to(fd: u64, number: u64) -> i64 {
+    dup3(fd, number, O_CLOEXEC)
+}
+
+/// dup3(2); answers `number` or `-errno`.
+pub fn dup3(fd: u64, number: u64, flags: u64) -> i64 {
     // SAFETY: descriptors are plain numbers here.
-    unsafe { syscall(DUP3, [fd, number, O_CLOEXEC, 0, 0, 0]) }
+    unsafe { syscall(DUP3, [fd, number, flags, 0, 0, 0]) }
+}
+
+/// close(2).
+pub fn close(fd: u64) {
+    // SAFETY: descriptors are plain numbers here.
+    unsafe { syscall(CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
 /// Sends `bytes` whole; a peer that is gone is no concern here: its end is noticed on receiving.

@@ -68,8 +68,11 @@ pub unsafe extern "C" fn begin(record: *const RawThread, base: u64) -> ! {
     // SAFETY: written before this thread was made.
     let child = unsafe { (&raw const (*shared).child).read() };
     let context = Context { region, child, has_own_ids: false };
+    // No op of a thread moves the command socket.
+    let mut line = region.params().command_fd;
+    let ops = record.ops as *const RawOp;
     // SAFETY: the agent has put the ops there.
-    let ended = unsafe { runner::run(record.ops as *const RawOp, record.op_count, &context) };
+    let ended = unsafe { runner::run(ops, record.op_count, &context, &mut line) };
     if let Err(failure) = ended {
         let Reply { step, value, .. } = failure.reply();
         let index = (record.index as u32).wrapping_add(1);

@@ -261,6 +261,7 @@ fn a_request_is_carried_out_once() {
         payload: b"exit 7".to_vec(),
         environment: Vec::new(),
         seed_ends_with_children: false,
+        listen: Vec::new(),
         request_id: 77,
         new_ids: false,
     });

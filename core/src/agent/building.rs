@@ -17,6 +17,7 @@ use super::failure::{fail, no_local_seed};
 use super::files;
 use super::fit;
 use super::hosted::{Hosted, Lease, Parts, Stay};
+use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::descriptor::{ArenaNews, Descriptor, Export, Patch, codec};
 use crate::fabric::tcp::PushReport;
@@ -208,6 +209,7 @@ pub(super) fn build(
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
         generation: descriptor.generation,
         stub: (placement.as_stub_place(), descriptor.sites.clone()),
+        listeners: SeedListeners::of(descriptor.carried.as_ref()),
         key: handle.key.clone(),
         ends_with_children: AtomicBool::new(ends_with_children),
         dropping: AtomicBool::new(false),

@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::fail;
+use super::listeners::SeedListeners;
 use super::seeds::Hold;
 use crate::descriptor::{CallSite, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
@@ -29,6 +30,8 @@ pub struct Hosted {
     pub generation: u64,
     /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.
     pub stub: (StubPlace, Vec<CallSite>),
+    /// Sockets of the seed that its children may be told to listen by.
+    pub(super) listeners: SeedListeners,
     /// The key that the first resume showed; a later one must show the same.
     pub(super) key: ForkKey,
     /// Ends with its last child, without lingering.
@@ -106,6 +109,8 @@ pub struct Start<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// A whole process gets new ids instead of those that it had.
     pub new_ids: bool,
+    /// Sockets that listen, by the records of carried files whose place they take.
+    pub listeners: &'a [(u32, BorrowedFd<'a>)],
 }
 
 impl Hosted {
@@ -123,6 +128,7 @@ impl Hosted {
             payload: start.payload,
             environment: start.environment,
             stdio: start.stdio,
+            listeners: start.listeners,
             extra_clone_flags: 0,
             new_ids: start.new_ids,
         })

@@ -25,6 +25,7 @@ mod fit;
 mod hosted;
 mod hosting;
 mod lease;
+mod listeners;
 mod local;
 mod peers;
 mod publish;

@@ -13,6 +13,7 @@ use super::hosted::{Hosted, Start};
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::{clock, poll};
+use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
     Failure, FailureKind, MAX_COUNT, ResumeRequest, StartReport, StartedChild,
 };
@@ -59,6 +60,7 @@ impl Agent {
             let text = "the caller has gone before its children were started: none was";
             return Err(fail(FailureKind::Unreachable, text));
         }
+        let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
         })?));
@@ -66,6 +68,7 @@ impl Agent {
         let mut children = Vec::with_capacity(request.count as usize);
         for index in 0..request.count {
             let child = ChildId::random();
+            let listeners = bound.of(index);
             let start = Start {
                 role: ROLE_CHILD,
                 index,
@@ -74,6 +77,7 @@ impl Agent {
                 environment: &environment,
                 stdio,
                 new_ids: request.new_ids,
+                listeners: &listeners,
             };
             let process = match hosted.start(&start) {
                 Ok(process) => process,
@@ -125,6 +129,10 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
     if request.count == 0 || request.count > MAX_COUNT {
         let text = format!("n must be 1 to {MAX_COUNT}, not {}", request.count);
         return Err(fail(FailureKind::Argument, text));
+    }
+    if request.listen.len() > MAX_CHOICES {
+        let text = format!("{} places to listen are too many: {MAX_CHOICES}", request.listen.len());
+        return Err(fail(FailureKind::Limit, text));
     }
     let mail = request.payload.len() + environment.len();
     if mail > MAX_MAIL_BYTES {

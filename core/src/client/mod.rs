@@ -27,6 +27,7 @@ use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare}
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
 use connection::{Connection, ask, done, unexpected};
 
+pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
 pub use crate::wire::local::MAX_COUNT;
 
 /// What to resume, where and how.
@@ -44,6 +45,8 @@ pub struct ResumeOptions {
     pub environment: Vec<(String, Option<String>)>,
     /// Their stdin, stdout and stderr; `None` is this process's own.
     pub stdio: Option<[OwnedFd; 3]>,
+    /// Where sockets of the seed's listen in its children; without, no connection comes to them.
+    pub listen: Vec<Listen>,
     /// The seed ends with the last of these children.
     pub seed_ends_with_children: bool,
     /// Children of a whole process get new process and thread ids instead of those that it had.
@@ -60,6 +63,7 @@ impl ResumeOptions {
             payload: Vec::new(),
             environment: Vec::new(),
             stdio: None,
+            listen: Vec::new(),
             seed_ends_with_children: false,
             new_ids: false,
         }
@@ -86,6 +90,7 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
         seed_ends_with_children: options.seed_ends_with_children,
         request_id: SeedId::random().0,
         new_ids: options.new_ids,
+        listen: options.listen,
     });
     let mut connection = Connection::open(agent)?;
     match connection.ask(&request, &stdio, WHILE)? {
@@ -111,6 +116,12 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
         let count = options.count;
         return Err(ClientError::Argument(format!(
             "{count} children cannot be started: ask for 1 to {MAX_COUNT}"
+        )));
+    }
+    if options.listen.len() > MAX_CHOICES {
+        let count = options.listen.len();
+        return Err(ClientError::Argument(format!(
+            "{count} places to listen are too many: {MAX_CHOICES} is the limit"
         )));
     }
     let mut bytes = options.payload.len();

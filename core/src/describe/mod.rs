@@ -3,6 +3,7 @@
 //! Reads what the seed handed over: its report, its smaps (VMAs with their flags), its pagemap (which
 //! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
 
+mod files;
 mod smaps;
 
 use std::collections::HashMap;
@@ -127,7 +128,12 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let carried = report
+        .files
+        .map(|files| files::carried(&files, &report.open_files, report.process.parent_pid))
+        .transpose()?;
     Ok(Descriptor {
+        carried,
         seed: identity.seed,
         generation: report.generation + 1,
         needs,

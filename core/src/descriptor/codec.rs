@@ -21,9 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::owner::{self, OwnerRecord, RdmaRecord};
 use super::warm::WarmRecord;
 use super::{
-    CallSite, Descriptor, HostNeeds, MAX_OWNERS, MAX_THREADS, MappedFile, OpenFile, OwnerIndex,
-    PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange, Source, StubPlace, Thread, Vma,
-    WarmSet, Whole,
+    CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, MAX_OWNERS, MAX_THREADS,
+    MappedFile, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange,
+    Source, StubPlace, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -62,8 +62,10 @@ mod section {
     /// Not critical: a hint.
     pub(super) const WARM_SET: u16 = 14;
     pub(super) const WHOLE: u16 = 15;
+    /// Critical: a child without its files is another program.
+    pub(super) const CARRIED_FILES: u16 = 16;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 16;
+    pub(super) const END: usize = 17;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -149,6 +151,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if let Some(whole) = &descriptor.whole {
         put(&mut body, section::WHOLE, whole);
+    }
+    if let Some(carried) = &descriptor.carried {
+        put(&mut body, section::CARRIED_FILES, &carried.files());
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -248,6 +253,16 @@ impl<'a> Sections<'a> {
         self.0[usize::from(id)].map(|_| self.parse(id)).transpose()
     }
 
+    fn carried_files(&self) -> Result<Option<CarriedFiles>, DescriptorError> {
+        if self.0[usize::from(section::CARRIED_FILES)].is_none() {
+            return Ok(None);
+        }
+        let files = self.parse::<Vec<CarriedFile>>(section::CARRIED_FILES)?;
+        let section = section::CARRIED_FILES;
+        let files = CarriedFiles::new(files);
+        files.map(Some).map_err(|reason| DescriptorError::Section { section, reason })
+    }
+
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {
         let identity: (u64, u64) = self.parse(section::IDENTITY)?;
         if !(12..=16).contains(&page_shift) {
@@ -280,6 +295,7 @@ impl<'a> Sections<'a> {
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
+            carried: self.carried_files()?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
             resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
             stub_place: self.parse_optional::<StubPlace>(section::STUB_PLACE)?,

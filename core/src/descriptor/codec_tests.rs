@@ -67,6 +67,7 @@ pub(crate) fn sample() -> Descriptor {
         threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
         process: Process { cwd: "/".to_owned(), ..Process::default() },
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
+        carried: None,
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
@@ -155,7 +156,7 @@ fn whole_processes_that_cannot_be_are_refused() {
     let whole =
         |change: fn(&mut Whole)| refused(&|descriptor| change(descriptor.whole.as_mut().unwrap()));
     assert!(refused(&|descriptor| descriptor.whole = None).contains("missing"));
-    assert!(whole(|whole| drop(whole.sched.pop())).contains("each thread"));
+    assert!(whole(|whole| whole.sched.clear()).contains("each thread"));
     assert!(whole(|whole| whole.gate.0 += 2).contains("aligned"));
     let with = |threads: usize| {
         let mut descriptor = whole_sample();

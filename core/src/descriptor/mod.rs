@@ -3,6 +3,7 @@
 //! `codec` turns a [`Descriptor`] into bytes and back; everything else here is plain data.
 
 pub mod addr;
+pub mod carried;
 pub mod codec;
 pub mod owner;
 pub mod page_table;
@@ -14,6 +15,7 @@ pub mod warm;
 use serde::{Deserialize, Serialize};
 
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
+pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
@@ -56,6 +58,8 @@ pub struct Descriptor {
     pub process: Process,
     /// File descriptors that its parent had open.
     pub open_files: Vec<OpenFile>,
+    /// Those of them that children have again; `None`: children have none.
+    pub carried: Option<CarriedFiles>,
     /// System-call sites in its text that a child needs patched (design §6.1).
     pub sites: Vec<CallSite>,
     /// Where libmitosis looks in the child.

@@ -30,8 +30,8 @@ pub struct Process {
     pub personality: u32,
     /// prlimit(2) soft and hard, by resource number.
     pub limits: Vec<(u64, u64)>,
-    /// setitimer(2) ITIMER_REAL, VIRTUAL, PROF of the parent: interval s, us; value s, us. The child has
-    /// none, as after fork(2); kept for `inspect`.
+    /// setitimer(2) ITIMER_REAL, VIRTUAL, PROF of the parent: interval s, us; value s, us. Those of a
+    /// whole process run on in its children; any other child has none, as after fork(2).
     pub timers: Vec<[u64; 4]>,
 }
 

@@ -11,10 +11,13 @@
 #![allow(unsafe_code)]
 
 mod atfork;
+mod carried;
+mod carried_sockets;
 mod header;
 mod proc_text;
 pub(crate) mod reap;
 pub mod report;
+pub mod reported;
 mod scratch;
 mod seed;
 mod shared;
@@ -36,6 +39,7 @@ use scratch::{Scratch, SharedCopy};
 pub use shared::SharedMemoryError;
 use turn::Turn;
 pub use wake::{Resumed, generation, release_threads};
+use whole::seen::Seen;
 pub use whole::{Activity, Pause, StopError, ThreadName};
 
 /// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
@@ -203,6 +207,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
     drop(ManuallyDrop::into_inner(socket));
     let before = before?;
     let Forked::Parent { pid, outcome } = forked? else { unreachable!("handled above") };
+    before.seen.iter().for_each(|seen| seen.wait(pid));
     if let Some(cause) = seen(outcome, before.hide) {
         end_visible(pid);
         return Err(PrepareError::SeedVisible(cause));
@@ -233,6 +238,8 @@ struct Before {
     scratch: Scratch,
     /// The seed's exit signal must be taken from libc's fork().
     hide: bool,
+    /// Where the parent waits, if it does.
+    seen: Option<Seen>,
     /// Unmapped when dropped, in the parent.
     _copies: Vec<shared::Copied>,
 }
@@ -244,6 +251,10 @@ impl Before {
             return Err(PrepareError::NoDispatch);
         }
         let copies = shared::copy_all(options.shared_copy_limit)?;
+        let seen = match options.files {
+            Files::Carried => Some(Seen::new().map_err(PrepareError::Scratch)?),
+            Files::Closed => None,
+        };
         let mut before = Before { hide, ..Before::alone(socket)? };
         // SAFETY: the scratch is ours alone until the fork.
         let freeze = unsafe { before.scratch.freeze().as_mut() };
@@ -252,6 +263,12 @@ impl Before {
         }
         freeze.copy_count = copies.len();
         before._copies = copies;
+        if let Some(seen) = &seen {
+            freeze.carry_files = true;
+            freeze.seen = seen.address();
+            freeze.not_carried[0] = seen.range();
+        }
+        before.seen = seen;
         Ok(before)
     }
 
@@ -269,7 +286,7 @@ impl Before {
         freeze.timers = timers();
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
-        Ok(Before { token, scratch, hide: false, _copies: Vec::new() })
+        Ok(Before { token, scratch, hide: false, seen: None, _copies: Vec::new() })
     }
 }
 

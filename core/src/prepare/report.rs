@@ -8,6 +8,7 @@
 //! Written without allocation on the seed's scratch memory ([`ReportWriter`]); read by the agent
 //! ([`parse`]). All numbers little-endian; unknown tags are passed over.
 
+use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::{
@@ -55,6 +56,16 @@ pub mod tag {
     pub const FOREIGN_THREADS: u16 = 14;
     /// Text: why this process cannot be a seed (a shared VMA too large, ...). Refused with it.
     pub const REFUSED: u16 = 15;
+    /// 9 x u64: fd, mode, device, inode, size, rdev, FD_CLOEXEC, pipe's capacity or file's seals, 1 if it has no
+    /// name; then the text of its fdinfo. Once for each descriptor, where files are carried.
+    pub const FILE: u16 = 24;
+    /// 3 x u64: fd, bytes that lie in it, 1 if descriptors do, too; then the bytes. Behind its `FILE`.
+    pub const CONTENT: u16 = 25;
+    /// 8 x u64: fd, domain, type, protocol, bits, backlog, peer's inode, length of its name; then name and
+    /// peer as addresses. Behind its `FILE`.
+    pub const SOCKET: u16 = 26;
+    /// 2 x u64: fd, and a lower one that leads to the same open file description. Behind all `FILE`s.
+    pub const SAME_FILE: u16 = 27;
     /// 5 x u64: tid, policy, priority, nice (sign-extended), SCHED_FLAG_*. Of a whole process, once for each
     /// thread, in the order of [`THREAD`].
     pub const SCHED: u16 = 16;
@@ -73,6 +84,9 @@ pub struct Report {
     pub process: Process,
     /// Open descriptors of the parent.
     pub open_files: Vec<OpenFile>,
+    /// What is known of each of them, where they are carried: not empty, for 0, 1 and 2 stand here, too, or
+    /// the files are not carried.
+    pub files: Option<Vec<ReportedFile>>,
     /// Where the child's libmitosis looks.
     pub resume_area: ResumeArea,
     /// Ranges that are not carried.
@@ -116,6 +130,29 @@ impl<'a> ReportWriter<'a> {
             self.put(&number.to_le_bytes());
         }
         self.put(bytes);
+    }
+
+    /// One record of `numbers` and then what `fill` writes into the room that it is given; it answers how much.
+    /// The numbers can be changed by then.
+    pub fn record_filled(
+        &mut self,
+        tag: u16,
+        numbers: &mut [u64],
+        fill: &mut dyn FnMut(&mut [u64], &mut [u8]) -> usize,
+    ) {
+        let head = 8 + numbers.len() * 8;
+        let at = self.len;
+        let Some(room) = self.buffer.get_mut(at + head..) else {
+            self.overflow = true;
+            return;
+        };
+        let filled = fill(numbers, room).min(room.len());
+        self.record(tag, numbers, &[]);
+        let len = u32::try_from(numbers.len() * 8 + filled).unwrap_or(u32::MAX).to_le_bytes();
+        if let Some(place) = self.buffer.get_mut(at + 4..at + 8) {
+            place.copy_from_slice(&len);
+        }
+        self.len += filled;
     }
 
     /// Bytes written; `None` if they did not fit.
@@ -224,6 +261,21 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         }
         tag::FOREIGN_THREADS => report.refused = Some(text(record.get(8..)?)),
         tag::REFUSED => report.refused = Some(text(record)),
+        tag::FILE => report.files.get_or_insert_default().push(reported::file(record)?),
+        tag::CONTENT => {
+            let (fd, content) = reported::content(record)?;
+            last_file(report, fd)?.content = Some(content);
+        }
+        tag::SOCKET => {
+            let (fd, socket) = reported::socket(record)?;
+            last_file(report, fd)?.socket = Some(socket);
+        }
+        tag::SAME_FILE => {
+            let n = numbers(record, 2)?;
+            let (fd, lower) = (u32::try_from(n[0]).ok()?, u32::try_from(n[1]).ok()?);
+            let files = report.files.as_mut()?;
+            files.iter_mut().find(|file| file.fd == fd)?.same_as = Some(lower);
+        }
         tag::SCHED => report.whole.get_or_insert_default().sched.push(sched(record)?),
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
@@ -235,6 +287,11 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         _ => {}
     }
     Some(())
+}
+
+/// The file that a record is about: the one that was told of last.
+fn last_file(report: &mut Report, fd: u32) -> Option<&mut ReportedFile> {
+    report.files.as_mut()?.last_mut().filter(|file| file.fd == fd)
 }
 
 fn thread(record: &[u8]) -> Option<Thread> {
@@ -282,13 +339,13 @@ fn range(start: u64, end: u64) -> Option<SeedRange> {
     (start <= end).then(|| SeedRange::new(start, end))
 }
 
-fn numbers(record: &[u8], count: usize) -> Option<Vec<u64>> {
+pub(super) fn numbers(record: &[u8], count: usize) -> Option<Vec<u64>> {
     let bytes = record.get(..8 * count)?;
     let (words, _) = bytes.as_chunks::<8>();
     Some(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -315,7 +372,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_records_are_a_report_or_an_error(
-            records in prop::collection::vec((0u16..24, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
+            records in prop::collection::vec((0u16..30, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
             cut in 0usize..20,
         ) {
             let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
@@ -392,6 +449,11 @@ mod tests {
         ] {
             writer.record(tag, &numbers(count), bytes);
         }
+        writer.record(tag::FILE, &[3, 0o140_777, 8, 9, 10, 11, 1, 12, 0], b"pos:\t0\n");
+        writer.record(tag::CONTENT, &[3, 5, 1], b"bytes");
+        writer.record(tag::SOCKET, &[3, 1, 2, 4, 65, 128, 77, 2], b"namepeer");
+        writer.record(tag::FILE, &[4, 0o100_644, 8, 9, 10, 11, 0, 0, 1], b"");
+        writer.record(tag::SAME_FILE, &[4, 3], b"");
         let len = writer.finish().unwrap();
         buffer.truncate(len);
         buffer
@@ -425,6 +487,16 @@ mod tests {
         assert_eq!(report.shared_copies, [(SeedRange::new(0xc100, 0xc101), SeedAddr(0xc102))]);
         assert_eq!(process.timers[2][3], 0xd10b);
         assert_eq!(report.refused.as_deref(), Some("a reason"), "the last word stands");
+        let [socket, file] = &report.files.as_ref().unwrap()[..] else { panic!("{report:?}") };
+        let content = socket.content.as_ref().unwrap();
+        assert_eq!((content.total, &content.bytes[..]), (5, &b"bytes"[..]));
+        assert!(content.has_descriptors && socket.close_on_exec && socket.info == "pos:\t0\n");
+        let ends = socket.socket.as_ref().unwrap();
+        assert_eq!((&ends.name[..], &ends.peer[..]), (&b"na"[..], &b"mepeer"[..]));
+        assert_eq!((ends.domain, ends.socket_type, ends.protocol), (1, 2, 4));
+        assert_eq!((ends.bits, ends.backlog, ends.peer_inode), (65, 128, 77));
+        assert_eq!((file.dev_ino, file.size, file.device), ((8, 9), 10, 11));
+        assert_eq!((file.same_as, file.is_unlinked, socket.extra), (Some(3), true, 12));
         let sched = Sched { policy: 0x10101, priority: 0x10102, nice: 0x10103, flags: 0x10104 };
         assert_eq!(report.whole, Some(Whole { gate: SeedAddr(0x11100), sched: vec![sched] }));
         assert_eq!(report.dont_fork, [SeedRange::new(0x12100, 0x12101)]);

@@ -53,6 +53,8 @@ pub(super) struct Freeze {
     pub(super) foreign_threads: bool,
     /// Address of the `ResumeInfo`.
     pub(super) resume_area: u64,
+    /// Open files are carried.
+    pub(super) carry_files: bool,
     /// The whole scratch mapping, guards included.
     pub(super) scratch: SeedRange,
     /// Other memory of ours that no child has.
@@ -146,6 +148,7 @@ impl Scratch {
             rseq_registered: 0,
             foreign_threads: false,
             resume_area: 0,
+            carry_files: false,
             scratch: scratch.mapping.whole(),
             not_carried: [SeedRange::default(); 2],
             whole: None,

@@ -7,6 +7,7 @@
 use std::arch::global_asm;
 
 use super::REHEARSED;
+use super::carried;
 use super::header;
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
@@ -210,9 +211,15 @@ struct Description<'a, 'b> {
 
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), &'static str> {
-        self.open_files()?;
-        // SAFETY: the parent keeps the page until this process has it, too.
-        unsafe { seen::tell(self.freeze.seen) };
+        let freeze = self.freeze;
+        if freeze.carry_files {
+            let looked = carried::look(self.writer, self.work, freeze.socket);
+            // SAFETY: the parent keeps the page until this process has it, too.
+            unsafe { seen::tell(freeze.seen) };
+            carried::compare(self.writer, self.work, &looked?);
+        } else {
+            self.open_files()?;
+        }
         self.foreign_threads();
         self.threads(frame);
         self.layout()?;
@@ -222,7 +229,6 @@ impl Description<'_, '_> {
         self.paths();
         self.scalars();
         self.limits();
-        let freeze = self.freeze;
         let mut timers = [0u64; 12];
         for (place, value) in timers.iter_mut().zip(freeze.timers.iter().flatten()) {
             *place = *value;

@@ -15,14 +15,19 @@ impl From<Vec<u8>> for Arg {
 }
 
 /// A system call of these arguments.
-fn call<const N: usize>(name: &'static str, number: i64, args: [Arg; N], expect: Expect) -> Op {
+pub(super) fn call<const N: usize>(
+    name: &'static str,
+    number: i64,
+    args: [Arg; N],
+    expect: Expect,
+) -> Op {
     let mut args = args.into_iter();
     let args = std::array::from_fn(|_| args.next().unwrap_or(Arg::Unused));
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     Op::Syscall { name, number, args, expect }
 }
 
-fn flag(value: i32) -> Arg {
+pub(super) fn flag(value: i32) -> Arg {
     Arg::Value(u64::from(value.cast_unsigned()))
 }
 
@@ -128,7 +133,12 @@ pub(super) fn chdir(path: &str) -> Op {
 
 /// close_range(2) from `first` up.
 pub(super) fn close_from(first: u32) -> Op {
-    let args = [u64::from(first).into(), u64::from(u32::MAX).into()];
+    close_range(first, u32::MAX)
+}
+
+/// close_range(2).
+pub(super) fn close_range(first: u32, last: u32) -> Op {
+    let args = [u64::from(first).into(), u64::from(last).into()];
     call("close_range", libc::SYS_close_range, args, Expect::Success)
 }
 
@@ -161,6 +171,13 @@ pub(super) fn check_parent(parent: u32) -> Op {
 /// setsid(2).
 pub(super) fn setsid() -> Op {
     call("setsid", libc::SYS_setsid, [], Expect::Success)
+}
+
+/// setitimer(2): interval s, us; value s, us.
+pub(super) fn setitimer(which: u64, timer: [u64; 4]) -> Op {
+    let timer = timer.map(u64::to_le_bytes).concat();
+    let args = [which.into(), timer.into(), 0.into()];
+    call("setitimer", libc::SYS_setitimer, args, Expect::Success)
 }
 
 /// set_robust_list(2).

@@ -10,11 +10,14 @@ use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
+use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
 use super::threads::{self, FurtherThreads};
-use crate::descriptor::{Descriptor, OpenFile, Sched, SeedAddr, SeedRange, Thread, VmaFlags};
+use crate::descriptor::{
+    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, VmaFlags,
+};
 use crate::id::{ChildId, SeedId};
-use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ResumeInfo};
+use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
 
 /// What one child is to be.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,9 @@ pub struct ChildSpec<'a> {
     pub environment: &'a [u8],
     /// Its descriptors 0, 1 and 2; of its others none is open.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Sockets that listen, in the place of these records of the carried files; at most
+    /// [`MAX_LISTENERS`](super::files::MAX_LISTENERS).
+    pub listeners: &'a [(u32, BorrowedFd<'a>)],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,
     /// A whole process gets new ids instead of those that it had.
@@ -53,9 +59,13 @@ pub struct TailFacts {
     sched: Option<Sched>,
     is_whole: bool,
     dont_fork: Vec<SeedRange>,
+    /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
+    timers: Vec<(u64, [u64; 4])>,
     resume_area: SeedAddr,
     /// Numbers that memory of the child's takes for open.
     numbers: Vec<NumberRange>,
+    /// How they become files again, where they are carried.
+    files: Option<FilePlan>,
 }
 
 /// Where a tail runs.
@@ -69,6 +79,8 @@ pub struct TailPlace {
     pub stdio: u32,
     /// It makes the threads that wait at the gate; in a child that was cloned ahead they stand there.
     pub makes_threads: bool,
+    /// Its timers run; in a rehearsal nothing may disturb what prepare() does before it returns.
+    pub runs_timers: bool,
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -91,8 +103,10 @@ impl TailFacts {
             sched: sched.filter(|sched| *sched != Sched::default()),
             is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
+            timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
             numbers: numbers_in_use(&desc.open_files),
+            files: desc.carried.as_ref().map(FilePlan::of),
         })
     }
 
@@ -139,8 +153,8 @@ impl TailFacts {
     /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
     ///
     /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
-    /// that was opened with O_PATH.
-    pub fn tail(&self, place: &TailPlace, info: &[u8; INFO_LEN]) -> Program {
+    /// that was opened with O_PATH. Then sockets for the carried files `listeners`.
+    pub fn tail(&self, place: &TailPlace, info: &[u8; INFO_LEN], listeners: &[u32]) -> Program {
         let TailPlace { keeper, stdio, .. } = *place;
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
@@ -149,15 +163,12 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
-        ops.extend(self.dont_fork.iter().map(|range| {
-            calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
-        }));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
         }
-        // None to make is a step, too: a step's number tells it, wherever the tail runs.
+        // Before the command socket moves, on which a thread that cannot be made says so. None to make is a
+        // step, too: a step's number tells it, wherever the tail runs.
         ops.extend(self.make_threads(place.base).map(|op| match op {
             Op::Threads { table, first, .. } if !place.makes_threads => {
                 Op::Threads { table, first, count: 0, waits: false }
@@ -166,11 +177,25 @@ impl TailFacts {
         }));
         // Threads are scheduled as the one that makes them, and then each as it was.
         ops.extend(self.sched.as_ref().map(threads::scheduling));
+        ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
+        if let Some(files) = &self.files {
+            ops.extend(files.make(stdio, COMMAND_FD, listeners));
+        }
+        ops.extend(self.dont_fork.iter().map(|range| {
+            calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
+        }));
+        // All signals are blocked until the threads are in their own code.
+        ops.extend(self.timers.iter().map(|(which, timer)| {
+            calls::setitimer(*which, if place.runs_timers { *timer } else { [0; 4] })
+        }));
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.extend(self.close_all_but_stdio(stdio + 3));
+        match &self.files {
+            Some(files) => ops.extend(files.close_helpers()),
+            None => ops.extend(self.close_all_but_stdio(stdio + 3)),
+        }
         if self.further.ends_with_caller() {
             let (table, first) = (place.base + TABLE, self.further.waiting());
             ops.push(Op::Threads { table, first, count: 1, waits: false });
@@ -218,7 +243,10 @@ impl TailFacts {
         }
         let at = place.base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
-        let mut tail = self.tail(&TailPlace { keeper, ..*place }, &[0; INFO_LEN]);
+        let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
+        let place = TailPlace { keeper, runs_timers, ..*place };
+        let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
+        let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
@@ -237,6 +265,12 @@ impl TailFacts {
         }
         Ok((mail, tail.ops.len() as u64))
     }
+}
+
+/// Those with a value: ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF are 0, 1, 2.
+fn running_timers(process: &Process) -> Vec<(u64, [u64; 4])> {
+    let runs = |timer: &[u64; 4]| timer[2..] != [0, 0];
+    (0..).zip(process.timers.iter().copied()).filter(|(_, timer)| runs(timer)).collect()
 }
 
 /// The numbers above 2, as ascending ranges.

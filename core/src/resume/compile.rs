@@ -25,6 +25,7 @@ use std::collections::HashMap;
 
 use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
+use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
@@ -99,6 +100,17 @@ pub enum CompileError {
         "the seed's stack holds {0} bytes, more than the {MAX_STACK_COPY} that a template copies"
     )]
     StackTooLarge(u64),
+    /// A descriptor's number is too high for this host.
+    #[error(
+        "the seed has descriptor {number} open, and this host allows {limit} (RLIMIT_NOFILE): raise the limit of \
+         its agent (ulimit -n, LimitNOFILE=)"
+    )]
+    TooManyFiles {
+        /// The highest number that its children need.
+        number: u32,
+        /// The limit.
+        limit: u64,
+    },
     /// The image and the descriptor do not fit together.
     #[error("the image has no place for {0}: the descriptor's VMAs are inconsistent")]
     NotInImage(SeedAddr),
@@ -118,6 +130,7 @@ pub fn compile(
     fds: &TemplateFds,
 ) -> Result<Program, CompileError> {
     let thread = &desc.threads[threads::first(desc)?];
+    check_numbers(desc, host)?;
     let moves = vdso_moves(desc, placement, host)?;
     let places = Places { desc, offset_of, files: &fds.files };
     let pieces = places.pieces().map_err(CompileError::NotInImage)?;
@@ -145,6 +158,19 @@ pub fn compile(
     set_process_state(&mut ops, desc, host);
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
+}
+
+/// Whether all numbers of carried files can be had under the limit that children get.
+fn check_numbers(desc: &Descriptor, host: &HostFacts) -> Result<(), CompileError> {
+    let Some(carried) = &desc.carried else { return Ok(()) };
+    let at = usize::try_from(libc::RLIMIT_NOFILE).unwrap_or(0);
+    let Some((_, hard)) = host.limits.get(at) else { return Ok(()) };
+    let limit = desc.process.limits.get(at).map_or(*hard, |(soft, _)| *soft.min(hard));
+    let number = FilePlan::highest(carried);
+    match u64::from(number) < limit {
+        true => Ok(()),
+        false => Err(CompileError::TooManyFiles { number, limit }),
+    }
 }
 
 /// One vvar or vdso mapping's way.

@@ -14,6 +14,8 @@ pub mod blob;
 mod calls;
 pub mod child;
 pub mod compile;
+mod file_calls;
+pub(crate) mod files;
 mod host;
 mod pieces;
 pub mod placement;

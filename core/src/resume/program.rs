@@ -59,6 +59,39 @@ pub enum Op {
         /// The keeper.
         pid: u32,
     },
+    /// A system call that answers a descriptor, which goes to a number.
+    Open {
+        /// Its name, for people.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+        /// Its arguments.
+        args: [Arg; 5],
+        /// The descriptor's number.
+        to: u32,
+        /// dup3(2)'s.
+        flags: u32,
+        /// It may fail; the number then stays what it is.
+        if_there: bool,
+    },
+    /// pipe2(2) or socketpair(2), whose descriptors go to numbers.
+    Pair {
+        /// Its name, for people.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+        /// Its first arguments; where its pointer goes, nothing.
+        args: [Arg; 3],
+        /// The descriptors' numbers.
+        to: [u32; 2],
+        /// dup3(2)'s, of each.
+        flags: [u32; 2],
+    },
+    /// The command socket moves.
+    CommandAt {
+        /// Its number from now on.
+        fd: u32,
+    },
     /// The end of a tail: `rsp = frame`, `rt_sigreturn`.
     SignalReturn {
         /// Thread::frame.
@@ -98,17 +131,24 @@ pub struct Program {
 impl Program {
     /// Bytes of [`Self::encode`].
     pub fn encoded_len(&self) -> usize {
+        let given = |args: &[Arg]| {
+            let bytes = args.iter().map(|arg| match arg {
+                Arg::Bytes(bytes) => bytes.len().next_multiple_of(8),
+                Arg::Unused | Arg::Value(_) => 0,
+            });
+            bytes.sum::<usize>()
+        };
         let data = |op: &Op| match op {
-            Op::Syscall { args, .. } => {
-                let bytes = args.iter().map(|arg| match arg {
-                    Arg::Bytes(bytes) => bytes.len().next_multiple_of(8),
-                    Arg::Unused | Arg::Value(_) => 0,
-                });
-                bytes.sum()
-            }
+            Op::Syscall { args, .. } => given(args),
+            Op::Open { args, .. } => given(args),
+            Op::Pair { args, .. } => given(args),
             Op::Store { bytes, .. } => bytes.len().next_multiple_of(8),
             Op::Reserve { ranges, .. } => size_of_val(ranges.as_slice()),
-            Op::Threads { .. } | Op::Gate { .. } | Op::Parent { .. } | Op::SignalReturn { .. } => 0,
+            Op::Threads { .. }
+            | Op::Gate { .. }
+            | Op::Parent { .. }
+            | Op::CommandAt { .. }
+            | Op::SignalReturn { .. } => 0,
         };
         self.ops.len() * size_of::<RawOp>() + self.ops.iter().map(data).sum::<usize>()
     }
@@ -124,6 +164,11 @@ impl Program {
             data.resize(data.len().next_multiple_of(8), 0);
             at
         };
+        let value = |arg: &Arg, data: &mut Vec<u8>| match arg {
+            Arg::Unused => 0,
+            Arg::Value(value) => *value,
+            Arg::Bytes(bytes) => place(bytes, data),
+        };
         for op in &self.ops {
             let raw = match op {
                 Op::Syscall { number, args, expect, .. } => {
@@ -132,11 +177,7 @@ impl Program {
                         Expect::Exactly(value) => (raw::SYSCALL_EXACT, value),
                         Expect::Ignored => (raw::SYSCALL_IGNORED, 0),
                     };
-                    let args = std::array::from_fn(|i| match &args[i] {
-                        Arg::Unused => 0,
-                        Arg::Value(value) => *value,
-                        Arg::Bytes(bytes) => place(bytes, &mut data),
-                    });
+                    let args = std::array::from_fn(|i| value(&args[i], &mut data));
                     RawOp { kind, number: *number, args, expect }
                 }
                 Op::Store { addr, bytes } => {
@@ -162,6 +203,23 @@ impl Program {
                 Op::Parent { pid } => {
                     let args = [(*pid).into(), 0, 0, 0, 0, 0];
                     RawOp { kind: raw::PARENT, args, ..RawOp::default() }
+                }
+                Op::Open { number, args, to, flags, if_there, .. } => {
+                    let given = args.each_ref().map(|arg| value(arg, &mut data));
+                    let kind = if *if_there { raw::OPEN_IF_THERE } else { raw::OPEN };
+                    let [a, b, c, d, e] = given;
+                    let args = [a, b, c, d, e, u64::from(*to)];
+                    RawOp { kind, number: *number, args, expect: (*flags).into() }
+                }
+                Op::Pair { number, args, to, flags, .. } => {
+                    let [a, b, c] = args.each_ref().map(|arg| value(arg, &mut data));
+                    let args = [a, b, c, 0, u64::from(to[0]), u64::from(to[1])];
+                    let expect = u64::from(flags[0]) | u64::from(flags[1]) << 32;
+                    RawOp { kind: raw::PAIR, number: *number, args, expect }
+                }
+                Op::CommandAt { fd } => {
+                    let args = [u64::from(*fd), 0, 0, 0, 0, 0];
+                    RawOp { kind: raw::COMMAND_AT, args, ..RawOp::default() }
                 }
                 Op::SignalReturn { frame } => {
                     let args = [*frame, 0, 0, 0, 0, 0];
@@ -194,9 +252,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Syscall { name, args, expect, .. } => {
-                let args = args.iter().filter(|arg| **arg != Arg::Unused);
-                let args: Vec<String> = args.map(Arg::to_string).collect();
-                write!(f, "{name}({})", args.join(", "))?;
+                write!(f, "{name}({})", listed(args))?;
                 match expect {
                     Expect::Success => Ok(()),
                     Expect::Exactly(value) => write!(f, " = {value:#x}"),
@@ -220,9 +276,25 @@ impl fmt::Display for Op {
             }
             Op::Gate { addr } => write!(f, "futex wait while {addr:#x} is 0"),
             Op::Parent { pid } => write!(f, "getppid() = {pid}, or 0 in a pid namespace"),
+            Op::Open { name, args, to, flags, if_there, .. } => {
+                let exec = if *flags == 0 { "" } else { " O_CLOEXEC" };
+                let may = if *if_there { " (may fail)" } else { "" };
+                write!(f, "{to}{exec} = {name}({}){may}", listed(args))
+            }
+            Op::Pair { name, args, to, flags, .. } => {
+                let exec = flags.map(|flags| if flags == 0 { "" } else { " O_CLOEXEC" });
+                write!(f, "{}{}, {}{} = {name}({})", to[0], exec[0], to[1], exec[1], listed(args))
+            }
+            Op::CommandAt { fd } => write!(f, "the command socket moves to {fd}"),
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }
     }
+}
+
+/// Arguments as they stand in a call.
+fn listed(args: &[Arg]) -> String {
+    let args = args.iter().filter(|arg| **arg != Arg::Unused);
+    args.map(Arg::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Arg {

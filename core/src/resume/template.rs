@@ -160,7 +160,8 @@ impl Template {
     /// The template is gone or silent, or the kernel refuses the clone.
     pub fn child(&self, spec: &ChildSpec<'_>) -> Result<NewProcess, ResumeError> {
         let [stdin, stdout, stderr] = spec.stdio;
-        let fds = [stdin, stdout, stderr, self.nothing.as_fd()];
+        let mut fds = vec![stdin, stdout, stderr, self.nothing.as_fd()];
+        fds.extend(spec.listeners.iter().map(|(_, socket)| *socket));
         if spec.extra_clone_flags == 0
             && !spec.new_ids
             && let Some(ahead) = self.take_warm()
@@ -195,7 +196,7 @@ impl Template {
     fn tail_place(&self, is_ahead: bool) -> TailPlace {
         let (keeper, base) = (self.keeper.pid(), self.base);
         let stdio = if is_ahead { STDIO_FD_AHEAD } else { STDIO_FD };
-        TailPlace { keeper, base, stdio, makes_threads: !is_ahead }
+        TailPlace { keeper, base, stdio, makes_threads: !is_ahead, runs_timers: true }
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -361,8 +362,9 @@ fn pid_max() -> u32 {
 
 /// A tail like any of this template's, for its steps' texts.
 fn a_tail(tail: &TailFacts) -> Program {
-    let place = TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true };
-    tail.tail(&place, &[0; super::child::INFO_LEN])
+    let place =
+        TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true, runs_timers: true };
+    tail.tail(&place, &[0; super::child::INFO_LEN], &[])
 }
 
 /// The mail that warms a child, and makes its threads; one that is too long for that makes them alone.

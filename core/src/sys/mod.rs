@@ -13,6 +13,8 @@ pub mod event;
 #[cfg(feature = "agent")]
 pub mod fuse;
 pub mod limits;
+#[cfg(feature = "agent")]
+pub mod listening;
 pub(crate) mod local_socket;
 #[cfg(feature = "agent")]
 pub mod lock;

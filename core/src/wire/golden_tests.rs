@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::control::{ControlReply, ControlRequest};
 use super::frame;
+use super::listen::Listen;
 use super::local::{
     ChildEnd, ChildLine, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
     ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
@@ -32,6 +33,11 @@ fn resume() -> ResumeRequest {
         seed_ends_with_children: true,
         request_id: 0x1122_3344_5566_7788,
         new_ids: true,
+        listen: vec![
+            Listen::All,
+            Listen::Port { was: 8080, now: 9090 },
+            Listen::Unix { was: "/a".to_owned(), now: "/b".to_owned() },
+        ],
     }
 }
 

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::Listen;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
 
 /// A request to the local agent.
@@ -92,6 +93,8 @@ pub struct ResumeRequest {
     pub request_id: u64,
     /// Children of a whole process get new process and thread ids instead of those that it had.
     pub new_ids: bool,
+    /// Where sockets listen that the seed's did; others are there, and no connection comes.
+    pub listen: Vec<Listen>,
 }
 
 /// How a seed ends.

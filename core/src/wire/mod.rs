@@ -9,6 +9,7 @@
 #[cfg(feature = "agent")]
 pub mod control;
 pub mod frame;
+pub mod listen;
 pub mod local;
 #[cfg(feature = "agent")]
 pub mod read;

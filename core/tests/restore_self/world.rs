@@ -150,6 +150,7 @@ impl World {
             payload,
             environment: ENVIRONMENT,
             stdio: [null.as_fd(), input.as_fd(), errors.as_fd()],
+            listeners: &[],
             extra_clone_flags: 0,
             new_ids: payload == b"renumbered",
         };

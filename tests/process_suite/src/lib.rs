@@ -6,6 +6,7 @@
 //! | `suite-told` | a child does as its payload says: output, ends, pages, processes |
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
+//! | `suite-files` | open files of each kind are what they were |
 //! | `suite-threads` | states of threads, of processes that are forked with all of them |
 //! | `suite-pause` | how long a process stands still for that (`benches/starts.py`) |
 //! | `suite-waits` | the same in C, by a program that knows nothing of Mitosis: 200 threads in every kind of wait |
@@ -60,7 +61,12 @@ pub fn digest(bytes: &[u8]) -> u64 {
 /// Prepares this process; the parent prints `handle` and the seed's process id, waits for the end of its
 /// standard input and ends.
 pub fn prepare_and_hold() -> Resumed {
-    match prepare(&PrepareOptions::default()) {
+    prepare_and_hold_with(&PrepareOptions::default())
+}
+
+/// The same, prepared as told.
+pub fn prepare_and_hold_with(options: &PrepareOptions) -> Resumed {
+    match prepare(options) {
         Ok(Prepared::Child(resumed)) => resumed,
         Ok(Prepared::Parent(seed)) => hold(&seed),
         Err(error) => fail(&error),

@@ -198,6 +198,7 @@ impl Freezer {
         // SAFETY: the scratch is ours alone until the clone.
         let freeze = unsafe { self.before.scratch.freeze().as_mut() };
         freeze.not_carried = [self.map.range(), self.seen.range()];
+        freeze.carry_files = true;
         freeze.seen = self.seen.address();
         freeze.whole = Some(scratch::Whole {
             table: NonNull::from(self.table),

@@ -1,0 +1,55 @@
+//! Descriptors at exact numbers, for tails that carry open files.
+//!
+//! Whatever opens one gets the lowest free number; it is copied to the one that is wanted. All numbers that are
+//! wanted are taken before (`op::RESERVE`), so that none is handed out.
+
+use crate::abi::RawOp;
+use crate::{arch, syscall};
+
+const SOCKETPAIR: u32 = 53;
+const EBADF: i64 = 9;
+
+/// `op::OPEN`: a system call that answers a descriptor, which goes to a number.
+///
+/// # Safety
+/// As the system call.
+pub unsafe fn open(op: &RawOp) -> Result<(), i64> {
+    let [a, b, c, d, e, number] = op.args;
+    // SAFETY: the caller's promise.
+    match unsafe { arch::syscall(u64::from(op.number), [a, b, c, d, e, 0]) } {
+        fd @ 0.. => place(fd as u64, number, op.expect),
+        error => Err(error),
+    }
+}
+
+/// `op::PAIR`: pipe2(2) or socketpair(2), whose two ends go to numbers.
+///
+/// # Safety
+/// As the system call.
+pub unsafe fn pair(op: &RawOp) -> Result<(), i64> {
+    let [a, b, c, _, first, second] = op.args;
+    let mut ends = [-1i32; 2];
+    let into = (&raw mut ends).addr() as u64;
+    let args = match op.number {
+        SOCKETPAIR => [a, b, c, into, 0, 0],
+        _ => [into, b, 0, 0, 0, 0],
+    };
+    // SAFETY: the caller's promise; two ints are written to live ones.
+    let answer = unsafe { arch::syscall(u64::from(op.number), args) };
+    if answer < 0 {
+        return Err(answer);
+    }
+    place(ends[0] as u64, first, op.expect & u64::from(u32::MAX))?;
+    place(ends[1] as u64, second, op.expect >> 32)
+}
+
+/// Moves a descriptor to a number; `flags` are dup3(2)'s.
+fn place(fd: u64, number: u64, flags: u64) -> Result<(), i64> {
+    if fd == number {
+        // The number was not taken before.
+        return Err(-EBADF);
+    }
+    let answer = syscall::dup3(fd, number, flags);
+    syscall::close(fd);
+    if answer < 0 { Err(answer) } else { Ok(()) }
+}

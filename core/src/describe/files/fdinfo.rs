@@ -1,0 +1,106 @@
+//! What proc_pid_fdinfo(5) tells of files that are no files: counters, timers, sets of signals and of files.
+
+use crate::descriptor::FileKind;
+use crate::descriptor::carried::EpollWatch;
+
+/// CLOCK_MONOTONIC, where the text does not tell.
+const DEFAULT_CLOCK: u32 = 1;
+
+/// An eventfd.
+pub(super) fn event(info: &str) -> FileKind {
+    let count = value(info, "eventfd-count").and_then(|text| u64::from_str_radix(text, 16).ok());
+    let is_semaphore = value(info, "eventfd-semaphore").is_some_and(|text| text == "1");
+    FileKind::Event { count: count.unwrap_or(0), is_semaphore }
+}
+
+/// A timerfd. What has expired and was not read stays to be read.
+pub(super) fn timer(info: &str) -> FileKind {
+    let number = |name| value(info, name).and_then(|text| text.parse::<u64>().ok());
+    let time = |name| value(info, name).and_then(pair).unwrap_or(0);
+    FileKind::Timer {
+        clock: number("clockid").and_then(|clock| clock.try_into().ok()).unwrap_or(DEFAULT_CLOCK),
+        left_ns: time("it_value"),
+        interval_ns: time("it_interval"),
+        ticks: number("ticks").unwrap_or(0),
+    }
+}
+
+/// A signalfd.
+pub(super) fn signals(info: &str) -> FileKind {
+    let mask = value(info, "sigmask").and_then(|text| u64::from_str_radix(text, 16).ok());
+    FileKind::Signals { mask: mask.unwrap_or(0) }
+}
+
+/// An inotify instance.
+pub(super) fn inotify(info: &str) -> FileKind {
+    let watches = info.lines().filter(|line| line.starts_with("inotify wd:")).count();
+    FileKind::Inotify { watches: u32::try_from(watches).unwrap_or(u32::MAX) }
+}
+
+/// An epoll.
+pub(super) fn epoll(info: &str) -> FileKind {
+    let watches = info.lines().filter_map(watch).collect();
+    FileKind::Epoll { watches }
+}
+
+/// `tfd:        5 events:       19 data: ffffffffffffffff  pos:0 ino:61af sdev:7`
+fn watch(line: &str) -> Option<EpollWatch> {
+    let rest = line.strip_prefix("tfd:")?;
+    let (fd, rest) = rest.split_once("events:")?;
+    let (events, rest) = rest.split_once("data:")?;
+    let data = rest.split_ascii_whitespace().next()?;
+    Some(EpollWatch {
+        fd: fd.trim().parse().ok()?,
+        events: u32::from_str_radix(events.trim(), 16).ok()?,
+        data: u64::from_str_radix(data, 16).ok()?,
+    })
+}
+
+/// The text behind `name:`.
+fn value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// `(seconds, nanoseconds)` in ns.
+fn pair(text: &str) -> Option<u64> {
+    let (seconds, rest) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let (seconds, rest) = (seconds.trim().parse::<u64>().ok()?, rest.trim().parse::<u64>().ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_as_the_kernel_writes_them() {
+        let info = "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t37\neventfd-count:               1f\n\
+                    eventfd-id: 3\neventfd-semaphore: 1\n";
+        assert_eq!(event(info), FileKind::Event { count: 31, is_semaphore: true });
+        let info = "clockid: 0\nticks: 2\nsettime flags: 01\nit_value: (1, 49406829)\nit_interval: (3, 0)\n";
+        let (left_ns, interval_ns) = (1_049_406_829, 3_000_000_000);
+        assert_eq!(timer(info), FileKind::Timer { clock: 0, left_ns, interval_ns, ticks: 2 });
+        assert_eq!(signals("sigmask:\t0000000000000a02\n"), FileKind::Signals { mask: 0xa02 });
+        let info = "pos:\t0\ntfd:        5 events:       19 data: fffffffffffffffe  pos:0 ino:61af sdev:7\n\
+                    tfd:       12 events: 80000001 data:                c  pos:0 ino:1 sdev:7\n";
+        let watches = vec![
+            EpollWatch { fd: 5, events: 0x19, data: u64::MAX - 1 },
+            EpollWatch { fd: 12, events: 0x8000_0001, data: 12 },
+        ];
+        assert_eq!(epoll(info), FileKind::Epoll { watches });
+        let info =
+            "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0\ninotify wd:2 ino:1\n";
+        assert_eq!(inotify(info), FileKind::Inotify { watches: 2 });
+    }
+
+    #[test]
+    fn texts_of_other_kernels_are_defaults() {
+        assert_eq!(event(""), FileKind::Event { count: 0, is_semaphore: false });
+        let none = FileKind::Timer { clock: 1, left_ns: 0, interval_ns: 0, ticks: 0 };
+        assert_eq!(timer("it_value: (18446744073709551615, 1)\nclockid: x"), none);
+        assert_eq!(
+            epoll("tfd: 5\ntfd: x events: 1 data: 1\n"),
+            FileKind::Epoll { watches: vec![] }
+        );
+    }
+}

@@ -1,0 +1,267 @@
+//! The seed's open files, where they are carried: what the kernel tells of each, and what lies in them.
+//!
+//! ```text
+//! FILE [CONTENT] [SOCKET]   of each: what the parent could change by going on
+//!      ---- the parent may go on (`seen`) ----
+//! SAME_FILE                 which numbers lead to one open file description
+//! ```
+//!
+//! Nothing is taken out: pipes are looked at by tee(2), sockets by MSG_PEEK, files by an offset of our own.
+//! As all of `seed`: raw system calls, no allocation.
+
+use std::mem::zeroed;
+
+use super::proc_text::{Path, decimal, fdinfo};
+use super::report::{ReportWriter, tag};
+use super::seed::{each_entry, open, read_file};
+use crate::sys::rawcall::rawcall;
+
+/// Bytes of one file's content that a report takes; what has more is told as too large.
+const MAX_CONTENT: usize = 256 << 10;
+/// Of the work area: names of /proc/self/fd.
+const ENTRIES_BYTES: usize = 16 << 10;
+/// Of the work area: what is remembered of each file for the second look.
+const KNOWN_BYTES: usize = 24 << 10;
+const KCMP_FILE: i32 = 0;
+const SIOCINQ: u64 = 0x541b;
+const F_GETPIPE_SZ: i32 = 1032;
+const F_SETPIPE_SZ: i32 = 1031;
+const F_GET_SEALS: i32 = 1034;
+
+/// What stands between the first look and the second.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    count: usize,
+}
+
+/// A file as it is remembered: its number and what equals in all numbers of one description.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    fd: u64,
+    key: u64,
+}
+
+/// Records each file; `skip` are numbers of the seed's own. With it goes what lies in it.
+///
+/// # Errors
+/// /proc is not there, or too many files are open.
+pub(super) fn look(
+    writer: &mut ReportWriter<'_>,
+    work: &mut [u8],
+    skip: i32,
+) -> Result<Looked, &'static str> {
+    let mut pipe = Aside::new();
+    let directory = open(c"/proc/self/fd".as_ptr().cast(), libc::O_DIRECTORY);
+    if directory < 0 {
+        return Err("/proc is not there: mount it, a seed is read through it");
+    }
+    let (entries, rest) = work.split_at_mut(ENTRIES_BYTES);
+    let (known, text) = rest.split_at_mut(KNOWN_BYTES);
+    let (mut count, mut too_many) = (0, false);
+    let own = [directory, skip, pipe.reads, pipe.writes];
+    each_entry(directory, entries, &mut |name| {
+        let Some(fd) = decimal(name) else { return };
+        if own.iter().any(|own| u64::try_from(*own).is_ok_and(|own| own == fd)) {
+            return;
+        }
+        let key = describe(writer, text, fd, &mut pipe);
+        match known.get_mut(count * size_of::<Known>()..(count + 1) * size_of::<Known>()) {
+            Some(place) => {
+                place[..8].copy_from_slice(&fd.to_le_bytes());
+                place[8..].copy_from_slice(&key.to_le_bytes());
+                count += 1;
+            }
+            None => too_many = true,
+        }
+    });
+    close(directory);
+    pipe.close();
+    match too_many {
+        true => Err("more than 1,500 files are open: close some before prepare"),
+        false => Ok(Looked { count }),
+    }
+}
+
+/// Records which numbers lead to one open file description. Where the kernel does not tell (a seccomp filter),
+/// each number has its own.
+pub(super) fn compare(writer: &mut ReportWriter<'_>, work: &[u8], looked: &Looked) {
+    let known = |at: usize| {
+        let from = ENTRIES_BYTES + at * size_of::<Known>();
+        let word = |at: usize| {
+            let bytes = work.get(at..at + 8).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        };
+        Known { fd: word(from), key: word(from + 8) }
+    };
+    // SAFETY: takes nothing.
+    let own = unsafe { rawcall!(libc::SYS_getpid) };
+    for at in 1..looked.count {
+        let this = known(at);
+        let same = (0..at).map(known).find(|other| {
+            // SAFETY: kcmp only compares.
+            other.key == this.key
+                && unsafe { rawcall!(libc::SYS_kcmp, own, own, KCMP_FILE, this.fd, other.fd) } == 0
+        });
+        if let Some(other) = same {
+            writer.record(tag::SAME_FILE, &[this.fd, other.fd], &[]);
+        }
+    }
+}
+
+/// All records of one file; answers what equals in all numbers of its description.
+fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut Aside) -> u64 {
+    let path = Path::new(b"/proc/self/fd/", fd, b"");
+    // SAFETY: the kernel writes at most `text.len()` bytes there.
+    let link =
+        unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
+    let (link, info) = text.split_at_mut(usize::try_from(link).unwrap_or(0));
+    let len = read_file(Path::new(b"/proc/self/fdinfo/", fd, b"").as_ptr(), info).unwrap_or(0);
+    let info = &info[..len];
+    let (position, flags) = fdinfo(info);
+    // SAFETY: fcntl of these commands takes and gives plain numbers; a `stat` of zeros is one.
+    let (stat, fd_flags) = unsafe {
+        let mut stat: libc::stat = zeroed();
+        rawcall!(libc::SYS_fstat, fd, &raw mut stat);
+        (stat, rawcall!(libc::SYS_fcntl, fd, libc::F_GETFD))
+    };
+    let kind = stat.st_mode & libc::S_IFMT;
+    let command = if kind == libc::S_IFIFO { F_GETPIPE_SZ } else { F_GET_SEALS };
+    // SAFETY: as above.
+    let extra = match kind {
+        libc::S_IFIFO | libc::S_IFREG => unsafe { rawcall!(libc::SYS_fcntl, fd, command) },
+        _ => 0,
+    };
+    let unlinked = kind == libc::S_IFREG && stat.st_nlink == 0;
+    writer.record(tag::OPEN_FILE, &[fd, flags, position], link);
+    let numbers = [
+        fd,
+        u64::from(stat.st_mode),
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_size.cast_unsigned(),
+        stat.st_rdev,
+        u64::from(fd_flags & libc::FD_CLOEXEC as isize != 0),
+        u64::try_from(extra).unwrap_or(0),
+        u64::from(unlinked),
+    ];
+    writer.record(tag::FILE, &numbers, info);
+    match kind {
+        libc::S_IFIFO if flags & u64::from(libc::O_WRONLY.cast_unsigned()) == 0 => {
+            pipe_content(writer, fd, extra, pipe);
+        }
+        libc::S_IFSOCK => super::carried_sockets::describe(writer, text, fd, stat.st_ino),
+        libc::S_IFREG if unlinked => file_content(writer, fd, stat.st_size),
+        _ => {}
+    }
+    // Of one description all of these are equal; of two, seldom.
+    let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
+    stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40) ^ position.rotate_left(50)
+}
+
+/// What lies in the pipe that `fd` reads from.
+fn pipe_content(writer: &mut ReportWriter<'_>, fd: u64, capacity: isize, aside: &mut Aside) {
+    let total = readable(fd);
+    if total == 0 {
+        return;
+    }
+    writer.record_filled(tag::CONTENT, &mut [fd, total, 0], &mut |_, room| {
+        if total > MAX_CONTENT as u64 || !aside.open(capacity) {
+            return 0;
+        }
+        let (len, flags) = (total, libc::SPLICE_F_NONBLOCK);
+        // SAFETY: tee(2) takes plain numbers.
+        let copied = unsafe { rawcall!(libc::SYS_tee, fd, aside.writes, len, flags) };
+        aside.drain(usize::try_from(copied).unwrap_or(0), room)
+    });
+}
+
+/// The bytes of a file without a name.
+fn file_content(writer: &mut ReportWriter<'_>, fd: u64, size: i64) {
+    let total = u64::try_from(size).unwrap_or(0);
+    writer.record_filled(tag::CONTENT, &mut [fd, total, 0], &mut |_, room| {
+        let Some(wanted) =
+            usize::try_from(total).ok().filter(|size| *size <= MAX_CONTENT.min(room.len()))
+        else {
+            return 0;
+        };
+        // The number itself may be one to write by alone; its offset is left as it is.
+        let file = open(Path::new(b"/proc/self/fd/", fd, b"").as_ptr(), 0);
+        let len = fill(&mut room[..wanted], &mut |room, at| {
+            // SAFETY: the kernel writes at most the room's length there.
+            unsafe { rawcall!(libc::SYS_pread64, file, room.as_mut_ptr(), room.len(), at) }
+        });
+        close(file);
+        len
+    });
+}
+
+/// FIONREAD.
+pub(super) fn readable(fd: u64) -> u64 {
+    let mut bytes = 0i32;
+    // SAFETY: the kernel writes an int.
+    let answer = unsafe { rawcall!(libc::SYS_ioctl, fd, SIOCINQ, &raw mut bytes) };
+    if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Reads until the room is full or nothing comes; `read` is given the room left and what was read before.
+fn fill(room: &mut [u8], read: &mut dyn FnMut(&mut [u8], usize) -> isize) -> usize {
+    let mut len = 0;
+    while let Some(left) = room.get_mut(len..).filter(|left| !left.is_empty()) {
+        match usize::try_from(read(left, len)) {
+            Ok(got @ 1..) => len += got,
+            _ => break,
+        }
+    }
+    len
+}
+
+/// What may be peeked of a stream, at most.
+pub(super) fn most(room: &mut [u8]) -> &mut [u8] {
+    let len = room.len().min(MAX_CONTENT);
+    &mut room[..len]
+}
+
+/// A pipe of the seed's own, that another one's content is copied through.
+#[derive(Debug)]
+struct Aside {
+    reads: i32,
+    writes: i32,
+}
+
+impl Aside {
+    /// It is opened at once: so its numbers are known to whoever lists.
+    fn new() -> Self {
+        let mut ends = [-1i32; 2];
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: the kernel writes two ints.
+        unsafe { rawcall!(libc::SYS_pipe2, ends.as_mut_ptr(), flags) };
+        Aside { reads: ends[0], writes: ends[1] }
+    }
+
+    /// Makes it as large as the one that is looked at.
+    fn open(&mut self, capacity: isize) -> bool {
+        // SAFETY: plain numbers.
+        unsafe { rawcall!(libc::SYS_fcntl, self.writes, F_SETPIPE_SZ, capacity) };
+        self.writes >= 0
+    }
+
+    /// Empties it.
+    fn drain(&mut self, len: usize, room: &mut [u8]) -> usize {
+        let len = len.min(room.len());
+        fill(&mut room[..len], &mut |room, _| {
+            // SAFETY: the kernel writes at most the room's length there.
+            unsafe { rawcall!(libc::SYS_read, self.reads, room.as_mut_ptr(), room.len()) }
+        })
+    }
+
+    fn close(self) {
+        close(self.reads);
+        close(self.writes);
+    }
+}
+
+fn close(fd: i32) {
+    // SAFETY: ours, or -1.
+    unsafe { rawcall!(libc::SYS_close, fd) };
+}

@@ -1,0 +1,227 @@
+//! The steps that make one open file.
+
+use crate::descriptor::carried::Listening;
+use crate::descriptor::{CarriedFile, FileKind};
+use crate::resume::calls;
+use crate::resume::file_calls;
+use crate::resume::program::{Expect, Op};
+
+/// What the kernel gives a pipe.
+const PIPE_CAPACITY: u32 = 64 << 10;
+const STDIO: u32 = 3;
+/// Status flags that fcntl(2) sets, beside those that go with opening.
+const SETTABLE: i32 = libc::O_NONBLOCK | libc::O_APPEND | libc::O_DIRECT | libc::O_NOATIME;
+/// Flags of open(2) that a file that is opened again keeps: it is neither made nor emptied.
+const KEPT: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_DIRECT
+    | libc::O_DIRECTORY
+    | libc::O_NOATIME
+    | libc::O_PATH
+    | libc::O_SYNC
+    | libc::O_DSYNC;
+
+/// Makes files of a table.
+pub(super) struct Maker<'a> {
+    pub(super) files: &'a [CarriedFile],
+    /// A number for an end that goes again.
+    pub(super) spare: u32,
+    /// Records that listen for good, and where their sockets are.
+    pub(super) given: &'a [(u32, u32)],
+}
+
+impl Maker<'_> {
+    /// One record. The first end of a pair makes both.
+    pub(super) fn make(&self, index: usize, ops: &mut Vec<Op>) {
+        let file = &self.files[index];
+        let first = file.numbers[0];
+        let (fd, flags) = (first.fd, fd_flags(first.close_on_exec));
+        match &file.kind {
+            FileKind::Stdio { of } => ops.push(file_calls::dup3_flags(u32::from(*of), fd, flags)),
+            FileKind::Closed(_) => return,
+            FileKind::Path { path, position } => open_path(file, path, *position, ops),
+            FileKind::Memory { name, position, content, seals } => {
+                ops.push(file_calls::memfd_create(name, fd, flags));
+                if !content.is_empty() {
+                    ops.push(file_calls::pwrite(fd, content));
+                }
+                if *position != 0 {
+                    ops.push(file_calls::lseek(fd, *position));
+                }
+                if *seals != 0 {
+                    ops.push(file_calls::fcntl(fd, libc::F_ADD_SEALS, *seals, Expect::Ignored));
+                }
+            }
+            FileKind::Pipe { other, .. } | FileKind::Connection { other, .. } => {
+                let other = other.map(|other| other as usize);
+                if other.is_none_or(|other| other > index) {
+                    self.make_pair(file, other.map(|other| &self.files[other]), ops);
+                }
+            }
+            FileKind::Socket { domain, socket_type, protocol, connected_to } => {
+                ops.push(file_calls::socket(*domain, *socket_type, *protocol, fd, flags, true));
+                if let Some(address) = connected_to {
+                    ops.push(file_calls::connect(fd, address));
+                }
+            }
+            FileKind::Listener(listening) => self.listener(index, listening, ops),
+            FileKind::Event { count, is_semaphore } => {
+                // The kernel takes 32 bits to begin with.
+                let initial = u32::try_from(*count);
+                ops.push(file_calls::eventfd(initial.unwrap_or(0), *is_semaphore, fd, flags));
+                if initial.is_err() {
+                    ops.push(file_calls::write(fd, count.to_le_bytes().to_vec()));
+                }
+            }
+            FileKind::Epoll { .. } => ops.push(file_calls::epoll_create(fd, flags)),
+            FileKind::Timer { clock, left_ns, interval_ns, ticks } => {
+                ops.push(file_calls::timerfd_create(without_alarm(*clock), fd, flags));
+                // One that has expired and was not read expires at once.
+                let left_ns = if *left_ns == 0 && *ticks > 0 { 1 } else { *left_ns };
+                if left_ns != 0 {
+                    ops.push(file_calls::timerfd_settime(fd, left_ns, *interval_ns));
+                }
+                if *ticks > 0 {
+                    ops.push(file_calls::timerfd_set_ticks(fd, *ticks));
+                }
+            }
+            FileKind::Signals { mask } => ops.push(file_calls::signalfd(*mask, fd, flags)),
+            FileKind::Inotify { .. } => ops.push(file_calls::inotify_init(fd, flags)),
+        }
+        set_flags(file, ops);
+        for number in &file.numbers[1..] {
+            ops.push(file_calls::dup3_flags(fd, number.fd, fd_flags(number.close_on_exec)));
+        }
+    }
+
+    /// Both ends of a pair, with what lies in it. An end that is nobody's is closed again.
+    fn make_pair(&self, file: &CarriedFile, other: Option<&CarriedFile>, ops: &mut Vec<Op>) {
+        let place = |file: &CarriedFile| (file.numbers[0].fd, file.numbers[0].close_on_exec);
+        let (this, that) = (place(file), other.map_or((self.spare, true), place));
+        match &file.kind {
+            FileKind::Pipe { writes, .. } => {
+                let (reader, writer) = if *writes { (that, this) } else { (this, that) };
+                ops.push(file_calls::pipe([reader, writer]));
+                let capacity = capacity(file).max(other.map_or(0, capacity));
+                if !matches!(capacity, 0 | PIPE_CAPACITY) {
+                    let set = libc::F_SETPIPE_SZ;
+                    ops.push(file_calls::fcntl(writer.0, set, capacity, Expect::Ignored));
+                }
+            }
+            FileKind::Connection { socket_type, .. } => {
+                ops.push(file_calls::socketpair(*socket_type, [this, that]));
+            }
+            _ => {}
+        }
+        for (content, into) in [(content(file), that.0), (other.map_or(&[][..], content), this.0)] {
+            if !content.is_empty() {
+                ops.push(file_calls::write(into, content.to_vec()));
+            }
+        }
+        if other.is_none() {
+            ops.push(calls::close(self.spare));
+        }
+    }
+
+    /// Three steps, whichever it becomes.
+    fn listener(&self, index: usize, listening: &Listening, ops: &mut Vec<Op>) {
+        let file = &self.files[index];
+        let (fd, flags) = (file.numbers[0].fd, fd_flags(file.numbers[0].close_on_exec));
+        let given = self.given.iter().find(|(record, _)| *record as usize == index);
+        if let Some((_, place)) = given {
+            ops.push(file_calls::dup3_flags(*place, fd, flags));
+            ops.push(calls::close(*place));
+            let own = file.flags & SETTABLE.cast_unsigned();
+            ops.push(file_calls::fcntl(fd, libc::F_SETFL, own, Expect::Success));
+            return;
+        }
+        // Nobody knows the name that the kernel makes up, so no connection ever comes.
+        let unix = libc::AF_UNIX.cast_unsigned();
+        let kind = libc::SOCK_STREAM.cast_unsigned();
+        ops.push(file_calls::socket(unix, kind, 0, fd, flags, false));
+        let any = u16::try_from(libc::AF_UNIX).unwrap_or(1).to_ne_bytes().to_vec();
+        ops.push(file_calls::bind(fd, any));
+        ops.push(match listening.backlog {
+            Some(backlog) => file_calls::listen(fd, backlog),
+            None => file_calls::fcntl(fd, libc::F_GETFD, 0, Expect::Ignored),
+        });
+    }
+
+    /// What epolls watch.
+    pub(super) fn register(&self, ops: &mut Vec<Op>) {
+        for file in self.files {
+            let FileKind::Epoll { watches } = &file.kind else { continue };
+            for watch in watches {
+                let kind = self.files.iter().find_map(|other| {
+                    let leads = other.numbers.iter().any(|number| number.fd == watch.fd);
+                    leads.then_some(&other.kind)
+                });
+                let expect = match kind {
+                    // What the child was given may be a file, which nothing can watch.
+                    None if watch.fd < STDIO => Expect::Ignored,
+                    Some(
+                        FileKind::Stdio { .. } | FileKind::Path { .. } | FileKind::Socket { .. },
+                    ) => Expect::Ignored,
+                    None | Some(FileKind::Closed(_)) => continue,
+                    Some(_) => Expect::Success,
+                };
+                let epoll = file.numbers[0].fd;
+                ops.push(file_calls::epoll_add(epoll, watch.fd, watch.events, watch.data, expect));
+            }
+        }
+    }
+}
+
+fn fd_flags(close_on_exec: bool) -> u32 {
+    if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 }
+}
+
+/// What can be read at this end.
+fn content(file: &CarriedFile) -> &[u8] {
+    match &file.kind {
+        FileKind::Pipe { content, .. } | FileKind::Connection { content, .. } => content,
+        _ => &[],
+    }
+}
+
+fn capacity(file: &CarriedFile) -> u32 {
+    match &file.kind {
+        FileKind::Pipe { capacity, .. } => *capacity,
+        _ => 0,
+    }
+}
+
+/// Waking a sleeping machine takes a capability that a child need not have.
+fn without_alarm(clock: u32) -> u32 {
+    match i32::try_from(clock) {
+        Ok(libc::CLOCK_REALTIME_ALARM) => libc::CLOCK_REALTIME.cast_unsigned(),
+        Ok(libc::CLOCK_BOOTTIME_ALARM) => libc::CLOCK_BOOTTIME.cast_unsigned(),
+        _ => clock,
+    }
+}
+
+/// A path of another host's may lead to a fifo here: opening one must not wait.
+fn open_path(file: &CarriedFile, path: &str, position: u64, ops: &mut Vec<Op>) {
+    let number = file.numbers[0];
+    let kept = file.flags & KEPT.cast_unsigned();
+    let how = kept | (libc::O_NONBLOCK | libc::O_NOCTTY).cast_unsigned();
+    ops.push(file_calls::open_if_there(path, how, number.fd, fd_flags(number.close_on_exec)));
+    if kept & libc::O_PATH.cast_unsigned() == 0 {
+        if position != 0 {
+            ops.push(file_calls::lseek(number.fd, position));
+        }
+        let flags = file.flags & SETTABLE.cast_unsigned();
+        ops.push(file_calls::fcntl(number.fd, libc::F_SETFL, flags, Expect::Ignored));
+    }
+}
+
+fn set_flags(file: &CarriedFile, ops: &mut Vec<Op>) {
+    let flags = file.flags & SETTABLE.cast_unsigned();
+    // Pairs are made so that filling them never waits.
+    let is_set = matches!(file.kind, FileKind::Pipe { .. } | FileKind::Connection { .. });
+    let is_own = matches!(file.kind, FileKind::Stdio { .. } | FileKind::Path { .. });
+    let nonblocking = flags == libc::O_NONBLOCK.cast_unsigned();
+    if !is_own && (flags != 0 || is_set) && !(is_set && nonblocking) {
+        ops.push(file_calls::fcntl(file.numbers[0].fd, libc::F_SETFL, flags, Expect::Success));
+    }
+}

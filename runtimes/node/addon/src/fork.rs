@@ -1,0 +1,130 @@
+//! `prepare`: once in, once out in the caller, once out in each child.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mitosis::client::{self, AgentAddress};
+use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
+use mitosis::wire::local::{DropMode, FailureKind};
+
+use crate::failure::Failure;
+use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
+use crate::owned::OfProcess;
+use crate::{unique, work};
+
+const WHAT: &str = "seed";
+
+/// A seed, as the process that prepared it holds it; work on other threads may hold it, too.
+#[derive(Clone, Debug)]
+struct Seed(Arc<Mutex<Option<OfProcess<client::Seed>>>>);
+
+/// Forks between this process and the first one.
+pub(crate) fn generation<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
+    env.number(exact(core::generation()))
+}
+
+/// CLOCK_REALTIME in ns, as reports of agents tell times; JavaScript's own tells ms.
+pub(crate) fn realtime_ns<'s>(
+    env: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    env.big(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Ends a rehearsal that stands where prepare() would return.
+pub(crate) fn end_rehearsal<'s>(
+    _: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    core::end_rehearsal()
+}
+
+/// (agent, shared copy limit, stop threads ms): freezes a copy of this process, with all threads. Returns
+/// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
+/// first takes locks of OpenSSL and of the allocator, which they may hold.
+pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
+    let options = PrepareOptions {
+        agent: Some(AgentAddress(args[0].to_text(env)?.into())),
+        shared_copy_limit: whole(args[1].to_f64(env)?),
+        threads: Threads::All,
+        stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
+        rehearsal_returns: true,
+        ..PrepareOptions::default()
+    };
+    match core::prepare(&options)? {
+        Prepared::Parent(seed) => {
+            let prepared = env.object()?;
+            prepared.set(env, "pid", env.number(f64::from(seed.pid()))?)?;
+            let seed = Seed(Arc::new(Mutex::new(Some(OfProcess::new(seed)))));
+            prepared.set(env, "seed", env.held(seed)?)?;
+            Ok(prepared)
+        }
+        Prepared::Child(resumed) => {
+            unique::renew(env)?;
+            woken(env, &resumed)
+        }
+    }
+}
+
+/// What JavaScript has checked to be a whole number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised> {
+    let object = env.object()?;
+    object.set(env, "seed", env.string(&resumed.seed.to_string())?)?;
+    object.set(env, "child", env.string(&resumed.child.to_string())?)?;
+    object.set(env, "index", env.number(f64::from(resumed.index))?)?;
+    object.set(env, "generation", env.number(exact(resumed.generation))?)?;
+    object.set(env, "payload", env.buffer(&resumed.payload)?)?;
+    object.set(env, "rehearsal", env.boolean(resumed.rehearsal)?)?;
+    let names = env.array()?;
+    for (name, value) in &resumed.environment {
+        let change = env.array()?;
+        change.push(env, env.string(name)?)?;
+        change.push(env, value.as_deref().map_or(env.null(), |value| env.string(value))?)?;
+        names.push(env, change)?;
+    }
+    object.set(env, "environment", names)?;
+    object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
+    Ok(object)
+}
+
+/// (seed): a promise of the handle's text, when the agent has published the seed.
+pub(crate) fn seed_handle<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let seed = args[0].held::<Seed>(env)?.clone();
+    let work = move || {
+        let seed = seed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match seed.as_ref() {
+            Some(seed) => Ok(seed.own(WHAT)?.handle()?.reveal()),
+            None => {
+                let message = "this seed has been dropped: take its handle before";
+                Err(Failure::of(FailureKind::SeedGone, message))
+            }
+        }
+    };
+    work::promise(env, work, |env, handle| env.string(&handle))
+}
+
+/// (seed, revoke): a promise that it ends; of false if that has been done, or is another process's to do.
+pub(crate) fn seed_drop<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let seed = args[0].held::<Seed>(env)?.clone();
+    let how = if args[1].to_bool(env)? { DropMode::Revoke } else { DropMode::AfterChildren };
+    let work = move || {
+        let seed = seed.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match seed.and_then(OfProcess::take) {
+            Some(seed) => Ok(seed.drop_seed(how).map(|()| true)?),
+            None => Ok(false),
+        }
+    };
+    work::promise(env, work, |env, done| env.boolean(done))
+}

@@ -1,0 +1,101 @@
+//! Telling JavaScript, on each of its threads, that it runs in a child now.
+//!
+//! The thread that called prepare() knows. Workers that have loaded the package are told by it; the main
+//! thread is told by the preloaded library where that has prepared the process from outside.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::mem::transmute;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
+use crate::unique::symbol;
+use crate::uv::{self, Handle};
+
+/// A worker that wants to be told.
+struct Listener(*mut Handle);
+
+// SAFETY: the handle is only woken, which any thread may do, while it stands in the list.
+unsafe impl Send for Listener {}
+
+static WORKERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
+/// The main thread's; null while it does not ask.
+static MAIN: AtomicPtr<Handle> = AtomicPtr::new(ptr::null_mut());
+
+fn workers() -> MutexGuard<'static, Vec<Listener>> {
+    WORKERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// (callback): on a worker, calls it whenever the main thread says [`wake_workers`].
+pub(crate) fn on_wake<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
+    let gone = |handle| workers().retain(|listener| listener.0 != handle);
+    let handle = uv::wakeable(env, args[0], gone)?;
+    workers().push(Listener(handle));
+    env.undefined()
+}
+
+/// (): calls the callbacks of all workers, each on its own thread.
+pub(crate) fn wake_workers<'s>(
+    env: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    for listener in workers().iter() {
+        // SAFETY: it has not ended while it stands in the list.
+        unsafe { uv::wake(listener.0) };
+    }
+    env.undefined()
+}
+
+/// (callback): on the main thread, calls it when a preloaded library has prepared this process and it runs in
+/// a child; false where there is no such library.
+pub(crate) fn on_outside<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let Some(on_resume) = symbol(c"mitosis_preload_on_resume") else { return env.boolean(false) };
+    let ended = |_| MAIN.store(ptr::null_mut(), SeqCst);
+    MAIN.store(uv::wakeable(env, args[0], ended)?, SeqCst);
+    // SAFETY: mitosis_preload.h: `void mitosis_preload_on_resume(void (*)(void *), void *)`.
+    unsafe {
+        type OnResume = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void);
+        transmute::<*mut c_void, OnResume>(on_resume)(resumed_from_outside, ptr::null_mut());
+    }
+    env.boolean(true)
+}
+
+/// Called in a child, in a signal handler.
+unsafe extern "C" fn resumed_from_outside(_: *mut c_void) {
+    let handle = MAIN.load(SeqCst);
+    if !handle.is_null() {
+        // SAFETY: `on_outside` takes it away before it ends.
+        unsafe { uv::wake(handle) };
+    }
+}
+
+/// (): what the preloaded library says of this child: `{index, generation, payload}`; null where it says nothing.
+pub(crate) fn outside<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
+    let symbols = (
+        symbol(c"mitosis_preload_child_index"),
+        symbol(c"mitosis_preload_generation"),
+        symbol(c"mitosis_preload_payload"),
+    );
+    let (Some(index), Some(generation), Some(payload)) = symbols else { return env.null() };
+    // SAFETY: mitosis_preload.h says these types; the payload lives until the next prepare.
+    let (index, generation, payload) = unsafe {
+        type Payload = unsafe extern "C" fn(*mut usize) -> *const u8;
+        let index = transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(index)();
+        let generation = transmute::<*mut c_void, unsafe extern "C" fn() -> u64>(generation)();
+        let mut bytes = 0usize;
+        let at = transmute::<*mut c_void, Payload>(payload)(&raw mut bytes);
+        let payload = if at.is_null() { &[][..] } else { std::slice::from_raw_parts(at, bytes) };
+        (index, generation, payload.to_vec())
+    };
+    let told = env.object()?;
+    told.set(env, "index", env.number(f64::from(index.max(0)))?)?;
+    told.set(env, "generation", env.number(exact(generation))?)?;
+    told.set(env, "payload", env.buffer(&payload)?)?;
+    told.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
+    Ok(told)
+}

@@ -1,0 +1,257 @@
+'use strict';
+
+// fork, prepare, resume: a process on both sides of a fork.
+
+const { isMainThread } = require('node:worker_threads');
+
+const agent = require('./agent.js');
+const hooks = require('./hooks.js');
+const native = require('./native.js');
+const unique = require('./unique.js');
+const { Child } = require('./child.js');
+const { Handle, handleOf } = require('./handle.js');
+const { argument, ask, call, notForkable } = require('./errors.js');
+
+const STOP_THREADS_MS = 1000;
+const MAX_CHILDREN = 2 ** 32 - 1;
+// EX_SOFTWARE of sysexits.h.
+const STATUS_HALF_CHILD = 70;
+const STDIO = ['stdin', 'stdout', 'stderr'];
+
+let preparing = false;
+let latest = null;
+const listeners = [];
+
+/** A frozen copy of this process. */
+class Seed {
+  #native;
+  #handle = null;
+
+  constructor(prepared) {
+    this.#native = prepared.seed;
+    this.pid = prepared.pid;
+    this.pauseMs = prepared.pauseMs;
+  }
+
+  /** The handle to resume it with, once the agent has published the seed. */
+  handle() {
+    this.#handle ??= ask(native.seedHandle, this.#native).then((text) => new Handle(text));
+    return this.#handle;
+  }
+
+  /** Ends the seed: no new children; its memory goes with the last one. Twice is once. */
+  async drop({ revoke = false } = {}) {
+    await ask(native.seedDrop, this.#native, Boolean(revoke));
+  }
+}
+
+/** Freezes a copy of this process. Resolves here, once, and in each child. */
+async function prepare(options = {}) {
+  const limit = options.sharedCopyLimit ?? native.SHARED_COPY_LIMIT_BYTES;
+  const stop = options.stopThreadsMs ?? STOP_THREADS_MS;
+  if (!Number.isSafeInteger(limit) || limit < 0) {
+    throw argument(`sharedCopyLimit is ${limit}: give bytes, 0 or more`);
+  }
+  if (!Number.isSafeInteger(stop) || stop < 1) {
+    throw argument(`stopThreadsMs is ${stop}: give whole milliseconds, 1 or more`);
+  }
+  if (!isMainThread) {
+    throw notForkable('a worker thread cannot prepare: call prepare() on the main thread');
+  }
+  if (preparing) {
+    throw notForkable('this process is preparing already: wait for the promise that prepare() gave');
+  }
+  preparing = true;
+  try {
+    return await prepared(await agent.address(), limit, stop);
+  } finally {
+    preparing = false;
+  }
+}
+
+async function prepared(address, limit, stop) {
+  let made;
+  try {
+    await hooks.runBeforePrepare();
+    // What a child will call first is compiled here, in place of in each child.
+    unique.drawOut();
+    const begun = performance.now();
+    made = call(native.prepare, address, limit, stop);
+    made.pauseMs = performance.now() - begun;
+  } catch (error) {
+    await hooks.runAfterPrepare();
+    throw error;
+  }
+  if (made.seed !== undefined && made.child === undefined) {
+    const seed = new Seed(made);
+    try {
+      await hooks.runAfterPrepare();
+    } catch (error) {
+      // Its own failure would hide the cause.
+      await seed.drop().catch(() => {});
+      throw error;
+    }
+    return { role: 'parent', seed };
+  }
+  return wake(made);
+}
+
+/** In a child: what is left to do before the caller of prepare() may see it. */
+async function wake(woken) {
+  let resumed;
+  try {
+    unique.renew(woken);
+    resumed = Object.freeze({
+      role: 'child',
+      seed: woken.seed ?? null,
+      child: woken.child ?? null,
+      index: woken.index,
+      generation: woken.generation,
+      payload: woken.payload,
+    });
+    latest = resumed;
+    if (woken.rehearsal) {
+      native.endRehearsal();
+    }
+    native.wakeWorkers();
+    for (const listener of listeners) {
+      listener();
+    }
+    await hooks.runAfterResume(resumed);
+  } catch (error) {
+    endHalfChild(error);
+  }
+  return resumed;
+}
+
+/** No error of a fork is raised twice, and a child that is half set up is worse than none. */
+function endHalfChild(error) {
+  process.stderr.write(`mitosis: this child ends, for it could not be set up: ${error?.stack ?? error}\n`);
+  process.exit(STATUS_HALF_CHILD);
+}
+
+/** Forks this process onto `host`. Resolves here, with the child, and in the child. */
+async function fork(host = null, options = {}) {
+  checkHost(host);
+  const settings = settingsOf(options);
+  const forked = await prepare(options);
+  if (forked.role === 'child') {
+    return forked;
+  }
+  try {
+    const handle = await forked.seed.handle();
+    const [child] = await started(handle, host, { ...settings, count: 1 }, true);
+    return { role: 'parent', child };
+  } catch (error) {
+    await forked.seed.drop().catch(() => {});
+    throw error;
+  }
+}
+
+/** Starts `options.n` children of a seed on `host`: one Child, or an array if `n` is given. */
+async function resume(handle, host = null, options = {}) {
+  checkHost(host);
+  const n = options.n ?? 1;
+  if (!Number.isInteger(n) || n < 1 || n > MAX_CHILDREN) {
+    throw argument(`${String(n)} children cannot be started: ask for 1 to 10,000`);
+  }
+  const settings = { ...settingsOf(options), count: n };
+  const children = await started(handleOf(handle), host, settings, false);
+  return options.n === undefined ? children[0] : children;
+}
+
+async function started(handle, host, settings, endsWithChildren) {
+  const children = await ask(
+    native.resume,
+    await agent.address(),
+    handle.reveal(),
+    host,
+    settings.count,
+    settings.payload,
+    settings.environment,
+    settings.stdio,
+    endsWithChildren,
+  );
+  return children.map((told) => new Child(told));
+}
+
+function checkHost(host) {
+  if (host !== null && typeof host !== 'string') {
+    throw argument(`host is of type ${typeof host}: give "name", "name:port", or null for this host`);
+  }
+  if (host !== null) {
+    call(native.checkHost, host);
+  }
+}
+
+function settingsOf({ payload, env, stdio }) {
+  return { payload: payloadOf(payload), environment: environmentOf(env), stdio: stdioOf(stdio) };
+}
+
+function payloadOf(payload) {
+  if (payload === undefined) {
+    return Buffer.alloc(0);
+  }
+  if (typeof payload === 'string') {
+    return Buffer.from(payload);
+  }
+  if (ArrayBuffer.isView(payload)) {
+    return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+  }
+  throw argument(`payload is of type ${typeof payload}: give a Buffer, a typed array or a string`);
+}
+
+function environmentOf(env) {
+  const changes = Object.entries(env ?? {});
+  for (const [name, value] of changes) {
+    if (typeof value !== 'string' && value !== null) {
+      throw argument(`env.${name} is of type ${typeof value}: give a string, or null to unset`);
+    }
+  }
+  return changes;
+}
+
+/** Three descriptors, -1 for /dev/null, or null for this process's own. */
+function stdioOf(stdio) {
+  if (stdio === undefined || stdio === 'inherit') {
+    return null;
+  }
+  const three = stdio === 'ignore' ? ['ignore', 'ignore', 'ignore'] : stdio;
+  if (!Array.isArray(three) || three.length !== STDIO.length) {
+    throw argument("stdio is 'inherit', 'ignore', or an array of three of them, descriptors or streams");
+  }
+  return three.map((one, i) => {
+    const number = one === 'inherit' ? i : one === 'ignore' ? -1 : (one?.fd ?? one);
+    if (!Number.isInteger(number) || (number < 0 && one !== 'ignore')) {
+      throw argument(`stdio names no open ${STDIO[i]}: give 'inherit', 'ignore', a descriptor or a stream with one`);
+    }
+    return number;
+  });
+}
+
+if (!isMainThread) {
+  native.onWake(() => {
+    native.reseed();
+    unique.drawOut();
+  });
+}
+
+/** Where a library is preloaded: tells the hooks when it has prepared this process from outside. */
+function listenToOutside() {
+  return native.onOutside(() => {
+    native.reseed();
+    void wake(native.outside());
+  });
+}
+
+/** Calls `listener` in each child, before any hook. */
+function onWake(listener) {
+  listeners.push(listener);
+}
+
+/** What this process was given as a child; null if it is none. */
+function current() {
+  return latest;
+}
+
+module.exports = { Seed, current, fork, listenToOutside, onWake, prepare, resume };

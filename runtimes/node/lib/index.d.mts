@@ -1,0 +1,3 @@
+export * from './index.js';
+import * as mitosis from './index.js';
+export default mitosis;

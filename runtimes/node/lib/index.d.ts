@@ -1,0 +1,312 @@
+/**
+ * Remote fork: this warmed-up Node goes on elsewhere, in milliseconds.
+ *
+ *     const mitosis = require('mitosis-fork');
+ *
+ *     const model = await loadModel();                 // seconds, gigabytes
+ *     const me = await mitosis.fork('host-b');         // settles twice: here, and in the child
+ *     if (me.role === 'child') {
+ *       await serve(model);                            // here: on host-b, model is simply there
+ *     } else {
+ *       await me.child.wait();
+ *     }
+ *
+ * `fork` makes one child. `prepare` freezes a copy of this process, the seed, with all of its threads;
+ * `resume` makes any number of children of it, on any host. In a child, `node:crypto` and `Math.random` have
+ * new state before any of its JavaScript runs.
+ *
+ * @packageDocumentation
+ */
+
+/// <reference types="node" />
+
+import { Buffer } from 'node:buffer';
+
+/** What went wrong, by which programs decide; the message is for people. */
+export type ErrorCode =
+  /** No such seed: it was dropped, it has ended, or it was never there. */
+  | 'ERR_MITOSIS_SEED_GONE'
+  /** The handle's key is not that of the seed. */
+  | 'ERR_MITOSIS_KEY_REFUSED'
+  /** This process cannot be a seed as it stands; the message names what is in the way. */
+  | 'ERR_MITOSIS_NOT_FORKABLE'
+  /** The other host cannot run the seed: another processor, page size, kernel or file. */
+  | 'ERR_MITOSIS_HOST_UNFIT'
+  /** The other host, or the agent of this one, does not answer. */
+  | 'ERR_MITOSIS_UNREACHABLE'
+  /** The cluster secret is missing on one host, or differs. */
+  | 'ERR_MITOSIS_SECRET'
+  /** Two sides do not understand each other: they are of different versions. */
+  | 'ERR_MITOSIS_PROTOCOL'
+  /** An argument cannot be right. */
+  | 'ERR_MITOSIS_ARGUMENT'
+  /** A limit is reached: of the agent, of this library or of the operating system. */
+  | 'ERR_MITOSIS_LIMIT'
+  /** No agent runs here, or the host lacks FUSE, a capability or a kernel feature. */
+  | 'ERR_MITOSIS_MISSING'
+  /** There is no such child any more. */
+  | 'ERR_MITOSIS_CHILD_GONE'
+  /** A child died of SIGBUS: a page could not be had. The message names seed, host and address. */
+  | 'ERR_MITOSIS_PAGE_LOST'
+  /** The agent that watched over a child is gone; nothing is known of the child. */
+  | 'ERR_MITOSIS_HOST_LOST'
+  /** Any other. */
+  | 'ERR_MITOSIS';
+
+/** Something that Mitosis was asked for has failed. */
+export class MitosisError extends Error {
+  private constructor();
+  /** The kind. */
+  readonly code: ErrorCode;
+}
+
+/** The token with which a seed is resumed. Printed, it does not show its key. */
+export class Handle {
+  /**
+   * @param text as {@link Handle.reveal} gives it
+   * @throws {MitosisError} `ERR_MITOSIS_ARGUMENT`: it is no handle.
+   */
+  constructor(text: string);
+  /** "HOST:PORT" of the agent that holds the seed; null: the agent of this host. */
+  readonly agent: string | null;
+  /** The seed's id. */
+  readonly seed: string;
+  /** The whole text, key included: for the program that asked for it, never for a log. */
+  reveal(): string;
+  toString(): string;
+  toJSON(): string;
+}
+
+/** A frozen copy of this process. It lives until {@link Seed.drop}, or until its agent ends. */
+export class Seed {
+  private constructor();
+  /** The process id of the frozen copy. */
+  readonly pid: number;
+  /** For how long this process stood still, in ms. */
+  readonly pauseMs: number;
+  /**
+   * The handle to resume it with, once the agent has published the seed.
+   *
+   * Rejects with `ERR_MITOSIS_NOT_FORKABLE` if the process cannot be a seed; the message names what is in the way.
+   */
+  handle(): Promise<Handle>;
+  /**
+   * Ends the seed: no new children; its memory goes with the last one. Twice is once.
+   *
+   * With `revoke` its pages can be read no more from now on: a child that touches one that it has not got
+   * dies, and its `wait` rejects with `ERR_MITOSIS_PAGE_LOST`.
+   */
+  drop(options?: { revoke?: boolean }): Promise<void>;
+}
+
+/** How a resume went. Times are CLOCK_REALTIME of the child's host, in ns. */
+export interface StartReport {
+  /** The host that runs the children. */
+  readonly host: string;
+  /** When the request reached that host's agent. */
+  readonly requestedAtNs: bigint;
+  /** When the last child was cloned. */
+  readonly startedAtNs: bigint;
+  /** Bytes of the descriptor that was fetched; 0 if it was there already. */
+  readonly descriptorBytes: number;
+  /** Pages of the seed in all. */
+  readonly pagesTotal: number;
+  /** Whether this resume made the host's template. */
+  readonly newTemplate: boolean;
+}
+
+/** How a child has ended: one of the two is null. */
+export interface ChildEnd {
+  /** Its exit status. */
+  readonly code: number | null;
+  /** The signal that ended it, by name. */
+  readonly signal: string | null;
+}
+
+/**
+ * A process resumed from a seed, on whatever host.
+ *
+ * It has this process's standard output and error (relayed from a far host), and /dev/null or what this process
+ * had as its standard input, unless `stdio` says otherwise. It goes on when this process ends.
+ */
+export class Child {
+  private constructor();
+  /** Its name on its host, as `mitosis ls` prints it. */
+  readonly id: string;
+  /** The host that runs it. */
+  readonly host: string;
+  /** Its process id there. */
+  readonly pid: number;
+  /** How the resume that started it went. */
+  readonly report: StartReport;
+  /** Its exit status; null while {@link Child.wait} has not told it, or if a signal ended it. */
+  readonly exitCode: number | null;
+  /** The signal that ended it; null while that is not known. */
+  readonly signalCode: string | null;
+  /**
+   * Waits for its end. While somebody waits, this process does not end by itself.
+   *
+   * Rejects with `ERR_MITOSIS_PAGE_LOST` if it died since a page could not be had, and with
+   * `ERR_MITOSIS_HOST_LOST` if the agent that watched over it is gone.
+   */
+  wait(): Promise<ChildEnd>;
+  /**
+   * Sends it a signal, by name or number; SIGTERM if none is named. False if it is known to have ended.
+   *
+   * Rejects with `ERR_MITOSIS_CHILD_GONE` if it has ended, which was not known here.
+   */
+  kill(signal?: NodeJS.Signals | number): Promise<boolean>;
+}
+
+/** What `prepare` gives in the process that called it. */
+export interface Parent {
+  readonly role: 'parent';
+  /** The frozen copy. */
+  readonly seed: Seed;
+}
+
+/** What `fork` gives in the process that called it. */
+export interface Forker {
+  readonly role: 'parent';
+  /** The started child. */
+  readonly child: Child;
+}
+
+/** What `prepare` and `fork` give in each child. */
+export interface Resumed {
+  readonly role: 'child';
+  /** The id of the seed that it was resumed from; null where a preloaded library has made the seed. */
+  readonly seed: string | null;
+  /** Its own id, as {@link Child.id} in the process that started it; null likewise. */
+  readonly child: string | null;
+  /** Which of the children of one `resume` it is, from 0. */
+  readonly index: number;
+  /** Forks between it and the first process. */
+  readonly generation: number;
+  /** What `resume` was given. */
+  readonly payload: Buffer;
+}
+
+/** How to prepare. */
+export interface PrepareOptions {
+  /** Bytes of shared memory that are copied while this process stands still; more is refused. 64 MiB. */
+  sharedCopyLimit?: number;
+  /** How long this process's threads may take to stop, at most. 1000 ms. */
+  stopThreadsMs?: number;
+}
+
+/** One of a child's standard descriptors: this process's, none (/dev/null), or another one. */
+export type Stdio = 'inherit' | 'ignore' | number | { fd: number };
+
+/** What a child is given. */
+export interface StartOptions {
+  /** For {@link Resumed.payload}; with `env` at most 1 MiB. */
+  payload?: string | NodeJS.ArrayBufferView;
+  /** Environment variables to set; null unsets. */
+  env?: Record<string, string | null>;
+  /** Its stdin, stdout and stderr; this process's own if it is not given. */
+  stdio?: 'inherit' | 'ignore' | [Stdio, Stdio, Stdio];
+}
+
+/** How to resume. */
+export interface ResumeOptions extends StartOptions {
+  /** How many children, from 1 to 10,000; if it is given, the answer is an array. */
+  n?: number;
+}
+
+/** How to fork. */
+export interface ForkOptions extends PrepareOptions, StartOptions {}
+
+/** A seed of this host. */
+export interface SeedLine {
+  readonly seed: string;
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly exe: string;
+  readonly generation: number;
+  readonly pages: number;
+  readonly state: string;
+  readonly holders: number;
+  readonly ageSeconds: number;
+}
+
+/** A child on this host. */
+export interface ChildLine {
+  readonly child: string;
+  readonly pid: number;
+  readonly seed: string;
+  readonly ageSeconds: number;
+}
+
+/**
+ * Freezes a copy of this process, from which children can be resumed on any host.
+ *
+ * Settles here, once, with a {@link Seed}, and in each child with what it was given. All threads stand still for
+ * some milliseconds. Timers and promises go on in the children as here; open files and listening sockets as
+ * docs/node.md says. Where no agent runs, one is started for this process, and ends with it.
+ *
+ * Rejects in this process alone: `ERR_MITOSIS_NOT_FORKABLE` where the message names what is in the way.
+ */
+export function prepare(options?: PrepareOptions): Promise<Parent | Resumed>;
+
+/**
+ * Forks this process onto `host` ("name" or "name:port"; null is this one): `prepare` and `resume` in one. The seed
+ * ends with the child.
+ *
+ * Rejects in this process alone; there is no child then.
+ */
+export function fork(host?: string | null, options?: ForkOptions): Promise<Forker | Resumed>;
+
+/**
+ * Starts children of a seed on `host` ("name" or "name:port"; null is this one): all of them, or none.
+ *
+ * @param handle of {@link Seed.handle}, or its text as {@link Handle.reveal} gives it
+ */
+export function resume(
+  handle: Handle | string,
+  host: string | null | undefined,
+  options: ResumeOptions & { n: number },
+): Promise<Child[]>;
+export function resume(
+  handle: Handle | string,
+  host?: string | null,
+  options?: StartOptions & { n?: undefined },
+): Promise<Child>;
+
+/**
+ * Registers a function to run before each `prepare` and `fork`: the place to close what must not be copied. It is
+ * awaited. The one that was registered last runs first. If it fails, nothing is prepared and the caller is told.
+ */
+export function on(event: 'before_prepare', hook: () => unknown): void;
+/**
+ * Registers a function to run here after each `prepare` and `fork`, even a failed one. It is awaited. If it fails,
+ * the seed is dropped.
+ */
+export function on(event: 'after_prepare', hook: () => unknown): void;
+/**
+ * Registers a function to run in each child, before `prepare` settles there: the place to open again what was
+ * closed. It is awaited. If it fails, the child ends with status 70.
+ */
+export function on(event: 'after_resume', hook: (resumed: Resumed) => unknown): void;
+
+/** Takes a function away that `on` has registered. */
+export function off(event: 'before_prepare' | 'after_prepare', hook: () => unknown): void;
+export function off(event: 'after_resume', hook: (resumed: Resumed) => unknown): void;
+
+/** All seeds and children of this host, as its agent knows them. Rejects where no agent runs. */
+export function list(): Promise<{ seeds: SeedLine[]; children: ChildLine[] }>;
+
+/** The counters of this host's agent, by name (`mitosis stats` explains them). Rejects where no agent runs. */
+export function stats(): Promise<Record<string, number>>;
+
+/** Forks between this process and the first one: 0 in a process that no resume has made. */
+export const generation: number;
+
+/** What `resume` gave this process; null if it is no child. */
+export const payload: Buffer | null;
+
+/** Shared memory that `prepare` copies unless told otherwise. */
+export const SHARED_COPY_LIMIT_BYTES: number;
+
+/** Of this package. */
+export const version: string;

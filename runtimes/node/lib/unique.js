@@ -1,0 +1,49 @@
+'use strict';
+
+// What a child has to renew that JavaScript keeps. The native half has given OpenSSL and V8 new state before.
+
+const crypto = require('node:crypto');
+
+const native = require('./native.js');
+
+// What node:crypto draws ahead: 128 UUIDs, and 6 KiB for randomInt by 6 bytes a number. Whoever draws as
+// many has used up all that was drawn before.
+const UUIDS_AHEAD = 128;
+const INTEGERS_AHEAD = 1024;
+
+const RANDOM_VALUES = 2 ** 47;
+
+// Where V8's own state cannot be reset, from the start: who takes Math.random into a variable has this one.
+if (!native.resetsMathRandom) {
+  Math.random = function random() {
+    return crypto.randomInt(RANDOM_VALUES) / RANDOM_VALUES;
+  };
+}
+
+/** Uses up what node:crypto has drawn ahead, so that what comes next is drawn anew. */
+function drawOut() {
+  for (let i = 0; i < UUIDS_AHEAD; i++) {
+    crypto.randomUUID();
+  }
+  for (let i = 0; i < INTEGERS_AHEAD; i++) {
+    crypto.randomInt(1);
+  }
+}
+
+/** In a child: numbers drawn ahead, the process id that node keeps, and what follows the environment. */
+function renew(woken) {
+  drawOut();
+  if (process.pid !== woken.pid) {
+    Object.defineProperty(process, 'pid', { value: woken.pid, enumerable: true, configurable: true });
+  }
+  for (const [name, value] of woken.environment ?? []) {
+    // The environment is changed already; node does more than that where TZ is set.
+    if (value === null) {
+      delete process.env[name];
+    } else {
+      process.env[name] = value;
+    }
+  }
+}
+
+module.exports = { drawOut, renew };

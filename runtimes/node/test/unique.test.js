@@ -1,0 +1,101 @@
+'use strict';
+
+// Two children never agree on what is drawn by chance, nor does the parent with them.
+
+const assert = require('node:assert');
+const test = require('node:test');
+const { execFileSync } = require('node:child_process');
+
+const { run, startAgent } = require('./stage.js');
+
+test("a reseed takes Math.random back to the isolate's generator", () => {
+  // With a seed named, V8 begins each context's sequence anew: that it begins shows the reset.
+  const script = `
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    const first = [Math.random(), Math.random()];
+    for (let i = 0; i < 100; i++) Math.random();
+    const reset = native.reseed();
+    console.log(JSON.stringify([reset, first, [Math.random(), Math.random()]]));`;
+  const said = execFileSync(process.execPath, ['--random-seed=7', '-e', script], { encoding: 'utf8' });
+  const [reset, before, after] = JSON.parse(said);
+  assert.strictEqual(reset, true);
+  assert.deepStrictEqual(after, before);
+});
+
+test('workers are told to reseed, and may end before', () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    const code = \`
+      const { parentPort } = require('node:worker_threads');
+      require(${JSON.stringify(require.resolve('..'))});
+      const first = Math.random();
+      for (let i = 0; i < 100; i++) Math.random();
+      parentPort.once('message', () => setTimeout(() => parentPort.postMessage(Math.random() === first), 50));
+      parentPort.postMessage('ready');\`;
+    const start = () => new Worker(code, { eval: true });
+    const said = (worker) => new Promise((resolve) => worker.once('message', resolve));
+    (async () => {
+      const [stays, ends] = [start(), start()];
+      await Promise.all([said(stays), said(ends)]);
+      await ends.terminate();
+      native.wakeWorkers();
+      stays.postMessage('look');
+      console.log(await said(stays));
+    })();`;
+  const said = execFileSync(process.execPath, ['--random-seed=7', '-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, 'true\n');
+});
+
+test('two children and their parent draw different numbers everywhere', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say) => {
+    const crypto = require('node:crypto');
+    const vm = require('node:vm');
+    const { Worker } = require('node:worker_threads');
+    const drawing = `const crypto = require('node:crypto');
+      const { parentPort } = require('node:worker_threads');
+      require(${JSON.stringify(require.resolve('mitosis-fork'))});
+      Math.random(); crypto.randomUUID(); crypto.randomInt(9); crypto.randomBytes(8);
+      parentPort.on('message', () => parentPort.postMessage({
+        workerBytes: crypto.randomBytes(8).toString('hex'),
+        workerUuid: crypto.randomUUID(),
+        workerInt: crypto.randomInt(2 ** 47),
+        workerMath: Math.random(),
+      }));`;
+    const worker = new Worker(drawing, { eval: true });
+    await new Promise((resolve) => worker.once('online', resolve));
+    const draw = async () => {
+      const fromWorker = new Promise((resolve) => worker.once('message', resolve));
+      worker.postMessage('draw');
+      return {
+        bytes: crypto.randomBytes(8).toString('hex'),
+        later: await new Promise((resolve) => crypto.randomBytes(8, (_, bytes) => resolve(bytes.toString('hex')))),
+        fill: crypto.getRandomValues(new Uint32Array(2)).join(),
+        uuid: crypto.randomUUID(),
+        int: crypto.randomInt(2 ** 47),
+        math: Math.random(),
+        key: crypto.generateKeySync('hmac', { length: 64 }).export().toString('hex'),
+        prime: crypto.generatePrimeSync(64, { bigint: true }).toString(),
+        ...(await fromWorker),
+      };
+    };
+    // All that is drawn ahead is there before the seed is made.
+    await draw();
+    const me = await mitosis.prepare();
+    if (me.role === 'child') {
+      say(await draw());
+      process.exit(0);
+    }
+    const children = await mitosis.resume(await me.seed.handle(), null, { n: 2 });
+    await Promise.all(children.map((child) => child.wait()));
+    say(await draw());
+    await me.seed.drop();
+    process.exit(0);
+  });
+  assert.strictEqual(said.length, 3);
+  for (const name of Object.keys(said[0])) {
+    const drawn = said.map((one) => one[name]);
+    assert.strictEqual(new Set(drawn).size, 3, `${name}: ${drawn}`);
+  }
+});
