@@ -10,6 +10,7 @@ mod losses;
 mod memory;
 mod process;
 mod refusals;
+mod threads;
 mod transport;
 mod verbs;
 mod world;
