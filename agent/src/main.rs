@@ -4,7 +4,9 @@
 mod daemon;
 mod doctor;
 mod info;
+mod prepare;
 mod rdma;
+mod run;
 mod show;
 mod show_files;
 mod verbs;
@@ -34,6 +36,13 @@ struct Cli {
 enum Verb {
     /// Run the agent of this host, in the foreground.
     Agent(daemon::AgentArgs),
+    /// Run a program so that it can be prepared, and prepare it when its moment comes.
+    ///
+    /// The program has this one's standard streams, gets the signals that are sent to this one, and its exit
+    /// status becomes this one's. See docs/preload.md.
+    Run(run::RunArgs),
+    /// Make a seed of a process that runs with the preload library (`mitosis run`); prints its handle.
+    Prepare(prepare::PrepareArgs),
     /// Start children of a seed; their output is relayed, the exit status is the first failing child's.
     ///
     /// SIGINT, SIGTERM and SIGHUP are passed on to the children; a second SIGINT leaves them running.
@@ -136,6 +145,8 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Agent(args) => daemon::run(args, context.socket, as_json),
         Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
+        Verb::Run(args) => run::run(&context, args),
+        Verb::Prepare(args) => prepare::run(&context, &args),
         Verb::Resume(args) => verbs::resume(&context, &args),
         Verb::Ls => verbs::list(&context),
         Verb::Inspect(args) => verbs::inspect(&context, &args),

@@ -22,7 +22,7 @@ const MAX_HANDLE_BYTES: u64 = 4096;
 const LOST: u8 = 125;
 
 /// What all verbs are told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// JSON instead of text.
     pub json: bool,
@@ -177,27 +177,9 @@ pub fn kill(context: &Context, args: &KillArgs) -> anyhow::Result<ExitCode> {
 
 /// A signal by its number, or by its name with or without SIG.
 fn parse_signal(text: &str) -> anyhow::Result<i32> {
-    const NAMES: [(&str, i32); 9] = [
-        ("TERM", libc::SIGTERM),
-        ("KILL", libc::SIGKILL),
-        ("HUP", libc::SIGHUP),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-        ("STOP", libc::SIGSTOP),
-        ("CONT", libc::SIGCONT),
-    ];
-    /// The last that Linux has.
-    const LAST: i32 = 64;
-    let name = text.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
-    let number =
-        named.or_else(|| name.parse::<i32>().ok().filter(|number| (1..=LAST).contains(number)));
-    number.with_context(|| {
-        let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-        format!("--signal {text}: give 1 to {LAST}, or one of {}", names.join(", "))
+    signal::number(text).with_context(|| {
+        let names: Vec<&str> = signal::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("--signal {text}: give 1 to {}, or one of {}", signal::LAST, names.join(", "))
     })
 }
 

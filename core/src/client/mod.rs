@@ -7,7 +7,9 @@ mod child;
 mod connection;
 mod embedded;
 mod error;
+mod outside;
 mod seed;
+mod when;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +21,12 @@ pub use embedded::{
     AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of, find_agent, leave_nothing,
 };
 pub use error::{ClientError, ForkError};
-pub use seed::Seed;
+pub use outside::{
+    OutsideError, OutsideOptions, PreparedOutside, Unloadable, find_program, loads_library,
+    may_ask, prepare_process,
+};
+pub use seed::{Seed, published};
+pub use when::{NoMoment, WHEN_VARIABLE, When};
 
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};

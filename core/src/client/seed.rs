@@ -55,18 +55,21 @@ impl Seed {
         &self.agent
     }
 
+    /// What names it to its agent before it has a handle, for [`published`].
+    pub fn token(&self) -> &PrepareToken {
+        &self.token
+    }
+
     /// Waits until the agent has published the seed and returns its handle.
     ///
     /// # Errors
     /// Why the process could not be published, or that the agent is gone or silent.
     pub fn handle(&self) -> Result<Handle, ClientError> {
-        const WHILE: &str = "publishes the seed";
-        let reply = ask(&self.agent, &LocalRequest::Await { token: self.token }, WHILE)?;
-        self.settled.store(true, Relaxed);
-        match reply {
-            LocalReply::Published { handle } => Ok(handle),
-            other => Err(unexpected(&other, WHILE)),
+        let reply = published(&self.agent, self.token);
+        if matches!(reply, Ok(_) | Err(ClientError::Failed(_))) {
+            self.settled.store(true, Relaxed);
         }
+        reply
     }
 
     /// Ends the seed.
@@ -102,6 +105,18 @@ impl Seed {
     /// Takes the seed's process away if it has ended; whether nothing of it is left in this process.
     pub fn reaped(&self) -> bool {
         self.owner != std::process::id() || reap::one(self.pid)
+    }
+}
+
+/// The handle of the seed that was prepared with `token`, once `agent` has published it.
+///
+/// # Errors
+/// Why the process could not be published, or that the agent is gone or silent.
+pub fn published(agent: &AgentAddress, token: PrepareToken) -> Result<Handle, ClientError> {
+    const WHILE: &str = "publishes the seed";
+    match ask(agent, &LocalRequest::Await { token }, WHILE)? {
+        LocalReply::Published { handle } => Ok(handle),
+        other => Err(unexpected(&other, WHILE)),
     }
 }
 

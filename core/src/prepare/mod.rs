@@ -170,6 +170,13 @@ pub enum PrepareError {
     Register,
 }
 
+/// Looks up what [`prepare`] must know of libc, and registers its fork handlers, so that it need not ask the
+/// dynamic linker later: for callers that prepare in a signal handler.
+pub fn get_ready() {
+    atfork::register();
+    Rseq::of_this_libc();
+}
+
 /// Freezes a copy-on-write copy of this process, which the agent then publishes as a seed.
 ///
 /// Only the calling thread lives on in children, as after fork(2). Handlers of pthread_atfork(3) run as

@@ -18,6 +18,7 @@ pub mod listening;
 pub(crate) mod local_socket;
 #[cfg(feature = "agent")]
 pub mod lock;
+pub(crate) mod netns;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;
@@ -33,6 +34,7 @@ pub mod socket;
 pub(crate) mod spawn;
 pub mod timens;
 pub mod wait;
+pub(crate) mod xattr;
 
 /// Bytes in a page of this host.
 pub fn page_size() -> u64 {

@@ -28,13 +28,48 @@ impl PidFd {
     /// # Errors
     /// pidfd_send_signal(2)'s: ESRCH when it has been reaped.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        let none = std::ptr::null::<libc::siginfo_t>();
+        self.send(signal, std::ptr::null())
+    }
+
+    /// Sends it a signal with a value, as sigqueue(3) does.
+    ///
+    /// # Errors
+    /// As [`Self::signal`], and EAGAIN where its user has too many signals pending.
+    pub fn queue(&self, signal: i32, value: u64) -> io::Result<()> {
+        let info = QueuedSignal {
+            signal,
+            errno: 0,
+            code: libc::SI_QUEUE,
+            pad: 0,
+            pid: std::process::id(),
+            uid: super::user_id(),
+            value,
+            rest: [0; 12],
+        };
+        self.send(signal, &raw const info)
+    }
+
+    fn send(&self, signal: i32, info: *const QueuedSignal) -> io::Result<()> {
         let fd = self.0.as_raw_fd();
-        // SAFETY: a null siginfo is allowed.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
+        // SAFETY: null is allowed, and else it is a whole siginfo that lives through the call.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
+
+/// The kernel's siginfo_t of a queued signal.
+#[repr(C)]
+struct QueuedSignal {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    pad: i32,
+    pid: u32,
+    uid: u32,
+    value: u64,
+    rest: [u64; 12],
+}
+const _: () = assert!(size_of::<QueuedSignal>() == 128);
 
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -34,6 +34,33 @@ pub fn follow_acknowledgements(stream: &TcpStream) -> io::Result<()> {
     choose(stream, b"cubic").or_else(|_| choose(stream, b"reno"))
 }
 
+/// Who is at the other end of a connected unix socket, as the kernel saw it when it was connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// In this process's pid namespace; 0 where it is in none that is seen from here.
+    pub pid: u32,
+    /// Effective user id.
+    pub user: u32,
+}
+
+/// SO_PEERCRED, see unix(7).
+///
+/// # Errors
+/// getsockopt(2)'s.
+pub fn peer(stream: &std::os::unix::net::UnixStream) -> io::Result<Peer> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of_val(&peer)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to `peer`, for which all bits are valid.
+    let result = unsafe {
+        let (value, len) = ((&raw mut peer).cast(), &raw mut len);
+        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, len)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer { pid: u32::try_from(peer.pid).unwrap_or(0), user: peer.uid })
+}
+
 fn choose(stream: &TcpStream, name: &[u8]) -> io::Result<()> {
     let len = libc::socklen_t::try_from(name.len()).unwrap_or(0);
     // SAFETY: the option's value is `len` bytes of `name`, which lives through the call.

@@ -3,6 +3,7 @@
 //! | module | between | carried by |
 //! |---|---|---|
 //! | `local` | libmitosis or the command line, and the agent of this host | unix stream socket, frames |
+//! | `preload` | `mitosis prepare PID` and the preload library in that process | unix stream socket, frames |
 //! | `control` | agent and agent | tcp, Noise (`NNpsk0`), frames |
 //! | `read` | pager and page service | tcp, plain, opened by a one-time token |
 
@@ -11,6 +12,7 @@ pub mod control;
 pub mod frame;
 pub mod listen;
 pub mod local;
+pub mod preload;
 #[cfg(feature = "agent")]
 pub mod read;
 

@@ -1,0 +1,95 @@
+//! `mitosis prepare PID`: a seed of a process that runs with the preload library.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+use mitosis::client::{OutsideOptions, prepare_process, published};
+use mitosis::id::Handle;
+use serde_json::json;
+
+use crate::verbs::Context;
+
+/// Longest patience that makes sense: after it a person has looked.
+const MAX_PATIENCE_MS: u64 = 600_000;
+
+/// Which process, and how.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// The process: one that runs with libmitosis_preload.so (see `mitosis run`).
+    #[arg(value_parser = value_parser!(u32).range(1..))]
+    pid: u32,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a process is prepared.
+#[derive(Clone, Debug, Args)]
+pub struct How {
+    /// Milliseconds that all threads together may take to stop.
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+        value_parser = value_parser!(u64).range(1..=MAX_PATIENCE_MS))]
+    stop_threads_ms: u64,
+    /// Milliseconds that the program may leave the signal alone by which it is asked.
+    #[arg(long, value_name = "MS", default_value_t = 2000,
+        value_parser = value_parser!(u64).range(1..=MAX_PATIENCE_MS))]
+    patience_ms: u64,
+    /// MiB of shared memory that are copied while the program stands still; with more it is not prepared.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = value_parser!(u64).range(..=1 << 20))]
+    shared_copy_limit_mib: u64,
+    /// Prepare a program under a seccomp filter, too: a filter that forbids what this takes may kill it.
+    #[arg(long)]
+    pub allow_seccomp: bool,
+}
+
+impl How {
+    /// As the library is told.
+    pub fn options(&self) -> OutsideOptions {
+        OutsideOptions {
+            shared_copy_limit: self.shared_copy_limit_mib << 20,
+            stop_threads: Duration::from_millis(self.stop_threads_ms),
+            patience: Duration::from_millis(self.patience_ms),
+            allow_seccomp: self.allow_seccomp,
+        }
+    }
+}
+
+/// A process that is a seed now.
+#[derive(Debug)]
+pub struct Made {
+    pub pid: u32,
+    pub handle: Handle,
+    /// For how long a thread of it was taken.
+    pub taken: Duration,
+}
+
+impl Made {
+    /// For programs.
+    pub fn as_value(&self) -> serde_json::Value {
+        json!({
+            "handle": self.handle.reveal(),
+            "seed": self.handle.seed.to_string(),
+            "pid": self.pid,
+            "taken_us": u64::try_from(self.taken.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// Prepares `pid` and waits until its seed is published.
+pub fn prepare(context: &Context, pid: u32, how: &How) -> anyhow::Result<Made> {
+    let agent = context.agent();
+    let prepared = prepare_process(&agent, pid, &how.options())?;
+    let handle = published(&agent, prepared.token)?;
+    Ok(Made { pid, handle, taken: prepared.taken })
+}
+
+/// `mitosis prepare`.
+pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    let made = prepare(context, args.pid, &args.how)?;
+    if context.json {
+        println!("{}", made.as_value());
+    } else {
+        println!("{}", made.handle.reveal());
+    }
+    Ok(ExitCode::SUCCESS)
+}
