@@ -58,6 +58,15 @@ pub(super) fn status(text: &[u8]) -> Option<(u8, u64)> {
     None
 }
 
+/// NSpid of proc_pid_status(5), a thread's ids from the outermost pid namespace that this /proc knows to its own:
+/// how many they are, and the last.
+pub(super) fn ids(text: &[u8]) -> Option<(usize, u64)> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    let mut ids = line.split(|byte| *byte == b'\t').filter(|id| !id.is_empty());
+    let first = decimal(ids.next()?)?;
+    ids.try_fold((1, first), |(count, _), id| Some((count + 1, decimal(id)?)))
+}
+
 /// A number in lower hex digits.
 pub(super) fn hex(text: &[u8]) -> Option<u64> {
     let mut value = 0u64;
@@ -162,6 +171,16 @@ mod tests {
         assert_eq!(
             (hex(b"7f00"), hex(b""), hex(b"7F"), hex(&[b'f'; 17])),
             (Some(0x7f00), None, None, None)
+        );
+    }
+
+    #[test]
+    fn the_innermost_id_is_the_threads_own() {
+        assert_eq!(ids(b"Tgid:\t7\nNSpid:\t4711\t19\t7\nNSpgid:\t1\n"), Some((3, 7)));
+        assert_eq!(ids(b"NSpid:\t12\n"), Some((1, 12)));
+        assert_eq!(
+            (ids(b"Tgid:\t7\n"), ids(b"NSpid:\t\n"), ids(b"NSpid:\tx\n")),
+            (None, None, None)
         );
     }
 
