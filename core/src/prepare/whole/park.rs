@@ -205,14 +205,14 @@ impl<'a> Parking<'a> {
 /// In how many pid namespaces that this /proc knows this process is.
 fn namespaces(text: &mut [u8]) -> Option<usize> {
     let len = read_file(c"/proc/self/status".as_ptr().cast(), text)?;
-    ids(&text[..len]).map(|(namespaces, _)| namespaces)
+    ids(&text[..len]).map(|ids| ids.namespaces)
 }
 
 /// The id by which the thread with this name in /proc/self/task is known in its own namespace.
 fn own_id(name: u64, text: &mut [u8]) -> Option<u64> {
     let path = Path::new(b"/proc/self/task/", name, b"/status");
     let len = read_file(path.as_ptr(), text)?;
-    ids(&text[..len]).map(|(_, own)| own)
+    ids(&text[..len]).map(|ids| ids.own)
 }
 
 fn prepare_slot(table: &Table, slot: &Slot, index: usize, tid: u32, round: u32) {
