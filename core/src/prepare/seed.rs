@@ -9,7 +9,7 @@ use std::arch::global_asm;
 use super::REHEARSED;
 use super::carried;
 use super::header;
-use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
+use super::proc_text::{Path, StatLayout, decimal, fdinfo, ids, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
 use super::whole::seen;
@@ -404,16 +404,18 @@ impl Description<'_, '_> {
     /// Threads beside this one, by name: there are none unless a fork handler started them.
     fn foreign_threads(&mut self) {
         let directory = open(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
-        // SAFETY: takes nothing.
-        let own = unsafe { rawcall!(libc::SYS_gettid) };
         let (entries, rest) = self.work.split_at_mut(32 << 10);
         let (text, names) = rest.split_at_mut(16 << 10);
+        // By its name there, which is another one than gettid()'s where /proc is an outer namespace's.
+        let own = read_file(c"/proc/thread-self/status".as_ptr().cast(), text)
+            .and_then(|len| ids(&text[..len]))
+            .map(|ids| ids.listed);
         let mut names = Text { bytes: names, len: 0 };
         names.push(b"a fork handler (pthread_atfork) of a library started a thread in the seed:");
         let mut count = 0usize;
         each_entry(directory, entries, &mut |name| {
             let Some(tid) = decimal(name) else { return };
-            if i64::try_from(tid).is_ok_and(|tid| tid == own as i64) {
+            if Some(tid) == own {
                 return;
             }
             count += 1;

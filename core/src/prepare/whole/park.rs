@@ -14,7 +14,7 @@ use super::open;
 use super::signal;
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
-use crate::prepare::proc_text::{Path, decimal, status};
+use crate::prepare::proc_text::{Path, decimal, ids, status};
 use crate::prepare::seed::{each_entry, open as open_file, read_file};
 use crate::sys::rawcall::{rawcall, signal_bit};
 
@@ -73,9 +73,14 @@ impl<'a> Parking<'a> {
         let mut outcome = Ok(());
         let (table, round, process, own) = (self.table, self.round, self.process, self.own);
         let (used, gone) = (&mut self.used, &mut self.gone);
-        each_entry(directory, self.entries, &mut |name| {
-            let Some(tid) = decimal(name).filter(|tid| *tid != own) else { return };
-            let tid = tid as u32;
+        let text = &mut *self.text;
+        let is_elsewhere = namespaces(text).is_some_and(|count| count > 1);
+        each_entry(directory, self.entries, &mut |entry| {
+            let Some(name) = decimal(entry) else { return };
+            let tid = if is_elsewhere { own_id(name, text) } else { Some(name) };
+            // None: it has ended meanwhile.
+            let Some(tid) = tid.filter(|tid| *tid != own) else { return };
+            let (tid, name) = (tid as u32, name as u32);
             if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
                 return;
             }
@@ -83,6 +88,7 @@ impl<'a> Parking<'a> {
                 outcome = Err(failure::plain(failure::Kind::TooMany));
                 return;
             };
+            table.names[*used].store(name, SeqCst);
             prepare_slot(table, slot, *used, tid, round);
             match signal::ask(process, tid, round, *used) {
                 0 => *used += 1,
@@ -134,7 +140,8 @@ impl<'a> Parking<'a> {
             if slot.claim.load(SeqCst) != self.round || tid == 0 {
                 continue;
             }
-            let path = Path::new(b"/proc/self/task/", u64::from(tid), b"/status");
+            let name = self.table.names[index].load(SeqCst);
+            let path = Path::new(b"/proc/self/task/", u64::from(name), b"/status");
             let found = read_file(path.as_ptr(), self.text);
             let found = found.and_then(|len| status(&self.text[..len]));
             let Some((state, blocked)) = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'))
@@ -161,10 +168,16 @@ impl<'a> Parking<'a> {
         if wanted {
             open::blocked(self.table, self.deadline).map_err(|answer| {
                 let tid = self.first_of(WANTED);
-                failure::describe(failure::Kind::NoHelper, tid, answer, self.text)
+                failure::describe(failure::Kind::NoHelper, self.named(tid), answer, self.text)
             })?;
         }
         Ok(())
+    }
+
+    /// With its name in /proc/self/task.
+    fn named(&self, tid: u32) -> (u32, u32) {
+        let at = self.table.tids.iter().take(self.used).position(|at| at.load(SeqCst) == tid);
+        (tid, at.map_or(tid, |at| self.table.names[at].load(SeqCst)))
     }
 
     fn first_of(&self, opened: u32) -> u32 {
@@ -174,7 +187,7 @@ impl<'a> Parking<'a> {
 
     fn refused(&mut self, slot: &Slot, tid: u32) -> Reason {
         let answer = -(slot.error.load(SeqCst) as isize);
-        failure::describe(failure::Kind::TraceRefused, tid, answer, self.text)
+        failure::describe(failure::Kind::TraceRefused, self.named(tid), answer, self.text)
     }
 
     /// Names the first thread that has not come in time.
@@ -182,11 +195,24 @@ impl<'a> Parking<'a> {
         let late = self.table.threads().find(|(_, slot)| slot.claim.load(SeqCst) == self.round);
         match late {
             Some((tid, slot)) if slot.opened.load(SeqCst) == REFUSED => self.refused(slot, tid),
-            Some((tid, _)) => failure::describe(failure::Kind::Late, tid, 0, self.text),
+            Some((tid, _)) => failure::describe(failure::Kind::Late, self.named(tid), 0, self.text),
             // It came between the look and now.
             None => failure::plain(failure::Kind::Late),
         }
     }
+}
+
+/// In how many pid namespaces that this /proc knows this process is.
+fn namespaces(text: &mut [u8]) -> Option<usize> {
+    let len = read_file(c"/proc/self/status".as_ptr().cast(), text)?;
+    ids(&text[..len]).map(|ids| ids.namespaces)
+}
+
+/// The id by which the thread with this name in /proc/self/task is known in its own namespace.
+fn own_id(name: u64, text: &mut [u8]) -> Option<u64> {
+    let path = Path::new(b"/proc/self/task/", name, b"/status");
+    let len = read_file(path.as_ptr(), text)?;
+    ids(&text[..len]).map(|ids| ids.own)
 }
 
 fn prepare_slot(table: &Table, slot: &Slot, index: usize, tid: u32, round: u32) {

@@ -31,6 +31,9 @@ pub(in crate::prepare) struct Table {
     pub(super) helper: Helper,
     /// Of each slot, apart from it so that looking for one is quick; 0 is a thread that is gone.
     pub(super) tids: [AtomicU32; MAX_THREADS],
+    /// Of each slot, the thread's name in /proc/self/task. In a child with ids of its own, whose /proc is its
+    /// host's, that is another number.
+    pub(super) names: [AtomicU32; MAX_THREADS],
     pub(super) slots: [Slot; MAX_THREADS],
     /// The caller of prepare.
     pub(super) caller: UnsafeCell<ThreadState>,
