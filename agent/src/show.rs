@@ -116,6 +116,10 @@ fn meaning(counter: &str) -> &'static str {
         "misses" => "times that the kernel asked for pages of an image",
         "pages_pulled" => "pages read from other hosts or seeds, on a miss or ahead of one",
         "pages_rdma" => "of these, pages that an RDMA card read",
+        "rdma_reads" => "READs that were posted to the card",
+        "rdma_doorbells" => {
+            "doorbells that took them there; READs that are posted at once share one"
+        }
         "pages_pushed" => "pages that came unasked behind a descriptor",
         "pages_from_files" => "pages taken from identical files of this host",
         "reads" => "READs posted",

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   own ADDRESS BYTES        a seed's stand-in, a page service for it, and with `--rc` an arena on the card;
-//!     [--rc] [--busy-poll-us N]   prints where its side channel is, and serves until stdin ends
+//!     [--rc | --copy] [--busy-poll-us N]   its copy without a card; prints where its side channel is, and serves until stdin ends
 //!   read tcp|rc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
 //!     [--source ADDRESS]     the card's address on this side
 //! ```
@@ -46,6 +46,7 @@ fn obey(words: &[&str]) -> Result<()> {
                 address: address.parse().context("ADDRESS")?,
                 bytes: bytes.parse().context("BYTES")?,
                 has_card: options.contains(&"--rc"),
+                is_copied: options.contains(&"--copy"),
                 busy_poll_us: value(options, "--busy-poll-us").map_or(Ok(0), str::parse)?,
             };
             owner::run(settings)
@@ -60,7 +61,7 @@ fn obey(words: &[&str]) -> Result<()> {
             reader::run(fabric, side, source)
         }
         _ => bail!(
-            "own ADDRESS BYTES [--rc] [--busy-poll-us N] | read tcp|rc SIDE [--source ADDRESS]"
+            "own ADDRESS BYTES [--rc | --copy] [--busy-poll-us N] | read tcp|rc SIDE [--source ADDRESS]"
         ),
     }
 }

@@ -105,6 +105,8 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             misses: 1,
             pages_pulled: 2,
             pages_rdma: 13,
+            rdma_reads: 20,
+            rdma_doorbells: 21,
             pages_pushed: 3,
             pages_from_files: 4,
             reads: 5,

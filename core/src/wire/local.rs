@@ -277,6 +277,10 @@ pub struct Stats {
     pub pages_pulled: u64,
     /// Of these, pages pulled by an RDMA card.
     pub pages_rdma: u64,
+    /// READs that were posted to the card.
+    pub rdma_reads: u64,
+    /// Doorbells that took them there: what is posted at once shares one.
+    pub rdma_doorbells: u64,
     /// Pages pushed into images here.
     pub pages_pushed: u64,
     /// Pages taken from identical local files.
