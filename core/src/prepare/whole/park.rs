@@ -46,8 +46,8 @@ impl<'a> Parking<'a> {
     /// Of this thread, which has blocked all signals, until `deadline` (see [`now`]). `work` is 48 KiB or more.
     pub(super) fn new(table: &'a Table, round: u32, deadline: u64, work: &'a mut [u8]) -> Self {
         // SAFETY: both take nothing.
-        let (process, own) =
-            unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid) as u64) };
+        let (process, own) = unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid)) };
+        let own = own.unsigned_abs() as u64;
         let (entries, text) = work.split_at_mut(32 << 10);
         Parking { table, round, process, own, deadline, used: 0, gone: 0, entries, text }
     }
@@ -75,7 +75,7 @@ impl<'a> Parking<'a> {
         let (used, gone) = (&mut self.used, &mut self.gone);
         each_entry(directory, self.entries, &mut |name| {
             let Some(tid) = decimal(name).filter(|tid| *tid != own) else { return };
-            let tid = tid as u32;
+            let Ok(tid) = u32::try_from(tid) else { return };
             if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
                 return;
             }
