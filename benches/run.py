@@ -29,6 +29,7 @@ import pages
 import pauses
 import rc_forks
 import rc_reads
+import starts
 import storms
 import tcp_reads
 from measurement import ROUNDS, SAMPLES_MIN, SMOKE_ROUNDS, Measurement, write
@@ -64,6 +65,7 @@ ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
     (storms.NAMES, storms.measure, 150),
     (fn_calls.NAMES, fn_calls.measure, 150),
+    (starts.NAMES, starts.measure, starts.LIMIT_S),
     (rc_reads.NAMES, rc_reads.measure, rc_reads.LIMIT_S),
     (rc_forks.NAMES, rc_forks.measure, rc_forks.LIMIT_S),
     (node.NAMES, node.measure, node.LIMIT_S),

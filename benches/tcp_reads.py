@@ -71,7 +71,7 @@ def talk(program: Path, *argv: str | int, cpu: int) -> Iterator[Talk]:
 def _ours(busy_poll_us: int) -> Iterator[Talk]:
     """A reader over tcp of a page service that looks so long for the next request before it sleeps."""
     program = built("mitosis-reads")
-    own = ("own", "127.0.0.1", _BYTES, "--busy-poll-us", busy_poll_us)
+    own = ("own", "127.0.0.1", _BYTES, "--copy", "--busy-poll-us", busy_poll_us)
     with talk(program, *own, cpu=machine.CPU_A) as owner:
         side = owner.said()["side"]
         with talk(program, "read", "tcp", side, cpu=machine.CPU_B) as reader:

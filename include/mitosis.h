@@ -47,6 +47,12 @@
 #define MITOSIS_PREPARE_ALLOW_VISIBLE_SEED 1
 
 /**
+ * For mitosis_prepare_options.flags: all threads live on in children, each where it stood, and not the caller
+ * alone (whole-process mode). Open files are carried where they can be; handlers of pthread_atfork(3) do not run.
+ */
+#define MITOSIS_PREPARE_ALL_THREADS 2
+
+/**
  * For mitosis_resume_options.flags: the seed ends with the last of these children.
  */
 #define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
@@ -177,6 +183,10 @@ typedef enum mitosis_err {
      * libc has no memory to register fork handlers.
      */
     MITOSIS_ERR_FORK_HANDLERS = -66,
+    /**
+     * The other threads could not be stopped, for MITOSIS_PREPARE_ALL_THREADS; the message names the thread.
+     */
+    MITOSIS_ERR_THREADS = -67,
 } mitosis_err;
 
 /**
@@ -363,8 +373,13 @@ int mitosis_fork(const char *host,
  * Makes a seed of this process: a frozen copy, of which mitosis_resume() starts children.
  *
  * Returns once in the caller, after about the time of a fork(2), and once in every child, whenever and
- * wherever it is started. Only the calling thread lives on in children. The caller sees nothing of the
- * seed: no SIGCHLD, nothing in wait(2). The seed lives until it is dropped or the agent ends.
+ * wherever it is started. Only the calling thread lives on in children, unless flags have
+ * MITOSIS_PREPARE_ALL_THREADS. The caller sees nothing of the seed: no SIGCHLD, nothing in wait(2). The seed
+ * lives until it is dropped or the agent ends.
+ *
+ * With MITOSIS_PREPARE_ALL_THREADS every other thread stands still for some milliseconds, as in the handler of a
+ * signal: restartable system calls go on, poll(2), epoll_wait(2) and nanosleep(2) fail with EINTR, here and in
+ * children.
  *
  * options: NULL for the defaults.
  * seed:    receives the seed in the parent, NULL in children and on failure. Free it with
@@ -385,6 +400,7 @@ int mitosis_fork(const char *host,
  * MITOSIS_ERR_NO_MEMORY      no memory for the seed's description.
  * MITOSIS_ERR_FORK           fork(2) failed.
  * MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
+ * MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
  */
 int mitosis_prepare(const struct mitosis_prepare_options *options,
                     struct mitosis_seed **seed);
@@ -411,6 +427,25 @@ int mitosis_prepare(const struct mitosis_prepare_options *options,
  */
 int mitosis_seed_handle(const struct mitosis_seed *seed,
                         const char **handle);
+
+/**
+ * Tells how long the other threads of this process stood still for the seed.
+ *
+ * seed:       from mitosis_prepare() with MITOSIS_PREPARE_ALL_THREADS, in the process that called it.
+ * whole_ns:   receives nanoseconds from the first thread that was asked until all were let go; or NULL.
+ * parking_ns: receives how many of these passed until the last thread stood; or NULL.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           seed is NULL.
+ * MITOSIS_ERR_ARGUMENT       no thread stood still: the seed is of the caller's alone.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
+ * MITOSIS_ERR_SEED_GONE      the seed has been dropped.
+ */
+int mitosis_seed_pause(const struct mitosis_seed *seed,
+                       uint64_t *whole_ns,
+                       uint64_t *parking_ns);
 
 /**
  * Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may

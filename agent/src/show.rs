@@ -116,6 +116,10 @@ fn meaning(counter: &str) -> &'static str {
         "misses" => "times that the kernel asked for pages of an image",
         "pages_pulled" => "pages read from other hosts or seeds, on a miss or ahead of one",
         "pages_rdma" => "of these, pages that an RDMA card read",
+        "rdma_reads" => "READs that were posted to the card",
+        "rdma_doorbells" => {
+            "doorbells that took them there; READs that are posted at once share one"
+        }
         "pages_pushed" => "pages that came unasked behind a descriptor",
         "pages_from_files" => "pages taken from identical files of this host",
         "reads" => "READs posted",
@@ -125,6 +129,7 @@ fn meaning(counter: &str) -> &'static str {
         "pages_lost" => "pages that could not be had; each was a SIGBUS",
         "children_started" => "children started here",
         "children_renumbered" => "of these, whole processes that got new ids: see the log",
+        "files_missing" => "open files of seeds that are not here: their numbers answer EBADF",
         "seeds_published" => "seeds of this host that could be resumed, children's included",
         "reads_served" => "READs of other hosts that this agent answered",
         "bytes_served" => "bytes of these READs, and of pushes",

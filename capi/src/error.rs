@@ -79,12 +79,14 @@ pub enum MitosisErr {
     Fork = -65,
     /// libc has no memory to register fork handlers.
     ForkHandlers = -66,
+    /// The other threads could not be stopped, for MITOSIS_PREPARE_ALL_THREADS; the message names the thread.
+    Threads = -67,
 }
 
 use MitosisErr as Code;
 
 impl Code {
-    const ALL: [Code; 29] = [
+    const ALL: [Code; 30] = [
         Code::Panic,
         Code::Null,
         Code::Argument,
@@ -114,6 +116,7 @@ impl Code {
         Code::NoMemory,
         Code::Fork,
         Code::ForkHandlers,
+        Code::Threads,
     ];
 
     pub(crate) fn number(self) -> c_int {
@@ -151,6 +154,7 @@ impl Code {
             Code::NoMemory => c"no memory for the seed's description",
             Code::Fork => c"fork() failed",
             Code::ForkHandlers => c"fork handlers could not be registered",
+            Code::Threads => c"the other threads could not be stopped",
         }
     }
 }
@@ -213,6 +217,7 @@ fn prepare_code(error: &PrepareError) -> Code {
         PrepareError::Scratch(_) => Code::NoMemory,
         PrepareError::Fork(_) => Code::Fork,
         PrepareError::Register => Code::ForkHandlers,
+        PrepareError::Stop(_) => Code::Threads,
         other => other.kind().into(),
     }
 }
@@ -312,7 +317,7 @@ mod tests {
     #[test]
     fn numbers_are_fixed() {
         let expected: Vec<c_int> =
-            (-7..=-1).chain(-25..=-20).chain(-48..=-40).chain(-66..=-60).collect();
+            (-7..=-1).chain(-25..=-20).chain(-48..=-40).chain(-67..=-60).collect();
         let mut numbers: Vec<c_int> = Code::ALL.map(Code::number).into();
         numbers.sort_unstable();
         let mut sorted = expected.clone();
@@ -325,6 +330,7 @@ mod tests {
         assert_eq!(Code::ChildGone.number(), -48);
         assert_eq!(Code::Busy.number(), -60);
         assert_eq!(Code::ForkHandlers.number(), -66);
+        assert_eq!(Code::Threads.number(), -67);
         let texts: HashSet<&CStr> = Code::ALL.map(Code::text).into_iter().collect();
         assert_eq!(texts.len(), Code::ALL.len());
     }

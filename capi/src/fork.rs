@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use mitosis_core::client::{AgentAddress, Forked, fork};
-use mitosis_core::prepare::{self, Prepared, SHARED_COPY_LIMIT_BYTES, prepare};
+use mitosis_core::prepare::{self, Files, Prepared, SHARED_COPY_LIMIT_BYTES, Threads, prepare};
 
 use crate::boundary::{fork_boundary, not_null};
 use crate::child::Child;
@@ -23,6 +23,15 @@ pub const MITOSIS_PARENT: c_int = 1;
 /// For mitosis_prepare_options.flags: where the kernel offers no syscall user dispatch, accept that the
 /// seed shows in wait(2) and sends SIGCHLD when it ends.
 pub const MITOSIS_PREPARE_ALLOW_VISIBLE_SEED: u32 = 1;
+
+/// For mitosis_prepare_options.flags: all threads live on in children, each where it stood, and not the caller
+/// alone (whole-process mode). Open files are carried where they can be; handlers of pthread_atfork(3) do not run.
+pub const MITOSIS_PREPARE_ALL_THREADS: u32 = 2;
+
+/// For mitosis_prepare_options.flags: children have the files that are open here, at the same numbers, where
+/// they can be made again; "mitosis inspect" tells of each what becomes of it. Without, and without
+/// MITOSIS_PREPARE_ALL_THREADS, numbers above 2 answer EBADF there.
+pub const MITOSIS_PREPARE_CARRY_FILES: u32 = 4;
 
 /// How to prepare. Set all to zero, then size, then what you need; zero is the default everywhere.
 #[repr(C)]
@@ -105,8 +114,13 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
 /// Makes a seed of this process: a frozen copy, of which mitosis_resume() starts children.
 ///
 /// Returns once in the caller, after about the time of a fork(2), and once in every child, whenever and
-/// wherever it is started. Only the calling thread lives on in children. The caller sees nothing of the
-/// seed: no SIGCHLD, nothing in wait(2). The seed lives until it is dropped or the agent ends.
+/// wherever it is started. Only the calling thread lives on in children, unless flags have
+/// MITOSIS_PREPARE_ALL_THREADS. The caller sees nothing of the seed: no SIGCHLD, nothing in wait(2). The seed
+/// lives until it is dropped or the agent ends.
+///
+/// With MITOSIS_PREPARE_ALL_THREADS every other thread stands still for some milliseconds, as in the handler of a
+/// signal: restartable system calls go on, poll(2), epoll_wait(2) and nanosleep(2) fail with EINTR, here and in
+/// children.
 ///
 /// options: NULL for the defaults.
 /// seed:    receives the seed in the parent, NULL in children and on failure. Free it with
@@ -127,6 +141,7 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
 /// MITOSIS_ERR_NO_MEMORY      no memory for the seed's description.
 /// MITOSIS_ERR_FORK           fork(2) failed.
 /// MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
+/// MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_prepare(
     options: *const PrepareOptions,
@@ -163,7 +178,9 @@ unsafe fn prepare_options(
     }
     // SAFETY: the caller's.
     let options = unsafe { read(options)? };
-    let known = MITOSIS_PREPARE_ALLOW_VISIBLE_SEED;
+    let known = MITOSIS_PREPARE_ALLOW_VISIBLE_SEED
+        | MITOSIS_PREPARE_ALL_THREADS
+        | MITOSIS_PREPARE_CARRY_FILES;
     check_flags(options.flags, known, options.reserved, PrepareOptions::NAME)?;
     // SAFETY: the caller's: null or a string.
     wanted.agent = unsafe { agent(options.agent) };
@@ -172,6 +189,12 @@ unsafe fn prepare_options(
         limit => limit,
     };
     wanted.allow_visible_seed = options.flags & MITOSIS_PREPARE_ALLOW_VISIBLE_SEED != 0;
+    if options.flags & MITOSIS_PREPARE_ALL_THREADS != 0 {
+        wanted.threads = Threads::All;
+    }
+    if options.flags & MITOSIS_PREPARE_CARRY_FILES != 0 {
+        wanted.files = Files::Carried;
+    }
     Ok(wanted)
 }
 
@@ -225,12 +248,17 @@ mod tests {
         assert_eq!(parsed.agent, Some(AgentAddress("/x/a.sock".into())));
         assert_eq!(parsed.shared_copy_limit, 1);
         assert!(parsed.allow_visible_seed);
+        assert_eq!(parsed.threads, Threads::Caller);
+        let all = PrepareOptions { flags: MITOSIS_PREPARE_ALL_THREADS, ..options() };
+        assert_eq!(self::parsed(&all).unwrap().threads, Threads::All);
+        let carried = PrepareOptions { flags: MITOSIS_PREPARE_CARRY_FILES, ..options() };
+        assert_eq!(self::parsed(&carried).unwrap().files, Files::Carried);
     }
 
     #[test]
     fn unknown_flags_are_refused() {
         for bad in
-            [PrepareOptions { flags: 2, ..options() }, PrepareOptions { reserved: 1, ..options() }]
+            [PrepareOptions { flags: 8, ..options() }, PrepareOptions { reserved: 1, ..options() }]
         {
             assert_eq!(parsed(&bad).unwrap_err().code, MitosisErr::Argument);
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use mitosis::client::{self, AgentAddress};
-use mitosis::prepare::{self as core, PrepareOptions, Prepared};
+use mitosis::prepare::{self as core, Files, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -35,6 +35,14 @@ pub(crate) fn end_rehearsal() {
 pub(crate) struct Seed {
     seed: Mutex<Option<OfProcess<client::Seed>>>,
     pid: i32,
+    pause: Option<core::Pause>,
+}
+
+impl Seed {
+    fn new(seed: client::Seed) -> Self {
+        let (pid, pause) = (seed.pid(), seed.pause());
+        Seed { seed: Mutex::new(Some(OfProcess::new(seed))), pid, pause }
+    }
 }
 
 #[pymethods]
@@ -43,6 +51,14 @@ impl Seed {
     #[getter]
     fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Nanoseconds that the other threads of this process stood still for it, and of these until the last one
+    /// stood; None if only the caller is in its children.
+    #[getter]
+    fn pause(&self) -> Option<(u64, u64)> {
+        let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.pause.map(|pause| (ns(pause.whole), ns(pause.parking)))
     }
 
     /// Waits until the agent has published the seed.
@@ -91,21 +107,28 @@ pub(crate) struct Resumed {
 ///
 /// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
 #[pyfunction]
-#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed))]
+#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files))]
 pub(crate) fn prepare(
     py: Python<'_>,
     agent: PathBuf,
     modules: &Bound<'_, PyDict>,
     shared_copy_limit: u64,
     allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool,
 ) -> PyResult<Py<PyAny>> {
     let options = PrepareOptions {
+        files: if carry_files { Files::Carried } else { Files::Closed },
+        threads: if all_threads { Threads::All } else { Threads::Caller },
         agent: Some(AgentAddress(agent)),
         shared_copy_limit,
         allow_visible_seed,
         rehearsal_returns: true,
         ..PrepareOptions::default()
     };
+    if all_threads {
+        return prepare_all_threads(py, &options, modules);
+    }
     interpreter::before_fork(py);
     interpreter::hold_signals(py);
     let prepared = core::prepare(&options);
@@ -114,7 +137,7 @@ pub(crate) fn prepare(
     }
     match prepared {
         Ok(Prepared::Child(resumed)) => {
-            let unique = unique::reseed(modules);
+            let unique = unique::reseed(modules, false);
             interpreter::after_fork_child(py);
             match unique.and_then(|()| woken(py, resumed)) {
                 Ok(resumed) => Ok(resumed),
@@ -123,13 +146,37 @@ pub(crate) fn prepare(
         }
         Ok(Prepared::Parent(seed)) => {
             interpreter::after_fork_parent(py);
-            let pid = seed.pid();
-            let seed = Mutex::new(Some(OfProcess::new(seed)));
-            Ok(Py::new(py, Seed { seed, pid })?.into_any())
+            Ok(Py::new(py, Seed::new(seed))?.into_any())
         }
         Err(error) => {
             interpreter::after_fork_parent(py);
             Err(error).or_raise(py)
+        }
+    }
+}
+
+/// All threads live on, so the interpreter hears of no fork: its handlers would take their states away. This
+/// thread holds the interpreter lock in a child as well, where the others run again by now: no Python code
+/// of theirs does until the generators are new.
+fn prepare_all_threads(
+    py: Python<'_>,
+    options: &PrepareOptions,
+    modules: &Bound<'_, PyDict>,
+) -> PyResult<Py<PyAny>> {
+    interpreter::hold_signals(py);
+    let prepared = core::prepare(options);
+    if !matches!(prepared, Ok(Prepared::Child(_))) {
+        interpreter::release_signals();
+    }
+    match prepared.or_raise(py)? {
+        Prepared::Parent(seed) => Ok(Py::new(py, Seed::new(seed))?.into_any()),
+        Prepared::Child(resumed) => {
+            // In a rehearsal the others never run: what they hold must not be waited for.
+            let unique = if resumed.rehearsal { Ok(()) } else { unique::reseed(modules, true) };
+            match unique.and_then(|()| woken(py, resumed)) {
+                Ok(resumed) => Ok(resumed),
+                Err(error) => end_half_child(py, &error),
+            }
         }
     }
 }

@@ -18,14 +18,18 @@ const SEED_BYTES: usize = 64;
 
 /// Gives each generator that is loaded new state from the kernel.
 ///
+/// With `all_threads` the others are here and run: what one of them holds is waited for, else it is taken
+/// from whoever is not here.
+///
 /// # Errors
 /// One could not be seeded: this child must not go on.
 #[pyfunction]
-pub(crate) fn reseed(modules: &Bound<'_, PyDict>) -> PyResult<()> {
+#[pyo3(signature = (modules, all_threads=false))]
+pub(crate) fn reseed(modules: &Bound<'_, PyDict>, all_threads: bool) -> PyResult<()> {
     uncollected(modules.py(), || {
         random(modules)?;
-        numpy(modules)?;
-        openssl(modules)
+        openssl(modules)?;
+        numpy(modules, all_threads)
     })
 }
 
@@ -47,13 +51,15 @@ fn random(modules: &Bound<'_, PyDict>) -> PyResult<()> {
 }
 
 /// The instance behind the functions of `numpy.random`, while it is the one that numpy makes.
-fn numpy(modules: &Bound<'_, PyDict>) -> PyResult<()> {
+fn numpy(modules: &Bound<'_, PyDict>, all_threads: bool) -> PyResult<()> {
     let py = modules.py();
     let Some(mtrand) = modules.get_item("numpy.random.mtrand")? else { return Ok(()) };
     let instance = mtrand.getattr("_rand")?;
     let generator = instance.getattr("_bit_generator")?;
-    // A thread that is not here may hold it.
-    generator.getattr("lock")?.call_method0("_at_fork_reinit")?;
+    if !all_threads {
+        // A thread that is not here may hold it.
+        generator.getattr("lock")?.call_method0("_at_fork_reinit")?;
+    }
     if generator.get_type().name()? != "MT19937" {
         return Ok(());
     }

@@ -5,11 +5,13 @@
 #![allow(missing_docs)]
 
 mod descriptors;
+mod files;
 mod forking;
 mod losses;
 mod memory;
 mod process;
 mod refusals;
+mod threads;
 mod transport;
 mod verbs;
 mod world;

@@ -104,7 +104,7 @@ impl World {
         config.files.push(FileSpec::new(MITOSIS, MITOSIS_ON_B).unwrap());
         config.files.push(FileSpec::new(&secret, SECRET_ON_B).unwrap());
         if plan.programs_on_b {
-            for name in ["suite-told", "suite-memory", "suite-calls"] {
+            for name in ["suite-told", "suite-memory", "suite-calls", "suite-threads"] {
                 config = config.file(program(name)).unwrap();
             }
         }
@@ -367,16 +367,30 @@ impl Machine {
         all.filter(|seen| is_child_of(seen.pid, &keeper.pid)).map(|seen| seen.inner).collect()
     }
 
-    /// All processes of the host.
+    /// All processes of the host, those in namespaces of their own among them.
     pub(crate) fn processes(&self) -> Vec<Seen> {
         let own = fs::read_link(format!("/proc/{}/ns/pid", self.init)).ok();
+        let depth = numbers_of(self.init).len();
         let numbers = fs::read_dir("/proc").unwrap().flatten();
         let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let here = numbers.filter(|pid| {
-            own.is_some() && fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own
-                || own.is_some() && is_child_of(*pid, &self.init)
-        });
-        here.filter_map(Seen::look).collect()
+        let parents: Vec<(i32, i32)> =
+            numbers.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+        let is_in = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own;
+        let mut here: BTreeSet<i32> = parents
+            .iter()
+            .filter(|(pid, parent)| own.is_some() && (is_in(*pid) || *parent == self.init))
+            .map(|(pid, _)| *pid)
+            .collect();
+        // What is in a namespace below has a parent here, or one whose parent is here.
+        loop {
+            let more = parents.iter().filter(|(_, parent)| here.contains(parent));
+            let more: BTreeSet<i32> = more.map(|(pid, _)| *pid).collect();
+            if more.is_subset(&here) {
+                break;
+            }
+            here.extend(more);
+        }
+        here.into_iter().filter_map(|pid| Seen::look(pid, depth)).collect()
     }
 
     /// The process that the host knows by this number.
@@ -415,12 +429,27 @@ impl Machine {
 
 /// A zombie has no namespaces to be read any more, but a parent.
 fn is_child_of(pid: i32, parent: &i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().any(|line| line == format!("PPid:\t{parent}"))
+    parent_of(pid).as_ref() == Some(parent)
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    status_of(pid, "PPid:")?.parse().ok()
+}
+
+/// The numbers of a process, from the outermost pid namespace to its own.
+fn numbers_of(pid: i32) -> Vec<i32> {
+    let numbers = status_of(pid, "NSpid:").unwrap_or_default();
+    numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+fn status_of(pid: i32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(field)).map(|text| text.trim().to_owned())
 }
 
 impl Seen {
-    fn look(pid: i32) -> Option<Seen> {
+    /// `depth`: of the host's pid namespace, counted from the one of /proc.
+    fn look(pid: i32, depth: usize) -> Option<Seen> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let field =
             |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -431,7 +460,7 @@ impl Seen {
         let command = if name.starts_with("hosts-") { name.to_owned() } else { command };
         Some(Seen {
             pid,
-            inner: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
+            inner: u32::try_from(*numbers_of(pid).get(depth.checked_sub(1)?)?).ok()?,
             state: field("State:")?.chars().next()?,
             command,
         })

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use mitosis::export::arena::{Arena, ArenaLimits, SLAB_BYTES};
+use mitosis::export::dc::{SeedTarget, TargetMaker, TargetPort};
 use mitosis::export::rc::RcService;
-use mitosis::export::{Exports, PageService, ProcessExport};
+use mitosis::export::{Exports, HostMemory, PageService, ProcessExport};
 use mitosis::id::{ReadKey, SeedId};
 
-use crate::device;
+use crate::device::{self, DcPort};
 use crate::memory::Holder;
 use crate::side::{About, Rc};
 
@@ -25,7 +26,11 @@ pub(crate) struct Settings {
     pub(crate) address: IpAddr,
     pub(crate) bytes: usize,
     pub(crate) has_card: bool,
+    /// Beside rc.
+    pub(crate) has_dc: bool,
     pub(crate) busy_poll_us: u64,
+    /// Without a card, too, the seed is copied, as an agent does.
+    pub(crate) is_copied: bool,
 }
 
 pub(crate) fn run(settings: Settings) -> Result<()> {
@@ -35,8 +40,15 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let pages = PageService::with_busy_poll(exports.clone(), busy_poll);
     let (seed, read_key) = (SeedId::random(), ReadKey::random());
     let card = settings.has_card.then(|| Card::open(settings, &pages)).transpose()?;
-    let arena = card.as_ref().map(|card| card.arena.lay(vec![holder.range]));
-    let map = arena.as_ref().map(mitosis::export::arena::ArenaCopy::map);
+    let copies = settings.is_copied.then(|| {
+        let limits = ArenaLimits { ready: 0, most: arena_bytes(settings.bytes) };
+        Arena::start(Arc::new(HostMemory), limits)
+    });
+    let copies = copies.transpose()?;
+    let arena = card.as_ref().map(|card| &card.arena).or(copies.as_ref());
+    let arena = arena.map(|arena| arena.lay(vec![holder.range]));
+    let is_copied = arena.is_some();
+    let map = card.as_ref().and(arena.as_ref().map(mitosis::export::arena::ArenaCopy::map));
     let readable = vec![holder.range];
     let key = read_key.clone();
     exports.add(seed, ProcessExport { mem: holder.mem()?, readable, read_key: key, arena });
@@ -49,10 +61,13 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         tcp,
         rc: None,
     };
-    if let (Some(card), Some(map)) = (&card, map) {
+    if is_copied {
         await_whole(&exports, seed)?;
+    }
+    if let (Some(card), Some(map)) = (&card, map) {
         let news = exports.arena_news(seed, map.slabs.len(), 0).news.unwrap_or_default();
-        about.rc = Some(Rc { listener: card.rc.address(), map, news });
+        let target = card.target.as_ref().map(|target| target.told.clone());
+        about.rc = Some(Rc { listener: card.rc.address(), map, news, target });
     }
     let side = answer(settings.address, about, &pages)?;
     println!("{{\"side\": \"{side}\"}}");
@@ -65,24 +80,38 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
 struct Card {
     // In this order: first nobody connects any more, then the memory goes.
     rc: RcService,
+    target: Option<SeedTarget>,
     arena: Arena,
 }
 
 impl Card {
     fn open(settings: Settings, pages: &Arc<PageService>) -> Result<Self> {
-        let (pd, caps) = device::open()?;
-        let bytes = (settings.bytes as u64).next_multiple_of(SLAB_BYTES);
+        let dc = settings.has_dc.then(DcPort::open).transpose()?;
+        let (pd, caps) = match &dc {
+            Some(dc) => (dc.pd.clone(), dc.pd.context().caps()?),
+            None => device::open()?,
+        };
+        let bytes = arena_bytes(settings.bytes);
         let limits = ArenaLimits { ready: bytes, most: bytes };
         let arena = Arena::start(Arc::new(pd.clone()), limits)?;
         let address = SocketAddr::new(settings.address, 0);
         let rc = RcService::start(pd, address, device::outstanding(caps), pages.clone())?;
-        Ok(Card { rc, arena })
+        let target = dc.map(|dc| {
+            let (path, mtu) = (dc.port.path(), dc.port.mtu);
+            let maker = TargetPort::new(&dc.pd, path, mtu, dc.port.address())?;
+            anyhow::Ok(maker.make()?)
+        });
+        Ok(Card { rc, target: target.transpose()?, arena })
     }
+}
+
+fn arena_bytes(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(SLAB_BYTES)
 }
 
 fn await_whole(exports: &Arc<Exports>, seed: SeedId) -> Result<()> {
     let until = Instant::now() + FILL_LIMIT;
-    while !exports.arena_news(seed, 0, 0).is_done {
+    while exports.copied(seed).is_some_and(|(filled, bytes)| filled < bytes) {
         if Instant::now() > until {
             bail!("the arena is not filled after {FILL_LIMIT:?}");
         }

@@ -127,6 +127,15 @@ fn a_seed_is_prepared_and_dropped() {
 }
 
 #[test]
+fn a_seed_of_all_threads() {
+    let agent = Agent::start();
+    for link in [Link::Shared, Link::Static] {
+        run(&mut Program::compile("threads.c", link).with_agent(&agent.socket()));
+    }
+    assert_eq!(agent.seeds_seen(), 8);
+}
+
+#[test]
 fn the_library_is_what_a_runtime_may_load() {
     let library = library("libmitosis.so");
     let dynamic = run(Command::new("readelf").arg("-d").arg(&library));

@@ -46,7 +46,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 pub use config::Config;
 
-use crate::export::{Exports, PageService};
+use crate::export::arena::{Arena, ArenaLimits};
+use crate::export::{Exports, HostMemory, PageService};
 use crate::fabric::local::LocalFabric;
 use crate::fabric::tcp::{Limits, TcpFabric};
 use crate::fabric::{Buffers, Fabric};
@@ -75,6 +76,8 @@ pub struct Agent {
     exports: Arc<Exports>,
     pages: Arc<PageService>,
     rdma: Option<rdma::Rdma>,
+    /// Where seeds are copied to if no card has them.
+    copies: Option<Arena>,
     buffers: Arc<Buffers>,
     tcp: Arc<TcpFabric>,
     local: Arc<LocalFabric>,
@@ -125,6 +128,7 @@ impl Agent {
         let (rdma, fell_back) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
             let _ = std::fs::remove_file(&config.socket);
         })?;
+        let copies = copies(&config, rdma.as_ref());
         let agent = Arc::new(Agent {
             pages,
             tcp: TcpFabric::new(peers.clone(), Limits::default()),
@@ -132,6 +136,7 @@ impl Agent {
             exports,
             buffers: rdma.as_ref().map_or_else(Buffers::new, |rdma| rdma.buffers.clone()),
             rdma,
+            copies,
             peers,
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
@@ -238,6 +243,18 @@ impl Agent {
     fn stats(&self) -> Stats {
         self.counters.stats(&self.pages, self.rdma.as_ref())
     }
+}
+
+/// Where seeds are copied to on a host that others reach by tcp alone; `None`: they are read as they are.
+fn copies(config: &Config, rdma: Option<&rdma::Rdma>) -> Option<Arena> {
+    let has_arena = rdma.is_some_and(|rdma| rdma.served.is_some());
+    let limits = ArenaLimits { ready: 0, most: config.rdma.arena.most };
+    if has_arena || config.advertise.is_none() || limits.most == 0 {
+        return None;
+    }
+    Arena::start(Arc::new(HostMemory), limits)
+        .inspect_err(|error| tracing::warn!(%error, "seeds are read as they are, not copied"))
+        .ok()
 }
 
 /// Whether there is room for descriptors beyond those of an agent at rest.

@@ -157,11 +157,13 @@ impl Agent {
         let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
         let readable = readable(&descriptor);
-        let arena = served.map(|served| {
-            let copy = served.arena.lay(readable.clone());
+        let arena = served.map(|served| &served.arena).or(self.copies.as_ref());
+        let arena = arena.map(|arena| {
+            let copy = arena.lay(readable.clone());
             door.into_iter().fold(copy, ArenaCopy::behind)
         });
-        descriptor.owners[0].arena = arena.as_ref().map(ArenaCopy::map);
+        let told = arena.as_ref().filter(|copy| copy.is_read_by_others());
+        descriptor.owners[0].arena = told.map(ArenaCopy::map);
         let described = begun.elapsed();
         let encoded = |descriptor: &Descriptor| {
             codec::encode(descriptor)

@@ -134,6 +134,10 @@ impl Rdma {
 
     /// Adds what is to be known of it to an agent's counters.
     pub fn count_into(&self, stats: &mut Stats) {
+        for posted in self.fabrics.iter().map(|fabric| fabric.posted()) {
+            stats.rdma_reads += posted.reads;
+            stats.rdma_doorbells += posted.doorbells;
+        }
         if let Some(dc) = &self.dc {
             let numbers = dc.numbers();
             stats.dc_initiators = numbers.initiators;

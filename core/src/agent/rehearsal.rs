@@ -21,7 +21,7 @@ use super::failure::fail;
 use super::hosted::Start;
 use super::hosting::Hosting;
 use super::seeds::SeedRecord;
-use crate::descriptor::{Descriptor, PageTable, Run, SeedRange, Source, WarmSet};
+use crate::descriptor::{Descriptor, PageTable, Run, SeedAddr, SeedRange, Source, WarmSet};
 use crate::id::ChildId;
 use crate::prepare::{REHEARSED, ROLE_REHEARSAL};
 use crate::sys::pagemap;
@@ -30,6 +30,11 @@ use crate::wire::local::{Failure, FailureKind};
 /// How long a rehearsal may take; it takes some milliseconds. A seed whose rehearsal hangs is published
 /// without hot pages.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// A signal frame without its extended state: return address, ucontext, siginfo, alignment.
+const FRAME_BYTES: u64 = 1024;
+/// Of a thread's stack above its frame, and of its thread-local storage to either side of the thread pointer:
+/// one page each.
+const STACK_IN_USE: u64 = 2048;
 
 /// What a rehearsal showed.
 #[derive(Debug)]
@@ -80,13 +85,16 @@ impl Agent {
             hold: None,
             stderr,
         });
-        let written = match hears_its_end(&mut line) {
+        let mut written = match hears_its_end(&mut line) {
             true => written(pid, descriptor).unwrap_or_default(),
             false => Vec::new(),
         };
         let _ = self.children.kill(child, libc::SIGKILL);
         let outcome = ended.recv_timeout(DEADLINE);
-        let touched = hosted.image().trace_take();
+        let mut touched = hosted.image().trace_take();
+        let standing = standing(descriptor);
+        touched.extend_from_slice(&standing);
+        written.extend_from_slice(&standing);
         let hot = pushable(&touched, &descriptor.page_table);
         let warm = WarmSet::new(&touched, &written);
         let took_us = begun.elapsed().as_micros();
@@ -119,6 +127,31 @@ fn written(pid: u32, descriptor: &Descriptor) -> io::Result<Vec<SeedRange>> {
     Ok(written)
 }
 
+/// What the threads of a whole process touch first, and have not touched in a rehearsal, which ends before
+/// they go on: their frames with the stack above, their thread-local storage and what libc keeps beside it.
+fn standing(descriptor: &Descriptor) -> Vec<SeedRange> {
+    let page = descriptor.page_size();
+    let mut ranges = Vec::new();
+    let mut add = |start: u64, end: u64| {
+        let around = SeedRange::new(start & !(page - 1), end.next_multiple_of(page));
+        let vmas = &descriptor.vmas;
+        let first = vmas.partition_point(|vma| vma.range.end <= around.start);
+        let inside = vmas[first..].iter().map(|vma| vma.range.intersect(around));
+        ranges.extend(inside.take_while(|part| !part.is_empty()));
+    };
+    for thread in descriptor.threads.iter().skip(1) {
+        let frame_end = thread.frame.0 + FRAME_BYTES + u64::from(descriptor.needs.xsave_size);
+        add(thread.frame.0, frame_end + STACK_IN_USE);
+        add(thread.fs_base.saturating_sub(STACK_IN_USE), thread.fs_base + STACK_IN_USE);
+        let (robust, _) = thread.robust_list;
+        let words = [Some(thread.tid_address), Some(robust), thread.rseq.map(|rseq| rseq.addr)];
+        for SeedAddr(word) in words.into_iter().flatten() {
+            add(word, word + 8);
+        }
+    }
+    super::publish::joined(ranges)
+}
+
 /// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
 /// absent pages are never sent.
 fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
@@ -130,4 +163,33 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
     };
     let runs = touched.iter().flat_map(|range| table.overlapping(*range));
     super::publish::joined(runs.filter(owned).map(|run| run.range).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::{Thread, Vma, VmaFlags, VmaKind};
+    use crate::resume::compile::tests::descriptor;
+
+    #[test]
+    fn threads_stand_on_frame_and_storage_so_far_as_they_are_mapped() {
+        let mut desc = descriptor();
+        assert_eq!(standing(&desc), []);
+        let vma = |start: u64, end: u64| Vma {
+            range: SeedRange::new(start, end),
+            prot: 3,
+            kind: VmaKind::Anonymous,
+            flags: VmaFlags::default(),
+        };
+        desc.vmas = vec![vma(0x10_0000, 0x11_0000), vma(0x20_0000, 0x20_1000)];
+        desc.needs.xsave_size = 2048;
+        desc.threads.push(Thread {
+            frame: SeedAddr(0x10_e010),
+            fs_base: 0x20_0800,
+            robust_list: (SeedAddr(0x10_0008), 24),
+            ..Thread::default()
+        });
+        let expected = [(0x10_0000, 0x10_1000), (0x10_e000, 0x11_0000), (0x20_0000, 0x20_1000)];
+        assert_eq!(standing(&desc), expected.map(|(start, end)| SeedRange::new(start, end)));
+    }
 }

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, DcTarget, Export, Owner, RcEndpoint, Rseq, Sched, SiteKind, Slab, VmaFlags, VmaKind,
-    WarmSet, Whole,
+    ArenaMap, DcTarget, Export, FileKind, Number, Owner, RcEndpoint, Rseq, Sched, SiteKind, Slab,
+    VmaFlags, VmaKind, WarmSet, Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -380,4 +380,163 @@ fn what_is_aligned_to_smaller_pages_alone_is_refused() {
     descriptor.vmas[0].range = SeedRange::new(range.start.0 - 4096, range.end.0);
     let error = encode(&descriptor).and_then(|bytes| decode(&bytes)).unwrap_err().to_string();
     assert!(error.contains("unaligned"), "{error}");
+}
+
+/// A descriptor that carries one file of each kind.
+pub(crate) fn files_sample() -> Descriptor {
+    use crate::descriptor::carried::{EpollWatch, Listening, LostContent, NotCarried};
+    let listening = Listening {
+        domain: 2,
+        socket_type: 1,
+        protocol: 6,
+        address: vec![2, 0, 0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        backlog: Some(511),
+        reuse_address: true,
+        reuse_port: false,
+        v6_only: false,
+        no_delay: true,
+        keep_alive: false,
+    };
+    let pipe = |writes, other, content: &[u8]| FileKind::Pipe {
+        writes,
+        other,
+        capacity: 65536,
+        content: content.to_vec(),
+    };
+    let connection = |other, content: &[u8], lost| FileKind::Connection {
+        socket_type: 1,
+        other,
+        content: content.to_vec(),
+        lost,
+    };
+    let watch = EpollWatch { fd: 5, events: 0x8000_0001, data: u64::MAX };
+    let path = "/tmp/x".to_owned();
+    let kinds = vec![
+        FileKind::Stdio { of: 1 },
+        FileKind::Path { path, position: 17 },
+        pipe(false, Some(3), b"in the pipe"),
+        pipe(true, Some(2), b""),
+        pipe(true, None, b""),
+        connection(Some(6), b"there", None),
+        connection(Some(5), b"", Some(LostContent::Descriptors)),
+        connection(None, b"", None),
+        FileKind::Socket {
+            domain: 2,
+            socket_type: 2,
+            protocol: 17,
+            connected_to: Some(vec![2, 0]),
+        },
+        FileKind::Listener(listening),
+        FileKind::Event { count: 1 << 40, is_semaphore: true },
+        FileKind::Epoll { watches: vec![watch] },
+        FileKind::Timer { clock: 1, left_ns: 5, interval_ns: 6, ticks: 7 },
+        FileKind::Signals { mask: 0x200 },
+        FileKind::Inotify { watches: 2 },
+        FileKind::Memory { name: "m".to_owned(), position: 1, content: vec![1, 2, 3], seals: 4 },
+        FileKind::Closed(NotCarried::TooLarge),
+    ];
+    let number = |fd, close_on_exec| Number { fd, close_on_exec };
+    let file = |(fd, kind)| CarriedFile {
+        numbers: vec![number(fd, true), number(fd + 100, false)],
+        flags: 0o4002,
+        kind,
+    };
+    let files = (3u32..).zip(kinds).map(file).collect();
+    Descriptor { carried: Some(CarriedFiles::new(files).unwrap()), ..sample() }
+}
+
+/// The same with the section that carried files stand in.
+#[test]
+fn golden_bytes_of_1_0_with_carried_files() {
+    let golden = include_bytes!("../../../tests/wire/descriptor-1.0-files.bin");
+    assert_eq!(decode(golden).unwrap(), files_sample());
+    assert_eq!(encode(&files_sample()).unwrap(), golden);
+}
+
+#[test]
+fn who_does_not_know_carried_files_refuses_them() {
+    let plain = encode(&sample()).unwrap();
+    let bytes = encode(&files_sample()).unwrap();
+    let [id, flags] =
+        [0, 2].map(|at| u16::from_le_bytes([bytes[plain.len() + at], bytes[plain.len() + at + 1]]));
+    assert_eq!((id, flags & CRITICAL), (section::CARRIED_FILES, CRITICAL));
+    // A seed of no open files is another one than a seed whose files are not carried.
+    let none = Descriptor { carried: Some(CarriedFiles::default()), ..sample() };
+    assert_eq!(decode(&encode(&none).unwrap()).unwrap().carried, Some(CarriedFiles::default()));
+}
+
+#[test]
+fn carried_files_that_cannot_be_are_refused() {
+    let refused = |change: &dyn Fn(&mut Vec<CarriedFile>)| {
+        let mut files = Vec::from(files_sample().carried.unwrap());
+        change(&mut files);
+        CarriedFiles::new(files).unwrap_err()
+    };
+    let changes: [&dyn Fn(&mut Vec<CarriedFile>); 11] = [
+        &|files| files[0].numbers.clear(),
+        &|files| files[0].numbers[0].fd = 2,
+        &|files| files[0].numbers[0].fd = 1 << 20,
+        &|files| files[0].numbers[0].fd = files[1].numbers[1].fd,
+        &|files| files[0].kind = FileKind::Stdio { of: 3 },
+        &|files| files[1].kind = FileKind::Path { path: "/a\0b".to_owned(), position: 0 },
+        // Ends that do not know each other, or are the same.
+        &|files| files.swap(3, 4),
+        &|files| files[5].kind = files[6].kind.clone(),
+        &|files| {
+            let FileKind::Pipe { writes, .. } = &mut files[3].kind else { unreachable!() };
+            *writes = false;
+        },
+        &|files| {
+            let FileKind::Pipe { content, .. } = &mut files[3].kind else { unreachable!() };
+            content.push(1);
+        },
+        &|files| {
+            let FileKind::Connection { other, .. } = &mut files[7].kind else { unreachable!() };
+            *other = Some(1 << 31);
+        },
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        let error = refused(*change);
+        assert!(error.contains("descriptor") || error.contains("number"), "{at}: {error}");
+    }
+}
+
+#[test]
+fn carried_files_have_limits() {
+    let many = |count: usize| -> Vec<CarriedFile> {
+        let number = |fd| Number { fd, close_on_exec: false };
+        let file = |fd| CarriedFile {
+            numbers: vec![number(fd)],
+            flags: 0,
+            kind: FileKind::Stdio { of: 0 },
+        };
+        (3u32..).take(count).map(file).collect()
+    };
+    let limit = crate::descriptor::carried::MAX_CARRIED_NUMBERS;
+    assert!(CarriedFiles::new(many(limit)).is_ok());
+    assert!(CarriedFiles::new(many(limit + 1)).unwrap_err().contains("close some"));
+    let limit = crate::descriptor::carried::MAX_CARRIED_BYTES;
+    for (bytes, good) in [(limit, true), (limit + 1, false)] {
+        let mut files = many(1);
+        let (name, content) = ("m".to_owned(), vec![0; bytes]);
+        files[0].kind = FileKind::Memory { name, position: 0, content, seals: 0 };
+        assert_eq!(CarriedFiles::new(files).is_ok(), good, "{bytes}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_carried_files_are_errors_or_descriptors(flips in prop::collection::vec((any::<usize>(), any::<u8>()), 1..8)) {
+        let mut bytes = encode(&files_sample()).unwrap();
+        let first = encode(&sample()).unwrap().len();
+        for (at, value) in flips {
+            let at = first + at % (bytes.len() - first);
+            bytes[at] = value;
+        }
+        let crc = crc32fast::hash(&bytes[HEADER_LEN..]).to_le_bytes();
+        bytes[20..24].copy_from_slice(&crc);
+        if let Ok(descriptor) = decode(&bytes) {
+            prop_assert!(encode(&descriptor).is_ok());
+        }
+    }
 }

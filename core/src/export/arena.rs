@@ -16,9 +16,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -41,6 +42,11 @@ pub trait Card: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The card's, with its remedy.
     fn slab(&self, bytes: u64) -> Result<RegisteredSlab, CardError>;
+
+    /// Whether other hosts READ its slabs themselves; if not, they are for the page service alone.
+    fn is_read_by_others(&self) -> bool {
+        true
+    }
 }
 
 /// What the card knows a slab by (an MR). Dropped, READs of the slab are refused.
@@ -58,6 +64,15 @@ pub trait SlabMemory: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// pread(2)'s; `UnexpectedEof` where the file ends before.
     fn fill(&self, range: Range<usize>, file: &File, from: u64) -> io::Result<()>;
+
+    /// Copies bytes that were filled, from the place `from` on.
+    fn read(&self, from: usize, into: &mut [u8]);
+
+    /// Sends bytes of `range`, which were filled, from its start on; gives how many.
+    ///
+    /// # Errors
+    /// send(2)'s.
+    fn send(&self, range: Range<usize>, socket: &TcpStream) -> io::Result<usize>;
 }
 
 /// Something that a card knows of one seed beside its slabs: a way in to all of them (a DCT). Dropped, nobody
@@ -122,7 +137,12 @@ pub struct ArenaCopy {
 #[derive(Debug)]
 struct Copy {
     extents: Vec<SeedRange>,
+    /// Where each extent begins in the copy.
+    places: Vec<u64>,
     bytes: u64,
+    /// The memory of each slab, once it has bytes: whoever reads takes no lock that the filling thread, which
+    /// may rest for long, could hold.
+    memory: Vec<OnceLock<Arc<dyn SlabMemory>>>,
     slabs: Mutex<Slabs>,
     filled: AtomicU64,
 }
@@ -162,14 +182,13 @@ impl Arena {
 
     /// Takes slabs for a seed whose bytes are `extents` (ascending, disjoint), as far as some are ready.
     pub fn lay(&self, extents: Vec<SeedRange>) -> ArenaCopy {
-        let bytes: u64 = extents.iter().map(|extent| extent.len()).sum();
-        let wanted = usize::try_from(bytes.div_ceil(SLAB_BYTES)).unwrap_or(usize::MAX);
+        let wanted = slabs_of(extents.iter().map(|extent| extent.len()).sum());
         let mut state = self.shared.state.lock();
         let left = state.ready.len().saturating_sub(wanted);
         let list = state.ready.split_off(left);
         drop(state);
         let slabs = Mutex::new(Slabs { list, is_over: false, from: None });
-        let copy = Copy { extents, bytes, slabs, filled: AtomicU64::new(0) };
+        let copy = Copy::new(extents, slabs);
         ArenaCopy { copy: Arc::new(copy), arena: self.shared.clone(), door: Mutex::default() }
     }
 
@@ -229,7 +248,8 @@ impl Shared {
             let Some(from) = slabs.from.clone() else {
                 return Step::Over("it is no longer exported".to_owned());
             };
-            (slabs.list[index].memory.clone(), from)
+            let memory = copy.memory[index].get_or_init(|| slabs.list[index].memory.clone());
+            (memory.clone(), from)
         };
         match copy.fill(filled, &*memory, &from) {
             Ok(filled) => {
@@ -289,6 +309,11 @@ impl ArenaCopy {
         self
     }
 
+    /// Whether cards of other hosts READ it; else it is the page service's alone, and nobody is told of it.
+    pub fn is_read_by_others(&self) -> bool {
+        self.arena.card.is_read_by_others()
+    }
+
     /// What a descriptor says of it: the slabs that it has now.
     pub fn map(&self) -> ArenaMap {
         let slabs = self.copy.slabs.lock().list.iter().map(RegisteredSlab::told).collect();
@@ -318,6 +343,44 @@ impl ArenaCopy {
         slabs.is_over || slabs.from.is_none()
     }
 
+    /// Where `len` bytes of the seed from `addr` on lie, which are its own; `None`: not here, or not yet.
+    pub(super) fn place(&self, addr: SeedAddr, len: usize) -> Option<u64> {
+        let copy = &*self.copy;
+        let extent = copy.extents.partition_point(|extent| extent.end <= addr);
+        let start = copy.extents.get(extent).filter(|extent| extent.start <= addr)?.start;
+        // Extents that touch lie one behind the other in the copy, too.
+        let place = copy.places[extent] + (addr.0 - start.0);
+        (place + len as u64 <= copy.filled.load(Ordering::Acquire)).then_some(place)
+    }
+
+    /// Copies what lies at `place` on.
+    pub(super) fn read(&self, place: u64, into: &mut [u8]) {
+        let mut at = 0;
+        for (memory, range) in self.copy.pieces(place, into.len()) {
+            let len = range.len();
+            memory.read(range.start, &mut into[at..at + len]);
+            at += len;
+        }
+    }
+
+    /// Sends `len` bytes from `place` on, all of them.
+    ///
+    /// # Errors
+    /// The socket's; `WriteZero` if it takes nothing any more.
+    pub(super) fn send(&self, place: u64, len: usize, socket: &TcpStream) -> io::Result<()> {
+        for (memory, mut range) in self.copy.pieces(place, len) {
+            while !range.is_empty() {
+                match memory.send(range.clone(), socket) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(sent) => range.start += sent,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the registrations: from now on the card refuses these bytes, to everybody. The door first: that is
     /// one command to the card, however many slabs there are.
     pub fn revoke(&self) {
@@ -342,6 +405,39 @@ impl Drop for ArenaCopy {
 }
 
 impl Copy {
+    fn new(extents: Vec<SeedRange>, slabs: Mutex<Slabs>) -> Self {
+        let mut bytes = 0;
+        let mut places = Vec::with_capacity(extents.len());
+        for extent in &extents {
+            places.push(bytes);
+            bytes += extent.len();
+        }
+        let memory = (0..slabs_of(bytes)).map(|_| OnceLock::new()).collect();
+        Copy { extents, places, bytes, memory, slabs, filled: AtomicU64::new(0) }
+    }
+
+    /// The slabs of `len` filled bytes from `place` on, and where in them they lie.
+    fn pieces(
+        &self,
+        place: u64,
+        len: usize,
+    ) -> impl Iterator<Item = (&Arc<dyn SlabMemory>, Range<usize>)> {
+        let end = place + len as u64;
+        let first = place / SLAB_BYTES;
+        let slabs =
+            self.memory.iter().enumerate().skip(usize::try_from(first).unwrap_or(usize::MAX));
+        slabs.map_while(move |(index, memory)| {
+            let start = SLAB_BYTES * index as u64;
+            let from = place.max(start);
+            let until = end.min(start + SLAB_BYTES);
+            let inside = |place: u64| usize::try_from(place - start).unwrap_or(usize::MAX);
+            if from >= until {
+                return None;
+            }
+            Some((memory.get()?, inside(from)..inside(until)))
+        })
+    }
+
     /// Copies up to [`STEP_BYTES`] from the place `filled` on into the slab that it lies in; tells the new
     /// place.
     fn fill(
@@ -379,9 +475,18 @@ impl RegisteredSlab {
     }
 }
 
+/// Slabs that so many bytes take.
+fn slabs_of(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(SLAB_BYTES)).unwrap_or(usize::MAX)
+}
+
 /// The thread that fills: one step of each seed in turn, so that a large one does not hold up a small one.
 fn fill_all(arena: &Shared) {
-    let _ = sched::set_nice(NICE);
+    let _ = match arena.card.is_read_by_others() {
+        true => sched::set_nice(NICE),
+        // The seed serves as well itself: a copy is worth time that nobody else wants.
+        false => sched::run_when_idle(),
+    };
     while let Some(copy) = arena.next() {
         let bytes = copy.bytes;
         match arena.step(&copy) {

@@ -48,6 +48,14 @@ impl SlabMemory for FileSlab {
         drop(self.1.lock());
         self.0.write_all_at(&bytes[half..], (range.start + half) as u64)
     }
+    fn read(&self, from: usize, into: &mut [u8]) {
+        self.0.read_exact_at(into, from as u64).unwrap();
+    }
+    fn send(&self, range: Range<usize>, mut socket: &TcpStream) -> io::Result<usize> {
+        let mut bytes = vec![0; range.len()];
+        self.0.read_exact_at(&mut bytes, range.start as u64)?;
+        io::Write::write(&mut socket, &bytes)
+    }
 }
 
 impl Registration for FileMr {

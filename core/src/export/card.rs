@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -35,5 +36,13 @@ impl Registration for Mr {
 impl SlabMemory for Region {
     fn fill(&self, range: Range<usize>, file: &File, from: u64) -> io::Result<()> {
         self.fill_from(file.as_fd(), from, range)
+    }
+
+    fn read(&self, from: usize, into: &mut [u8]) {
+        Region::read(self, from, into);
+    }
+
+    fn send(&self, range: Range<usize>, socket: &TcpStream) -> io::Result<usize> {
+        Region::send(self, range, socket)
     }
 }

@@ -1,8 +1,9 @@
 //! A seed's bytes made readable.
 //!
 //! [`Exports`] is the registry of this host's seeds: the agent adds and revokes, the page service
-//! ([`service`]) and the `local` fabric read. A READ is pread(2) on the seed's /proc/PID/mem, or for many bytes
-//! process_vm_readv(2): the kernel copies, and no line of the seed's process runs.
+//! ([`service`]) and the `local` fabric read. A READ is answered from the seed's copy in the [`arena`], if it is
+//! there already; else it is pread(2) on the seed's /proc/PID/mem, or for many bytes process_vm_readv(2): the
+//! kernel copies, and no line of the seed's process runs.
 //!
 //! ```text
 //!   add --> readable --revoke--> refused --remove--> unknown
@@ -12,6 +13,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -25,15 +27,18 @@ use crate::descriptor::{ArenaNews, SeedAddr, SeedRange};
 use crate::fabric::ReadError;
 use crate::id::{ReadKey, SeedId};
 use crate::sys::process_memory::ProcessMemory;
+use crate::sys::socket;
 
 pub mod arena;
 mod card;
 pub mod dc;
+mod host_memory;
 pub mod rc;
 pub mod service;
 #[cfg(test)]
 pub(crate) mod stand_in;
 
+pub use host_memory::HostMemory;
 pub use service::{PageService, ServiceCounters};
 
 /// Bytes from which on a READ is worth process_vm_readv(2). It takes 95 us a MiB where /proc/PID/mem takes 150, and
@@ -56,7 +61,7 @@ pub struct ProcessExport {
     pub readable: Vec<SeedRange>,
     /// What a READ must show.
     pub read_key: ReadKey,
-    /// Where RDMA cards READ it, if this host has one; filled from here on.
+    /// Its copy, which RDMA cards READ if this host has one; filled from here on.
     pub arena: Option<ArenaCopy>,
 }
 
@@ -159,13 +164,19 @@ impl Exports {
     /// What a host that knows `slabs` slabs and `filled` bytes of `seed`'s arena has not been told.
     pub fn arena_news(&self, seed: SeedId, slabs: usize, filled: u64) -> ArenaState {
         let exported = self.seeds.read().get(&seed).cloned();
-        let Some(arena) = exported.as_ref().and_then(|exported| exported.export.arena.as_ref())
-        else {
+        let arena = exported.as_ref().and_then(|exported| exported.export.arena.as_ref());
+        let Some(arena) = arena.filter(|arena| arena.is_read_by_others()) else {
             return ArenaState::NOTHING;
         };
         // In this order: what is done has no news after these.
         let is_done = arena.is_done();
         ArenaState { news: arena.news(slabs, filled), is_done }
+    }
+
+    /// Bytes of `seed` that are in its copy, and bytes in all; `None`: it has none.
+    pub fn copied(&self, seed: SeedId) -> Option<(u64, u64)> {
+        let exported = self.seeds.read().get(&seed).cloned()?;
+        exported.export.arena.as_ref().map(ArenaCopy::progress)
     }
 
     /// Forgets `seed` and closes its memory once the last READ has ended.
@@ -222,6 +233,58 @@ impl Exported {
     /// Reads all of `into` from `addr` on, or fails; never gives zeros in place of bytes.
     pub(crate) fn read(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
         self.check(addr, into.len())?;
+        if let Some((copy, place)) = self.copy_of(addr, into.len()) {
+            copy.read(place, into);
+        } else {
+            self.read_process(addr, into)?;
+        }
+        if self.is_revoked() {
+            return Err(ExportError::Refused(self.seed));
+        }
+        Ok(())
+    }
+
+    /// Where the bytes lie in the copy, if they are there; `check` has admitted them.
+    fn copy_of(&self, addr: SeedAddr, len: usize) -> Option<(&ArenaCopy, u64)> {
+        let copy = self.export.arena.as_ref()?;
+        Some((copy, copy.place(addr, len)?))
+    }
+
+    /// Sends the bytes of all `ranges`, with `header` before them, without reading them here; false, and nothing
+    /// has been sent, if not all of them are in the copy.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(crate) fn send(
+        &self,
+        ranges: &[(SeedAddr, u32)],
+        header: &[u8],
+        socket: &TcpStream,
+    ) -> io::Result<bool> {
+        let is_here = |&(addr, len): &(SeedAddr, u32)| {
+            let len = len as usize;
+            self.check(addr, len).is_ok() && self.copy_of(addr, len).is_some()
+        };
+        if self.is_revoked() || !ranges.iter().all(is_here) {
+            return Ok(false);
+        }
+        let mut at = 0;
+        while at < header.len() {
+            match socket::send_more(socket, &header[at..]) {
+                Ok(sent) => at += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for &(addr, len) in ranges {
+            if let Some((copy, place)) = self.copy_of(addr, len as usize) {
+                copy.send(place, len as usize, socket)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_process(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
         let mut at = 0;
         while at < into.len() {
             let here = SeedAddr(addr.0 + at as u64);
@@ -238,9 +301,6 @@ impl Exported {
                     return Err(ExportError::Unreadable { seed: self.seed, addr: here, source });
                 }
             }
-        }
-        if self.is_revoked() {
-            return Err(ExportError::Refused(self.seed));
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 //!          \-- anything that breaks the protocol: a status, and the stream is closed
 //! ```
 //!
-//! An answer is read from the seed whole before its header goes out, so a seed that dies or is revoked
-//! in between is a status and never a half answer.
+//! An answer is read from the seed whole before its header goes out, or all of it lies in the seed's copy: a
+//! seed that dies or is revoked in between is a status and never a half answer.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -44,6 +44,9 @@ const PUSH_BATCH: usize = 256 << 10;
 /// Where an answer's pages begin in its buffer: page-aligned, the header right in front of them, so
 /// that both go out in one write.
 const PAGES_AT: usize = 4096;
+/// Bytes from which on an answer goes out of the seed's copy as it lies there; a shorter one is copied behind its
+/// header sooner than it is sent by a call of its own.
+const UNREAD_BYTES: usize = 32 << 10;
 /// Requests are small and come in bunches.
 const REQUEST_BUFFER: usize = 16 << 10;
 
@@ -70,6 +73,14 @@ pub struct ServiceCounters {
     pub reads_served: AtomicU64,
     /// Bytes of pages sent, pushed ones included.
     pub bytes_served: AtomicU64,
+}
+
+impl ServiceCounters {
+    /// A READ was answered with so many bytes.
+    fn served(&self, bytes: usize) {
+        self.reads_served.fetch_add(1, Ordering::Relaxed);
+        self.bytes_served.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 impl PageService {
@@ -221,11 +232,7 @@ impl<'a> Session<'a> {
         loop {
             match self.next() {
                 Ok(Some(Request { tag, seed, key, ask: Ask::Read(ranges) })) => {
-                    let status = match self.service.exports.open(seed, &key) {
-                        Ok(exported) => self.fill(&ranges, |at, into| exported.read(at, into)),
-                        Err(error) => Err(error),
-                    };
-                    self.answer_read(tag, ranges.bytes(), status)?;
+                    self.read(tag, seed, &key, &ranges)?;
                 }
                 Ok(Some(Request { tag, seed, key, ask: Ask::Push(holes) })) => {
                     self.push(tag, seed, &key, &holes)?;
@@ -270,6 +277,30 @@ impl<'a> Session<'a> {
         self.stream.read(&mut self.requests[self.end..])
     }
 
+    fn read(
+        &mut self,
+        tag: u32,
+        seed: SeedId,
+        key: &ReadKey,
+        ranges: &read::Ranges,
+    ) -> io::Result<()> {
+        let bytes = ranges.bytes();
+        let status = match self.service.exports.open(seed, key) {
+            Ok(exported) => {
+                if bytes >= UNREAD_BYTES {
+                    let header = read::encode_answer(tag, Status::Ok, bytes);
+                    if exported.send(ranges.list(), &header, &self.stream)? {
+                        self.service.counters.served(bytes);
+                        return Ok(());
+                    }
+                }
+                self.fill(ranges, |at, into| exported.read(at, into))
+            }
+            Err(error) => Err(error),
+        };
+        self.answer_read(tag, bytes, status)
+    }
+
     /// Puts the bytes of `ranges` where an answer's pages stand.
     fn fill(
         &mut self,
@@ -298,9 +329,7 @@ impl<'a> Session<'a> {
         let from = PAGES_AT - read::ANSWER_LEN;
         self.answer[from..PAGES_AT].copy_from_slice(&read::encode_answer(tag, status, len));
         if status == Status::Ok {
-            let counters = &self.service.counters;
-            counters.reads_served.fetch_add(1, Ordering::Relaxed);
-            counters.bytes_served.fetch_add(len as u64, Ordering::Relaxed);
+            self.service.counters.served(len);
         }
         self.stream.write_all(&self.answer[from..PAGES_AT + len])
     }

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 
 use super::pool::{Limits, Pool};
 use super::queue::Queue;
-use super::{Fabric, ReadError, ReadQueue};
+use super::{Fabric, Posted, ReadError, ReadQueue};
 use crate::descriptor::{DcTarget, Export};
 use crate::verbs::{Gid, Pd};
 
@@ -132,6 +132,10 @@ impl Fabric for DcFabric {
             Export::Dc(target) => Place::of(target) != self.own,
             Export::Tcp { .. } | Export::Rc(_) => false,
         }
+    }
+
+    fn posted(&self) -> Posted {
+        self.pool.connector().counters().doorbells.posted()
     }
 
     fn queue(self: Arc<Self>) -> Box<dyn ReadQueue> {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use arena::RemoteArena;
 pub use buffers::{Buffer, Buffers};
+pub use doorbells::Posted;
 
 use crate::descriptor::{Export, SeedAddr};
 use crate::id::SeedId;
@@ -22,6 +23,7 @@ pub mod arena;
 mod arrivals;
 pub mod buffers;
 pub mod dc;
+mod doorbells;
 mod landings;
 pub mod local;
 mod mailbox;
@@ -50,6 +52,11 @@ pub trait Fabric: Send + Sync + std::fmt::Debug {
 
     /// Whether it can READ this export from this host.
     fn serves(&self, export: &Export) -> bool;
+
+    /// What its queues have posted to a card.
+    fn posted(&self) -> Posted {
+        Posted::default()
+    }
 
     /// A queue for one pager thread. Connections behind it come from the fabric's pool, keyed by peer
     /// host, and are shared by all images and children of the host.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::pool::{Limits, Pool};
 use super::queue::Queue;
 use super::tcp::TokenSource;
-use super::{Fabric, ReadQueue};
+use super::{Fabric, Posted, ReadQueue};
 use crate::descriptor::Export;
 use crate::verbs::{Error, EventChannel, Pd};
 
@@ -51,7 +51,13 @@ impl RcFabric {
         // Said now, not by the first READ.
         drop(EventChannel::new()?);
         let limits = Limits::default();
-        let connector = RcConnector { pd, settings, tokens, timeout: limits.connect_timeout };
+        let connector = RcConnector {
+            pd,
+            settings,
+            tokens,
+            timeout: limits.connect_timeout,
+            doorbells: Arc::default(),
+        };
         Ok(Arc::new(RcFabric { pool: Pool::new(connector, limits), own_agent }))
     }
 
@@ -75,6 +81,10 @@ impl Fabric for RcFabric {
             Export::Rc(endpoint) => Some(endpoint.agent()) != self.own_agent.as_deref(),
             Export::Tcp { .. } | Export::Dc(_) => false,
         }
+    }
+
+    fn posted(&self) -> Posted {
+        self.pool.connector().doorbells.posted()
     }
 
     fn queue(self: Arc<Self>) -> Box<dyn ReadQueue> {

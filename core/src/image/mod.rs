@@ -24,6 +24,7 @@ mod layout;
 mod loss;
 mod miss;
 mod mount;
+mod opener;
 mod owner;
 mod pager;
 mod patch;

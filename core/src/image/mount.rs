@@ -3,14 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ImageError;
+use super::opener::Opening;
 use super::plan::MAX_MISS_BYTES;
 use crate::sys::event::Poller;
 use crate::sys::fuse::{self, Device, InitLimits, MountFault, Parts, Received, Request};
@@ -95,61 +95,51 @@ impl Mount {
         let device = Device::open().map_err(ImageError::from_open)?;
         let max_read = u32::try_from(MAX_MISS_BYTES).unwrap_or(u32::MAX);
         let mount = fuse::mount(&device, max_read).map_err(ImageError::from_mount)?;
-        // The file is opened by another thread: open, fstat and close wait for answers given here.
-        let done = AtomicBool::new(false);
-        let (device, file) = std::thread::scope(|scope| {
-            let opener = std::thread::Builder::new().spawn_scoped(scope, || {
-                let file = open_file(&mount);
-                done.store(true, Ordering::Release);
-                file
-            });
-            let opener = opener.map_err(ImageError::Thread)?;
-            if let Err(error) = shake_hands(&device, &done, readahead) {
-                // Ends the connection: the opener must not wait for answers any more.
-                drop(device);
-                return Err(error);
-            }
-            let file = opener.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-            Ok((device, file.map_err(ImageError::Handshake)?))
-        })?;
+        // The file is opened by another thread: open and fstat wait for answers given here.
+        let opening = Opening::begin(&mount).map_err(ImageError::Thread)?;
+        if let Err(error) = shake_hands(&device, &opening, readahead) {
+            // Ends the connection: the opener must not wait for answers any more.
+            drop(device);
+            let _ = opening.finish();
+            return Err(error);
+        }
+        let file = opening.finish().map_err(ImageError::Handshake)?;
         let metadata = file.metadata().map_err(ImageError::Handshake)?;
+        if metadata.len() != fuse::FILE_BYTES {
+            let text = format!("the new file has {} bytes", metadata.len());
+            return Err(ImageError::Handshake(io::Error::other(text)));
+        }
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
         let abort = abort_handle(minor);
         Ok(Mount { device, file, dev_inode: (major, minor, metadata.ino()), abort })
     }
 }
 
-/// Opens the root of the mount and asks for its attributes (a page stored before is lost).
-fn open_file(mount: &OwnedFd) -> io::Result<File> {
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)?;
-    let len = file.metadata()?.len();
-    if len != fuse::FILE_BYTES {
-        return Err(io::Error::other(format!("the new file has {len} bytes")));
-    }
-    Ok(file)
-}
-
-fn shake_hands(device: &Device, done: &AtomicBool, readahead: u32) -> Result<(), ImageError> {
+/// Answers until the file is open, or cannot be opened.
+fn shake_hands(device: &Device, opening: &Opening, readahead: u32) -> Result<(), ImageError> {
     let limit = Instant::now() + HANDSHAKE_LIMIT;
     let mut message = [0u8; fuse::REQUEST_BYTES];
     let mut poller = Poller::default();
     poller.add(std::os::fd::AsFd::as_fd(device).as_raw_fd());
-    while !done.load(Ordering::Acquire) {
+    poller.add(opening.poll_fd());
+    loop {
         match device.receive(&mut message).map_err(ImageError::Handshake)? {
             Received::Message(len) => greet(device, &message[..len], readahead)?,
-            Received::Nothing if Instant::now() > limit => {
-                return Err(ImageError::Handshake(io::ErrorKind::TimedOut.into()));
-            }
             Received::Nothing => {
-                poller.wait(Some(Duration::from_micros(200))).map_err(ImageError::Handshake)?;
+                let left = limit.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(ImageError::Handshake(io::ErrorKind::TimedOut.into()));
+                }
+                poller.wait(Some(left)).map_err(ImageError::Handshake)?;
+                if poller.is_ready(1) {
+                    return Ok(());
+                }
             }
             Received::Ended => {
                 return Err(ImageError::Handshake(io::ErrorKind::ConnectionAborted.into()));
             }
         }
     }
-    Ok(())
 }
 
 fn greet(device: &Device, message: &[u8], readahead: u32) -> Result<(), ImageError> {
@@ -260,5 +250,26 @@ mod tests {
         minors.dedup();
         assert_eq!(minors.len(), 4);
         assert!(taken.iter().all(|mount| mount.abort.is_some()));
+    }
+
+    /// It waits for answers of this process, which could not end if a waiting thread held a device.
+    #[test]
+    fn the_thread_that_opens_has_no_device_needs_root_and_fuse() {
+        let _mount = Mount::new().unwrap();
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let opener = tasks
+            .map(|task| task.unwrap().path())
+            .find(|task| {
+                let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+                name.trim() == "mitosis-opener"
+            })
+            .expect("the thread lives on");
+        let fds = std::fs::read_dir(opener.join("fd")).unwrap();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        let devices = links.filter(|link| link.ends_with("fuse")).count();
+        assert_eq!(devices, 0);
+        let own = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = own.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        assert!(links.filter(|link| link.ends_with("fuse")).count() > 0);
     }
 }

@@ -39,6 +39,10 @@ pub(super) const MAX_IN_FLIGHT_MISSES: usize = 16;
 /// where no deadline watches over them: about as many as a host has children.
 const MAX_WAITING: usize = 8192;
 
+/// Messages of the kernel that are taken before READs that they made are sent, and answers looked for: as many
+/// as there can be in flight.
+const MAX_GATHERED: usize = MAX_IN_FLIGHT_MISSES;
+
 /// What a thread that has just been refused a page of a silent owner may wait for the next one.
 const LAST_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -89,13 +93,23 @@ impl Pager {
         }
         let _ = sched::set_nice(super::NICE);
         let mut message = [0u8; fuse::REQUEST_BYTES];
+        let mut gathered = 0;
         while !image.is_ending.load(Ordering::Acquire) {
             let received = match self.waiting.len() {
                 MAX_WAITING.. => Ok(Received::Nothing),
                 _ => image.device.receive(&mut message),
             };
             match received {
-                Ok(Received::Message(len)) => self.serve(image, &message[..len]),
+                Ok(Received::Message(len)) => {
+                    // The first READ of a turn goes out at once. What came behind it is gathered: its READs
+                    // share a doorbell.
+                    let is_first = self.in_flight == 0;
+                    self.serve(image, &message[..len]);
+                    gathered += 1;
+                    if !is_first && gathered < MAX_GATHERED {
+                        continue;
+                    }
+                }
                 Ok(Received::Nothing) => {
                     if self.rest(image).is_err() {
                         break;
@@ -103,6 +117,7 @@ impl Pager {
                 }
                 Ok(Received::Ended) | Err(_) => break,
             }
+            gathered = 0;
             if self.in_flight > 0 {
                 self.reap(image);
             }

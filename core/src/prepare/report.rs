@@ -56,6 +56,13 @@ pub mod tag {
     pub const FOREIGN_THREADS: u16 = 14;
     /// Text: why this process cannot be a seed (a shared VMA too large, ...). Refused with it.
     pub const REFUSED: u16 = 15;
+    /// 5 x u64: tid, policy, priority, nice (sign-extended), SCHED_FLAG_*. Of a whole process, once for each
+    /// thread, in the order of [`THREAD`].
+    pub const SCHED: u16 = 16;
+    /// u64 address of the u32 at which the threads of a whole process wait in a child.
+    pub const GATE: u16 = 17;
+    /// u64 start, end: memory that the parent had marked MADV_DONTFORK. May stand several times.
+    pub const DONT_FORK: u16 = 18;
     /// 9 x u64: fd, mode, device, inode, size, rdev, FD_CLOEXEC, pipe's capacity or file's seals, 1 if it has no
     /// name; then the text of its fdinfo. Once for each descriptor, where files are carried.
     pub const FILE: u16 = 24;
@@ -66,13 +73,6 @@ pub mod tag {
     pub const SOCKET: u16 = 26;
     /// 2 x u64: fd, and a lower one that leads to the same open file description. Behind all `FILE`s.
     pub const SAME_FILE: u16 = 27;
-    /// 5 x u64: tid, policy, priority, nice (sign-extended), SCHED_FLAG_*. Of a whole process, once for each
-    /// thread, in the order of [`THREAD`].
-    pub const SCHED: u16 = 16;
-    /// u64 address of the u32 at which the threads of a whole process wait in a child.
-    pub const GATE: u16 = 17;
-    /// u64 start, end: memory that the parent had marked MADV_DONTFORK. May stand several times.
-    pub const DONT_FORK: u16 = 18;
 }
 
 /// Everything that a report says.
@@ -487,6 +487,9 @@ mod tests {
         assert_eq!(report.shared_copies, [(SeedRange::new(0xc100, 0xc101), SeedAddr(0xc102))]);
         assert_eq!(process.timers[2][3], 0xd10b);
         assert_eq!(report.refused.as_deref(), Some("a reason"), "the last word stands");
+        let sched = Sched { policy: 0x10101, priority: 0x10102, nice: 0x10103, flags: 0x10104 };
+        assert_eq!(report.whole, Some(Whole { gate: SeedAddr(0x11100), sched: vec![sched] }));
+        assert_eq!(report.dont_fork, [SeedRange::new(0x12100, 0x12101)]);
         let [socket, file] = &report.files.as_ref().unwrap()[..] else { panic!("{report:?}") };
         let content = socket.content.as_ref().unwrap();
         assert_eq!((content.total, &content.bytes[..]), (5, &b"bytes"[..]));
@@ -497,9 +500,6 @@ mod tests {
         assert_eq!((ends.bits, ends.backlog, ends.peer_inode), (65, 128, 77));
         assert_eq!((file.dev_ino, file.size, file.device), ((8, 9), 10, 11));
         assert_eq!((file.same_as, file.is_unlinked, socket.extra), (Some(3), true, 12));
-        let sched = Sched { policy: 0x10101, priority: 0x10102, nice: 0x10103, flags: 0x10104 };
-        assert_eq!(report.whole, Some(Whole { gate: SeedAddr(0x11100), sched: vec![sched] }));
-        assert_eq!(report.dont_fork, [SeedRange::new(0x12100, 0x12101)]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq, Run, Sched,
-    SiteKind, Thread, Vma, WarmSet, Whole,
+    CallSite, HostNeeds, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq,
+    Run, Sched, SiteKind, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::{TailFacts, TailPlace};
@@ -94,8 +94,8 @@ fn the_frame_of_a_program() {
    0 rt_sigprocmask(2, <8 bytes>, 0, 8)
    1 sigaltstack(<24 bytes>)
    2 munmap(0, 0x600000000000)
-   3 munmap(0x6000005f9000, 0x1fffffa06000)
-   4 munmap(0x6000005b9000, 0x40000)
+   3 munmap(0x600000dfa000, 0x1fffff205000)
+   4 munmap(0x600000dba000, 0x40000)
    5 store 0 bytes at 0x600000099000
    6 prctl(35, 14, <104 bytes>, 104, 0)
    7 arch_prctl(0x1002, 0x70000030)
@@ -256,10 +256,10 @@ fn the_vdso_moves_by_way_of_the_parking() {
     let text = compiled(host(2)).unwrap().to_string();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
     let expected = [
-        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x6000005b9000) = 0x6000005b9000",
-        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x6000005bd000) = 0x6000005bd000",
-        "   6 mremap(0x6000005b9000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
-        "   7 mremap(0x6000005bd000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
+        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000dba000) = 0x600000dba000",
+        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000dbe000) = 0x600000dbe000",
+        "   6 mremap(0x600000dba000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
+        "   7 mremap(0x600000dbe000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
     ];
     assert_eq!(lines, expected);
     assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));
@@ -396,4 +396,109 @@ fn ranges_of_numbers_have_a_limit_and_cover_all_the_same() {
         assert!(numbers.starts_with("4 6 8 ") && numbers.contains(&last), "{count}");
         assert!(numbers.ends_with(&open[open.len() - 1].to_string()), "{count}");
     }
+}
+
+/// A whole process of three threads, the first of which has called prepare.
+fn whole() -> Descriptor {
+    let mut desc = descriptor();
+    desc.process.parent_pid = 7;
+    let thread = |tid: u32, frame: u64| Thread {
+        tid,
+        frame: SeedAddr(frame),
+        tid_address: SeedAddr(0x7000_0100),
+        fs_base: 0x7000_0200,
+        robust_list: (SeedAddr(0x88), 24),
+        rseq: Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 }),
+        alt_stack: (SeedAddr(0x7000_0300), 0, 8192),
+        name: b"worker".to_vec(),
+        ..Thread::default()
+    };
+    desc.threads.extend([thread(8, 0x7000_1000), thread(9, 0x7000_2000)]);
+    desc.whole = Some(Whole { gate: SeedAddr(0x7000_0400), sched: vec![Sched::default(); 3] });
+    desc
+}
+
+fn steps(desc: &Descriptor, makes_threads: bool) -> Vec<String> {
+    let place = TailPlace { makes_threads, ..PLACE };
+    let info = [0; crate::resume::child::INFO_LEN];
+    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+    assert_eq!(tail.encode(0).len(), tail.encoded_len());
+    tail.ops.iter().map(Op::to_string).collect()
+}
+
+#[test]
+fn further_threads_are_made_once_and_wait_at_the_gate() {
+    let desc = whole();
+    let tail = steps(&desc, true);
+    assert_eq!(tail[1], "getppid() = 77, or 0 in a pid namespace");
+    assert_eq!(tail[3], "clone3 of 2 threads from number 0 on, until each waits");
+    assert_eq!(tail.last().unwrap(), "rt_sigreturn with rsp = 0x70000010");
+    // A step has one number, wherever the tail runs.
+    let ahead = steps(&desc, false);
+    assert_eq!(ahead[3], "clone3 of 0 threads from number 0 on");
+    assert_eq!((&ahead[..3], &ahead[4..]), (&tail[..3], &tail[4..]));
+    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    let expected = "
+thread 8 (worker), fs 0x70000200:
+   0 prctl(15, <7 bytes>, 0, 0, 0)
+   1 arch_prctl(0x1001, 0)
+   2 sigaltstack(<24 bytes>)
+   3 set_robust_list(136, 24)
+   4 rseq(153, 32, 0, 5)
+   5 futex wait while 0x70000400 is 0
+   6 rt_sigreturn with rsp = 0x70001000
+thread 9 (worker), fs 0x70000200:
+";
+    assert!(further.starts_with(expected.trim_start_matches('\n')), "{further}");
+}
+
+/// The process's first thread is the child's, whoever has called prepare.
+#[test]
+fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
+    let mut desc = whole();
+    desc.threads.swap(0, 2);
+    let tail = steps(&desc, true);
+    assert_eq!(tail[3], "clone3 of 1 threads from number 0 on, until each waits");
+    let last = &tail[tail.len() - 3..];
+    assert_eq!(last[0], "clone3 of 1 threads from number 1 on");
+    assert_eq!(last[1], "futex wait while 0x70000400 is 0");
+    assert_eq!(last[2], "rt_sigreturn with rsp = 0x70000010");
+    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    let (other, caller) = further.split_once("thread 9 ").unwrap();
+    assert!(other.contains("thread 8 ") && other.contains("futex wait"), "{further}");
+    assert!(!caller.contains("futex wait") && caller.contains("0x70002000"), "{further}");
+}
+
+#[test]
+fn threads_are_scheduled_as_they_were_if_that_is_anything_special() {
+    let mut desc = whole();
+    desc.whole.as_mut().unwrap().sched[0].nice = -5;
+    assert_eq!(steps(&desc, true)[4], "sched_setattr(0, <48 bytes>, 0)");
+    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    // The first thread's class is what its clones have, but for this.
+    assert_eq!(further.matches("sched_setattr").count(), 2, "{further}");
+}
+
+#[test]
+fn the_largest_table_of_threads_fits_the_region() {
+    use crate::resume::abi::{MAX_FURTHER_THREADS, TABLE_LEN};
+    let mut desc = whole();
+    let last = desc.threads[2].clone();
+    desc.threads.resize(MAX_THREADS, Thread { name: b"fifteen letters".to_vec(), ..last });
+    let special = Sched { policy: 1, priority: 1, ..Sched::default() };
+    desc.whole.as_mut().unwrap().sched = vec![special; MAX_THREADS];
+    let facts = TailFacts::of(&desc).unwrap();
+    assert_eq!(desc.threads.len() as u64, MAX_FURTHER_THREADS + 1);
+    assert!((facts.further().encode(PLACE.base).len() as u64) < TABLE_LEN);
+}
+
+#[test]
+fn ids_that_a_namespace_cannot_give_are_told() {
+    let own = |desc: &Descriptor, pid_max| TailFacts::of(desc).unwrap().own_pid(pid_max);
+    let mut desc = whole();
+    assert_eq!(own(&desc, 10), Ok(Some(7)));
+    assert!(own(&desc, 9).unwrap_err().contains("thread 9"));
+    (desc.threads[0].tid, desc.process.parent_pid) = (1, 1);
+    assert!(own(&desc, 10).unwrap_err().contains("init"));
+    assert_eq!(own(&descriptor(), 10), Ok(None));
 }

@@ -11,6 +11,8 @@ pub mod enter;
 #[cfg(feature = "agent")]
 pub mod event;
 #[cfg(feature = "agent")]
+pub mod fd_table;
+#[cfg(feature = "agent")]
 pub mod fuse;
 pub mod limits;
 #[cfg(feature = "agent")]

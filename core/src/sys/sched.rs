@@ -21,6 +21,20 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// The calling thread runs when nobody else wants to (SCHED_IDLE, sched(7)).
+///
+/// # Errors
+/// sched_setscheduler(2)'s; a thread may always do this.
+pub fn run_when_idle() -> io::Result<()> {
+    // SAFETY: sched_param is plain data for which all zero is priority 0, the one that this policy has.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `parameters` lives through the call; 0 names the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Sets the calling thread's nice value (setpriority(2): Linux keeps one per thread).
 ///
 /// # Errors

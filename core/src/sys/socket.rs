@@ -85,6 +85,18 @@ fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends some of `bytes`, and gives how many; the kernel waits for more before it makes a segment of them
+/// (MSG_MORE, send(2)).
+///
+/// # Errors
+/// send(2)'s.
+pub fn send_more(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
+    // SAFETY: the kernel reads `bytes` during the call alone.
+    let sent = unsafe { libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
 /// Two connected ends that keep messages apart.
 ///
 /// # Errors

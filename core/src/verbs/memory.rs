@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -138,6 +139,21 @@ impl Region {
         let target = self.at(&(to..to + bytes.len()));
         // SAFETY: within the mapping; `bytes` is ordinary memory elsewhere.
         unsafe { target.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Sends bytes of `range` from its start on to a socket, and gives how many.
+    ///
+    /// # Errors
+    /// send(2)'s.
+    ///
+    /// # Panics
+    /// If the range goes beyond its end.
+    pub fn send(&self, range: Range<usize>, socket: &TcpStream) -> io::Result<usize> {
+        let source = self.at(&range).as_ptr().cast_const().cast();
+        // SAFETY: the kernel reads within the mapping, during the call alone.
+        let sent =
+            unsafe { libc::send(socket.as_raw_fd(), source, range.len(), libc::MSG_NOSIGNAL) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
     /// Fills `range` with the bytes of `file` from `offset` on, with no copy between.

@@ -277,6 +277,10 @@ pub struct Stats {
     pub pages_pulled: u64,
     /// Of these, pages pulled by an RDMA card.
     pub pages_rdma: u64,
+    /// READs that were posted to the card.
+    pub rdma_reads: u64,
+    /// Doorbells that took them there: what is posted at once shares one.
+    pub rdma_doorbells: u64,
     /// Pages pushed into images here.
     pub pages_pushed: u64,
     /// Pages taken from identical local files.
@@ -295,6 +299,8 @@ pub struct Stats {
     pub children_started: u64,
     /// Of these, whole processes that got new ids because this host refused them theirs.
     pub children_renumbered: u64,
+    /// Open files of seeds with a path that was not there when a seed came to live here: their numbers answer EBADF.
+    pub files_missing: u64,
     /// Seeds published.
     pub seeds_published: u64,
     /// READs served to others.

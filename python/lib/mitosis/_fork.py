@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Literal, overload
@@ -65,6 +65,14 @@ class Seed:
         return self._native.pid
 
     @property
+    def pause(self) -> tuple[int, int] | None:
+        """Nanoseconds that the other threads stood still for it, and of these until the last one stood.
+
+        None if it is of the caller's thread alone.
+        """
+        return self._native.pause
+
+    @property
     def handle(self) -> Handle:
         """The handle to resume it with; waits until the agent has published the seed.
 
@@ -109,7 +117,9 @@ class Seed:
         return f"<mitosis.Seed {self._handle or 'pid ' + str(self.pid)}>"
 
 
-def fork(host: str | None = None) -> Child | None:
+def fork(
+    host: str | None = None, *, threads: Literal["caller", "all"] = "caller"
+) -> Child | None:
     """Fork this process onto `host` ("name" or "name:port"; None is this one). Returns twice.
 
     Returns a `Child` here, and None in the child, which goes on with all memory of this process and
@@ -121,6 +131,9 @@ def fork(host: str | None = None) -> Child | None:
 
     In a running event loop of asyncio this is refused, as the child could not wait for anything: fork
     before asyncio.run(), or in a thread (asyncio.to_thread) whose function ends the child itself.
+
+    With `threads="all"` every thread lives on in the child, and open files are carried where they can
+    be: see `prepare`.
 
     Where no agent runs, one is started for this process, and ends with it.
 
@@ -139,9 +152,12 @@ def fork(host: str | None = None) -> Child | None:
     """
     if host is not None:
         _native.check_host(host)
-    _refuse_in_event_loop()
+    all_threads = _is_all(threads)
+    _refuse_in_event_loop(all_threads)
     agent = _agent.address()
-    forked = _prepare(agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False)
+    forked = _prepare(
+        agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False, all_threads=all_threads
+    )
     if isinstance(forked, Resumed):
         return None
     try:
@@ -166,6 +182,8 @@ def prepare(
     *,
     shared_copy_limit: int = _native.SHARED_COPY_LIMIT_BYTES,
     allow_visible_seed: bool = False,
+    threads: Literal["caller", "all"] = "caller",
+    files: Literal["closed", "carried"] | None = None,
 ) -> Seed | Resumed:
     """Freeze a copy of this process, from which children can be resumed on any host.
 
@@ -177,10 +195,20 @@ def prepare(
             still (each child gets its own); more is refused.
         allow_visible_seed: accept that the seed shows in os.wait where the kernel offers no way to
             hide it (gVisor, some seccomp filters).
+        threads: which threads children have. "caller" is the one that calls, as after os.fork. With
+            "all" each goes on where it stood: in a lock, a queue, a sleep, a call into C. Open files are
+            carried where they can be (`mitosis inspect` tells of each), so that an event loop may be
+            running. No handler of os.register_at_fork runs, since nothing is forked as far as the
+            interpreter can see; hooks of mitosis run as ever, `after_resume` with all threads running.
+            All threads of this process stand still for some milliseconds, in C code as well.
+        files: what children have where this process has descriptors above 2. "closed": numbers that
+            answer EBADF, unless `threads` is "all". "carried": the same files at the same numbers, where
+            they can be made again; `mitosis inspect` tells of each what becomes of it.
 
     Raises, in this process alone:
-        NotForkable: shared memory is above the limit, the seed could not be hidden, or an event loop of
-            asyncio is running in this thread (see `fork`).
+        NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of
+            asyncio is running in this thread (see `fork`), or a thread could not be stopped: the text
+            names it and its system call.
         MissingError: there is no agent and none can be started.
         Error: any other failure. What the agent finds later is raised by `Seed.handle`.
 
@@ -194,8 +222,12 @@ def prepare(
     """
     if not 0 <= shared_copy_limit < 2**64:
         raise ArgumentError(f"shared_copy_limit is {shared_copy_limit}: give bytes, 0 or more")
-    _refuse_in_event_loop()
-    prepared = _prepare(_agent.address(), shared_copy_limit, allow_visible_seed)
+    all_threads = _is_all(threads)
+    carries = _are_carried(files, all_threads)
+    _refuse_in_event_loop(all_threads)
+    prepared = _prepare(
+        _agent.address(), shared_copy_limit, allow_visible_seed, all_threads, carries
+    )
     return prepared if isinstance(prepared, Resumed) else Seed(prepared)
 
 
@@ -206,6 +238,7 @@ def resume(
     n: Literal[1] = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child: ...
 @overload
 def resume(
@@ -214,6 +247,7 @@ def resume(
     n: int = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child | list[Child]: ...
 def resume(
     handle: Handle | str,
@@ -221,6 +255,7 @@ def resume(
     n: int = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child | list[Child]:
     """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
 
@@ -233,6 +268,9 @@ def resume(
         n: how many, from 1 to 10,000.
         payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
         env: environment variables to set in the children; None as a value unsets.
+        listen: where sockets of the seed's listen in the children: "all", a port, "PORT=PORT",
+            "unix:/PATH" or "unix:/PATH=/PATH". They do before any child runs. A socket that is not named
+            is there, and no connection comes to it. Children of one call share a port.
 
     Raises:
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
@@ -255,6 +293,7 @@ def resume(
         payload=_payload(payload),
         environment=_environment(env),
         seed_ends_with_children=False,
+        listen=_listen(listen),
     )
     children = children_of(started)
     return children[0] if n == 1 else children
@@ -275,6 +314,12 @@ def _payload(payload: object) -> bytes:
         raise TypeError(f"payload is of type {kind}: give bytes (str.encode, pickle.dumps)") from None
 
 
+def _listen(listen: Sequence[str | int]) -> list[str]:
+    if isinstance(listen, str):
+        raise TypeError(f"listen is {listen!r}: give a list of such texts")
+    return [str(where) for where in listen]
+
+
 def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | None]]:
     changes = list((env or {}).items())
     for name, value in changes:
@@ -283,29 +328,52 @@ def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | 
     return changes
 
 
-def _refuse_in_event_loop() -> None:
+def _is_all(threads: object) -> bool:
+    if threads not in ("caller", "all"):
+        raise ArgumentError(f"threads is {threads!r}: give 'caller' or 'all'")
+    return threads == "all"
+
+
+def _are_carried(files: object, all_threads: bool) -> bool:
+    if files not in (None, "closed", "carried"):
+        raise ArgumentError(f"files is {files!r}: give 'closed' or 'carried'")
+    if files == "closed" and all_threads:
+        raise ArgumentError("threads='all' carries files: threads may be waiting for them")
+    return all_threads or files == "carried"
+
+
+def _refuse_in_event_loop(all_threads: bool) -> None:
+    if all_threads:
+        return
     events = sys.modules.get("asyncio.events")
     if events is not None and events._get_running_loop() is not None:
         raise NotForkable(
             "an event loop of asyncio is running in this thread, and a child has none of the descriptors "
             "that it waits by: fork before asyncio.run(), or in a thread (asyncio.to_thread) whose "
-            "function ends the child itself (os._exit)"
+            "function ends the child itself (os._exit), or keep its threads and files: threads='all'"
         )
 
 
 def _prepare(
-    agent: str, shared_copy_limit: int, allow_visible_seed: bool
+    agent: str,
+    shared_copy_limit: int,
+    allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool = False,
 ) -> _native.Seed | Resumed:
     sys.audit("mitosis.prepare")
     try:
-        _warn_of_threads()
+        if not all_threads:
+            _warn_of_threads()
         _hooks.run_before_prepare()
-        prepared = _freeze(agent, shared_copy_limit, allow_visible_seed)
+        prepared = _freeze(
+            agent, shared_copy_limit, allow_visible_seed, all_threads, carry_files
+        )
     except BaseException:
         _hooks.run_after_prepare()
         raise
     if isinstance(prepared, _native.Resumed):
-        return _wake(prepared)
+        return _wake(prepared, all_threads)
     try:
         _hooks.run_after_prepare()
     except BaseException:
@@ -316,24 +384,33 @@ def _prepare(
 
 
 def _freeze(
-    agent: str, shared_copy_limit: int, allow_visible_seed: bool
+    agent: str,
+    shared_copy_limit: int,
+    allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool,
 ) -> _native.Seed | _native.Resumed:
     _flush()
-    _unique.armed()
+    if not all_threads:
+        _unique.armed()
     try:
         return _native.prepare(
             agent,
             sys.modules,
             shared_copy_limit=shared_copy_limit,
             allow_visible_seed=allow_visible_seed,
+            all_threads=all_threads,
+            carry_files=carry_files,
         )
     finally:
         _unique.disarmed()
 
 
-def _wake(native: _native.Resumed) -> Resumed:
+def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
     """In a child: what is left to do before the caller of prepare() may see it."""
     try:
+        if all_threads and not native.rehearsal:
+            _unique.renew(all_threads)
         for name, value in native.environment:
             if value is None:
                 os.environ.pop(name, None)

@@ -44,6 +44,8 @@ class Child:
 class Seed:
     @property
     def pid(self) -> int: ...
+    @property
+    def pause(self) -> tuple[int, int] | None: ...
     def handle(self) -> Handle: ...
     def drop(self, revoke: bool) -> bool: ...
 
@@ -70,7 +72,7 @@ def generation() -> int:
 def end_rehearsal() -> NoReturn:
     """In a rehearsal: end it where prepare() would return to user code."""
 
-def reseed(modules: dict[str, ModuleType]) -> None:
+def reseed(modules: dict[str, ModuleType], all_threads: bool = False) -> None:
     """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""
 
 def release_signals() -> None:
@@ -85,6 +87,8 @@ def prepare(
     *,
     shared_copy_limit: int,
     allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool,
 ) -> Seed | Resumed: ...
 def resume(
     agent: str | PathLike[str],
@@ -95,6 +99,7 @@ def resume(
     payload: bytes,
     environment: list[tuple[str, str | None]],
     seed_ends_with_children: bool,
+    listen: list[str] = ...,
 ) -> list[Child]: ...
 def list_all(
     agent: str | PathLike[str],

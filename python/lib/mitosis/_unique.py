@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
-# The thread that is preparing. It alone is in a child: whoever reads its own name here was resumed.
+# The thread that forks as a prepare. It alone is in a child: whoever reads its own name here was resumed.
 _preparing = 0
 
 # Exit status of a child that cannot go on (EX_SOFTWARE of sysexits.h).
@@ -110,15 +110,24 @@ _RENEWALS: tuple[tuple[str, Callable[[ModuleType], None]], ...] = (
 )
 
 
+# What goes on in a child of all threads, where open files are carried.
+_KEPT_WITH_ALL_THREADS = ("signal", "asyncio.events")
+
+
+def renew(all_threads: bool) -> None:
+    """Renew what this child must not have in common with another one."""
+    for name, renewal in _RENEWALS:
+        module = sys.modules.get(name)
+        if module is not None and not (all_threads and name in _KEPT_WITH_ALL_THREADS):
+            renewal(module)
+
+
 def _after_in_child() -> None:
     if _preparing != threading.get_ident():
         return
     disarmed()
     try:
-        for name, renew in _RENEWALS:
-            module = sys.modules.get(name)
-            if module is not None:
-                renew(module)
+        renew(all_threads=False)
     except BaseException as error:
         end_half_child(error)
 

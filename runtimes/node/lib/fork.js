@@ -171,6 +171,8 @@ async function started(handle, host, settings, endsWithChildren) {
     settings.environment,
     settings.stdio,
     endsWithChildren,
+    settings.listen,
+    settings.newIds,
   );
   return children.map((told) => new Child(told));
 }
@@ -184,8 +186,25 @@ function checkHost(host) {
   }
 }
 
-function settingsOf({ payload, env, stdio }) {
-  return { payload: payloadOf(payload), environment: environmentOf(env), stdio: stdioOf(stdio) };
+function settingsOf({ payload, env, stdio, listen, newIds }) {
+  return {
+    payload: payloadOf(payload),
+    environment: environmentOf(env),
+    stdio: stdioOf(stdio),
+    listen: listenOf(listen),
+    newIds: Boolean(newIds),
+  };
+}
+
+/** Texts as `mitosis resume --listen` takes them; the native half parses them. */
+function listenOf(listen) {
+  const places = listen === undefined ? [] : Array.isArray(listen) ? listen : [listen];
+  for (const place of places) {
+    if (typeof place !== 'string' && !Number.isInteger(place)) {
+      throw argument(`listen holds a ${typeof place}: give 'all', a port, 'PORT=PORT' or 'unix:/PATH=/PATH'`);
+    }
+  }
+  return places.map(String);
 }
 
 function payloadOf(payload) {

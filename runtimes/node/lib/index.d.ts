@@ -206,7 +206,17 @@ export interface StartOptions {
   env?: Record<string, string | null>;
   /** Its stdin, stdout and stderr; this process's own if it is not given. */
   stdio?: 'inherit' | 'ignore' | [Stdio, Stdio, Stdio];
+  /** Which of the seed's listening sockets take connections in the child; none if it is not given. */
+  listen?: Listen | Listen[];
+  /** The child gets new process and thread ids, in its host's own pid namespace. */
+  newIds?: boolean;
 }
+
+/**
+ * Where a listening socket of the seed's listens in a child: 'all' is each where it was; 8080 the one on that port,
+ * there; '8080=9090' on another; 'unix:/a' and 'unix:/a=/b' likewise.
+ */
+export type Listen = 'all' | number | string;
 
 /** How to resume. */
 export interface ResumeOptions extends StartOptions {

@@ -10,7 +10,6 @@ const native = require('./native.js');
 // many has used up all that was drawn before.
 const UUIDS_AHEAD = 128;
 const INTEGERS_AHEAD = 1024;
-
 const RANDOM_VALUES = 2 ** 47;
 
 // Where V8's own state cannot be reset, from the start: who takes Math.random into a variable has this one.
@@ -20,11 +19,34 @@ if (!native.resetsMathRandom) {
   };
 }
 
-/** Uses up what node:crypto has drawn ahead, so that what comes next is drawn anew. */
+/** The bytes that randomInt has drawn ahead: what it reads its next number from. */
+function drawnForIntegers() {
+  const read = Buffer.prototype.readUIntBE;
+  let bytes = null;
+  Buffer.prototype.readUIntBE = function readUIntBE(...args) {
+    bytes = this;
+    return read.apply(this, args);
+  };
+  try {
+    crypto.randomInt(1);
+  } finally {
+    Buffer.prototype.readUIntBE = read;
+  }
+  return bytes;
+}
+
+const integersAhead = drawnForIntegers();
+
+/** Uses up, or draws anew, what node:crypto has drawn ahead. */
 function drawOut() {
   for (let i = 0; i < UUIDS_AHEAD; i++) {
     crypto.randomUUID();
   }
+  if (integersAhead !== null) {
+    crypto.randomFillSync(integersAhead);
+    return;
+  }
+  // A node that reads them in another way.
   for (let i = 0; i < INTEGERS_AHEAD; i++) {
     crypto.randomInt(1);
   }

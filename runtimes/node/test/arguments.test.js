@@ -40,6 +40,9 @@ test('a resume with arguments that cannot be right is refused', async () => {
     [TEXT, null, { payload: 7 }],
     [TEXT, null, { env: { A: 1 } }],
     [TEXT, null, { stdio: ['inherit'] }],
+    [TEXT, null, { listen: {} }],
+    [TEXT, null, { listen: 'everywhere' }],
+    [TEXT, null, { listen: [8080, 'unix:relative'] }],
     [TEXT, null, { stdio: ['inherit', 'inherit', -1] }],
   ];
   for (const args of cases) {

@@ -47,12 +47,55 @@ test('a server that is closed before and opened after a fork serves', async (t) 
   assert.deepStrictEqual(said.find((line) => !Array.isArray(line)), DONE);
 });
 
+test('a server that listens is carried, and listens where it is told to', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say, folder) => {
+    const http = require('node:http');
+    const { setTimeout: pause } = require('node:timers/promises');
+    let served = 0;
+    const server = http.createServer((request, response) => {
+      response.end(`${++served} ${mitosis.generation}`);
+      if (request.url === '/last') response.on('close', () => process.exit(0));
+    });
+    const get = (socketPath, path) =>
+      new Promise((resolve, reject) => {
+        const request = http.get({ socketPath, path, agent: false }, async (response) => {
+          let text = '';
+          for await (const data of response) text += data;
+          resolve(text);
+        });
+        request.on('error', reject);
+      });
+    await new Promise((resolve) => server.listen(`${folder}/a`, resolve));
+    for (let i = 0; i < 10; i++) await get(`${folder}/a`, '/');
+    const me = await mitosis.prepare();
+    if (me.role === 'child') return;
+    const child = await mitosis.resume(await me.seed.handle(), null, { listen: `unix:${folder}/a=${folder}/b` });
+    const asked = async (path) => {
+      for (;;) {
+        try {
+          return await get(`${folder}/b`, path);
+        } catch (error) {
+          if (!['ENOENT', 'ECONNREFUSED'].includes(error.code)) throw error;
+          await pause(5);
+        }
+      }
+    };
+    say([await asked('/'), await asked('/last'), await get(`${folder}/a`, '/')]);
+    say(await child.wait());
+    await me.seed.drop();
+    process.exit(0);
+  });
+  assert.deepStrictEqual(said, [['11 1', '12 1', '11 0'], DONE]);
+});
+
 test(`${CHILDREN} children of one seed serve at once`, async (t) => {
   const agent = await startAgent(t);
   const program = async (mitosis, say, folder) => {
     const http = require('node:http');
+    let me = null;
     const server = http.createServer((request, response) => {
-      response.end(`${mitosis.payload} ${me.index} ${request.url}`);
+      response.end(`${mitosis.payload} ${me?.index} ${request.url}`);
       if (request.url === '/last') response.on('close', () => process.exit(0));
     });
     const get = (socketPath, path) =>
@@ -67,7 +110,7 @@ test(`${CHILDREN} children of one seed serve at once`, async (t) => {
     await new Promise((resolve) => server.listen(`${folder}/warm`, resolve));
     for (let i = 0; i < 100; i++) await get(`${folder}/warm`, '/warm');
     await new Promise((resolve) => server.close(resolve));
-    const me = await mitosis.prepare();
+    me = await mitosis.prepare();
     if (me.role === 'child') {
       server.listen(`${folder}/listens-${me.index}`, () => say(me.index));
       return;

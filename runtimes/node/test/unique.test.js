@@ -22,6 +22,20 @@ test("a reseed takes Math.random back to the isolate's generator", () => {
   assert.deepStrictEqual(after, before);
 });
 
+test('what randomInt has drawn ahead is drawn anew', () => {
+  const script = `
+    const crypto = require('node:crypto');
+    const unique = require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    const read = Buffer.prototype.readUIntBE;
+    let bytes;
+    Buffer.prototype.readUIntBE = function (...args) { bytes = this; return read.apply(this, args); };
+    crypto.randomInt(1);
+    const before = Buffer.from(bytes);
+    unique.drawOut();
+    console.log(bytes.length, bytes.subarray(-64).equals(before.subarray(-64)));`;
+  assert.strictEqual(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }), '6144 false\n');
+});
+
 test('workers are told to reseed, and may end before', () => {
   const script = `
     const { Worker } = require('node:worker_threads');

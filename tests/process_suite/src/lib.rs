@@ -7,6 +7,9 @@
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
 //! | `suite-files` | open files of each kind are what they were |
+//! | `suite-threads` | states of threads, of processes that are forked with all of them |
+//! | `suite-pause` | how long a process stands still for that (`benches/starts.py`) |
+//! | `suite-waits` | the same in C, by a program that knows nothing of Mitosis: 200 threads in every kind of wait |
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |
 //! | `suite-fabric` | no child: owners of memory and readers, on hosts with an RDMA device |
 //!
@@ -70,7 +73,8 @@ pub fn prepare_and_hold_with(options: &PrepareOptions) -> Resumed {
     }
 }
 
-fn hold(seed: &Seed) -> ! {
+/// Prints `handle` and the seed's process id, waits for the end of standard input and ends.
+pub fn hold(seed: &Seed) -> ! {
     match seed.handle() {
         Ok(handle) => say(&format!("{} {}", handle.reveal(), seed.pid())),
         Err(error) => fail(&error),

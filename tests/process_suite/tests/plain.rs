@@ -28,3 +28,47 @@ fn calls_repeat() {
     assert_eq!(first, output_of(calls, &["3", "plain"]), "one seed, one sequence");
     assert_ne!(first.1, output_of(calls, &["4", "plain"]).1);
 }
+
+/// All at once: most of their time they wait.
+fn threads_cases(way: &str) -> Vec<(String, Option<i32>, String)> {
+    let threads = env!("CARGO_BIN_EXE_suite-threads");
+    let (_, cases) = output_of(threads, &["list"]);
+    let file = std::env::temp_dir().join(format!("suite-threads-{}-{way}", std::process::id()));
+    std::fs::write(&file, "").unwrap();
+    let path = file.to_str().unwrap();
+    let ended = std::thread::scope(|scope| {
+        let running: Vec<_> = cases
+            .lines()
+            .map(|case| (case, scope.spawn(move || output_of(threads, &[case, way, path]))))
+            .collect();
+        let ends = running.into_iter().map(|(case, end)| {
+            let (status, said) = end.join().unwrap();
+            (case.to_owned(), status, said)
+        });
+        ends.collect::<Vec<_>>()
+    });
+    std::fs::remove_file(&file).unwrap();
+    assert!(ended.len() > 40, "{cases}");
+    ended
+}
+
+#[test]
+fn threads_hold_without_a_fork() {
+    for (case, status, said) in threads_cases("plain") {
+        assert_eq!((status, said), (Some(0), format!("ok {case}\n")), "{case}");
+    }
+}
+
+#[test]
+fn threads_are_missed_where_a_fork_loses_them() {
+    for (case, status, said) in threads_cases("forked") {
+        assert!(status != Some(0) && !said.contains("ok"), "{case} looks at nothing: {said}");
+    }
+}
+
+#[test]
+fn waits_end() {
+    let waits = env!("CARGO_BIN_EXE_suite-waits");
+    let (status, said) = output_of(waits, &["/proc/self/exe", "100"]);
+    assert_eq!((status, said.as_str()), (Some(0), "standing\n100 of 100 threads went on\n"));
+}

@@ -10,6 +10,8 @@ use crate::fabric::MAX_RANGES;
 use crate::id::{ReadKey, SeedId};
 use crate::wire::read::{ANSWER_LEN, Answer, MAX_PUSH_BYTES, PUSH_ADDR_LEN};
 
+mod copy;
+
 const PAGE: u64 = 4096;
 
 /// Serves on loopback for the rest of the test program.

@@ -8,6 +8,7 @@ use super::address_book::AddressBook;
 use super::card::{DcCard, Initiator, WayOf};
 use super::streams::Wounds;
 use crate::fabric::ReadError;
+use crate::fabric::doorbells::Doorbells;
 use crate::fabric::pool::Connector;
 
 /// Makes initiators, and knows the ways to peers.
@@ -29,6 +30,7 @@ pub(super) struct Shared<W> {
 pub(super) struct DcCounters {
     pub(super) mended: AtomicU64,
     pub(super) flushed: AtomicU64,
+    pub(super) doorbells: Doorbells,
 }
 
 /// An initiator, as a queue has it.

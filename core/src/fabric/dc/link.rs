@@ -110,6 +110,7 @@ impl<C: DcCard> Link for DcLink<C> {
         streams::assign(&mut self.landings, connection.streams);
         match initiator.post(&mut self.landings) {
             Ok(count) => {
+                connection.shared.counters.doorbells.rung_for(count);
                 self.landings.posted(count);
                 Ok(())
             }

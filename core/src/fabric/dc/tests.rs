@@ -233,6 +233,8 @@ fn a_batch_is_one_doorbell_and_sorted_by_target() {
     let order: Vec<u32> = doorbells[0].1.iter().map(|(dctn, _)| *dctn).collect();
     // By host, then by target: 5 is on host 0, 4 and 9 are on host 4.
     assert_eq!((doorbells.len(), &order[..]), (1, &[5, 4, 4, 9, 9, 9][..]));
+    let counted = world.pool.connector().counters().doorbells.posted();
+    assert_eq!(counted, Posted { reads: 6, doorbells: 1 });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::descriptor::RcEndpoint;
 use crate::fabric::ReadError;
 use crate::fabric::arrivals::Arrivals;
+use crate::fabric::doorbells::Doorbells;
 use crate::fabric::landings::DEPTH;
 use crate::fabric::pool::Connector;
 use crate::fabric::tcp::TokenSource;
@@ -31,6 +32,8 @@ pub(super) struct RcConnector {
     pub(super) tokens: Arc<dyn TokenSource>,
     /// For the whole set-up.
     pub(super) timeout: Duration,
+    /// Those of all connections.
+    pub(super) doorbells: Arc<Doorbells>,
 }
 
 impl std::fmt::Debug for RcConnector {
@@ -45,6 +48,7 @@ pub(super) struct RcConnection {
     /// `None` once it was abandoned.
     pub(super) qp: Option<RcQp>,
     pub(super) arrivals: Arrivals,
+    pub(super) doorbells: Arc<Doorbells>,
     // The id goes before its channel.
     id: CmId,
     channel: Arc<EventChannel>,
@@ -120,7 +124,8 @@ impl RcConnector {
             id.make_ready(&mut qp, false, depths, self.settings.patience)?;
             id.establish()?;
         }
-        Ok(RcConnection { qp: Some(qp), arrivals, id, channel })
+        let doorbells = self.doorbells.clone();
+        Ok(RcConnection { qp: Some(qp), arrivals, doorbells, id, channel })
     }
 
     /// Buffers are registered with one card: a route by another is of no use.

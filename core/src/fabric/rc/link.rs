@@ -72,6 +72,7 @@ impl Link for RcLink {
         });
         match posted {
             Ok(count) => {
+                connection.doorbells.rung_for(count);
                 self.landings.posted(count);
                 Ok(())
             }

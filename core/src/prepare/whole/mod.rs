@@ -200,6 +200,7 @@ impl Freezer {
         freeze.not_carried = [self.map.range(), self.seen.range()];
         freeze.carry_files = true;
         freeze.seen = self.seen.address();
+        freeze.carry_files = true;
         freeze.whole = Some(scratch::Whole {
             table: NonNull::from(self.table),
             map: NonNull::from(&self.map),

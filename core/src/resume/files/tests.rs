@@ -1,1 +1,145 @@
+//! Steps of small tables, line by line.
 
+use super::*;
+use crate::descriptor::carried::{EpollWatch, Listening};
+use crate::descriptor::{CarriedFile, FileKind, Number};
+
+fn file(fds: &[u32], flags: u32, kind: FileKind) -> CarriedFile {
+    let number = |fd: &u32| Number { fd: *fd, close_on_exec: fd % 2 == 1 };
+    CarriedFile { numbers: fds.iter().map(number).collect(), flags, kind }
+}
+
+fn pipe(fd: u32, writes: bool, other: Option<u32>, content: &[u8]) -> CarriedFile {
+    let (capacity, content) = (4096, content.to_vec());
+    file(&[fd], 0o4000, FileKind::Pipe { writes, other, capacity, content })
+}
+
+fn listener(fd: u32) -> CarriedFile {
+    let kind = FileKind::Listener(Listening {
+        domain: 2,
+        socket_type: 1,
+        protocol: 6,
+        address: vec![2, 0, 0, 80, 0, 0, 0, 0],
+        backlog: Some(9),
+        reuse_address: true,
+        reuse_port: false,
+        v6_only: false,
+        no_delay: false,
+        keep_alive: false,
+    });
+    file(&[fd], 0o4002, kind)
+}
+
+fn steps(files: Vec<CarriedFile>, given: &[u32]) -> Vec<String> {
+    let plan = FilePlan::of(&CarriedFiles::new(files).unwrap());
+    let ops = plan.make(4, 3, given).into_iter().chain(plan.close_helpers());
+    ops.map(|op| op.to_string()).collect()
+}
+
+#[test]
+fn what_was_the_templates_moves_out_of_the_way_and_is_closed_last() {
+    let event = |fds: &[u32]| file(fds, 2, FileKind::Event { count: 5, is_semaphore: true });
+    assert_eq!(
+        steps(vec![event(&[3, 64, 65])], &[]),
+        [
+            "the command socket moves to 66",
+            "dup3(7, 67, 0x80000) = 0x43",
+            "close_range(3, 63)",
+            "dup3(67, 3 64-65, O_CLOEXEC) (may fail)",
+            "3 O_CLOEXEC = eventfd2(5, 1)",
+            "dup3(3, 64, 0) = 0x40",
+            "dup3(3, 65, 0x80000) = 0x41",
+            "close(67)",
+            "close(66)",
+        ]
+    );
+}
+
+#[test]
+fn both_ends_of_a_pipe_are_made_at_once_and_filled() {
+    let steps = steps(vec![pipe(4, true, Some(1), b""), pipe(8, false, Some(0), b"four")], &[]);
+    let made = [
+        "8, 4 = pipe2(2048)",
+        "fcntl(4, 1031, 0x1000) (may fail)",
+        "write(4, <4 bytes>, 4) = 0x4",
+        "close(65)",
+        "close(64)",
+    ];
+    assert_eq!(steps[4..], made);
+}
+
+#[test]
+fn an_end_whose_other_one_was_elsewhere_has_ended() {
+    let steps = steps(vec![pipe(4, false, None, b"rest")], &[]);
+    let made = [
+        "4, 66 O_CLOEXEC = pipe2(2048)",
+        "fcntl(66, 1031, 0x1000) (may fail)",
+        "write(66, <4 bytes>, 4) = 0x4",
+        "close(66)",
+    ];
+    assert_eq!(steps[4..8], made);
+}
+
+#[test]
+fn a_path_is_neither_made_nor_emptied() {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | libc::O_EXCL;
+    let kind = FileKind::Path { path: "/a".to_owned(), position: 7 };
+    let steps = steps(vec![file(&[4], flags.cast_unsigned(), kind)], &[]);
+    let how = libc::O_WRONLY | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = format!("4 = openat(0xffffffffffffff9c, <3 bytes>, {how}, 0) (may fail)");
+    let made = [opened.as_str(), "lseek(4, 7, 0) (may fail)", "fcntl(4, 4, 1024) (may fail)"];
+    assert_eq!(steps[4..7], made);
+}
+
+#[test]
+fn a_listener_is_the_one_that_came_along_or_one_that_nobody_knows() {
+    let files = || vec![listener(5), listener(6)];
+    let (none, second) = (steps(files(), &[]), steps(files(), &[1]));
+    let stand_in = [
+        "5 O_CLOEXEC = socket(1, 1, 0)",
+        "bind(5, <2 bytes>, 2)",
+        "listen(5, 9)",
+        "fcntl(5, 4, 2048)",
+    ];
+    assert_eq!(none[4..8], stand_in);
+    // What comes along moves first; each listener is as many steps either way.
+    assert_eq!(second[2], "dup3(8, 67, 0x80000) = 0x43");
+    assert_eq!(second[5..9], stand_in);
+    let given = ["dup3(67, 6, 0) = 0x6", "close(67)", "fcntl(6, 4, 2048)", "fcntl(6, 4, 2048)"];
+    assert_eq!(second[9..13], given);
+    assert_eq!(second.len(), none.len() + 1);
+}
+
+#[test]
+fn epolls_watch_what_is_there() {
+    let watch = |fd| EpollWatch { fd, events: 1, data: 2 };
+    let watches = vec![watch(0), watch(4), watch(6), watch(9)];
+    let closed = FileKind::Closed(crate::descriptor::carried::NotCarried::Process);
+    let files = vec![
+        file(&[4], 0, FileKind::Signals { mask: 1 }),
+        file(&[5], 0, FileKind::Epoll { watches }),
+        file(&[6], 0, closed),
+    ];
+    let steps = steps(files, &[]);
+    let made = [
+        "4 = signalfd4(-1, <8 bytes>, 8, 0)",
+        "5 O_CLOEXEC = epoll_create1(0)",
+        "epoll_ctl(5, 1, 0, <12 bytes>) (may fail)",
+        "epoll_ctl(5, 1, 4, <12 bytes>)",
+    ];
+    assert_eq!(steps[4..8], made);
+    assert_eq!(steps.len(), 10);
+}
+
+#[test]
+fn a_timer_that_has_expired_expires_at_once() {
+    let timer = |left_ns, ticks| {
+        let kind = FileKind::Timer { clock: 9, left_ns, interval_ns: 0, ticks };
+        steps(vec![file(&[4], 0, kind)], &[])
+    };
+    assert_eq!(timer(0, 0)[4..5], ["4 = timerfd_create(7, 0)"]);
+    assert_eq!(timer(0, 0).len(), 7);
+    assert_eq!(timer(0, 3)[5], "timerfd_settime(4, 0, <32 bytes>, 0)");
+    assert!(timer(0, 3)[6].starts_with("ioctl(4, "));
+    assert_eq!(timer(9, 0).len(), 8);
+}

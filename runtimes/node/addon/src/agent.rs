@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use mitosis::client::{self, AgentAddress, ResumeOptions};
+use mitosis::client::{self, AgentAddress, Listen, ResumeOptions};
 use mitosis::id::Handle;
 use mitosis::wire::local::{Listing, Stats};
 
@@ -53,10 +53,10 @@ pub(crate) fn parse_handle<'s>(
     Ok(parts)
 }
 
-/// (agent, handle, host or null, count, payload, environment, stdio or null, seed ends with children): a
-/// promise of as many children.
+/// (agent, handle, host or null, count, payload, environment, stdio or null, seed ends with children, listen,
+/// new ids): a promise of as many children.
 pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let [agent, handle, host, count, payload, environment, stdio, ends] = *args;
+    let [agent, handle, host, count, payload, environment, stdio, ends, listen, new_ids] = *args;
     let agent = AgentAddress(agent.to_text(env)?.into());
     let host = if host.given(env)? { Some(host.to_text(env)?) } else { None };
     let options = ResumeOptions {
@@ -66,6 +66,8 @@ pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<V
         environment: changes(env, environment)?,
         stdio: descriptors(env, stdio)?,
         seed_ends_with_children: ends.to_bool(env)?,
+        listen: places(env, listen)?,
+        new_ids: new_ids.to_bool(env)?,
         ..ResumeOptions::new(handle.to_text(env)?.parse()?)
     };
     let work = move || {
@@ -102,6 +104,16 @@ fn changes<'s>(env: Env<'s>, pairs: Value<'s>) -> Result<Vec<(String, Option<Str
         changes.push((name.to_text(env)?, value));
     }
     Ok(changes)
+}
+
+/// Texts that say where a seed's sockets listen in its children.
+fn places<'s>(env: Env<'s>, texts: Value<'s>) -> Result<Vec<Listen>, Raised> {
+    let mut places = Vec::new();
+    for text in texts.items(env)? {
+        let place: Result<Listen, _> = text.to_text(env)?.parse();
+        places.push(place.map_err(|error| Failure::argument(error.to_string()))?);
+    }
+    Ok(places)
 }
 
 /// Three numbers of open descriptors, each for /dev/null if negative.
