@@ -98,7 +98,8 @@ fn the_library_prepares_on_a_signal() {
 #[test]
 fn run_warms_a_server_and_prepares_it() {
     let (world, port) = (World::new(), free_port());
-    let warm = format!("curl -sS localhost:{port}; curl -sS localhost:{port}");
+    let request = format!("u.urlopen('http://127.0.0.1:{port}').read()");
+    let warm = format!("python3 -c \"import urllib.request as u; {request}; {request}\"");
     let arguments = ["run", "--handle-file", "handle", "--warm", &warm, "--"];
     let mut command = world.mitosis(&arguments);
     let program = server(port, "0.3");
