@@ -16,8 +16,8 @@ mod make;
 use std::collections::HashSet;
 
 use super::abi::{MAX_COMMAND_FDS, NumberRange};
-use super::calls;
-use super::program::Op;
+use super::program::{Expect, Op};
+use super::{calls, file_calls};
 use crate::descriptor::CarriedFiles;
 
 /// Numbers below it are the template's own: the command sockets, and what a command brings.
@@ -67,8 +67,12 @@ impl FilePlan {
         ops.push(calls::dup3(stdio + 3, self.nothing));
         let places: Vec<(u32, u32)> =
             given.iter().copied().zip(self.listeners.iter().copied()).collect();
-        for ((_, place), from) in places.iter().zip(stdio + BEFORE_LISTENERS..) {
-            ops.push(calls::dup3(from, *place));
+        // As many steps whether they come along or not: a step is told by its number.
+        for (at, from) in (0..self.listeners.len()).zip(stdio + BEFORE_LISTENERS..) {
+            ops.push(match places.get(at) {
+                Some((_, place)) => calls::dup3(from, *place),
+                None => file_calls::fcntl(self.nothing, libc::F_GETFD, 0, Expect::Ignored),
+            });
         }
         ops.push(calls::close_range(command_fd, FIRST_HELPER - 1));
         ops.push(Op::Reserve {
