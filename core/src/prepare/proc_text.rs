@@ -58,6 +58,13 @@ pub(super) fn status(text: &[u8]) -> Option<(u8, u64)> {
     None
 }
 
+/// The number of a thread in its own pid namespace, of proc_pid_status(5).
+pub(super) fn own_number(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let numbers = lines.find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    decimal(numbers.split(u8::is_ascii_whitespace).next_back()?)
+}
+
 /// A number in lower hex digits.
 pub(super) fn hex(text: &[u8]) -> Option<u64> {
     let mut value = 0u64;
@@ -158,6 +165,10 @@ mod tests {
         assert_eq!(status(text), Some((b'S', 0xffff_fffe_7ffb_feff)));
         assert_eq!(status(&text[..20]), None);
         let own = std::fs::read("/proc/thread-self/status").unwrap();
+        // SAFETY: takes nothing.
+        assert_eq!(own_number(&own), u64::try_from(unsafe { libc::gettid() }).ok());
+        assert_eq!(own_number(b"Name:\tx\nNSpid:\t4711\t17\t3\nUid:\t0\n"), Some(3));
+        assert_eq!(own_number(b"Name:\tx\n"), None);
         assert_eq!(status(&own).unwrap().0, b'R');
         assert_eq!(
             (hex(b"7f00"), hex(b""), hex(b"7F"), hex(&[b'f'; 17])),

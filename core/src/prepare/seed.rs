@@ -404,8 +404,8 @@ impl Description<'_, '_> {
     /// Threads beside this one, by name: there are none unless a fork handler started them.
     fn foreign_threads(&mut self) {
         let directory = open(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
-        // SAFETY: takes nothing.
-        let own = unsafe { rawcall!(libc::SYS_gettid) };
+        // As /proc counts, which may be mounted for another pid namespace.
+        let own = own_entry(self.work);
         let (entries, rest) = self.work.split_at_mut(32 << 10);
         let (text, names) = rest.split_at_mut(16 << 10);
         let mut names = Text { bytes: names, len: 0 };
@@ -413,7 +413,7 @@ impl Description<'_, '_> {
         let mut count = 0usize;
         each_entry(directory, entries, &mut |name| {
             let Some(tid) = decimal(name) else { return };
-            if i64::try_from(tid).is_ok_and(|tid| tid == own as i64) {
+            if Some(tid) == own {
                 return;
             }
             count += 1;
@@ -460,6 +460,16 @@ pub(super) fn open(path: *const u8, flags: i32) -> i32 {
     // SAFETY: every caller's path ends with a zero byte.
     let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
     i32::try_from(fd).unwrap_or(-1)
+}
+
+/// The calling thread's number in /proc.
+pub(super) fn own_entry(text: &mut [u8]) -> Option<u64> {
+    let path = c"/proc/thread-self".as_ptr();
+    // SAFETY: the kernel writes at most the text's length there.
+    let len = unsafe { rawcall!(libc::SYS_readlink, path, text.as_mut_ptr(), text.len()) };
+    // PID/task/TID
+    let link = text.get(..usize::try_from(len).ok()?)?;
+    decimal(link.rsplit(|byte| *byte == b'/').next()?)
 }
 
 /// Reads what fits of a file.

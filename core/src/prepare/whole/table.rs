@@ -55,6 +55,8 @@ pub(super) struct Slot {
     pub(super) opened: AtomicU32,
     /// 1: it blocks the signal but for us: its frame's mask must say so.
     pub(super) masked: AtomicU32,
+    /// The thread's number in /proc, which may be mounted for another pid namespace.
+    pub(super) in_proc: AtomicU32,
     /// errno of ptrace(2), with [`REFUSED`].
     pub(super) error: AtomicU32,
     pub(super) state: UnsafeCell<ThreadState>,
