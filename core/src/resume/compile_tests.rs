@@ -330,11 +330,11 @@ fn the_tail_ends_in_the_seeds_own_code() {
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
    2 setsid()
-   3 dup2(4, 0) = 0x0
-   4 dup2(5, 1) = 0x1
-   5 dup2(6, 2) = 0x2
-   6 madvise(0x1000000000, 0x1000, 10)
-   7 set_robust_list(136, 24)
+   3 set_robust_list(136, 24)
+   4 dup2(4, 0) = 0x0
+   5 dup2(5, 1) = 0x1
+   6 dup2(6, 2) = 0x2
+   7 madvise(0x1000000000, 0x1000, 10)
    8 store 72 bytes at 0x70000040
    9 rseq(153, 32, 0, 5)
   10 close_range(3, 0xffffffff)
