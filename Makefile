@@ -131,6 +131,7 @@ test-python:
 
 .PHONY: test-node
 test-node: install-node
+	$(CARGO) build --release --quiet --package mitosis-preload
 	cd runtimes/node
 	npm run --silent types
 	node --test test/*.test.js

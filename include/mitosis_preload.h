@@ -46,13 +46,20 @@ const char *mitosis_preload_error(void) __attribute__((weak));
 /* Forks between this process and the first one; 0 in a process that no resume has made. */
 uint64_t mitosis_preload_generation(void) __attribute__((weak));
 
-/* Which of the children of one resume this is, from 0; -1 in a process that mitosis_preload_prepare() has
- * not returned 0 to. */
+/* Which of the children of one resume this is, from 0; -1 in a process that no resume has made since it
+ * loaded the library. */
 int mitosis_preload_child_index(void) __attribute__((weak));
 
 /* What 'mitosis resume --payload' gave to this child, and its size; NULL where mitosis_preload_child_index()
  * is -1. Valid until this process is prepared by mitosis_preload_prepare() again. */
 const unsigned char *mitosis_preload_payload(size_t *size) __attribute__((weak));
+
+/*
+ * Has function(context) called in each child of a seed that somebody else has made ('mitosis prepare PID', or
+ * 'mitosis run --when'), before the program goes on; NULL: nobody is told. It is called on any thread, in a
+ * signal handler: what it does must be async-signal-safe (write(2) to an eventfd, sem_post(3)).
+ */
+void mitosis_preload_on_resume(void (*function)(void *context), void *context) __attribute__((weak));
 
 /* Whether the library is there. */
 static inline int mitosis_preload_loaded(void)

@@ -14,6 +14,7 @@ use mitosis::wire::frame;
 use mitosis::wire::preload::{Answer, Ask, Heard, MAGIC, VERSION, socket_name};
 
 use crate::preparing::{Outcome, Wanted, whole_process};
+use crate::program::resumed_from_outside;
 use crate::{raw, stack};
 
 /// Who asks is there already: this bounds a stopped one.
@@ -81,7 +82,10 @@ fn serve(nonce: u32) -> io::Result<()> {
         stop_threads: Duration::from_millis(ask.stop_threads_ms),
     };
     let answer = match whole_process(&wanted) {
-        Ok(Outcome::Child(_)) => return Ok(()),
+        Ok(Outcome::Child(resumed)) => {
+            resumed_from_outside(resumed);
+            return Ok(());
+        }
         Ok(Outcome::Parent(seed)) => {
             let taken_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             Answer::Prepared { token: *seed.token(), taken_ns }

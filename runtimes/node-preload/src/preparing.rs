@@ -6,7 +6,7 @@ use std::time::Duration;
 use mitosis::client::{AgentAddress, Seed};
 use mitosis::prepare::{
     Files, PrepareOptions, Prepared, Resumed, SHARED_COPY_LIMIT_BYTES, STOP_THREADS, Threads,
-    prepare,
+    prepare, release_threads,
 };
 use mitosis::wire::local::{Failure, FailureKind};
 
@@ -57,6 +57,7 @@ pub(crate) fn whole_process(wanted: &Wanted) -> Result<Outcome, Failure> {
         agent: Some(wanted.agent.clone()),
         shared_copy_limit: wanted.shared_copy_limit,
         threads: Threads::All,
+        holds_threads: true,
         files: Files::Carried,
         stop_threads: wanted.stop_threads,
         ..PrepareOptions::default()
@@ -65,6 +66,7 @@ pub(crate) fn whole_process(wanted: &Wanted) -> Result<Outcome, Failure> {
         Ok(Prepared::Parent(seed)) => Ok(Outcome::Parent(seed)),
         Ok(Prepared::Child(resumed)) => {
             openssl::become_another();
+            release_threads();
             Ok(Outcome::Child(resumed))
         }
         Err(error) => Err(Failure { kind: error.kind(), message: error.to_string() }),

@@ -1,8 +1,9 @@
 //! What a program may call that knows of the library: include/mitosis_preload.h.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
 use mitosis::client::{ClientError, Seed};
@@ -30,6 +31,39 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 fn with_state<T>(work: impl FnOnce(&mut State) -> T) -> T {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     work(state.get_or_insert_default())
+}
+
+/// Who is told in a child that was prepared from outside: a function of C's and what it is called with.
+static ON_RESUME: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static ON_RESUME_CONTEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+type OnResume = unsafe extern "C" fn(*mut c_void);
+
+/// See the header.
+#[unsafe(no_mangle)]
+extern "C" fn mitosis_preload_on_resume(function: Option<OnResume>, context: *mut c_void) {
+    ON_RESUME_CONTEXT.store(context, SeqCst);
+    let function = function.map_or(ptr::null_mut(), |function| function as *mut c_void);
+    ON_RESUME.store(function, SeqCst);
+}
+
+/// In a child that was prepared from outside, in whatever handler that was: keeps what it was given, and tells
+/// who has asked to be told.
+pub(crate) fn resumed_from_outside(resumed: Resumed) {
+    // Held only if this thread stood in a function of the header: then that program learns nothing.
+    if let Ok(mut state) = STATE.try_lock() {
+        let state = state.get_or_insert_default();
+        // The seed is the parent's.
+        std::mem::forget(state.seed.take());
+        state.resumed = Some(resumed);
+    }
+    let function = ON_RESUME.load(SeqCst);
+    if !function.is_null() {
+        // SAFETY: `mitosis_preload_on_resume` was given it, which says how and where it is called.
+        unsafe {
+            std::mem::transmute::<*mut c_void, OnResume>(function)(ON_RESUME_CONTEXT.load(SeqCst))
+        };
+    }
 }
 
 /// Keeps why, for mitosis_preload_error().

@@ -14,6 +14,7 @@ use std::time::Duration;
 use mitosis::client::{ClientError, When};
 
 use crate::preparing::{Outcome, Wanted, whole_process};
+use crate::program::resumed_from_outside;
 use crate::{raw, seccomp, told};
 
 /// Between looks for a file or a port.
@@ -75,7 +76,7 @@ fn prepare() {
         told::line(&format!("the program goes on unprepared: {why}"));
     };
     match whole_process(&Wanted::here()) {
-        Ok(Outcome::Child(_)) => {}
+        Ok(Outcome::Child(resumed)) => resumed_from_outside(resumed),
         Ok(Outcome::Parent(seed)) => match seed.handle() {
             Ok(handle) => told::handle(&handle, file.as_deref()),
             Err(ClientError::Failed(failure)) => failed(&failure),

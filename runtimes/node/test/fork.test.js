@@ -20,7 +20,8 @@ test('prepare settles here and in each child', async (t) => {
         payload: payload.toString(),
         live: [mitosis.generation, mitosis.payload.toString()],
         pid: process.pid, parentPid: parent.pid,
-        kernelPid: Number(require('node:fs').readlinkSync('/proc/self')),
+        // Of all pid namespaces that it is in, the innermost comes last.
+        kernelPid: Number(/^NSpid:.*\s(\d+)$/m.exec(require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1]),
         ppid: process.ppid !== parent.pid,
         env: [process.env.GIVEN, process.env.GONE, new Date(0).getHours()],
         argv: JSON.stringify(process.argv) === JSON.stringify(parent.argv),

@@ -93,8 +93,9 @@ test(`${CHILDREN} children of one seed serve at once`, async (t) => {
   const agent = await startAgent(t);
   const program = async (mitosis, say, folder) => {
     const http = require('node:http');
+    let me = null;
     const server = http.createServer((request, response) => {
-      response.end(`${mitosis.payload} ${me.index} ${request.url}`);
+      response.end(`${mitosis.payload} ${me?.index} ${request.url}`);
       if (request.url === '/last') response.on('close', () => process.exit(0));
     });
     const get = (socketPath, path) =>
@@ -109,7 +110,7 @@ test(`${CHILDREN} children of one seed serve at once`, async (t) => {
     await new Promise((resolve) => server.listen(`${folder}/warm`, resolve));
     for (let i = 0; i < 100; i++) await get(`${folder}/warm`, '/warm');
     await new Promise((resolve) => server.close(resolve));
-    const me = await mitosis.prepare();
+    me = await mitosis.prepare();
     if (me.role === 'child') {
       server.listen(`${folder}/listens-${me.index}`, () => say(me.index));
       return;

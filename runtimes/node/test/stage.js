@@ -86,8 +86,8 @@ async function run(agent, program, { status = 0, args = [], env = {} } = {}) {
     const end = signal ? `signal ${signal}` : `status ${code}`;
     throw new Error(`${end}, not status ${status}\n--- stdout\n${out}\n--- stderr\n${err}\n--- agent\n${agent.log()}`);
   }
-  const lines = out.split('\n').filter((line) => line !== '');
-  return Object.assign(lines.map((line) => JSON.parse(line)), { stderr: err });
+  const said = out.split('\n').filter((line) => line !== '').map((line) => JSON.parse(line));
+  return Object.defineProperty(said, 'stderr', { value: err });
 }
 
 module.exports = { PACKAGE, ROOT, built, environment, run, startAgent };

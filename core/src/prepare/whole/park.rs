@@ -48,8 +48,8 @@ impl<'a> Parking<'a> {
     /// Of this thread, which has blocked all signals, until `deadline` (see [`now`]). `work` is 48 KiB or more.
     pub(super) fn new(table: &'a Table, round: u32, deadline: u64, work: &'a mut [u8]) -> Self {
         // SAFETY: both take nothing.
-        let (process, own) =
-            unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid) as u64) };
+        let (process, own) = unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid)) };
+        let own = own.unsigned_abs() as u64;
         let (entries, text) = work.split_at_mut(32 << 10);
         let translates = own_entry(text).is_some_and(|entry| entry != own);
         Parking {
@@ -92,7 +92,9 @@ impl<'a> Parking<'a> {
             let Some(in_proc) = decimal(name) else { return };
             let tid = if translates { number_here(in_proc, text) } else { Some(in_proc) };
             let Some(tid) = tid.filter(|tid| *tid != own) else { return };
-            let (tid, in_proc) = (tid as u32, in_proc as u32);
+            let (Ok(tid), Ok(in_proc)) = (u32::try_from(tid), u32::try_from(in_proc)) else {
+                return;
+            };
             if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
                 return;
             }
