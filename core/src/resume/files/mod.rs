@@ -79,7 +79,12 @@ impl FilePlan {
             fd: self.nothing,
             ranges: ranges(self.carried.numbers().collect()),
         });
-        let maker = make::Maker { files: self.carried.files(), spare: self.spare, given: &places };
+        let maker = make::Maker {
+            files: self.carried.files(),
+            spare: self.spare,
+            nothing: self.nothing,
+            given: &places,
+        };
         for index in 0..self.carried.files().len() {
             maker.make(index, &mut ops);
         }
