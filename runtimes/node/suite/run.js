@@ -37,10 +37,15 @@ function filesOf(folder, families) {
     .filter((file) => !/^\/\/ Flags:/m.test(fs.readFileSync(file, 'utf8')));
 }
 
-/** The end of one in a node of its own. */
+/** The end of one in a node of its own, in which it is loaded out of the loop as in a child. */
 function outside(file, seconds) {
   return new Promise((resolve) => {
-    const node = spawn(process.execPath, [file], { stdio: 'ignore', env: { ...process.env, TEST_THREAD_ID: '1' } });
+    const script = `require('node:fs').promises.access('/').then(() => {
+      process.argv = [process.execPath, ${JSON.stringify(file)}];
+      require(${JSON.stringify(file)});
+    });`;
+    const env = { ...process.env, TEST_THREAD_ID: '1' };
+    const node = spawn(process.execPath, ['-e', script], { stdio: 'ignore', env });
     const late = setTimeout(() => node.kill('SIGKILL'), seconds * 1000);
     node.on('close', (code, signal) => {
       clearTimeout(late);
