@@ -429,6 +429,25 @@ int mitosis_seed_handle(const struct mitosis_seed *seed,
                         const char **handle);
 
 /**
+ * Tells how long the other threads of this process stood still for the seed.
+ *
+ * seed:       from mitosis_prepare() with MITOSIS_PREPARE_ALL_THREADS, in the process that called it.
+ * whole_ns:   receives nanoseconds from the first thread that was asked until all were let go; or NULL.
+ * parking_ns: receives how many of these passed until the last thread stood; or NULL.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           seed is NULL.
+ * MITOSIS_ERR_ARGUMENT       no thread stood still: the seed is of the caller's alone.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
+ * MITOSIS_ERR_SEED_GONE      the seed has been dropped.
+ */
+int mitosis_seed_pause(const struct mitosis_seed *seed,
+                       uint64_t *whole_ns,
+                       uint64_t *parking_ns);
+
+/**
  * Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may
  * use the seed at the same time.
  *

@@ -90,6 +90,43 @@ pub unsafe extern "C" fn mitosis_seed_handle(
     })
 }
 
+/// Tells how long the other threads of this process stood still for the seed.
+///
+/// seed:       from mitosis_prepare() with MITOSIS_PREPARE_ALL_THREADS, in the process that called it.
+/// whole_ns:   receives nanoseconds from the first thread that was asked until all were let go; or NULL.
+/// parking_ns: receives how many of these passed until the last thread stood; or NULL.
+///
+/// RETURN VALUE: MITOSIS_OK, or a negative code.
+///
+/// ERRORS:
+/// MITOSIS_ERR_NULL           seed is NULL.
+/// MITOSIS_ERR_ARGUMENT       no thread stood still: the seed is of the caller's alone.
+/// MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
+/// MITOSIS_ERR_SEED_GONE      the seed has been dropped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mitosis_seed_pause(
+    seed: *const Seed,
+    whole_ns: *mut u64,
+    parking_ns: *mut u64,
+) -> c_int {
+    boundary(|| {
+        let seed = not_null!(seed);
+        // SAFETY: C's: a seed of ours that no other thread drops or frees meanwhile.
+        let seed: &Seed = unsafe { seed.as_ref() };
+        let Some(pause) = seed.live()?.pause() else {
+            let message = "no thread stood still: prepare with MITOSIS_PREPARE_ALL_THREADS";
+            return Err(Failed::new(MitosisErr::Argument, message.to_owned()));
+        };
+        for (place, time) in [(whole_ns, pause.whole), (parking_ns, pause.parking)] {
+            if !place.is_null() {
+                // SAFETY: C's: a place for one u64.
+                unsafe { place.write(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) };
+            }
+        }
+        Ok(MITOSIS_OK)
+    })
+}
+
 /// Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may
 /// use the seed at the same time.
 ///

@@ -132,7 +132,7 @@ fn a_seed_of_all_threads() {
     for link in [Link::Shared, Link::Static] {
         run(&mut Program::compile("threads.c", link).with_agent(&agent.socket()));
     }
-    assert_eq!(agent.seeds_seen(), 6);
+    assert_eq!(agent.seeds_seen(), 8);
 }
 
 #[test]

@@ -61,6 +61,7 @@ int main(void)
     mitosis_prepare_options options = {.size = sizeof options, .flags = MITOSIS_PREPARE_ALL_THREADS};
     mitosis_seed *seed;
     const char *handle = NULL;
+    uint64_t whole = 0, parking = 0;
     pthread_t threads[WAITERS + SLEEPERS];
     for (int i = 0; i < WAITERS + SLEEPERS; i++)
         CHECK(pthread_create(&threads[i], NULL, i < WAITERS ? waits : sleeps,
@@ -72,6 +73,9 @@ int main(void)
         CHECK(mitosis_prepare(&options, &seed) == MITOSIS_PARENT);
         while (atomic_load(&turns) < before + SLEEPERS)
             sched_yield();
+        CHECK(mitosis_seed_pause(seed, &whole, &parking) == MITOSIS_OK);
+        CHECK(parking > 0 && parking <= whole);
+        CHECK(mitosis_seed_pause(seed, NULL, NULL) == MITOSIS_OK);
         CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
         CHECK(mitosis_seed_handle(seed, &handle) == MITOSIS_OK);
         CHECK(mitosis_seed_drop(seed, MITOSIS_DROP_AFTER_CHILDREN) == MITOSIS_OK);
@@ -84,5 +88,9 @@ int main(void)
     for (int i = 0; i < WAITERS + SLEEPERS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(own == 17);
+    CHECK(mitosis_prepare(NULL, &seed) == MITOSIS_PARENT);
+    FAILS(mitosis_seed_pause(seed, &whole, NULL), MITOSIS_ERR_ARGUMENT, "ALL_THREADS");
+    CHECK(mitosis_seed_handle(seed, &handle) == MITOSIS_OK);
+    mitosis_seed_free(seed);
     return 0;
 }

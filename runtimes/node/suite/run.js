@@ -16,6 +16,7 @@ const mitosis = require('..');
 
 const FAMILIES = ['timers', 'fs', 'crypto', 'worker', 'stream', 'http', 'zlib'];
 const SIDE_BY_SIDE = 2;
+const LOAD = '--load';
 
 function asked(argv) {
   const at = argv.indexOf('--each');
@@ -40,12 +41,8 @@ function filesOf(folder, families) {
 /** The end of one in a node of its own, in which it is loaded out of the loop as in a child. */
 function outside(file, seconds) {
   return new Promise((resolve) => {
-    const script = `require('node:fs').promises.access('/').then(() => {
-      process.argv = [process.execPath, ${JSON.stringify(file)}];
-      require(${JSON.stringify(file)});
-    });`;
     const env = { ...process.env, TEST_THREAD_ID: '1' };
-    const node = spawn(process.execPath, ['-e', script], { stdio: 'ignore', env });
+    const node = spawn(process.execPath, [__filename, LOAD, file], { stdio: 'ignore', env });
     const late = setTimeout(() => node.kill('SIGKILL'), seconds * 1000);
     node.on('close', (code, signal) => {
       clearTimeout(late);
@@ -66,15 +63,23 @@ async function inside(handle, file, seconds, log) {
   return end.signal ?? end.code;
 }
 
+function load(file) {
+  process.argv = [process.execPath, file];
+  require(file);
+}
+
 async function main() {
+  if (process.argv[2] === LOAD) {
+    await fs.promises.access('/');
+    load(process.argv[3]);
+    return;
+  }
   const { folder, seconds, families } = asked(process.argv.slice(2));
   const logs = fs.mkdtempSync(path.join(require('node:os').tmpdir(), 'mitosis-node-suite-'));
   const files = filesOf(folder, families);
   const me = await mitosis.prepare();
   if (me.role === 'child') {
-    const file = String(me.payload);
-    process.argv = [process.execPath, file];
-    require(file);
+    load(String(me.payload));
     return;
   }
   const handle = await me.seed.handle();

@@ -46,8 +46,8 @@ impl<'a> Parking<'a> {
     /// Of this thread, which has blocked all signals, until `deadline` (see [`now`]). `work` is 48 KiB or more.
     pub(super) fn new(table: &'a Table, round: u32, deadline: u64, work: &'a mut [u8]) -> Self {
         // SAFETY: both take nothing.
-        let (process, own) =
-            unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid) as u64) };
+        let (process, own) = unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid)) };
+        let own = own.unsigned_abs() as u64;
         let (entries, text) = work.split_at_mut(32 << 10);
         Parking { table, round, process, own, deadline, used: 0, gone: 0, entries, text }
     }
@@ -80,7 +80,7 @@ impl<'a> Parking<'a> {
             let tid = if is_elsewhere { own_id(name, text) } else { Some(name) };
             // None: it has ended meanwhile.
             let Some(tid) = tid.filter(|tid| *tid != own) else { return };
-            let (tid, name) = (tid as u32, name as u32);
+            let (Ok(tid), Ok(name)) = (u32::try_from(tid), u32::try_from(name)) else { return };
             if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
                 return;
             }
