@@ -39,9 +39,9 @@ function filesOf(folder, families) {
 }
 
 /** The end of one in a node of its own, in which it is loaded out of the loop as in a child. */
-function outside(file, seconds) {
+function outside(file, seconds, room) {
   return new Promise((resolve) => {
-    const env = { ...process.env, TEST_THREAD_ID: '1' };
+    const env = { ...process.env, TEST_THREAD_ID: `${room}-outside` };
     const node = spawn(process.execPath, [__filename, LOAD, file], { stdio: 'ignore', env });
     const late = setTimeout(() => node.kill('SIGKILL'), seconds * 1000);
     node.on('close', (code, signal) => {
@@ -52,9 +52,9 @@ function outside(file, seconds) {
 }
 
 /** The end of one in a child of the seed; what it said goes to `log`. */
-async function inside(handle, file, seconds, log) {
+async function inside(handle, file, seconds, room, log) {
   const out = fs.openSync(log, 'w');
-  const env = { TEST_THREAD_ID: '2' };
+  const env = { TEST_THREAD_ID: `${room}-inside` };
   const child = await mitosis.resume(handle, null, { payload: file, env, stdio: ['ignore', out, out] });
   fs.closeSync(out);
   const late = setTimeout(() => child.kill('SIGKILL').catch(() => {}), seconds * 1000);
@@ -84,11 +84,11 @@ async function main() {
   }
   const handle = await me.seed.handle();
   const [queue, counts, differ] = [[...files], { both: 0, neither: 0, differ: 0 }, []];
-  const worker = async () => {
+  const worker = async (_, room) => {
     for (let file = queue.shift(); file; file = queue.shift()) {
       const log = path.join(logs, path.basename(file));
-      const there = await inside(handle, file, seconds, log);
-      const here = await outside(file, seconds);
+      const there = await inside(handle, file, seconds, room, log);
+      const here = await outside(file, seconds, room);
       const kind = (there === 0) !== (here === 0) ? 'differ' : here === 0 ? 'both' : 'neither';
       counts[kind] += 1;
       if (kind === 'differ') {
