@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
 import guests
 from measurement import Bar, Measurement
 
-NAMES = ("rc_fork_vs_reads", "rc_storm_64_threads")
+NAMES = ("rc_fork_vs_reads", "rc_storm_64_threads", "rc_reads_per_doorbell")
 LIMIT_S = 900
 _JOB_LIMIT_S = 860
 _PAGE = 4096
 _PIECE = 128 << 10
 _PIECES = 60
+# One is what a storm had before its misses were gathered.
+_READS_PER_DOORBELL = 1.5
 
 
 class _Network:
@@ -95,4 +98,19 @@ def measure(rounds: int) -> list[Measurement]:
         samples=of("stormed", "rc"),
         peer_samples=of("stormed", "tcp"),
     )
-    return [fork, storm]
+    snapshots = [counted["rc"][-1], *of("rung", "rc")]
+    rung = Measurement(
+        NAMES[2],
+        "READs",
+        Bar(">=", value=_READS_PER_DOORBELL),
+        f"rdma_reads / rdma_doorbells of the storm's agent: what its pager is asked while READs are in flight shares a "
+        f"doorbell; {guests.EMULATED}",
+        samples=[_per_doorbell(*pair) for pair in itertools.pairwise(snapshots)],
+    )
+    return [fork, storm, rung]
+
+
+def _per_doorbell(before: dict[str, int], after: dict[str, int]) -> float:
+    """READs of one doorbell between the two."""
+    reads, doorbells = (after[name] - before[name] for name in ("rdma_reads", "rdma_doorbells"))
+    return reads / max(1, doorbells)

@@ -1,4 +1,5 @@
-"""READs of the rc fabric against perftest, between two emulated machines with Soft-RoCE, in one boot.
+"""READs of the rc fabric against perftest, and of dc beside it, between two emulated machines with Soft-RoCE, in
+one boot.
 
 What is measured is an emulator: ratios within a boot mean something, figures do not.
 """
@@ -18,11 +19,15 @@ NAMES = (
     "rc_read_1m_vs_perftest",
     "rc_setup",
     "rc_state_kib",
+    "dc_setup",
+    "dc_state_kib",
 )
 LIMIT_S = 600
 _JOB_LIMIT_S = 560
 # As in the job, one for each of the first names.
 _KINDS = ("lat", "event", "64k", "1m")
+_SAME_WAY = "connected by rdma-cm, with up to 16 READs on the wire, as ours"
+_SOFTWARE_DC = "dc on the software provider of tests/dc_provider, not on a card"
 _BYTES = {"64k": 100 * (64 << 10), "1m": 12 * (1 << 20)}
 
 
@@ -30,8 +35,8 @@ def measure(rounds: int) -> list[Measurement]:
     """All of it, of one boot."""
     said = guests.run("rc_reads.sh", rounds, _JOB_LIMIT_S, "mitosis-reads")
     measured = [
-        _latency(NAMES[0], "polling", "ib_read_lat"),
-        _latency(NAMES[1], "asleep until the completion's event", "ib_read_lat -e"),
+        _latency(NAMES[0], "polling", "ib_read_lat -R"),
+        _latency(NAMES[1], "asleep until the completion's event", "ib_read_lat -R -e"),
         _bandwidth(NAMES[2], "64 KiB"),
         _bandwidth(NAMES[3], "1 MiB"),
     ]
@@ -44,18 +49,30 @@ def measure(rounds: int) -> list[Measurement]:
         else:
             one.samples = [statistics.median(value["us"]) for value in ours]
             one.peer_samples = peers
+    plain = {
+        kind: [float(value) for words, value in said if words == ["peer", f"plain-{kind}"]]
+        for kind in ("lat", "64k")
+    }
+    measured[0].beside = {"perftest, no rdma-cm": plain["lat"]}
+    measured[2].beside = {"perftest, no rdma-cm": [v * guests.MIB / 1e6 for v in plain["64k"]]}
     seen = {words[1]: value for words, value in said if words[0] == "seen"}
-    return [*measured, *_connections(seen, rounds)]
+    by_dc = [value["us"] for words, value in said if words == ["seen", "lat-dc"]]
+    return [*measured, *_connections(seen, rounds), *_dc(seen, by_dc, rounds)]
 
 
 def _latency(name: str, wait: str, peer: str) -> Measurement:
-    how = f"4 KiB, one READ of the same bytes at a time, {wait} on both sides; {guests.EMULATED}"
+    how = (
+        f"4 KiB, one READ of the same bytes at a time, {wait} on both sides; perftest {_SAME_WAY}; "
+        f"{guests.EMULATED}"
+    )
     return Measurement(name, "us", Bar("<=", factor_of_peer=1.15), how, peer=peer)
 
 
 def _bandwidth(name: str, size: str) -> Measurement:
-    how = f"{size}, 16 READs at a time, polling on both sides; {guests.EMULATED}"
-    return Measurement(name, "MB/s", Bar(">=", factor_of_peer=0.9), how, peer="ib_read_bw")
+    how = (
+        f"{size}, 16 READs at a time, polling on both sides; perftest {_SAME_WAY}; {guests.EMULATED}"
+    )
+    return Measurement(name, "MB/s", Bar(">=", factor_of_peer=0.9), how, peer="ib_read_bw -R")
 
 
 def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:
@@ -78,5 +95,33 @@ def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:
         f"of the reading host's free memory, a connection, by the difference that {state['connections']} make, "
         "kernel and process together; a peer has at most 8, however many its seeds; one figure, repeated",
         samples=[each] * rounds,
+    )
+    return [setup, held]
+
+
+def _dc(seen: dict[str, Any], by_dc: list[list[float]], rounds: int) -> list[Measurement]:
+    """What a peer takes by dc, beside rc."""
+    setup = Measurement(
+        "dc_setup",
+        "ms",
+        Bar("<=", factor_of_peer=1.0),
+        "from a fabric with its initiators that knows no peer to its first READ's end, less a READ: an address "
+        f"handle, and what the provider does for a card; {_SOFTWARE_DC}; {guests.EMULATED}",
+        peer="rc",
+        samples=[us / 1e3 for us in seen["setup-dc"]["us"]],
+        peer_samples=[us / 1e3 for us in seen["setup-rc"]["us"]],
+        beside={"a 4 KiB READ by dc, ms": [statistics.median(us) / 1e3 for us in by_dc]},
+    )
+    ways, rc = seen["state-dc"], seen["state-rc"]
+    held = Measurement(
+        "dc_state_kib",
+        "KiB",
+        Bar("<=", factor_of_peer=0.1),
+        f"of the reading host's free memory, a peer, by the difference that {ways['peers']} make: an address handle "
+        "each; initiators are at most 16 for all peers and seeds; peer: a connection of rc, of which a peer has up to "
+        f"8; one figure, repeated; {_SOFTWARE_DC}",
+        peer="rc, a connection",
+        samples=[max(0.0, ways["kib"] / ways["peers"])] * rounds,
+        peer_samples=[rc["kib"] / rc["connections"]] * rounds,
     )
     return [setup, held]

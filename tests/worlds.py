@@ -19,11 +19,12 @@ AGENT_LIMIT_S = 15
 
 
 def built(name: str) -> Path:
-    """A program of this workspace; the steps of `make test` build them in release."""
-    path = TARGET / "release" / name
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: run 'cargo build --release', or the step's make target")
-    return path
+    """A program of this workspace, the newest; the steps of `make test` build them in release."""
+    found = [TARGET / profile / name for profile in ("release", "debug")]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"no {name} in {TARGET}: run this by its target of make")
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def environment(**changes: str) -> dict[str, str]:

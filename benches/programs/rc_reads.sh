@@ -7,7 +7,8 @@
 #   seen KIND JSON     without a peer
 #
 # ROUNDS: how many. KINDs: lat 4 KiB one at a time, polling; event, the same by completion events; 64k and
-# 1m, DEPTH at a time, polling.
+# 1m, DEPTH at a time, polling; plain-*, perftest's with its own exchange of addresses in place of rdma-cm's.
+# At the end the same owner's bytes by dc, on the software provider.
 set -eu
 BYTES=33554432
 DEPTH=16
@@ -19,13 +20,17 @@ TRIES=200
 
 perftest() {
   case $1 in
-    lat) echo ib_read_lat -s 4096 -n $LAT_READS -p 18601 ;;
-    event) echo ib_read_lat -e -s 4096 -n $LAT_READS -p 18602 ;;
-    64k) echo ib_read_bw -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18603 ;;
-    1m) echo ib_read_bw -s 1048576 -n $READS_1M -t $DEPTH -o $DEPTH -p 18604 ;;
+    lat) echo ib_read_lat -R -s 4096 -n $LAT_READS -o $DEPTH -p 18601 ;;
+    event) echo ib_read_lat -R -e -s 4096 -n $LAT_READS -o $DEPTH -p 18602 ;;
+    64k) echo ib_read_bw -R -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18603 ;;
+    1m) echo ib_read_bw -R -s 1048576 -n $READS_1M -t $DEPTH -o $DEPTH -p 18604 ;;
+    plain-lat) echo ib_read_lat -s 4096 -n $LAT_READS -p 18605 ;;
+    plain-64k) echo ib_read_bw -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18606 ;;
   esac
 }
-KINDS="lat event 64k 1m"
+# All of them connect as agents do: by rdma-cm, with as many READs on the wire. The plain ones do not.
+KINDS="lat event 64k 1m plain-lat plain-64k"
+DC_LIBRARIES=/lib/dc_provider
 
 cp /host/files/mitosis-reads /bin/
 
@@ -33,10 +38,11 @@ if [ "$NODE" = 1 ]; then
   mkfifo /tmp/stdin
   sleep 100000 >/tmp/stdin &
   mitosis-reads own "$SELF" $BYTES --rc </tmp/stdin >/host/owner.json &
+  LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads own "$SELF" $BYTES --rc --dc </tmp/stdin >/host/owner-dc.json &
   for kind in $KINDS; do
     (while :; do $(perftest $kind) -d rxe0 -F >/dev/null 2>&1 || usleep 20000; done) &
   done
-  while ! [ -s /host/owner.json ]; do usleep 50000; done
+  while ! [ -s /host/owner.json ] || ! [ -s /host/owner-dc.json ]; do usleep 50000; done
   barrier owned
   barrier read
   exit 0
@@ -81,9 +87,9 @@ for kind in $KINDS; do peer $kind 2 >/dev/null; done
 
 round=0
 while [ $round -lt "$ROUNDS" ]; do
-  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5
+  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5; peer plain-lat 5
   ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5
-  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4
+  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4; peer plain-64k 4
   ask window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
   round=$((round + 1))
 done
@@ -100,4 +106,21 @@ mitosis-reads read tcp "$side" </tmp/asked-tcp >/tmp/answers-tcp &
 exec 3>/tmp/asked-tcp 4</tmp/answers-tcp
 ask serial 4096 20 sleep
 ask setup "$ROUNDS"; echo "seen setup-tcp $answer"
+exec 3>&- 4<&-
+
+side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner-dc.json)
+mkfifo /tmp/asked-dc /tmp/answers-dc
+LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads read dc "$side" </tmp/asked-dc >/tmp/answers-dc &
+exec 3>/tmp/asked-dc 4</tmp/answers-dc
+ask serial 4096 20 spin
+round=0
+while [ $round -lt "$ROUNDS" ]; do
+  ask serial 4096 20 spin same; echo "seen lat-dc $answer"
+  round=$((round + 1))
+done
+ask setup "$ROUNDS"; echo "seen setup-dc $answer"
+sync; echo 3 >/proc/sys/vm/drop_caches; before=$(free)
+ask ways 1024
+sync; echo 3 >/proc/sys/vm/drop_caches; after=$(free)
+echo "seen state-dc {\"kib\": $((before - after)), \"peers\": 1024}"
 barrier read

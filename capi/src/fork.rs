@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use mitosis_core::client::{AgentAddress, Forked, fork};
-use mitosis_core::prepare::{self, Prepared, SHARED_COPY_LIMIT_BYTES, Threads, prepare};
+use mitosis_core::prepare::{self, Files, Prepared, SHARED_COPY_LIMIT_BYTES, Threads, prepare};
 
 use crate::boundary::{fork_boundary, not_null};
 use crate::child::Child;
@@ -27,6 +27,11 @@ pub const MITOSIS_PREPARE_ALLOW_VISIBLE_SEED: u32 = 1;
 /// For mitosis_prepare_options.flags: all threads live on in children, each where it stood, and not the caller
 /// alone (whole-process mode). Open files are carried where they can be; handlers of pthread_atfork(3) do not run.
 pub const MITOSIS_PREPARE_ALL_THREADS: u32 = 2;
+
+/// For mitosis_prepare_options.flags: children have the files that are open here, at the same numbers, where
+/// they can be made again; "mitosis inspect" tells of each what becomes of it. Without, and without
+/// MITOSIS_PREPARE_ALL_THREADS, numbers above 2 answer EBADF there.
+pub const MITOSIS_PREPARE_CARRY_FILES: u32 = 4;
 
 /// How to prepare. Set all to zero, then size, then what you need; zero is the default everywhere.
 #[repr(C)]
@@ -173,7 +178,9 @@ unsafe fn prepare_options(
     }
     // SAFETY: the caller's.
     let options = unsafe { read(options)? };
-    let known = MITOSIS_PREPARE_ALLOW_VISIBLE_SEED | MITOSIS_PREPARE_ALL_THREADS;
+    let known = MITOSIS_PREPARE_ALLOW_VISIBLE_SEED
+        | MITOSIS_PREPARE_ALL_THREADS
+        | MITOSIS_PREPARE_CARRY_FILES;
     check_flags(options.flags, known, options.reserved, PrepareOptions::NAME)?;
     // SAFETY: the caller's: null or a string.
     wanted.agent = unsafe { agent(options.agent) };
@@ -184,6 +191,9 @@ unsafe fn prepare_options(
     wanted.allow_visible_seed = options.flags & MITOSIS_PREPARE_ALLOW_VISIBLE_SEED != 0;
     if options.flags & MITOSIS_PREPARE_ALL_THREADS != 0 {
         wanted.threads = Threads::All;
+    }
+    if options.flags & MITOSIS_PREPARE_CARRY_FILES != 0 {
+        wanted.files = Files::Carried;
     }
     Ok(wanted)
 }
@@ -241,12 +251,14 @@ mod tests {
         assert_eq!(parsed.threads, Threads::Caller);
         let all = PrepareOptions { flags: MITOSIS_PREPARE_ALL_THREADS, ..options() };
         assert_eq!(self::parsed(&all).unwrap().threads, Threads::All);
+        let carried = PrepareOptions { flags: MITOSIS_PREPARE_CARRY_FILES, ..options() };
+        assert_eq!(self::parsed(&carried).unwrap().files, Files::Carried);
     }
 
     #[test]
     fn unknown_flags_are_refused() {
         for bad in
-            [PrepareOptions { flags: 4, ..options() }, PrepareOptions { reserved: 1, ..options() }]
+            [PrepareOptions { flags: 8, ..options() }, PrepareOptions { reserved: 1, ..options() }]
         {
             assert_eq!(parsed(&bad).unwrap_err().code, MitosisErr::Argument);
         }

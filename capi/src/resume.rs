@@ -41,13 +41,16 @@ pub struct ResumeOptions {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
+    /// Where sockets of the seed's listen in the children, ended by NULL: "all", "PORT", "PORT=PORT", "unix:/PATH" or
+    /// "unix:/PATH=/PATH". They do before any child runs; to one that is not named no connection comes. NULL: none.
+    pub listen: *const *const c_char,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 7 * size_of::<usize>() + 4 + 4);
+const _: () = assert!(size_of::<ResumeOptions>() == 8 * size_of::<usize>() + 4 + 4);
 
 /// Starts children of a seed. All of them are started, or none.
 ///
@@ -63,7 +66,8 @@ const _: () = assert!(size_of::<ResumeOptions>() == 7 * size_of::<usize>() + 4 +
 /// MITOSIS_ERR_NULL           handle or children is NULL, or payload is with a payload_size.
 /// MITOSIS_ERR_HANDLE         handle is no handle.
 /// MITOSIS_ERR_ARGUMENT       count, the size of payload and environment, a name in the environment, a
-///                            descriptor that is not open, text that is not UTF-8; options: size, flags,
+///                            descriptor that is not open, text that is not UTF-8, a place to listen that the
+///                            seed has not or that is taken; options: size, flags,
 ///                            or a field that this version does not know.
 /// MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
 ///                            the agent of this host could not be asked.
@@ -132,6 +136,7 @@ unsafe fn resume_options(
         wanted.payload = payload(options.payload, options.payload_size)?;
         wanted.environment = environment(options.environment)?;
         wanted.stdio = stdio(options.stdio)?;
+        wanted.listen = listen(options.listen)?;
     }
     wanted.seed_ends_with_children = options.flags & known != 0;
     // SAFETY: the caller's: null or a string.
@@ -194,6 +199,28 @@ unsafe fn environment(
 }
 
 /// # Safety
+/// `entries` is null, or pointers to strings, the last one null.
+unsafe fn listen(entries: *const *const c_char) -> Result<Vec<client::Listen>, Failed> {
+    let mut choices = Vec::new();
+    if entries.is_null() {
+        return Ok(choices);
+    }
+    for at in 0..=client::MAX_CHOICES {
+        // SAFETY: the caller's: every entry before this one was not the last.
+        let entry = unsafe { entries.add(at).read() };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: the caller's: a string.
+        let entry = unsafe { text::optional(entry, "listen")? }.unwrap_or_default();
+        let refuse =
+            |error: client::ListenError| Failed::new(MitosisErr::Argument, error.to_string());
+        choices.push(entry.parse().map_err(refuse)?);
+    }
+    Ok(choices)
+}
+
+/// # Safety
 /// `numbers` is null or three readable ints.
 unsafe fn stdio(numbers: *const c_int) -> Result<Option<[OwnedFd; 3]>, Failed> {
     if numbers.is_null() {
@@ -230,6 +257,21 @@ mod tests {
             changes,
             [("A".to_owned(), some("1=2")), ("B".to_owned(), None), ("C".to_owned(), some(""))]
         );
+    }
+
+    #[test]
+    fn places_to_listen_are_parsed() {
+        let entries = [c"all".as_ptr(), c"80=8080".as_ptr(), ptr::null()];
+        // SAFETY: literals, ended by null.
+        let choices = unsafe { listen(entries.as_ptr()) }.unwrap();
+        let port = client::Listen::Port { was: 80, now: 8080 };
+        assert_eq!(choices, [client::Listen::All, port]);
+        let entries = [c"nowhere".as_ptr(), ptr::null()];
+        // SAFETY: as above.
+        let failed = unsafe { listen(entries.as_ptr()) }.unwrap_err();
+        assert_eq!(failed.code, MitosisErr::Argument);
+        // SAFETY: null is none.
+        assert_eq!(unsafe { listen(ptr::null()) }.unwrap(), []);
     }
 
     #[test]

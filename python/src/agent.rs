@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mitosis::client::{self, AgentAddress, ResumeOptions};
+use mitosis::client::{self, AgentAddress, ClientError, Listen, ResumeOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -31,7 +31,7 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
 
 /// Starts `count` children.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn resume(
     py: Python<'_>,
@@ -42,13 +42,17 @@ pub(crate) fn resume(
     payload: Vec<u8>,
     environment: Vec<(String, Option<String>)>,
     seed_ends_with_children: bool,
+    listen: Vec<String>,
 ) -> PyResult<Vec<Child>> {
+    let parsed = listen.iter().map(|text| text.parse::<Listen>()).collect::<Result<Vec<_>, _>>();
+    let listen = parsed.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
     let options = ResumeOptions {
         host,
         count,
         payload,
         environment,
         seed_ends_with_children,
+        listen,
         ..ResumeOptions::new(handle.0)
     };
     let started = py.detach(|| client::resume(&AgentAddress(agent), options));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use mitosis::client::{self, AgentAddress};
-use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
+use mitosis::prepare::{self as core, Files, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -107,7 +107,7 @@ pub(crate) struct Resumed {
 ///
 /// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
 #[pyfunction]
-#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads))]
+#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files))]
 pub(crate) fn prepare(
     py: Python<'_>,
     agent: PathBuf,
@@ -115,8 +115,10 @@ pub(crate) fn prepare(
     shared_copy_limit: u64,
     allow_visible_seed: bool,
     all_threads: bool,
+    carry_files: bool,
 ) -> PyResult<Py<PyAny>> {
     let options = PrepareOptions {
+        files: if carry_files { Files::Carried } else { Files::Closed },
         threads: if all_threads { Threads::All } else { Threads::Caller },
         agent: Some(AgentAddress(agent)),
         shared_copy_limit,

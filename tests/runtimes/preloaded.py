@@ -59,13 +59,14 @@ class Program:
     """A program under `mitosis run` on host A; what it prints is read line by line."""
 
     def __init__(self, way: Way, *argv: str | Path, cwd: str | Path = "/") -> None:
-        # `mitosis run` becomes the program: the shell's pid is that of the program.
+        # The shell becomes the program, which so has the id that it says. Without a moment that comes by itself,
+        # it is prepared when this test wants it.
         script = 'cd "$1"; shift; echo $$; exec "$@"'
-        command = [built("mitosis"), "run", "--", *argv]
-        shell = ["/bin/sh", "-c", script, "sh", cwd, *command]
+        shell = ["/bin/sh", "-c", script, "sh", cwd, *argv]
+        command = [built("mitosis"), "run", "--when", "signal:USR2", "--", *shell]
         self._way = way
         self.process = subprocess.Popen(
-            way.a.command(*shell),
+            way.a.command(*command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment(),

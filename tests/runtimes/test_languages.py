@@ -10,7 +10,7 @@ from preloaded import Line, child, program
 
 PROGRAMS = Path(__file__).parent / "programs"
 # What the loops of programs/workers.py make.
-FLOWN = [1999000 * number + 1770 for number in range(6)]
+FLOWN = [60 * 1999000 * number + 1770 for number in range(6)]
 WORDS = 50_000
 SUM = sum(n * n for n in range(1, WORDS + 1))
 
@@ -42,7 +42,7 @@ def test_a_server_goes_on_with_its_words(both, runtime):
         handle = parent.prepare()
         with Line(both.path(both.a, "s")) as line:
             assert line.ask("set colour red") == "ok"
-        with child(both, handle, "--listen", f"unix:{at}=unix:{anew}") as running:
+        with child(both, handle, "--listen", f"unix:{at}={anew}") as running:
             with Line(both.path(both.b, "t"), running) as line:
                 # As it was when it was prepared, all of it.
                 assert line.ask("get colour") == "green"
@@ -55,6 +55,7 @@ def test_a_server_goes_on_with_its_words(both, runtime):
                 line.ask("end")
             status, _, err = running.finish()
             assert status == 6, err
+        # The parent has seen nothing of it.
         with Line(both.path(both.a, "s")) as line:
             assert line.ask("get colour") == "red"
             assert line.ask("sum") == f"{SUM} whole"

@@ -94,10 +94,13 @@ fn scan(pagemap: &File, range: SeedRange) -> io::Result<Vec<(SeedRange, PageKind
         for region in &regions[..count] {
             push(&mut found, SeedRange::new(region.start, region.end), kind(region.categories));
         }
-        if arg.walk_end <= start {
+        // The kernel walks by pieces of 511 regions, and where the last piece comes to the end of the range, it
+        // leaves in `walk_end` where the one before it had stopped.
+        let walked = regions[..count].last().map_or(0, |region| region.end).max(arg.walk_end);
+        if walked <= start {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        start = arg.walk_end;
+        start = walked;
     }
     Ok(found)
 }
@@ -228,6 +231,29 @@ mod tests {
         assert!(scanned.contains(&own), "{scanned:?}");
         let read = read_entries(&pagemap, region, PAGE).unwrap();
         assert_eq!(read, [own, (at(region, 4, 5), PageKind::Own)]);
+    }
+
+    /// More regions in one range than the kernel takes in one piece.
+    #[test]
+    fn pages_with_gaps_come_in_order_and_once() {
+        const PAGES: usize = 8192;
+        const EVERY: usize = 8;
+        // SAFETY: a fresh private mapping; only its own bytes are touched.
+        let start = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let at = libc::mmap(std::ptr::null_mut(), PAGES * 4096, 3, flags, -1, 0).cast::<u8>();
+            libc::madvise(at.cast(), PAGES * 4096, libc::MADV_NOHUGEPAGE);
+            (0..PAGES).step_by(EVERY).for_each(|page| at.add(page * 4096).write_volatile(1));
+            at as u64
+        };
+        let region = SeedRange::new(start, start + PAGES as u64 * PAGE);
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let found = existing_pages(&pagemap, region, PAGE).unwrap();
+        let written = (0..PAGES as u64).step_by(EVERY);
+        let expected: Vec<_> =
+            written.map(|page| (at(region, page, page + 1), PageKind::Own)).collect();
+        assert_eq!(found.len(), expected.len());
+        assert!(found == expected);
     }
 
     /// What a fork has in common with its parent is neither's own.

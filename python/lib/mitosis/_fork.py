@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Literal, overload
@@ -183,6 +183,7 @@ def prepare(
     shared_copy_limit: int = _native.SHARED_COPY_LIMIT_BYTES,
     allow_visible_seed: bool = False,
     threads: Literal["caller", "all"] = "caller",
+    files: Literal["closed", "carried"] | None = None,
 ) -> Seed | Resumed:
     """Freeze a copy of this process, from which children can be resumed on any host.
 
@@ -200,6 +201,9 @@ def prepare(
             running. No handler of os.register_at_fork runs, since nothing is forked as far as the
             interpreter can see; hooks of mitosis run as ever, `after_resume` with all threads running.
             All threads of this process stand still for some milliseconds, in C code as well.
+        files: what children have where this process has descriptors above 2. "closed": numbers that
+            answer EBADF, unless `threads` is "all". "carried": the same files at the same numbers, where
+            they can be made again; `mitosis inspect` tells of each what becomes of it.
 
     Raises, in this process alone:
         NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of
@@ -219,8 +223,11 @@ def prepare(
     if not 0 <= shared_copy_limit < 2**64:
         raise ArgumentError(f"shared_copy_limit is {shared_copy_limit}: give bytes, 0 or more")
     all_threads = _is_all(threads)
+    carries = _are_carried(files, all_threads)
     _refuse_in_event_loop(all_threads)
-    prepared = _prepare(_agent.address(), shared_copy_limit, allow_visible_seed, all_threads)
+    prepared = _prepare(
+        _agent.address(), shared_copy_limit, allow_visible_seed, all_threads, carries
+    )
     return prepared if isinstance(prepared, Resumed) else Seed(prepared)
 
 
@@ -231,6 +238,7 @@ def resume(
     n: Literal[1] = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child: ...
 @overload
 def resume(
@@ -239,6 +247,7 @@ def resume(
     n: int = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child | list[Child]: ...
 def resume(
     handle: Handle | str,
@@ -246,6 +255,7 @@ def resume(
     n: int = 1,
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
+    listen: Sequence[str | int] = (),
 ) -> Child | list[Child]:
     """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
 
@@ -258,6 +268,9 @@ def resume(
         n: how many, from 1 to 10,000.
         payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
         env: environment variables to set in the children; None as a value unsets.
+        listen: where sockets of the seed's listen in the children: "all", a port, "PORT=PORT",
+            "unix:/PATH" or "unix:/PATH=/PATH". They do before any child runs. A socket that is not named
+            is there, and no connection comes to it. Children of one call share a port.
 
     Raises:
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
@@ -280,6 +293,7 @@ def resume(
         payload=_payload(payload),
         environment=_environment(env),
         seed_ends_with_children=False,
+        listen=_listen(listen),
     )
     children = children_of(started)
     return children[0] if n == 1 else children
@@ -300,6 +314,12 @@ def _payload(payload: object) -> bytes:
         raise TypeError(f"payload is of type {kind}: give bytes (str.encode, pickle.dumps)") from None
 
 
+def _listen(listen: Sequence[str | int]) -> list[str]:
+    if isinstance(listen, str):
+        raise TypeError(f"listen is {listen!r}: give a list of such texts")
+    return [str(where) for where in listen]
+
+
 def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | None]]:
     changes = list((env or {}).items())
     for name, value in changes:
@@ -312,6 +332,14 @@ def _is_all(threads: object) -> bool:
     if threads not in ("caller", "all"):
         raise ArgumentError(f"threads is {threads!r}: give 'caller' or 'all'")
     return threads == "all"
+
+
+def _are_carried(files: object, all_threads: bool) -> bool:
+    if files not in (None, "closed", "carried"):
+        raise ArgumentError(f"files is {files!r}: give 'closed' or 'carried'")
+    if files == "closed" and all_threads:
+        raise ArgumentError("threads='all' carries files: threads may be waiting for them")
+    return all_threads or files == "carried"
 
 
 def _refuse_in_event_loop(all_threads: bool) -> None:
@@ -327,14 +355,20 @@ def _refuse_in_event_loop(all_threads: bool) -> None:
 
 
 def _prepare(
-    agent: str, shared_copy_limit: int, allow_visible_seed: bool, all_threads: bool
+    agent: str,
+    shared_copy_limit: int,
+    allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool = False,
 ) -> _native.Seed | Resumed:
     sys.audit("mitosis.prepare")
     try:
         if not all_threads:
             _warn_of_threads()
         _hooks.run_before_prepare()
-        prepared = _freeze(agent, shared_copy_limit, allow_visible_seed, all_threads)
+        prepared = _freeze(
+            agent, shared_copy_limit, allow_visible_seed, all_threads, carry_files
+        )
     except BaseException:
         _hooks.run_after_prepare()
         raise
@@ -350,7 +384,11 @@ def _prepare(
 
 
 def _freeze(
-    agent: str, shared_copy_limit: int, allow_visible_seed: bool, all_threads: bool
+    agent: str,
+    shared_copy_limit: int,
+    allow_visible_seed: bool,
+    all_threads: bool,
+    carry_files: bool,
 ) -> _native.Seed | _native.Resumed:
     _flush()
     if not all_threads:
@@ -362,6 +400,7 @@ def _freeze(
             shared_copy_limit=shared_copy_limit,
             allow_visible_seed=allow_visible_seed,
             all_threads=all_threads,
+            carry_files=carry_files,
         )
     finally:
         _unique.disarmed()

@@ -88,6 +88,7 @@ def prepare(
     shared_copy_limit: int,
     allow_visible_seed: bool,
     all_threads: bool,
+    carry_files: bool,
 ) -> Seed | Resumed: ...
 def resume(
     agent: str | PathLike[str],
@@ -98,6 +99,7 @@ def resume(
     payload: bytes,
     environment: list[tuple[str, str | None]],
     seed_ends_with_children: bool,
+    listen: list[str] = ...,
 ) -> list[Child]: ...
 def list_all(
     agent: str | PathLike[str],

@@ -60,7 +60,8 @@ pub(crate) fn get_ready() {
     // SAFETY: getauxval only reads; AT_PHDR lies in the program's own mapping.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) };
     let Some(program) = usize::try_from(program).ok().and_then(object) else { return };
-    let own = |address: &usize| (program.start as usize..program.end as usize).contains(address);
+    // By its name, not its bounds: those are of one segment where there are gaps between them.
+    let own = |address: &usize| object(*address).is_some_and(|it| it.link_map == program.link_map);
     for address in MARKS.iter().map(|name| raw::symbol(name)).filter(own) {
         FIRST.fetch_min(address, SeqCst);
         LAST.fetch_max(address, SeqCst);

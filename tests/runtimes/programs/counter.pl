@@ -28,7 +28,7 @@ while (1) {
             $answer = "$sum " . ($again eq $big ? 'whole' : 'broken');
         }
         elsif ($verb eq 'pid') { $answer = $$; }
-        elsif ($verb eq 'end') { exit 6; }
+        elsif ($verb eq 'end') { alarm 0; exit 6; }
         print $connection "$answer\n";
     }
 }

@@ -162,15 +162,16 @@ pub(super) fn of(kind: Kind, tid: u32, answer: isize) -> Stopped {
     Stopped { kind, tid, answer, name, system_call: None, kernel_function }
 }
 
-/// A failure of one thread, which is looked at: `name` is its in /proc/self/task.
+/// A failure of one thread, which is looked at: /proc knows it as `in_proc`.
 pub(super) fn describe(
     kind: Kind,
-    (tid, name): (u32, u32),
+    tid: u32,
     answer: isize,
+    in_proc: u32,
     work: &mut [u8],
 ) -> Stopped {
     let read = |suffix: &[u8], work: &mut [u8]| {
-        let path = Path::new(b"/proc/self/task/", u64::from(name), suffix);
+        let path = Path::new(b"/proc/self/task/", u64::from(in_proc), suffix);
         read_file(path.as_ptr(), work).unwrap_or(0)
     };
     let mut stopped = of(kind, tid, answer);
@@ -266,7 +267,7 @@ mod tests {
         // SAFETY: takes nothing.
         let tid = unsafe { libc::gettid() }.cast_unsigned();
         let mut work = [0u8; 4096];
-        let stopped = describe(Kind::TraceRefused, (tid, tid), -1, &mut work);
+        let stopped = describe(Kind::TraceRefused, tid, -1, tid, &mut work);
         let StopError::TraceRefused { thread, error, .. } = stopped.error(Duration::ZERO) else {
             panic!("another kind");
         };

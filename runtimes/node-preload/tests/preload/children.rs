@@ -1,0 +1,99 @@
+//! What children of unmodified programs are.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::world::{World, free_port, get, library, wait_for};
+
+#[test]
+fn a_program_that_is_inside_malloc_all_the_time_is_prepared_again_and_again() {
+    let world = World::new();
+    let mut program = world.preloaded(Command::new(world.c("modes.c", &[])).arg("malloc"), "out");
+    let handles: Vec<String> = (0..12).map(|_| world.prepare(program.pid())).collect();
+    assert!(program.lives());
+    let seen = world.text("out").lines().count();
+    wait_for("the program's progress", || world.text("out").lines().count() > seen + 1);
+    for (index, handle) in handles.iter().enumerate().step_by(4) {
+        let name = format!("child-{index}");
+        let _child = world.resume(handle, &[], &name);
+        wait_for("a child's progress", || world.text(&name).matches("still").count() > 1);
+    }
+}
+
+#[test]
+fn a_program_asks_for_itself() {
+    let world = World::new();
+    let program = world.c("asks.c", &[]);
+    let alone = Command::new(&program).output().unwrap();
+    assert_eq!((alone.status.code(), &alone.stdout[..]), (Some(0), &b"alone\n"[..]));
+    let mut asks = Command::new(&program);
+    asks.env("LD_PRELOAD", library()).env("MITOSIS_AGENT", world.path("agent.sock"));
+    let asked = asks.output().unwrap();
+    assert_eq!(asked.status.code(), Some(0), "{asked:?}");
+    let handle = String::from_utf8(asked.stdout).unwrap();
+    let child = world.end_of(&["resume", handle.trim(), "--payload", "mail"]);
+    let said = String::from_utf8(child.stdout).unwrap();
+    assert_eq!((child.status.code(), &said[..]), (Some(21), "child 0 of generation 1 with mail\n"));
+    let mut asks = Command::new(&program);
+    asks.env("LD_PRELOAD", library()).env("MITOSIS_AGENT", "/nonexistent/agent.sock");
+    let asked = asks.output().unwrap();
+    assert_eq!(asked.status.code(), Some(14));
+    assert!(String::from_utf8(asked.stderr).unwrap().contains("no mitosis agent answers"));
+}
+
+/// Says its pid, and random bytes of OpenSSL's, whenever it is asked.
+const NODE: &str = "const { randomBytes } = require('crypto'); randomBytes(8);\n\
+    require('http').createServer((_, answer) => {\n\
+    \x20 answer.end(`${process.pid} ${randomBytes(16).toString('hex')}`);\n\
+    }).listen(+process.argv[1], '127.0.0.1', () => console.log('listens'));";
+const PYTHON: &str = "import http.server, os, ssl, sys\n\
+    ssl.RAND_bytes(8)\n\
+    class H(http.server.BaseHTTPRequestHandler):\n\
+    \x20   def do_GET(self):\n\
+    \x20       self.send_response(200); self.end_headers()\n\
+    \x20       self.wfile.write(f'{os.getpid()} {ssl.RAND_bytes(16).hex()}'.encode())\n\
+    \x20   def log_message(self, *_): pass\n\
+    server = http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), H)\n\
+    print('listens', flush=True)\n\
+    server.serve_forever()\n";
+
+fn random_bytes_differ(program: &str, option: &str, source: &str) {
+    let (world, port) = (World::new(), free_port());
+    let mut command = Command::new(program);
+    let program = world.preloaded(command.args([option, source, &port.to_string()]), "out");
+    let handle = world.prepare(program.pid());
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let children: Vec<_> = ports
+        .iter()
+        .map(|other| {
+            let listen = format!("{port}={other}");
+            world.resume(&handle, &["--listen", &listen], &format!("child-{other}"))
+        })
+        .collect();
+    let mut answers = vec![get(port)];
+    for port in ports {
+        wait_for("a child's answer", || {
+            let answer = get(port);
+            let there = !answer.is_empty();
+            answers.extend(there.then_some(answer));
+            there
+        });
+    }
+    drop(children);
+    let field = |index: usize| {
+        answers.iter().map(|answer| answer.split(' ').nth(index).unwrap()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(field(1).len(), answers.len(), "{answers:?}");
+    // That is what makes it hard: to themselves they all are one process.
+    assert_eq!(field(0).len(), 1, "{answers:?}");
+}
+
+#[test]
+fn children_of_one_pid_have_random_bytes_of_their_own_in_node() {
+    random_bytes_differ("/usr/bin/node", "-e", NODE);
+}
+
+#[test]
+fn children_of_one_pid_have_random_bytes_of_their_own_in_python() {
+    random_bytes_differ("python3", "-c", PYTHON);
+}
