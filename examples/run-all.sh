@@ -68,6 +68,7 @@ between_hosts() {
     --env LD_LIBRARY_PATH="$dir" --)
   check 'C: from host-a to host-b' 'host host-b' "${on_a[@]}" "$dir/fork_to_host" host-b
   check 'Rust: from host-a to host-b' 'squares right' "${on_a[@]}" "$dir/fork_here" host-b
+  check 'Node: from host-a to host-b' 'host host-b' "${on_a[@]}" node "$PWD/examples/node/fork_to_host.js" host-b
   local example
   for example in fork_to_host many_children; do
     check "Python: $example.py from host-a to host-b" "${python_says[$example]}" \
@@ -117,6 +118,8 @@ for example in fork_to_host many_children; do
     env -u MITOSIS_AGENT "$python" "examples/python/$example.py"
 done
 
+check 'Node: with an agent of its own' 'squares right' env -u MITOSIS_AGENT node examples/node/fork_to_host.js
+
 # --- from host to host --------------------------------------------------------------------------
 
 "$built/mitosis-hosts" up --file "$dir/mitosis" --file "$dir/secret" -- \
@@ -127,7 +130,7 @@ if [[ -f $dir/between-hosts ]]; then
   failed=$((failed + more_failed))
 else
   echo 'FAILED  from host to host: it did not come to the examples'
-  failed=$((failed + 4))
+  failed=$((failed + 5))
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0))
