@@ -137,7 +137,7 @@ test-node: install-node
 	node --test test/*.test.js
 
 .PHONY: test-examples
-test-examples: install-python
+test-examples: install-python install-node
 	bash examples/run-all.sh
 
 # A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.

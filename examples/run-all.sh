@@ -69,6 +69,7 @@ between_hosts() {
   check 'C: from host-a to host-b' 'host host-b' "${on_a[@]}" "$dir/fork_to_host" host-b
   check 'C, all threads: from host-a to host-b' 'right on host-b' "${on_a[@]}" "$dir/threads" host-b
   check 'Rust: from host-a to host-b' 'squares right' "${on_a[@]}" "$dir/fork_here" host-b
+  check 'Node: from host-a to host-b' 'host host-b' "${on_a[@]}" node "$PWD/examples/node/fork_to_host.js" host-b
   local example
   for example in fork_to_host many_children; do
     check "Python: $example.py from host-a to host-b" "${python_says[$example]}" \
@@ -121,6 +122,8 @@ for example in fork_to_host many_children; do
   check "Python: $example.py with an agent of its own" "${python_says[$example]}" \
     env -u MITOSIS_AGENT "$python" "examples/python/$example.py"
 done
+
+check 'Node: with an agent of its own' 'squares right' env -u MITOSIS_AGENT node examples/node/fork_to_host.js
 
 # --- from host to host --------------------------------------------------------------------------
 
