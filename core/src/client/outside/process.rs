@@ -53,21 +53,22 @@ impl Process {
             Status::read(&thread.path().join("status").display().to_string()).ok()
         });
         let blocked = masks.map(|status| status.bits("SigBlk")).all(|mask| mask & bit != 0);
-        // A child's files are mapped from an image, whatever they are here; the restorer stays in it.
-        let preloaded = variable(&environment, "LD_PRELOAD").is_some_and(|p| p.contains(LIBRARY));
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        // A child's files are mapped from an image, whatever they are here; the restorer stays in it. The
+        // environment that /proc shows may have become a title.
         let is_child = maps.contains(RESTORER);
+        let handled = status.bits("SigCgt") & bit != 0;
         Ok(Process {
             state: status.field("State").chars().next().unwrap_or('?'),
             user: status.number("Uid", 1),
             exe: fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default(),
             signal,
-            handled: status.bits("SigCgt") & bit != 0,
+            handled,
             ignored: status.bits("SigIgn") & bit != 0,
             blocked,
             pending: (status.bits("ShdPnd") | status.bits("SigPnd")) & bit != 0,
             seccomp: status.number("Seccomp", 0),
-            loaded: maps.contains(LIBRARY) || preloaded && is_child,
+            loaded: maps.contains(LIBRARY) || is_child && handled,
         })
     }
 }
