@@ -16,19 +16,18 @@ mod make;
 use std::collections::HashSet;
 
 use super::abi::{MAX_COMMAND_FDS, NumberRange};
-use super::calls;
-use super::program::Op;
+use super::program::{Expect, Op};
+use super::{calls, file_calls};
 use crate::descriptor::CarriedFiles;
 
 /// Numbers below it are the template's own: the command sockets, and what a command brings.
 const FIRST_HELPER: u32 = 64;
 /// Descriptors that come with each command: standard ones, and the nothing.
 const BEFORE_LISTENERS: u32 = 4;
-const COMMAND_FDS: u32 = MAX_COMMAND_FDS as u32;
-const _: () = assert!(COMMAND_FDS + 5 < FIRST_HELPER);
+const _: () = assert!(MAX_COMMAND_FDS + 5 < FIRST_HELPER as u64);
 
 /// Sockets that listen that one child may be given.
-pub const MAX_LISTENERS: usize = (COMMAND_FDS - BEFORE_LISTENERS) as usize;
+pub const MAX_LISTENERS: usize = MAX_COMMAND_FDS as usize - BEFORE_LISTENERS as usize;
 
 /// How tails of a seed make its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,15 +66,24 @@ impl FilePlan {
         ops.push(calls::dup3(stdio + 3, self.nothing));
         let places: Vec<(u32, u32)> =
             given.iter().copied().zip(self.listeners.iter().copied()).collect();
-        for ((_, place), from) in places.iter().zip(stdio + BEFORE_LISTENERS..) {
-            ops.push(calls::dup3(from, *place));
+        // As many steps whether they come along or not: a step is told by its number.
+        for (at, from) in (0..self.listeners.len()).zip(stdio + BEFORE_LISTENERS..) {
+            ops.push(match places.get(at) {
+                Some((_, place)) => calls::dup3(from, *place),
+                None => file_calls::fcntl(self.nothing, libc::F_GETFD, 0, Expect::Ignored),
+            });
         }
         ops.push(calls::close_range(command_fd, FIRST_HELPER - 1));
         ops.push(Op::Reserve {
             fd: self.nothing,
             ranges: ranges(self.carried.numbers().collect()),
         });
-        let maker = make::Maker { files: self.carried.files(), spare: self.spare, given: &places };
+        let maker = make::Maker {
+            files: self.carried.files(),
+            spare: self.spare,
+            nothing: self.nothing,
+            given: &places,
+        };
         for index in 0..self.carried.files().len() {
             maker.make(index, &mut ops);
         }
