@@ -23,7 +23,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-node test-examples test-fn test-rxe test-uml test-bench
+    test-header test-wheel test-python test-node test-examples test-fn test-runtimes test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 # make demo RUNTIME=node tells the story of Node.
@@ -145,6 +145,14 @@ test-examples: install-python install-node
 test-fn: install-python install-node
 	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
 	$(PY) -m pytest tests/fn
+
+# Runtimes and servers that know nothing of Mitosis, under `mitosis run`.
+.PHONY: test-runtimes
+test-runtimes: install-python
+	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
+	# Alone: together with the agent, the core would be built with all that the agent needs.
+	$(CARGO) build --release --quiet --package mitosis-preload
+	$(PY) -m pytest tests/runtimes
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
 .PHONY: verbs-guest

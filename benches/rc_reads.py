@@ -26,7 +26,7 @@ LIMIT_S = 600
 _JOB_LIMIT_S = 560
 # As in the job, one for each of the first names.
 _KINDS = ("lat", "event", "64k", "1m")
-_SAME_WAY = "connected by rdma-cm, with up to 16 READs on the wire, as ours"
+_CM = "perftest by rdma-cm, as ours (-R -o 16)"
 _SOFTWARE_DC = "dc on the software provider of tests/dc_provider, not on a card"
 _BYTES = {"64k": 100 * (64 << 10), "1m": 12 * (1 << 20)}
 
@@ -35,8 +35,8 @@ def measure(rounds: int) -> list[Measurement]:
     """All of it, of one boot."""
     said = guests.run("rc_reads.sh", rounds, _JOB_LIMIT_S, "mitosis-reads")
     measured = [
-        _latency(NAMES[0], "polling", "ib_read_lat -R"),
-        _latency(NAMES[1], "asleep until the completion's event", "ib_read_lat -R -e"),
+        _latency(NAMES[0], "polling", "ib_read_lat"),
+        _latency(NAMES[1], "asleep until the completion's event", "ib_read_lat -e"),
         _bandwidth(NAMES[2], "64 KiB"),
         _bandwidth(NAMES[3], "1 MiB"),
     ]
@@ -49,30 +49,22 @@ def measure(rounds: int) -> list[Measurement]:
         else:
             one.samples = [statistics.median(value["us"]) for value in ours]
             one.peer_samples = peers
-    plain = {
-        kind: [float(value) for words, value in said if words == ["peer", f"plain-{kind}"]]
-        for kind in ("lat", "64k")
-    }
-    measured[0].beside = {"perftest, no rdma-cm": plain["lat"]}
-    measured[2].beside = {"perftest, no rdma-cm": [v * guests.MIB / 1e6 for v in plain["64k"]]}
+    for one, kind in zip(measured, _KINDS, strict=True):
+        by_cm = [float(value) for words, value in said if words == ["peer", f"cm-{kind}"]]
+        one.beside = {_CM: [v * guests.MIB / 1e6 if kind in _BYTES else v for v in by_cm]}
     seen = {words[1]: value for words, value in said if words[0] == "seen"}
     by_dc = [value["us"] for words, value in said if words == ["seen", "lat-dc"]]
     return [*measured, *_connections(seen, rounds), *_dc(seen, by_dc, rounds)]
 
 
 def _latency(name: str, wait: str, peer: str) -> Measurement:
-    how = (
-        f"4 KiB, one READ of the same bytes at a time, {wait} on both sides; perftest {_SAME_WAY}; "
-        f"{guests.EMULATED}"
-    )
+    how = f"4 KiB, one READ of the same bytes at a time, {wait} on both sides; {guests.EMULATED}"
     return Measurement(name, "us", Bar("<=", factor_of_peer=1.15), how, peer=peer)
 
 
 def _bandwidth(name: str, size: str) -> Measurement:
-    how = (
-        f"{size}, 16 READs at a time, polling on both sides; perftest {_SAME_WAY}; {guests.EMULATED}"
-    )
-    return Measurement(name, "MB/s", Bar(">=", factor_of_peer=0.9), how, peer="ib_read_bw -R")
+    how = f"{size}, 16 READs at a time, polling on both sides; {guests.EMULATED}"
+    return Measurement(name, "MB/s", Bar(">=", factor_of_peer=0.9), how, peer="ib_read_bw")
 
 
 def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:

@@ -2,7 +2,7 @@
 # Forks of CPython, and a storm of misses, between two guests, by rc and by tcp in one boot; tests/rxe/run
 # runs it in both. Prints what rc_forks.py does, and:
 #
-#   counted FABRIC JSON      the counters of host-b's agent, for the fork before
+#   counted FABRIC JSON      the counters of host-b's agent, behind each fork; the first before all that count
 #   stormed FABRIC NUMBER    pages a second, of 64 threads
 #   rung FABRIC JSON         the same counters after each storm
 #   read FABRIC WHAT JSON    4 KiB and 128 KiB READs of that fabric, asleep while they wait
@@ -44,7 +44,7 @@ for fabric in rc tcp; do
     done
     : >/host/$fabric.over
   else
-    number=0
+    number=-1
     while [ $number -lt "$ROUNDS" ]; do
       while ! [ -e /host/$fabric.$number.ended ]; do usleep 20000; done
       echo "counted $fabric $(mitosis stats --json | tr -d ' \n')"

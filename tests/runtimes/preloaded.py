@@ -99,6 +99,14 @@ class Program:
             raise RuntimeError(f"mitosis prepare: {said.stderr}")
         return said.stdout.strip().splitlines()[-1]
 
+    def inspect(self, handle: str) -> str:
+        """What `mitosis inspect` says of a seed of it."""
+        command = self._way.a.command(built("mitosis"), "inspect", handle)
+        said = subprocess.run(
+            command, stdout=subprocess.PIPE, timeout=ANSWER_LIMIT_S, text=True, check=True
+        )
+        return said.stdout
+
     def end(self) -> None:
         """SIGKILL, if it still runs."""
         if self.process.poll() is None:

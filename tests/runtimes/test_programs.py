@@ -39,6 +39,9 @@ def test_redis(both, redis_server):
                 pairs = " ".join(f"key:{n} value-{n * 7}" for n in range(first, first + 500))
                 assert line.ask(f"MSET {pairs}") == "+OK"
             handle = parent.prepare()
+            # What does not cross is named.
+            lost = [row for row in parent.inspect(handle).splitlines() if "peer has gone" in row]
+            assert len(lost) == 1 and "socket:" in lost[0], lost
             # The connection of the parent goes on, and what it does now is not in the child.
             assert line.ask("SET key:1 later") == "+OK"
         with child(both, handle, "--listen", f"unix:{at}={anew}") as running:

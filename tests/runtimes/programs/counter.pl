@@ -1,6 +1,6 @@
 # Perl that knows nothing of Mitosis: keeps words, and serves them on the unix socket that it is given.
 #
-# A line "set WORD VALUE", "get WORD", "count", "sum", "pid" or "end" gets a line back.
+# A line "set WORD VALUE", "get WORD", "count", "sum", "rand", "pid" or "end" gets a line back.
 use strict;
 use warnings;
 use IO::Socket::UNIX;
@@ -27,6 +27,7 @@ while (1) {
             my $again = join ',', map { $words{"word$_"} } 1 .. 50_000;
             $answer = "$sum " . ($again eq $big ? 'whole' : 'broken');
         }
+        elsif ($verb eq 'rand') { $answer = rand; }
         elsif ($verb eq 'pid') { $answer = $$; }
         elsif ($verb eq 'end') { alarm 0; exit 6; }
         print $connection "$answer\n";

@@ -65,6 +65,12 @@ pub enum StopError {
     /// There are too many.
     #[error("this process has more than {MAX_THREADS} threads, which is more than a seed can have")]
     TooMany,
+    /// It ended by pthread_exit(3), or a raw exit(2), and the others live.
+    #[error(
+        "the main thread of this process has ended, and a child cannot be made without it: let it wait for the \
+         others (pthread_join) instead"
+    )]
+    MainThreadEnded,
     /// /proc is missing.
     #[error("/proc/self/task cannot be read: mount /proc, threads are found by it")]
     NoProc,
@@ -124,6 +130,7 @@ pub(super) enum Kind {
     NoHelper,
     NotAsked,
     TooMany,
+    MainEnded,
     NoProc,
 }
 
@@ -200,6 +207,7 @@ impl Stopped {
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::TooMany => StopError::TooMany,
+            Kind::MainEnded => StopError::MainThreadEnded,
             Kind::NoProc => StopError::NoProc,
         }
     }

@@ -105,9 +105,9 @@ impl<'a> Parking<'a> {
             prepare_slot(table, slot, *used, (tid, in_proc), round);
             match signal::ask(process, tid, round, *used) {
                 0 => *used += 1,
+                // It has just ended.
                 answer if answer == -(libc::ESRCH as isize) => {
                     slot.claim.store(GONE, SeqCst);
-                    table.tids[*used].store(0, SeqCst);
                     *used += 1;
                     *gone += 1;
                 }
@@ -150,22 +150,24 @@ impl<'a> Parking<'a> {
         let mut wanted = false;
         for index in 0..self.used {
             let (slot, tid) = (&self.table.slots[index], self.table.tids[index].load(SeqCst));
-            if slot.claim.load(SeqCst) != self.round || tid == 0 {
+            if slot.claim.load(SeqCst) != self.round {
                 continue;
             }
             let in_proc = slot.in_proc.load(SeqCst);
             let path = Path::new(b"/proc/self/task/", u64::from(in_proc), b"/status");
             let found = read_file(path.as_ptr(), self.text);
             let found = found.and_then(|len| status(&self.text[..len]));
-            let Some((state, blocked)) = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'))
-            else {
+            let alive = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'));
+            let Some((_, blocked)) = alive else {
+                // A main thread that has ended is listed for as long as others live.
+                if isize::try_from(tid) == Ok(self.process) {
+                    return Err(failure::plain(failure::Kind::MainEnded));
+                }
                 if slot.claim.compare_exchange(self.round, GONE, SeqCst, SeqCst).is_ok() {
-                    self.table.tids[index].store(0, SeqCst);
                     self.gone += 1;
                 }
                 continue;
             };
-            let _ = state;
             if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
                 continue;
             }
@@ -230,6 +232,12 @@ fn prepare_slot(table: &Table, slot: &Slot, index: usize, numbers: (u32, u32), r
     slot.error.store(0, SeqCst);
     table.tids[index].store(tid, SeqCst);
     slot.claim.store(round, SeqCst);
+}
+
+/// Whether the process goes on without its main thread: most of /proc/self is empty then.
+pub(super) fn main_has_ended(text: &mut [u8]) -> bool {
+    let len = read_file(c"/proc/self/status".as_ptr().cast(), text).unwrap_or(0);
+    text[..len].split(|byte| *byte == b'\n').any(|line| line.starts_with(b"State:\tZ"))
 }
 
 /// Lets everybody go.
