@@ -131,12 +131,13 @@ test-python:
 
 .PHONY: test-node
 test-node: install-node
+	$(CARGO) build --release --quiet --package mitosis-preload
 	cd runtimes/node
 	npm run --silent types
 	node --test test/*.test.js
 
 .PHONY: test-examples
-test-examples: install-python
+test-examples: install-python install-node
 	bash examples/run-all.sh
 
 # A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
 import guests
 from measurement import Bar, Measurement
 
-NAMES = ("rc_fork_vs_reads", "rc_storm_64_threads")
+NAMES = ("rc_fork_vs_reads", "rc_storm_64_threads", "rc_reads_per_doorbell")
 LIMIT_S = 900
 _JOB_LIMIT_S = 860
 _PAGE = 4096
 _PIECE = 128 << 10
 _PIECES = 60
+# One is what a storm had before its misses were gathered.
+_READS_PER_DOORBELL = 1.5
 
 
 class _Network:
@@ -57,7 +60,8 @@ def measure(rounds: int) -> list[Measurement]:
     peer = _Network(of("peer", "lat"), [mib_s * guests.MIB / 1e6 for mib_s in of("peer", "bw")])
     tcp, rc = reads("tcp"), reads("rc")
     forked = {fabric: [value["us"] for value in of("forked", fabric)] for fabric in ("rc", "tcp")}
-    counted = {fabric: of("counted", fabric) for fabric in ("rc", "tcp")}
+    # Counters grow for ever: a fork's are the difference that it made.
+    counted = {fabric: _differences(of("counted", fabric)) for fabric in ("rc", "tcp")}
     by_card = statistics.median(one["pages_rdma"] / one["pages_pulled"] for one in counted["rc"])
     if by_card < 0.5:
         raise RuntimeError(f"the card read only {by_card:.0%} of a fork's pages")
@@ -95,4 +99,21 @@ def measure(rounds: int) -> list[Measurement]:
         samples=of("stormed", "rc"),
         peer_samples=of("stormed", "tcp"),
     )
-    return [fork, storm]
+    snapshots = [of("counted", "rc")[-1], *of("rung", "rc")]
+    rung = Measurement(
+        NAMES[2],
+        "READs",
+        Bar(">=", value=_READS_PER_DOORBELL),
+        f"rdma_reads / rdma_doorbells of the storm's agent: what its pager is asked while READs are in flight shares a "
+        f"doorbell; {guests.EMULATED}",
+        samples=[
+            made["rdma_reads"] / max(1, made["rdma_doorbells"]) for made in _differences(snapshots)
+        ],
+    )
+    return [fork, storm, rung]
+
+
+def _differences(snapshots: list[dict[str, int]]) -> list[dict[str, int]]:
+    """What each snapshot has more than the one before it."""
+    pairs = itertools.pairwise(snapshots)
+    return [{name: after[name] - before[name] for name in after} for before, after in pairs]

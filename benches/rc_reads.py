@@ -1,4 +1,5 @@
-"""READs of the rc fabric against perftest, between two emulated machines with Soft-RoCE, in one boot.
+"""READs of the rc fabric against perftest, and of dc beside it, between two emulated machines with Soft-RoCE, in
+one boot.
 
 What is measured is an emulator: ratios within a boot mean something, figures do not.
 """
@@ -18,11 +19,15 @@ NAMES = (
     "rc_read_1m_vs_perftest",
     "rc_setup",
     "rc_state_kib",
+    "dc_setup",
+    "dc_state_kib",
 )
 LIMIT_S = 600
 _JOB_LIMIT_S = 560
 # As in the job, one for each of the first names.
 _KINDS = ("lat", "event", "64k", "1m")
+_CM = "perftest by rdma-cm, as ours (-R -o 16)"
+_SOFTWARE_DC = "dc on the software provider of tests/dc_provider, not on a card"
 _BYTES = {"64k": 100 * (64 << 10), "1m": 12 * (1 << 20)}
 
 
@@ -44,8 +49,12 @@ def measure(rounds: int) -> list[Measurement]:
         else:
             one.samples = [statistics.median(value["us"]) for value in ours]
             one.peer_samples = peers
+    for one, kind in zip(measured, _KINDS, strict=True):
+        by_cm = [float(value) for words, value in said if words == ["peer", f"cm-{kind}"]]
+        one.beside = {_CM: [v * guests.MIB / 1e6 if kind in _BYTES else v for v in by_cm]}
     seen = {words[1]: value for words, value in said if words[0] == "seen"}
-    return [*measured, *_connections(seen, rounds)]
+    by_dc = [value["us"] for words, value in said if words == ["seen", "lat-dc"]]
+    return [*measured, *_connections(seen, rounds), *_dc(seen, by_dc, rounds)]
 
 
 def _latency(name: str, wait: str, peer: str) -> Measurement:
@@ -78,5 +87,33 @@ def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:
         f"of the reading host's free memory, a connection, by the difference that {state['connections']} make, "
         "kernel and process together; a peer has at most 8, however many its seeds; one figure, repeated",
         samples=[each] * rounds,
+    )
+    return [setup, held]
+
+
+def _dc(seen: dict[str, Any], by_dc: list[list[float]], rounds: int) -> list[Measurement]:
+    """What a peer takes by dc, beside rc."""
+    setup = Measurement(
+        "dc_setup",
+        "ms",
+        Bar("<=", factor_of_peer=1.0),
+        "from a fabric with its initiators that knows no peer to its first READ's end, less a READ: an address "
+        f"handle, and what the provider does for a card; {_SOFTWARE_DC}; {guests.EMULATED}",
+        peer="rc",
+        samples=[us / 1e3 for us in seen["setup-dc"]["us"]],
+        peer_samples=[us / 1e3 for us in seen["setup-rc"]["us"]],
+        beside={"a 4 KiB READ by dc, ms": [statistics.median(us) / 1e3 for us in by_dc]},
+    )
+    ways, rc = seen["state-dc"], seen["state-rc"]
+    held = Measurement(
+        "dc_state_kib",
+        "KiB",
+        Bar("<=", factor_of_peer=0.1),
+        f"of the reading host's free memory, a peer, by the difference that {ways['peers']} make: an address handle "
+        "each; initiators are at most 16 for all peers and seeds; peer: a connection of rc, of which a peer has up to "
+        f"8; one figure, repeated; {_SOFTWARE_DC}",
+        peer="rc, a connection",
+        samples=[max(0.0, ways["kib"] / ways["peers"])] * rounds,
+        peer_samples=[rc["kib"] / rc["connections"]] * rounds,
     )
     return [setup, held]

@@ -67,7 +67,9 @@ between_hosts() {
   local on_a=("$MITOSIS_HOSTS_BIN" exec --host a --env MITOSIS_AGENT=/run/mitosis-agent.sock
     --env LD_LIBRARY_PATH="$dir" --)
   check 'C: from host-a to host-b' 'host host-b' "${on_a[@]}" "$dir/fork_to_host" host-b
+  check 'C, all threads: from host-a to host-b' 'right on host-b' "${on_a[@]}" "$dir/threads" host-b
   check 'Rust: from host-a to host-b' 'squares right' "${on_a[@]}" "$dir/fork_here" host-b
+  check 'Node: from host-a to host-b' 'host host-b' "${on_a[@]}" node "$PWD/examples/node/fork_to_host.js" host-b
   local example
   for example in fork_to_host many_children; do
     check "Python: $example.py from host-a to host-b" "${python_says[$example]}" \
@@ -93,8 +95,10 @@ dir=$(mktemp -d)
 trap 'stop_agents; rm -rf "$dir"' EXIT
 cp "$built"/{mitosis,fork_here,libmitosis.so} "$dir"
 ln -s libmitosis.so "$dir/libmitosis.so.0"
-cc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Iinclude examples/c/fork_to_host.c \
-  -L"$dir" -lmitosis -o "$dir/fork_to_host"
+for example in fork_to_host threads; do
+  cc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Iinclude "examples/c/$example.c" \
+    -L"$dir" -lmitosis -lpthread -o "$dir/$example"
+done
 head -c 32 /dev/urandom >"$dir/secret"
 chmod 600 "$dir/secret"
 
@@ -103,19 +107,23 @@ chmod 600 "$dir/secret"
 export LD_LIBRARY_PATH=$dir
 if start_agent "$dir/agent.log" "$dir/mitosis" agent --socket "$dir/agent.sock"; then
   check 'C: on this host' '32 MiB are right' env MITOSIS_AGENT="$dir/agent.sock" "$dir/fork_to_host"
+  check 'C, all threads: on this host' 'right on' env MITOSIS_AGENT="$dir/agent.sock" "$dir/threads"
   check 'Rust: on this host' 'squares right' env MITOSIS_AGENT="$dir/agent.sock" "$dir/fork_here"
 else
-  failed=$((failed + 2))
+  failed=$((failed + 3))
 fi
 stop_agents
 # The program is found beside the library, and beside the example.
 check 'C: with an agent of its own' '32 MiB are right' env -u MITOSIS_AGENT "$dir/fork_to_host"
+check 'C, all threads: with an agent of its own' 'right on' env -u MITOSIS_AGENT "$dir/threads"
 check 'Rust: with an agent of its own' 'squares right' env -u MITOSIS_AGENT "$dir/fork_here"
 
 for example in fork_to_host many_children; do
   check "Python: $example.py with an agent of its own" "${python_says[$example]}" \
     env -u MITOSIS_AGENT "$python" "examples/python/$example.py"
 done
+
+check 'Node: with an agent of its own' 'squares right' env -u MITOSIS_AGENT node examples/node/fork_to_host.js
 
 # --- from host to host --------------------------------------------------------------------------
 
@@ -127,7 +135,7 @@ if [[ -f $dir/between-hosts ]]; then
   failed=$((failed + more_failed))
 else
   echo 'FAILED  from host to host: it did not come to the examples'
-  failed=$((failed + 4))
+  failed=$((failed + 5))
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0))

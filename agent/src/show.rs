@@ -129,6 +129,7 @@ fn meaning(counter: &str) -> &'static str {
         "pages_lost" => "pages that could not be had; each was a SIGBUS",
         "children_started" => "children started here",
         "children_renumbered" => "of these, whole processes that got new ids: see the log",
+        "files_missing" => "open files of seeds that are not here: their numbers answer EBADF",
         "seeds_published" => "seeds of this host that could be resumed, children's included",
         "reads_served" => "READs of other hosts that this agent answered",
         "bytes_served" => "bytes of these READs, and of pushes",

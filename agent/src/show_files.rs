@@ -63,6 +63,7 @@ fn kind(file: &CarriedFile, files: &[CarriedFile]) -> String {
         FileKind::Listener(listening) => listener(listening),
         FileKind::Event { count, .. } => format!("an eventfd of {count}"),
         FileKind::Epoll { watches } => format!("an epoll of {} files", watches.len()),
+        FileKind::Timer { ticks: 1.., .. } => "a timer that has expired".to_owned(),
         FileKind::Timer { left_ns: 0, .. } => "a timer that is not armed".to_owned(),
         FileKind::Timer { left_ns, .. } => format!("a timer, {} ms left", left_ns / 1_000_000),
         FileKind::Signals { .. } => "a signalfd of the same signals".to_owned(),

@@ -2,8 +2,9 @@
 # Forks of CPython, and a storm of misses, between two guests, by rc and by tcp in one boot; tests/rxe/run
 # runs it in both. Prints what rc_forks.py does, and:
 #
-#   counted FABRIC JSON      the counters of host-b's agent, for the fork before
+#   counted FABRIC JSON      the counters of host-b's agent, behind each fork; the first before all that count
 #   stormed FABRIC NUMBER    pages a second, of 64 threads
+#   rung FABRIC JSON         the same counters after each storm
 #   read FABRIC WHAT JSON    4 KiB and 128 KiB READs of that fabric, asleep while they wait
 #   peer WHAT NUMBER         perftest's, asleep while it waits: us (typical), MiB/s (average)
 #
@@ -37,15 +38,24 @@ for fabric in rc tcp; do
     while [ $turn -lt "$ROUNDS" ]; do
       mitosis resume "$handle" --on host-b --payload "storm $THREADS $PAGES $turn;exit 0" |
         awk -v fabric=$fabric '/^stormed/ { print "stormed", fabric, $2 / $5 * 1e9 }'
+      : >/host/$fabric.storm.$turn.ended
+      while ! [ -e /host/$fabric.storm.$turn.counted ]; do usleep 20000; done
       turn=$((turn + 1))
     done
     : >/host/$fabric.over
   else
-    number=0
+    number=-1
     while [ $number -lt "$ROUNDS" ]; do
       while ! [ -e /host/$fabric.$number.ended ]; do usleep 20000; done
       echo "counted $fabric $(mitosis stats --json | tr -d ' \n')"
       : >/host/$fabric.$number.counted
+      number=$((number + 1))
+    done
+    number=0
+    while [ $number -lt "$ROUNDS" ]; do
+      while ! [ -e /host/$fabric.storm.$number.ended ]; do usleep 20000; done
+      echo "rung $fabric $(mitosis stats --json | tr -d ' \n')"
+      : >/host/$fabric.storm.$number.counted
       number=$((number + 1))
     done
     while ! [ -e /host/$fabric.over ]; do usleep 50000; done

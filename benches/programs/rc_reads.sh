@@ -7,15 +7,16 @@
 #   seen KIND JSON     without a peer
 #
 # ROUNDS: how many. KINDs: lat 4 KiB one at a time, polling; event, the same by completion events; 64k and
-# 1m, DEPTH at a time, polling.
+# 1m, DEPTH at a time, polling; cm-*, perftest's connected as agents are: by rdma-cm, with DEPTH READs on the wire.
+# At the end the same owner's bytes by dc, on the software provider.
 set -eu
 BYTES=33554432
 DEPTH=16
 LAT_READS=100
 READS_64K=100
 READS_1M=12
-# A server that has ended takes a moment to listen again.
-TRIES=200
+# Seconds that one run of perftest may take; a client that comes before its server listens may hang, or crash.
+PEER_S=60
 
 perftest() {
   case $1 in
@@ -23,9 +24,34 @@ perftest() {
     event) echo ib_read_lat -e -s 4096 -n $LAT_READS -p 18602 ;;
     64k) echo ib_read_bw -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18603 ;;
     1m) echo ib_read_bw -s 1048576 -n $READS_1M -t $DEPTH -o $DEPTH -p 18604 ;;
+    cm-lat) echo ib_read_lat -R -s 4096 -n $LAT_READS -o $DEPTH -p 18605 ;;
+    cm-event) echo ib_read_lat -R -e -s 4096 -n $LAT_READS -o $DEPTH -p 18606 ;;
+    cm-64k) echo ib_read_bw -R -s 65536 -n $READS_64K -t $DEPTH -o $DEPTH -p 18607 ;;
   esac
 }
-KINDS="lat event 64k 1m"
+KINDS="lat event 64k 1m cm-lat cm-event cm-64k"
+DC_LIBRARIES=/lib/dc_provider
+
+# A server for each /host/want.N, which names its kind, until /host/over: between them host-a is as quiet for
+# perftest as for ours.
+serve_peers() {
+  number=0
+  while ! [ -e /host/over ]; do
+    if [ -e /host/want.$number ]; then
+      kind=$(cat /host/want.$number)
+      port=$(perftest "$kind" | sed 's/.* //')
+      timeout $PEER_S $(perftest "$kind") -d rxe0 -F >/dev/null 2>&1 &
+      server=$!
+      until rdma resource show cm_id | grep LISTEN | grep -q ":$port" || netstat -ltn | grep -q ":$port"; do usleep 50000; done
+      # The kernel says LISTEN a moment before it does.
+      usleep 200000
+      : >/host/ready.$number
+      wait $server || true
+      number=$((number + 1))
+    fi
+    usleep 50000
+  done
+}
 
 cp /host/files/mitosis-reads /bin/
 
@@ -33,11 +59,10 @@ if [ "$NODE" = 1 ]; then
   mkfifo /tmp/stdin
   sleep 100000 >/tmp/stdin &
   mitosis-reads own "$SELF" $BYTES --rc </tmp/stdin >/host/owner.json &
-  for kind in $KINDS; do
-    (while :; do $(perftest $kind) -d rxe0 -F >/dev/null 2>&1 || usleep 20000; done) &
-  done
-  while ! [ -s /host/owner.json ]; do usleep 50000; done
+  LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads own "$SELF" $BYTES --rc --dc </tmp/stdin >/host/owner-dc.json &
+  while ! [ -s /host/owner.json ] || ! [ -s /host/owner-dc.json ]; do usleep 50000; done
   barrier owned
+  serve_peers
   barrier read
   exit 0
 fi
@@ -45,12 +70,17 @@ fi
 fail() { echo "rc_reads: $*" >&2; exit 1; }
 
 # The figure that perftest prints in column $2 of its only row, for kind $1.
+wanted=0
 peer() {
   tries=0
-  while ! said=$($(perftest "$1") -d rxe0 -F "$PEER" 2>/tmp/perftest.err); do
+  while :; do
+    echo "$1" >/host/want.new
+    mv /host/want.new /host/want.$wanted
+    while ! [ -e /host/ready.$wanted ]; do usleep 20000; done
+    wanted=$((wanted + 1))
+    said=$(timeout $PEER_S $(perftest "$1") -d rxe0 -F "$PEER" 2>/tmp/perftest.err) && break
     tries=$((tries + 1))
-    [ $tries -lt $TRIES ] || fail "$(perftest "$1") does not run: $(cat /tmp/perftest.err)"
-    usleep 20000
+    [ $tries -lt 3 ] || fail "$(perftest "$1") does not run: $(cat /tmp/perftest.err)"
   done
   echo "peer $1 $(echo "$said" | awk -v column="$2" 'heading { print $column; exit } /#bytes/ { heading = 1 }')"
 }
@@ -81,9 +111,9 @@ for kind in $KINDS; do peer $kind 2 >/dev/null; done
 
 round=0
 while [ $round -lt "$ROUNDS" ]; do
-  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5
-  ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5
-  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4
+  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5; peer cm-lat 5
+  ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5; peer cm-event 5
+  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4; peer cm-64k 4
   ask window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
   round=$((round + 1))
 done
@@ -100,4 +130,22 @@ mitosis-reads read tcp "$side" </tmp/asked-tcp >/tmp/answers-tcp &
 exec 3>/tmp/asked-tcp 4</tmp/answers-tcp
 ask serial 4096 20 sleep
 ask setup "$ROUNDS"; echo "seen setup-tcp $answer"
+exec 3>&- 4<&-
+
+side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner-dc.json)
+mkfifo /tmp/asked-dc /tmp/answers-dc
+LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads read dc "$side" </tmp/asked-dc >/tmp/answers-dc &
+exec 3>/tmp/asked-dc 4</tmp/answers-dc
+ask serial 4096 20 spin
+round=0
+while [ $round -lt "$ROUNDS" ]; do
+  ask serial 4096 20 spin same; echo "seen lat-dc $answer"
+  round=$((round + 1))
+done
+ask setup "$ROUNDS"; echo "seen setup-dc $answer"
+sync; echo 3 >/proc/sys/vm/drop_caches; before=$(free)
+ask ways 16384
+sync; echo 3 >/proc/sys/vm/drop_caches; after=$(free)
+echo "seen state-dc {\"kib\": $((before - after)), \"peers\": 16384}"
+: >/host/over
 barrier read

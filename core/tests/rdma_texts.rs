@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where such texts are made, in `core/src`.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "verbs",
     "fabric/rc",
     "fabric/rc.rs",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 11] = [
     "export/dc.rs",
     "export/rc.rs",
     "export/card.rs",
+    "export/host_memory.rs",
     "agent/rdma.rs",
 ];
 /// The parts of a text that are looked for have as many characters: shorter ones are anywhere.

@@ -10,12 +10,14 @@
 const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
+const net = require('node:net');
 const path = require('node:path');
 
 const DOCUMENTS = 40_000;
 const WORDS_EACH = 12;
 const VOCABULARY = 3_000;
 const SHOWN = 20;
+const REHEARSED_REQUESTS = 10;
 
 const say = (what) => fs.writeSync(1, JSON.stringify(what) + '\n');
 
@@ -61,6 +63,14 @@ const server = http.createServer((request, response) => {
   response.end(body);
 });
 
+/** One answer of this server to itself. */
+function ask(port, query) {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect(port, '127.0.0.1', () => socket.end(`GET /?q=${query} HTTP/1.0\r\n\r\n`));
+    socket.on('error', reject).on('close', resolve).resume();
+  });
+}
+
 const listen = (port) => new Promise((resolve) => server.listen(port, '0.0.0.0', resolve));
 
 /** Does what it is told, one line after the other. */
@@ -76,6 +86,12 @@ function obey(port) {
   mitosis.on('before_prepare', closed);
   mitosis.on('after_prepare', () => listen(port));
   mitosis.on('after_prepare', () => process.stdin.resume());
+
+  // Children are given ahead what one request touches.
+  mitosis.on('rehearse', async () => {
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    for (const word of words.slice(0, REHEARSED_REQUESTS)) await ask(server.address().port, word);
+  });
 
   let seed = null;
   let children = [];

@@ -24,7 +24,9 @@ WARM_REQUESTS, MEASURED_REQUESTS = 4000, 1000
 # Seeds whose first child on B is timed, and further children of the last of them.
 FIRSTS, FURTHER = 7, 25
 # How long a first child stands at its first JavaScript, for node_run.py to read B's counters.
-STAND_MS = 800
+STAND_MS = 2000
+# How long node_run.py may take to read them before that.
+COUNTING_S = 1.0
 ANSWER_LIMIT_S = 20.0
 
 
@@ -177,8 +179,9 @@ def main() -> None:
     # One that stands at its first JavaScript, while node_run.py reads the counters of B.
     app.ask("prepare")
     say("counting", None)
+    time.sleep(COUNTING_S)
     app.ask("resume", HOST_B, 1, {"stand": STAND_MS})
-    time.sleep(STAND_MS / 4e3)
+    time.sleep(STAND_MS / 8e3)
     say("standing", None)
     app.child()
     app.ask("wait")

@@ -4,6 +4,7 @@
 //! functions that only look: each gives [`Check`]s. A new subject is one more pair.
 
 mod host;
+mod preload;
 mod rdma;
 
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ impl Check {
 /// Looks, tells, and fails if something is missing that is needed.
 pub fn run(as_json: bool) -> ExitCode {
     let mut checks = host::judge(&host::Facts::gather());
+    checks.extend(preload::judge(&preload::Facts::gather()));
     checks.extend(rdma::judge(&RdmaFacts::gather()));
     let fine = is_fine(&checks);
     if as_json {

@@ -80,6 +80,8 @@ fn files_of_each_kind_are_what_they_were() {
         assert_eq!((ended.code, &*ended.out), (Some(0), "by another number\nok\n"), "{ended:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
+    let missing = &opened.world.stats_of_b()["files_missing"];
+    assert_eq!(missing, 1, "it counts what is not there: {missing}");
     // A child on the seed's own host.
     opened.write_kept(&opened.world.a);
     fs::remove_file(opened.outside(&opened.world.a, "gone")).unwrap();

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   own ADDRESS BYTES        a seed's stand-in, a page service for it, and with `--rc` an arena on the card;
-//!     [--rc | --copy] [--busy-poll-us N]   its copy without a card; prints where its side channel is, and serves until stdin ends
-//!   read tcp|rc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
+//!     [--rc [--dc] | --copy] [--busy-poll-us N]   its copy without a card; prints where its side channel is, and serves until stdin ends
+//!   read tcp|rc|dc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
 //!     [--source ADDRESS]     the card's address on this side
 //! ```
 #![deny(unsafe_code)]
@@ -24,6 +24,7 @@ use anyhow::{Context, Result, bail};
 enum FabricName {
     Tcp,
     Rc,
+    Dc,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +47,7 @@ fn obey(words: &[&str]) -> Result<()> {
                 address: address.parse().context("ADDRESS")?,
                 bytes: bytes.parse().context("BYTES")?,
                 has_card: options.contains(&"--rc"),
+                has_dc: options.contains(&"--dc"),
                 is_copied: options.contains(&"--copy"),
                 busy_poll_us: value(options, "--busy-poll-us").map_or(Ok(0), str::parse)?,
             };
@@ -55,13 +57,14 @@ fn obey(words: &[&str]) -> Result<()> {
             let fabric = match fabric {
                 "tcp" => FabricName::Tcp,
                 "rc" => FabricName::Rc,
-                _ => bail!("{fabric} is no fabric that is measured here: tcp, rc"),
+                "dc" => FabricName::Dc,
+                _ => bail!("{fabric} is no fabric that is measured here: tcp, rc, dc"),
             };
             let source = value(options, "--source").map(str::parse).transpose()?;
             reader::run(fabric, side, source)
         }
         _ => bail!(
-            "own ADDRESS BYTES [--rc | --copy] [--busy-poll-us N] | read tcp|rc SIDE [--source ADDRESS]"
+            "own ADDRESS BYTES [--rc [--dc] | --copy] [--busy-poll-us N] | read tcp|rc|dc SIDE [--source ADDRESS]"
         ),
     }
 }

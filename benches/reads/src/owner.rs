@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use mitosis::export::arena::{Arena, ArenaLimits, SLAB_BYTES};
+use mitosis::export::dc::{SeedTarget, TargetMaker, TargetPort};
 use mitosis::export::rc::RcService;
 use mitosis::export::{Exports, HostMemory, PageService, ProcessExport};
 use mitosis::id::{ReadKey, SeedId};
 
-use crate::device;
+use crate::device::{self, DcPort};
 use crate::memory::Holder;
 use crate::side::{About, Rc};
 
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) address: IpAddr,
     pub(crate) bytes: usize,
     pub(crate) has_card: bool,
+    /// Beside rc.
+    pub(crate) has_dc: bool,
     pub(crate) busy_poll_us: u64,
     /// Without a card, too, the seed is copied, as an agent does.
     pub(crate) is_copied: bool,
@@ -63,7 +66,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     }
     if let (Some(card), Some(map)) = (&card, map) {
         let news = exports.arena_news(seed, map.slabs.len(), 0).news.unwrap_or_default();
-        about.rc = Some(Rc { listener: card.rc.address(), map, news });
+        let target = card.target.as_ref().map(|target| target.told.clone());
+        about.rc = Some(Rc { listener: card.rc.address(), map, news, target });
     }
     let side = answer(settings.address, about, &pages)?;
     println!("{{\"side\": \"{side}\"}}");
@@ -76,18 +80,28 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
 struct Card {
     // In this order: first nobody connects any more, then the memory goes.
     rc: RcService,
+    target: Option<SeedTarget>,
     arena: Arena,
 }
 
 impl Card {
     fn open(settings: Settings, pages: &Arc<PageService>) -> Result<Self> {
-        let (pd, caps) = device::open()?;
+        let dc = settings.has_dc.then(DcPort::open).transpose()?;
+        let (pd, caps) = match &dc {
+            Some(dc) => (dc.pd.clone(), dc.pd.context().caps()?),
+            None => device::open()?,
+        };
         let bytes = arena_bytes(settings.bytes);
         let limits = ArenaLimits { ready: bytes, most: bytes };
         let arena = Arena::start(Arc::new(pd.clone()), limits)?;
         let address = SocketAddr::new(settings.address, 0);
         let rc = RcService::start(pd, address, device::outstanding(caps), pages.clone())?;
-        Ok(Card { rc, arena })
+        let target = dc.map(|dc| {
+            let (path, mtu) = (dc.port.path(), dc.port.mtu);
+            let maker = TargetPort::new(&dc.pd, path, mtu, dc.port.address())?;
+            anyhow::Ok(maker.make()?)
+        });
+        Ok(Card { rc, target: target.transpose()?, arena })
     }
 }
 

@@ -5,6 +5,7 @@
 //!   window SIZE COUNT DEPTH spin|sleep   {"seconds": s}         DEPTH READs at a time
 //!   setup COUNT                          {"us": [each]}         from asking for a connection to having it
 //!   hold COUNT                           {"held": COUNT}        as many connections more, kept open
+//!   ways COUNT                           {"held": COUNT}        as many ways to a peer of dc more (AHs)
 //!                                        {"lost": why}          the transport gave up on a READ: ask again
 //! ```
 //! `spin` reaps in a loop; `sleep` waits in poll(2), as a pager that has nothing else to do. Every byte is
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use mitosis::descriptor::{Export, RcEndpoint, SeedAddr};
+use mitosis::descriptor::{DcTarget, Export, RcEndpoint, SeedAddr};
+use mitosis::fabric::dc::DcFabric;
 use mitosis::fabric::rc::{RcFabric, RcSettings};
 use mitosis::fabric::tcp::{Limits, TcpFabric};
 use mitosis::fabric::{
@@ -24,10 +26,11 @@ use mitosis::fabric::{
 };
 use mitosis::id::{ReadKey, SeedId};
 use mitosis::sys::poll;
-use mitosis::verbs::{DmaPool, Patience, Pd};
+use mitosis::verbs::{AddressHandle, DmaPool, Gid, Patience, Pd};
 
-use crate::side::{About, Side};
-use crate::{FabricName, device, memory};
+use crate::device::{self, DcPort};
+use crate::side::{About, Rc, Side};
+use crate::{FabricName, memory};
 
 /// What ends a READ that is lost: no emulator takes so long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -43,13 +46,19 @@ enum Wait {
     Sleep,
 }
 
+/// What READs are made with.
+enum Card {
+    No,
+    Rc(Arc<Pd>, RcSettings),
+    Dc(Box<DcPort>, DcTarget),
+}
+
 struct Reader {
     about: About,
     export: Export,
     arena: Option<Arc<RemoteArena>>,
     side: Arc<Side>,
-    /// Of the card, for `rc`.
-    card: Option<(Arc<Pd>, RcSettings)>,
+    card: Card,
     _pool: Option<Arc<DmaPool>>,
     buffers: Vec<Buffer>,
     /// Where the next READ begins.
@@ -63,6 +72,7 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
     let fabric = reader.fabric()?;
     let mut queue = fabric.queue();
     let mut held = Vec::new();
+    let mut ways = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -84,6 +94,12 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
                     held.push(reader.connected()?);
                 }
                 format!("{{\"held\": {}}}", held.len())
+            }
+            ["ways", count] => {
+                for _ in 0..number(count)? {
+                    ways.push(reader.way()?);
+                }
+                format!("{{\"held\": {}}}", ways.len())
             }
             _ => bail!("'{line}' is no command"),
         };
@@ -120,7 +136,7 @@ impl Reader {
             about,
             arena: None,
             side,
-            card: None,
+            card: Card::No,
             _pool: None,
             buffers: Vec::new(),
             at: 0,
@@ -133,30 +149,53 @@ impl Reader {
                 reader.buffers = (0..DEPTH_MAX).map(|_| fresh()).collect();
             }
             FabricName::Rc => {
-                let rc = reader.about.rc.clone().context("the owner has no card")?;
-                let arena = RemoteArena::new(&rc.map);
-                arena.tell(&rc.news)?;
                 let (pd, caps) = device::open()?;
-                let pool = DmaPool::new(&pd, DEPTH_MAX, MAX_READ_BYTES)?;
-                reader.buffers =
-                    (0..DEPTH_MAX).filter_map(|_| pool.take()).map(Buffer::from).collect();
+                let rc = reader.read_card(&pd)?;
                 reader.export = Export::Rc(RcEndpoint::new(&agent, rc.listener));
-                reader.arena = Some(Arc::new(arena));
                 let outstanding = device::outstanding(caps);
-                reader.card =
-                    Some((pd, RcSettings { source, outstanding, patience: Patience::PAGER }));
-                reader._pool = Some(pool);
+                let settings = RcSettings { source, outstanding, patience: Patience::PAGER };
+                reader.card = Card::Rc(pd, settings);
+            }
+            FabricName::Dc => {
+                let port = DcPort::open()?;
+                let target = reader.read_card(&port.pd)?.target.context("the owner has no DC")?;
+                reader.export = Export::Dc(target.clone());
+                reader.card = Card::Dc(Box::new(port), target);
             }
         }
         Ok(reader)
     }
 
+    /// Where the owner's bytes lie for cards, and buffers that this one fills.
+    fn read_card(&mut self, pd: &Arc<Pd>) -> Result<Rc> {
+        let rc = self.about.rc.clone().context("the owner has no card")?;
+        let arena = RemoteArena::new(&rc.map);
+        arena.tell(&rc.news)?;
+        let pool = DmaPool::new(pd, DEPTH_MAX, MAX_READ_BYTES)?;
+        self.buffers = (0..DEPTH_MAX).filter_map(|_| pool.take()).map(Buffer::from).collect();
+        self.arena = Some(Arc::new(arena));
+        self._pool = Some(pool);
+        Ok(rc)
+    }
+
     /// A fabric with a pool of its own.
     fn fabric(&self) -> Result<Arc<dyn Fabric>> {
         Ok(match &self.card {
-            None => TcpFabric::new(self.side.clone(), Limits::default()),
-            Some((pd, settings)) => RcFabric::new(pd.clone(), *settings, self.side.clone(), None)?,
+            Card::No => TcpFabric::new(self.side.clone(), Limits::default()),
+            Card::Rc(pd, settings) => {
+                RcFabric::new(pd.clone(), *settings, self.side.clone(), None)?
+            }
+            Card::Dc(port, _) => {
+                DcFabric::new(port.pd.clone(), port.settings(), port.port.address())?
+            }
         })
+    }
+
+    /// All that dc keeps for a peer.
+    fn way(&self) -> Result<Arc<AddressHandle>> {
+        let Card::Dc(port, target) = &self.card else { bail!("ways are dc's") };
+        let path = port.port.path().to(Gid(target.gid), target.lid);
+        Ok(AddressHandle::new(&port.pd, &path)?)
     }
 
     /// A READ of the next `size` bytes; its tag is where they lie.

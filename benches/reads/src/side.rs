@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
-use mitosis::descriptor::{ArenaMap, ArenaNews};
+use mitosis::descriptor::{ArenaMap, ArenaNews, DcTarget};
 use mitosis::fabric::ReadError;
 use mitosis::fabric::tcp::TokenSource;
 use mitosis::id::StreamToken;
@@ -30,6 +30,8 @@ pub(crate) struct Rc {
     pub(crate) listener: SocketAddr,
     pub(crate) map: ArenaMap,
     pub(crate) news: ArenaNews,
+    /// With DC, too.
+    pub(crate) target: Option<DcTarget>,
 }
 
 /// The reader's end.

@@ -19,7 +19,7 @@ use super::fit;
 use super::hosted::{Hosted, Lease, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
-use crate::descriptor::{ArenaNews, Descriptor, Export, Patch, codec};
+use crate::descriptor::{ArenaNews, CarriedFiles, Descriptor, Export, FileKind, Patch, codec};
 use crate::fabric::tcp::PushReport;
 use crate::id::Handle;
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
@@ -126,6 +126,24 @@ impl Agent {
 }
 
 impl Agent {
+    /// Says which open files of a seed children will not find here.
+    fn note_missing_files(&self, descriptor: &Descriptor) {
+        let carried = descriptor.carried.as_ref().map_or(&[][..], CarriedFiles::files);
+        let missing = carried.iter().filter_map(|file| match &file.kind {
+            // Whoever follows this one of the agent's own would find another.
+            FileKind::Path { path, .. } if !path.starts_with("/proc/self/") => {
+                std::fs::symlink_metadata(path).is_err().then_some((file.numbers[0].fd, path))
+            }
+            _ => None,
+        });
+        let mut count = 0;
+        for (fd, path) in missing {
+            tracing::warn!(seed = %descriptor.seed, fd, path, "a file of the seed's is not here: EBADF");
+            count += 1;
+        }
+        self.counters.count_missing_files(count);
+    }
+
     /// Lets the owner push the seed's hot pages into the image.
     fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
         let seed = descriptor.seed;
@@ -166,6 +184,9 @@ pub(super) fn build(
         fail(FailureKind::HostUnfit, text)
     };
     fit::check(&descriptor)?;
+    if place != SeedPlace::Rehearsal {
+        agent.note_missing_files(&descriptor);
+    }
     let local_files = match place {
         SeedPlace::Here => files::unchanged(&descriptor),
         SeedPlace::Elsewhere => agent.identical_files(handle, &descriptor, &digests)?,

@@ -15,6 +15,7 @@ use crate::wire::local::Stats;
 pub struct Counters {
     children_started: AtomicU64,
     children_renumbered: AtomicU64,
+    files_missing: AtomicU64,
     seeds_published: AtomicU64,
     fabric_fallbacks: u64,
     images: Mutex<Images>,
@@ -46,6 +47,11 @@ impl Counters {
         }
     }
 
+    /// Files that children will not have.
+    pub fn count_missing_files(&self, count: usize) {
+        self.files_missing.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
     /// A seed was published.
     pub fn count_seed(&self) {
         self.seeds_published.fetch_add(1, Ordering::Relaxed);
@@ -65,6 +71,7 @@ impl Counters {
         let mut stats = Stats {
             children_started: read(&self.children_started),
             children_renumbered: read(&self.children_renumbered),
+            files_missing: read(&self.files_missing),
             seeds_published: read(&self.seeds_published),
             fabric_fallbacks: self.fabric_fallbacks,
             reads_served: read(&pages.counters().reads_served),

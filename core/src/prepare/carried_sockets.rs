@@ -142,9 +142,10 @@ fn unix_peer(work: &mut [u8], inode: u64) -> u64 {
         show: u32,
         cookie: [u32; 2],
     }
-    const LEN: usize = size_of::<Request>();
+    const LEN: u32 = 40;
+    const _: () = assert!(size_of::<Request>() == LEN as usize);
     let request = Request {
-        len: LEN as u32,
+        len: LEN,
         kind: BY_FAMILY,
         flags: 1,
         sequence: 1,

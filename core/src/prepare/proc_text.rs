@@ -58,26 +58,11 @@ pub(super) fn status(text: &[u8]) -> Option<(u8, u64)> {
     None
 }
 
-/// NSpid of proc_pid_status(5): what a thread is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ids {
-    /// Pid namespaces that it is in, from the one of this /proc on.
-    pub(super) namespaces: usize,
-    /// Its name in this /proc.
-    pub(super) listed: u64,
-    /// What it calls itself.
-    pub(super) own: u64,
-}
-
-/// The ids of a thread, from its status file.
-pub(super) fn ids(text: &[u8]) -> Option<Ids> {
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-    let mut ids = line.split(|byte| *byte == b'\t').filter(|id| !id.is_empty());
-    let listed = decimal(ids.next()?)?;
-    let first = Ids { namespaces: 1, listed, own: listed };
-    ids.try_fold(first, |known, id| {
-        Some(Ids { namespaces: known.namespaces + 1, own: decimal(id)?, ..known })
-    })
+/// The number of a thread in its own pid namespace, of proc_pid_status(5).
+pub(super) fn own_number(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let numbers = lines.find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    decimal(numbers.split(u8::is_ascii_whitespace).next_back()?)
 }
 
 /// A number in lower hex digits.
@@ -180,21 +165,14 @@ mod tests {
         assert_eq!(status(text), Some((b'S', 0xffff_fffe_7ffb_feff)));
         assert_eq!(status(&text[..20]), None);
         let own = std::fs::read("/proc/thread-self/status").unwrap();
+        // SAFETY: takes nothing.
+        assert_eq!(own_number(&own), u64::try_from(unsafe { libc::gettid() }).ok());
+        assert_eq!(own_number(b"Name:\tx\nNSpid:\t4711\t17\t3\nUid:\t0\n"), Some(3));
+        assert_eq!(own_number(b"Name:\tx\n"), None);
         assert_eq!(status(&own).unwrap().0, b'R');
         assert_eq!(
             (hex(b"7f00"), hex(b""), hex(b"7F"), hex(&[b'f'; 17])),
             (Some(0x7f00), None, None, None)
-        );
-    }
-
-    #[test]
-    fn the_innermost_id_is_the_threads_own() {
-        let nested = Ids { namespaces: 3, listed: 4711, own: 7 };
-        assert_eq!(ids(b"Tgid:\t7\nNSpid:\t4711\t19\t7\nNSpgid:\t1\n"), Some(nested));
-        assert_eq!(ids(b"NSpid:\t12\n"), Some(Ids { namespaces: 1, listed: 12, own: 12 }));
-        assert_eq!(
-            (ids(b"Tgid:\t7\n"), ids(b"NSpid:\t\n"), ids(b"NSpid:\tx\n")),
-            (None, None, None)
         );
     }
 

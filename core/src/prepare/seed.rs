@@ -9,7 +9,7 @@ use std::arch::global_asm;
 use super::REHEARSED;
 use super::carried;
 use super::header;
-use super::proc_text::{Path, StatLayout, decimal, fdinfo, ids, stat_layout};
+use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
 use super::whole::seen;
@@ -404,12 +404,10 @@ impl Description<'_, '_> {
     /// Threads beside this one, by name: there are none unless a fork handler started them.
     fn foreign_threads(&mut self) {
         let directory = open(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
+        // As /proc counts, which may be mounted for another pid namespace.
+        let own = own_entry(self.work);
         let (entries, rest) = self.work.split_at_mut(32 << 10);
         let (text, names) = rest.split_at_mut(16 << 10);
-        // By its name there, which is another one than gettid()'s where /proc is an outer namespace's.
-        let own = read_file(c"/proc/thread-self/status".as_ptr().cast(), text)
-            .and_then(|len| ids(&text[..len]))
-            .map(|ids| ids.listed);
         let mut names = Text { bytes: names, len: 0 };
         names.push(b"a fork handler (pthread_atfork) of a library started a thread in the seed:");
         let mut count = 0usize;
@@ -462,6 +460,16 @@ pub(super) fn open(path: *const u8, flags: i32) -> i32 {
     // SAFETY: every caller's path ends with a zero byte.
     let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
     i32::try_from(fd).unwrap_or(-1)
+}
+
+/// The calling thread's number in /proc.
+pub(super) fn own_entry(text: &mut [u8]) -> Option<u64> {
+    let path = c"/proc/thread-self".as_ptr();
+    // SAFETY: the kernel writes at most the text's length there.
+    let len = unsafe { rawcall!(libc::SYS_readlink, path, text.as_mut_ptr(), text.len()) };
+    // PID/task/TID
+    let link = text.get(..usize::try_from(len).ok()?)?;
+    decimal(link.rsplit(|byte| *byte == b'/').next()?)
 }
 
 /// Reads what fits of a file.

@@ -94,8 +94,8 @@ fn the_frame_of_a_program() {
    0 rt_sigprocmask(2, <8 bytes>, 0, 8)
    1 sigaltstack(<24 bytes>)
    2 munmap(0, 0x600000000000)
-   3 munmap(0x600000dfa000, 0x1fffff205000)
-   4 munmap(0x600000dba000, 0x40000)
+   3 munmap(0x600000fda000, 0x1fffff025000)
+   4 munmap(0x600000f9a000, 0x40000)
    5 store 0 bytes at 0x600000099000
    6 prctl(35, 14, <104 bytes>, 104, 0)
    7 arch_prctl(0x1002, 0x70000030)
@@ -256,10 +256,10 @@ fn the_vdso_moves_by_way_of_the_parking() {
     let text = compiled(host(2)).unwrap().to_string();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
     let expected = [
-        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000dba000) = 0x600000dba000",
-        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000dbe000) = 0x600000dbe000",
-        "   6 mremap(0x600000dba000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
-        "   7 mremap(0x600000dbe000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
+        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000f9a000) = 0x600000f9a000",
+        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000f9e000) = 0x600000f9e000",
+        "   6 mremap(0x600000f9a000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
+        "   7 mremap(0x600000f9e000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
     ];
     assert_eq!(lines, expected);
     assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));
@@ -330,11 +330,11 @@ fn the_tail_ends_in_the_seeds_own_code() {
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
    2 setsid()
-   3 dup2(4, 0) = 0x0
-   4 dup2(5, 1) = 0x1
-   5 dup2(6, 2) = 0x2
-   6 madvise(0x1000000000, 0x1000, 10)
-   7 set_robust_list(136, 24)
+   3 set_robust_list(136, 24)
+   4 dup2(4, 0) = 0x0
+   5 dup2(5, 1) = 0x1
+   6 dup2(6, 2) = 0x2
+   7 madvise(0x1000000000, 0x1000, 10)
    8 store 72 bytes at 0x70000040
    9 rseq(153, 32, 0, 5)
   10 close_range(3, 0xffffffff)

@@ -116,6 +116,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             pages_lost: 8,
             children_started: 9,
             children_renumbered: 20,
+            files_missing: 22,
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,

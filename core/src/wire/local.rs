@@ -299,6 +299,8 @@ pub struct Stats {
     pub children_started: u64,
     /// Of these, whole processes that got new ids because this host refused them theirs.
     pub children_renumbered: u64,
+    /// Open files of seeds with a path that was not there when a seed came to live here: their numbers answer EBADF.
+    pub files_missing: u64,
     /// Seeds published.
     pub seeds_published: u64,
     /// READs served to others.

@@ -31,10 +31,11 @@ pub(crate) fn all() -> Vec<Case> {
     cases![
         threads_in_every_wait_go_on { check: checks::the_masks_are_those_of_the_threads },
         two_hundred_threads_go_on { check: checks::two_hundred_and_one },
-        threads_that_come_and_go { check: checks::every_seed_is_whole },
+        threads_that_come_and_go { check: checks::every_seed_has_its_threads },
         a_hundred_prepares_in_a_row { check: checks::a_hundred_seeds },
         any_thread_may_prepare { check: checks::the_caller_comes_first },
         a_signal_handler_may_prepare { check: checks::every_seed_is_whole },
+        a_main_thread_that_has_ended_is_missed,
         one_thread_is_a_whole_process { check: checks::every_seed_is_whole },
         several_threads_prepare_in_turn { check: checks::every_seed_is_whole },
         signals_reach_their_threads { check: checks::every_seed_is_whole },
@@ -228,6 +229,21 @@ fn one_thread_is_a_whole_process() {
     let seed = seed();
     assert_eq!(seed.pause().unwrap().threads, 0);
     keep(seed);
+}
+
+/// It stays in /proc/self/task, and takes no signal any more.
+fn a_main_thread_that_has_ended_is_missed() {
+    thread::spawn(|| {
+        thread::sleep(Duration::from_millis(30));
+        let outcome = std::panic::catch_unwind(|| {
+            let error = seed_with(&options()).unwrap_err();
+            let PrepareError::Stop(StopError::MainThreadEnded) = error else { panic!("{error}") };
+            assert!(error.to_string().contains("pthread_join"), "{error}");
+        });
+        std::process::exit(i32::from(outcome.is_err()));
+    });
+    // SAFETY: nothing of this thread's stack is used by others.
+    unsafe { libc::syscall(libc::SYS_exit, 1) };
 }
 
 fn several_threads_prepare_in_turn() {

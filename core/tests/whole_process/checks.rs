@@ -17,8 +17,22 @@ fn word(taken: &Taken, at: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// What holds for the seed of any process.
+/// What holds for the seed of any process whose threads have begun.
 pub(crate) fn every_seed_is_whole(agent: &Agent) {
+    every_seed_has_its_threads(agent);
+    for index in 0..agent.seed_count() {
+        agent.with_descriptor(index, |descriptor, _| {
+            for thread in &descriptor.threads {
+                assert_eq!(thread.robust_list.1, 24);
+                assert!(thread.rseq.is_some_and(|rseq| rseq.len % 32 == 0), "glibc registers rseq");
+                assert!(!thread.name.is_empty());
+            }
+        });
+    }
+}
+
+/// What holds for a thread in its first instructions, too, before libc has told the kernel of it.
+pub(crate) fn every_seed_has_its_threads(agent: &Agent) {
     assert!(agent.seed_count() > 0);
     for index in 0..agent.seed_count() {
         agent.with_descriptor(index, |descriptor, taken| {
@@ -41,9 +55,6 @@ pub(crate) fn every_seed_is_whole(agent: &Agent) {
                 assert_eq!(word(taken, thread.fs_base), thread.fs_base);
                 let tid = word(taken, thread.tid_address.0) & 0xffff_ffff;
                 assert_eq!(tid, u64::from(thread.tid));
-                assert_eq!(thread.robust_list.1, 24);
-                assert!(thread.rseq.is_some_and(|rseq| rseq.len % 32 == 0), "glibc registers rseq");
-                assert!(!thread.name.is_empty());
             }
             // Ours blocks everything, libc's nothing.
             assert_eq!(

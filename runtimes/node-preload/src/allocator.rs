@@ -182,9 +182,13 @@ mod tests {
         };
         let threads: Vec<_> = (1..=4).map(|seed| thread::spawn(move || work(seed))).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let cut = CUT.load(SeqCst);
-        work(5);
-        assert!(CUT.load(SeqCst) - cut < 256 << 10, "blocks are not used again");
+        // Other tests cut, too.
+        let grows = || {
+            let cut = CUT.load(SeqCst);
+            work(5);
+            CUT.load(SeqCst) - cut
+        };
+        assert!((0..8).any(|_| grows() < 16 << 10), "blocks are not used again");
     }
 
     #[test]

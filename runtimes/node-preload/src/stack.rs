@@ -1,6 +1,6 @@
 //! A stack of our own: the program's may be small (an alternate signal stack, a coroutine's).
 
-use std::arch::asm;
+use std::arch::global_asm;
 use std::ffi::c_void;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +10,40 @@ use std::ptr;
 const BYTES: usize = 512 << 10;
 /// Below it: running over is a SIGSEGV, not somebody's memory.
 const GUARD_BYTES: usize = 4096;
+
+// Calls a function on another stack. The frame is known by rbp, so that whoever walks up the stack (a
+// backtrace, a debugger) finds the way back to the program's.
+global_asm!(
+    ".pushsection .text.mitosis_preload_on_stack, \"ax\", @progbits",
+    ".hidden mitosis_preload_on_stack",
+    ".globl mitosis_preload_on_stack",
+    ".type mitosis_preload_on_stack, @function",
+    "mitosis_preload_on_stack:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "mov rsp, rdi",
+    "mov rdi, rsi",
+    "call rdx",
+    "mov rsp, rbp",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".size mitosis_preload_on_stack, . - mitosis_preload_on_stack",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn mitosis_preload_on_stack(
+        top: *mut c_void,
+        work: *mut c_void,
+        enter: extern "C" fn(*mut c_void),
+    );
+}
 
 /// Runs `work` on a new stack. If it panics, that ends there.
 ///
@@ -28,20 +62,10 @@ pub(crate) fn run_apart<F: FnOnce()>(work: F) -> io::Result<()> {
         base
     };
     let mut work = Some(work);
-    // SAFETY: the top is 16-aligned, as a call demands; `enter` never unwinds; r12 is one that the callee
-    // keeps. The mapping outlives the call.
+    // SAFETY: the top is 16-aligned, as a call demands; `enter` never unwinds. The mapping outlives the call.
     unsafe {
-        asm!(
-            "mov r12, rsp",
-            "mov rsp, {top}",
-            "call {enter}",
-            "mov rsp, r12",
-            top = in(reg) base as usize + whole,
-            enter = sym enter::<F>,
-            in("rdi") (&raw mut work).cast::<c_void>(),
-            out("r12") _,
-            clobber_abi("C"),
-        );
+        let top = base.byte_add(whole);
+        mitosis_preload_on_stack(top, (&raw mut work).cast(), enter::<F>);
         libc::munmap(base, whole);
     }
     Ok(())

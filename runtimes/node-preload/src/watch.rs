@@ -92,9 +92,12 @@ fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A connection to a port that nobody has may be given that port itself, and then is its own peer.
 fn answers(port: u16) -> bool {
     let here = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()];
-    here.iter().any(|address| TcpStream::connect_timeout(address, CONNECT_PATIENCE).is_ok())
+    let other = |stream: TcpStream| stream.local_addr().is_ok_and(|own| own.port() != port);
+    here.iter()
+        .any(|address| TcpStream::connect_timeout(address, CONNECT_PATIENCE).is_ok_and(other))
 }
 
 /// Takes `signal` unless the program was started with an action for it.

@@ -111,6 +111,7 @@ async function wake(woken) {
     });
     latest = resumed;
     if (woken.rehearsal) {
+      await hooks.runRehearse();
       native.endRehearsal();
     }
     native.wakeWorkers();

@@ -6,7 +6,7 @@ const { isMainThread } = require('node:worker_threads');
 
 const { argument, notForkable } = require('./errors.js');
 
-const hooks = { before_prepare: [], after_prepare: [], after_resume: [] };
+const hooks = { before_prepare: [], after_prepare: [], rehearse: [], after_resume: [] };
 
 function listOf(event) {
   if (!Object.hasOwn(hooks, event)) {
@@ -58,10 +58,21 @@ async function runAfterPrepare() {
   }
 }
 
+/** In a rehearsal, which is thrown away: what fails was rehearsed so far. */
+async function runRehearse() {
+  try {
+    for (const hook of [...hooks.rehearse]) {
+      await hook();
+    }
+  } catch {
+    // Nobody is there to be told: standard error is /dev/null.
+  }
+}
+
 async function runAfterResume(resumed) {
   for (const hook of [...hooks.after_resume]) {
     await hook(resumed);
   }
 }
 
-module.exports = { off, on, runAfterPrepare, runAfterResume, runBeforePrepare };
+module.exports = { off, on, runAfterPrepare, runAfterResume, runBeforePrepare, runRehearse };

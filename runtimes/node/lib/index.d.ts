@@ -294,13 +294,20 @@ export function on(event: 'before_prepare', hook: () => unknown): void;
  */
 export function on(event: 'after_prepare', hook: () => unknown): void;
 /**
+ * Registers a function to run in the *rehearsal*: a child on this host that is thrown away before any other one is started.
+ * The memory that it touches and writes is what real children are given ahead: a request served here makes their
+ * first one faster. It is awaited, for some two seconds at most. It must have no effect outside of its process; there
+ * is no standard output, and other threads than this one (the thread pool, workers) stand still. What it throws is ignored.
+ */
+export function on(event: 'rehearse', hook: () => unknown): void;
+/**
  * Registers a function to run in each child, before `prepare` settles there: the place to open again what was
  * closed. It is awaited. If it fails, the child ends with status 70.
  */
 export function on(event: 'after_resume', hook: (resumed: Resumed) => unknown): void;
 
 /** Takes a function away that `on` has registered. */
-export function off(event: 'before_prepare' | 'after_prepare', hook: () => unknown): void;
+export function off(event: 'before_prepare' | 'after_prepare' | 'rehearse', hook: () => unknown): void;
 export function off(event: 'after_resume', hook: (resumed: Resumed) => unknown): void;
 
 /** All seeds and children of this host, as its agent knows them. Rejects where no agent runs. */

@@ -16,6 +16,7 @@ const mitosis = require('..');
 
 const FAMILIES = ['timers', 'fs', 'crypto', 'worker', 'stream', 'http', 'zlib'];
 const SIDE_BY_SIDE = 2;
+const LOAD = '--load';
 
 function asked(argv) {
   const at = argv.indexOf('--each');
@@ -37,10 +38,11 @@ function filesOf(folder, families) {
     .filter((file) => !/^\/\/ Flags:/m.test(fs.readFileSync(file, 'utf8')));
 }
 
-/** The end of one in a node of its own. */
-function outside(file, seconds) {
+/** The end of one in a node of its own, in which it is loaded out of the loop as in a child. */
+function outside(file, seconds, room) {
   return new Promise((resolve) => {
-    const node = spawn(process.execPath, [file], { stdio: 'ignore', env: { ...process.env, TEST_THREAD_ID: '1' } });
+    const env = { ...process.env, TEST_THREAD_ID: `${room}-outside` };
+    const node = spawn(process.execPath, [__filename, LOAD, file], { stdio: 'ignore', env });
     const late = setTimeout(() => node.kill('SIGKILL'), seconds * 1000);
     node.on('close', (code, signal) => {
       clearTimeout(late);
@@ -50,9 +52,9 @@ function outside(file, seconds) {
 }
 
 /** The end of one in a child of the seed; what it said goes to `log`. */
-async function inside(handle, file, seconds, log) {
+async function inside(handle, file, seconds, room, log) {
   const out = fs.openSync(log, 'w');
-  const env = { TEST_THREAD_ID: '2' };
+  const env = { TEST_THREAD_ID: `${room}-inside` };
   const child = await mitosis.resume(handle, null, { payload: file, env, stdio: ['ignore', out, out] });
   fs.closeSync(out);
   const late = setTimeout(() => child.kill('SIGKILL').catch(() => {}), seconds * 1000);
@@ -61,24 +63,32 @@ async function inside(handle, file, seconds, log) {
   return end.signal ?? end.code;
 }
 
+function load(file) {
+  process.argv = [process.execPath, file];
+  require(file);
+}
+
 async function main() {
+  if (process.argv[2] === LOAD) {
+    await fs.promises.access('/');
+    load(process.argv[3]);
+    return;
+  }
   const { folder, seconds, families } = asked(process.argv.slice(2));
   const logs = fs.mkdtempSync(path.join(require('node:os').tmpdir(), 'mitosis-node-suite-'));
   const files = filesOf(folder, families);
   const me = await mitosis.prepare();
   if (me.role === 'child') {
-    const file = String(me.payload);
-    process.argv = [process.execPath, file];
-    require(file);
+    load(String(me.payload));
     return;
   }
   const handle = await me.seed.handle();
   const [queue, counts, differ] = [[...files], { both: 0, neither: 0, differ: 0 }, []];
-  const worker = async () => {
+  const worker = async (_, room) => {
     for (let file = queue.shift(); file; file = queue.shift()) {
       const log = path.join(logs, path.basename(file));
-      const there = await inside(handle, file, seconds, log);
-      const here = await outside(file, seconds);
+      const there = await inside(handle, file, seconds, room, log);
+      const here = await outside(file, seconds, room);
       const kind = (there === 0) !== (here === 0) ? 'differ' : here === 0 ? 'both' : 'neither';
       counts[kind] += 1;
       if (kind === 'differ') {

@@ -96,6 +96,29 @@ test('hooks run in order, are awaited, and stop what they must', async (t) => {
   assert.match(said.stderr, /could not be set up: Error: no/);
 });
 
+test('a rehearsal runs apart from everything', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say, folder) => {
+    const fs = require('node:fs');
+    let rehearsed = 0;
+    mitosis.on('rehearse', async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      rehearsed += 1;
+      fs.appendFileSync(`${folder}/rehearsals`, `${mitosis.generation}`);
+      fs.writeSync(1, 'nobody reads this');
+      throw new Error('ignored');
+    });
+    mitosis.on('rehearse', () => fs.appendFileSync(`${folder}/rehearsals`, 'not after a failure'));
+    const me = await mitosis.fork();
+    if (me.role === 'child') {
+      say({ rehearsed });
+      process.exit(0);
+    }
+    say([await me.child.wait(), rehearsed, fs.readFileSync(`${folder}/rehearsals`, 'utf8')]);
+  });
+  assert.deepStrictEqual(said, [{ rehearsed: 0 }, [{ code: 0, signal: null }, 0, '1']]);
+});
+
 test('a child is waited for, killed, and given its stdio', async (t) => {
   const agent = await startAgent(t);
   const said = await run(agent, async (mitosis, say, folder) => {

@@ -37,23 +37,32 @@ pub(super) fn inotify(info: &str) -> FileKind {
     FileKind::Inotify { watches: u32::try_from(watches).unwrap_or(u32::MAX) }
 }
 
-/// An epoll.
-pub(super) fn epoll(info: &str) -> FileKind {
-    let watches = info.lines().filter_map(watch).collect();
+/// An epoll. `leads` tells whether a number still leads to the inode that was registered by it: a copy may
+/// have been, under a number that is another file's by now. Of what cannot be told apart, the first counts.
+pub(super) fn epoll(info: &str, leads: &dyn Fn(u32, u64) -> bool) -> FileKind {
+    let mut watches: Vec<EpollWatch> = Vec::new();
+    for (watch, inode) in info.lines().filter_map(watch) {
+        let is_known = watches.iter().any(|known| known.fd == watch.fd);
+        if !is_known && inode.is_none_or(|inode| leads(watch.fd, inode)) {
+            watches.push(watch);
+        }
+    }
     FileKind::Epoll { watches }
 }
 
 /// `tfd:        5 events:       19 data: ffffffffffffffff  pos:0 ino:61af sdev:7`
-fn watch(line: &str) -> Option<EpollWatch> {
+fn watch(line: &str) -> Option<(EpollWatch, Option<u64>)> {
     let rest = line.strip_prefix("tfd:")?;
     let (fd, rest) = rest.split_once("events:")?;
     let (events, rest) = rest.split_once("data:")?;
     let data = rest.split_ascii_whitespace().next()?;
-    Some(EpollWatch {
+    let inode = rest.split_once("ino:").and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    let watch = EpollWatch {
         fd: fd.trim().parse().ok()?,
         events: u32::from_str_radix(events.trim(), 16).ok()?,
         data: u64::from_str_radix(data, 16).ok()?,
-    })
+    };
+    Some((watch, inode.and_then(|inode| u64::from_str_radix(inode, 16).ok())))
 }
 
 /// The text behind `name:`.
@@ -87,7 +96,13 @@ mod tests {
             EpollWatch { fd: 5, events: 0x19, data: u64::MAX - 1 },
             EpollWatch { fd: 12, events: 0x8000_0001, data: 12 },
         ];
-        assert_eq!(epoll(info), FileKind::Epoll { watches });
+        assert_eq!(epoll(info, &|_, _| true), FileKind::Epoll { watches: watches.clone() });
+        // A number that leads elsewhere by now, and one that was registered twice.
+        let first = watches[..1].to_vec();
+        let is_first = |fd: u32, inode: u64| fd == 5 && inode == 0x61af;
+        assert_eq!(epoll(info, &is_first), FileKind::Epoll { watches: first });
+        let twice = format!("{info}{info}");
+        assert_eq!(epoll(&twice, &|_, _| true), FileKind::Epoll { watches });
         let info =
             "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0\ninotify wd:2 ino:1\n";
         assert_eq!(inotify(info), FileKind::Inotify { watches: 2 });
@@ -99,7 +114,7 @@ mod tests {
         let none = FileKind::Timer { clock: 1, left_ns: 0, interval_ns: 0, ticks: 0 };
         assert_eq!(timer("it_value: (18446744073709551615, 1)\nclockid: x"), none);
         assert_eq!(
-            epoll("tfd: 5\ntfd: x events: 1 data: 1\n"),
+            epoll("tfd: 5\ntfd: x events: 1 data: 1\n", &|_, _| true),
             FileKind::Epoll { watches: vec![] }
         );
     }

@@ -18,6 +18,8 @@ const MEMORY_DEVICES: [(u64, &str); 5] =
     [(3, "null"), (5, "zero"), (7, "full"), (8, "random"), (9, "urandom")];
 /// Majors of terminals: virtual consoles and /dev/tty, and pseudo-terminals.
 const TERMINALS: [u64; 10] = [4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
+/// /dev/ptmx.
+const PTMX: (u32, u32) = (5, 2);
 
 /// What children have of these files.
 ///
@@ -45,7 +47,7 @@ pub(super) fn carried(
         }
         let index = u32::try_from(records.len()).unwrap_or(u32::MAX);
         let kind = group
-            .kind(&stdio, pid)
+            .kind(&stdio, files, pid)
             .map_err(|what| DescribeError::Refused(format!("descriptor {}, {what}", first.fd)))?;
         ends.note(&group, &kind, index);
         records.push(CarriedFile { numbers, flags: group.open.flags & !CLOSE_ON_EXEC, kind });
@@ -103,14 +105,22 @@ impl Group<'_> {
     }
 
     /// What it is, and with it what a child gets.
-    fn kind(&self, stdio: &[Group<'_>], pid: u32) -> Result<FileKind, String> {
+    fn kind(
+        &self,
+        stdio: &[Group<'_>],
+        files: &[ReportedFile],
+        pid: u32,
+    ) -> Result<FileKind, String> {
         if let Some(of) = self.stdio() {
             return Ok(FileKind::Stdio { of });
         }
         let info = &self.file.info;
         let of_kind = self.file.mode & libc::S_IFMT;
         if let Some(name) = self.open.link.strip_prefix("anon_inode:") {
-            return anonymous(name, info);
+            let leads = |fd: u32, inode: u64| {
+                files.iter().any(|file| file.fd == fd && file.dev_ino.1 == inode)
+            };
+            return anonymous(name, info, &leads);
         }
         if self.open.link.starts_with("pidfd:") {
             return Ok(FileKind::Closed(NotCarried::Process));
@@ -155,7 +165,8 @@ impl Group<'_> {
         {
             return FileKind::Path { path: format!("/dev/{name}"), position: 0 };
         }
-        if !TERMINALS.contains(&u64::from(major)) {
+        // The other side of a pseudo-terminal is what this process made of it.
+        if !TERMINALS.contains(&u64::from(major)) || (major, minor) == PTMX {
             return FileKind::Closed(NotCarried::Unknown);
         }
         let same = stdio.iter().find(|other| other.file.device == self.file.device);
@@ -275,11 +286,11 @@ fn whole(content: Option<&ReportedContent>, what: &str) -> Result<Vec<u8>, Strin
     Ok(content.bytes.clone())
 }
 
-fn anonymous(name: &str, info: &str) -> Result<FileKind, String> {
+fn anonymous(name: &str, info: &str, leads: &dyn Fn(u32, u64) -> bool) -> Result<FileKind, String> {
     let is = |what: &str| name.trim_matches(['[', ']']) == what;
     Ok(match name {
         _ if is("eventfd") => fdinfo::event(info),
-        _ if is("eventpoll") => fdinfo::epoll(info),
+        _ if is("eventpoll") => fdinfo::epoll(info, leads),
         _ if is("timerfd") => fdinfo::timer(info),
         _ if is("signalfd") => fdinfo::signals(info),
         _ if is("inotify") => fdinfo::inotify(info),

@@ -113,6 +113,7 @@ fn what_cannot_cross_is_named_or_refused() {
     files.add(6, libc::S_IFREG, 3, libc::O_RDWR, "/a (deleted)").is_unlinked = true;
     files.files[3].content = content(1 << 30, b"");
     files.add(7, libc::S_IFDIR, 4, libc::O_RDONLY, "/b (deleted)");
+    files.add(11, libc::S_IFCHR, 2, libc::O_RDWR, "/dev/ptmx").device = libc::makedev(5, 2);
     files.add(8, libc::S_IFREG, 4, libc::O_RDONLY, "net:[4026531840]");
     let closed: Vec<NotCarried> = files
         .kinds()
@@ -123,7 +124,7 @@ fn what_cannot_cross_is_named_or_refused() {
         })
         .collect();
     use NotCarried::{Deleted, Process, TooLarge, Unknown};
-    assert_eq!(closed, [Process, Process, Unknown, TooLarge, Deleted, Unknown]);
+    assert_eq!(closed, [Process, Process, Unknown, TooLarge, Deleted, Unknown, Unknown]);
     files.add(9, 0, 5, libc::O_RDWR, "anon_inode:[io_uring]");
     let refused = files.carried().unwrap_err();
     assert!(refused.contains("descriptor 9") && refused.contains("UV_USE_IO_URING=0"), "{refused}");

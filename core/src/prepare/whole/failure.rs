@@ -65,6 +65,12 @@ pub enum StopError {
     /// There are too many.
     #[error("this process has more than {MAX_THREADS} threads, which is more than a seed can have")]
     TooMany,
+    /// It ended by pthread_exit(3), or a raw exit(2), and the others live.
+    #[error(
+        "the main thread of this process has ended, and a child cannot be made without it: let it wait for the \
+         others (pthread_join) instead"
+    )]
+    MainThreadEnded,
     /// /proc is missing.
     #[error("/proc/self/task cannot be read: mount /proc, threads are found by it")]
     NoProc,
@@ -124,6 +130,7 @@ pub(super) enum Kind {
     NoHelper,
     NotAsked,
     TooMany,
+    MainEnded,
     NoProc,
 }
 
@@ -162,15 +169,16 @@ pub(super) fn of(kind: Kind, tid: u32, answer: isize) -> Stopped {
     Stopped { kind, tid, answer, name, system_call: None, kernel_function }
 }
 
-/// A failure of one thread, which is looked at: `name` is its in /proc/self/task.
+/// A failure of one thread, which is looked at: /proc knows it as `in_proc`.
 pub(super) fn describe(
     kind: Kind,
-    (tid, name): (u32, u32),
+    tid: u32,
     answer: isize,
+    in_proc: u32,
     work: &mut [u8],
 ) -> Stopped {
     let read = |suffix: &[u8], work: &mut [u8]| {
-        let path = Path::new(b"/proc/self/task/", u64::from(name), suffix);
+        let path = Path::new(b"/proc/self/task/", u64::from(in_proc), suffix);
         read_file(path.as_ptr(), work).unwrap_or(0)
     };
     let mut stopped = of(kind, tid, answer);
@@ -199,6 +207,7 @@ impl Stopped {
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::TooMany => StopError::TooMany,
+            Kind::MainEnded => StopError::MainThreadEnded,
             Kind::NoProc => StopError::NoProc,
         }
     }
@@ -266,7 +275,7 @@ mod tests {
         // SAFETY: takes nothing.
         let tid = unsafe { libc::gettid() }.cast_unsigned();
         let mut work = [0u8; 4096];
-        let stopped = describe(Kind::TraceRefused, (tid, tid), -1, &mut work);
+        let stopped = describe(Kind::TraceRefused, tid, -1, tid, &mut work);
         let StopError::TraceRefused { thread, error, .. } = stopped.error(Duration::ZERO) else {
             panic!("another kind");
         };

@@ -67,6 +67,9 @@ pub(super) fn prepare(
     agent: AgentAddress,
     socket: OwnedFd,
 ) -> Result<Prepared, PrepareError> {
+    if park::main_has_ended(&mut [0; 4096]) {
+        return Err(PrepareError::Stop(StopError::MainThreadEnded));
+    }
     // None of it may be dropped in a child, where descriptors and addresses are nothing or another's.
     let socket = ManuallyDrop::new(socket);
     let agent = ManuallyDrop::new(agent);

@@ -14,8 +14,8 @@ use super::open;
 use super::signal;
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
-use crate::prepare::proc_text::{Path, decimal, ids, status};
-use crate::prepare::seed::{each_entry, open as open_file, read_file};
+use crate::prepare::proc_text::{Path, decimal, own_number, status};
+use crate::prepare::seed::{each_entry, open as open_file, own_entry, read_file};
 use crate::sys::rawcall::{rawcall, signal_bit};
 
 /// Between two looks at what keeps the threads that have not come.
@@ -30,6 +30,8 @@ pub(super) struct Parking<'a> {
     round: u32,
     process: isize,
     own: u64,
+    /// /proc is mounted for another pid namespace than ours, as in a child with its seed's numbers.
+    translates: bool,
     deadline: u64,
     /// Slots in use, and how many of them wait for no thread any more.
     used: usize,
@@ -46,10 +48,22 @@ impl<'a> Parking<'a> {
     /// Of this thread, which has blocked all signals, until `deadline` (see [`now`]). `work` is 48 KiB or more.
     pub(super) fn new(table: &'a Table, round: u32, deadline: u64, work: &'a mut [u8]) -> Self {
         // SAFETY: both take nothing.
-        let (process, own) =
-            unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid) as u64) };
+        let (process, own) = unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid)) };
+        let own = own.unsigned_abs() as u64;
         let (entries, text) = work.split_at_mut(32 << 10);
-        Parking { table, round, process, own, deadline, used: 0, gone: 0, entries, text }
+        let translates = own_entry(text).is_some_and(|entry| entry != own);
+        Parking {
+            table,
+            round,
+            process,
+            own,
+            translates,
+            deadline,
+            used: 0,
+            gone: 0,
+            entries,
+            text,
+        }
     }
 
     /// Parks all of them, or says who did not come. [`release`] must follow in either case.
@@ -72,15 +86,15 @@ impl<'a> Parking<'a> {
         let before = self.used;
         let mut outcome = Ok(());
         let (table, round, process, own) = (self.table, self.round, self.process, self.own);
-        let (used, gone) = (&mut self.used, &mut self.gone);
-        let text = &mut *self.text;
-        let is_elsewhere = namespaces(text).is_some_and(|count| count > 1);
-        each_entry(directory, self.entries, &mut |entry| {
-            let Some(name) = decimal(entry) else { return };
-            let tid = if is_elsewhere { own_id(name, text) } else { Some(name) };
-            // None: it has ended meanwhile.
+        let (used, gone, text) = (&mut self.used, &mut self.gone, &mut *self.text);
+        let translates = self.translates;
+        each_entry(directory, self.entries, &mut |name| {
+            let Some(in_proc) = decimal(name) else { return };
+            let tid = if translates { number_here(in_proc, text) } else { Some(in_proc) };
             let Some(tid) = tid.filter(|tid| *tid != own) else { return };
-            let (tid, name) = (tid as u32, name as u32);
+            let (Ok(tid), Ok(in_proc)) = (u32::try_from(tid), u32::try_from(in_proc)) else {
+                return;
+            };
             if outcome.is_err() || table.tids[..*used].iter().any(|at| at.load(SeqCst) == tid) {
                 return;
             }
@@ -88,13 +102,12 @@ impl<'a> Parking<'a> {
                 outcome = Err(failure::plain(failure::Kind::TooMany));
                 return;
             };
-            table.names[*used].store(name, SeqCst);
-            prepare_slot(table, slot, *used, tid, round);
+            prepare_slot(table, slot, *used, (tid, in_proc), round);
             match signal::ask(process, tid, round, *used) {
                 0 => *used += 1,
+                // It has just ended.
                 answer if answer == -(libc::ESRCH as isize) => {
                     slot.claim.store(GONE, SeqCst);
-                    table.tids[*used].store(0, SeqCst);
                     *used += 1;
                     *gone += 1;
                 }
@@ -137,22 +150,24 @@ impl<'a> Parking<'a> {
         let mut wanted = false;
         for index in 0..self.used {
             let (slot, tid) = (&self.table.slots[index], self.table.tids[index].load(SeqCst));
-            if slot.claim.load(SeqCst) != self.round || tid == 0 {
+            if slot.claim.load(SeqCst) != self.round {
                 continue;
             }
-            let name = self.table.names[index].load(SeqCst);
-            let path = Path::new(b"/proc/self/task/", u64::from(name), b"/status");
+            let in_proc = slot.in_proc.load(SeqCst);
+            let path = Path::new(b"/proc/self/task/", u64::from(in_proc), b"/status");
             let found = read_file(path.as_ptr(), self.text);
             let found = found.and_then(|len| status(&self.text[..len]));
-            let Some((state, blocked)) = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'))
-            else {
+            let alive = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'));
+            let Some((_, blocked)) = alive else {
+                // A main thread that has ended is listed for as long as others live.
+                if isize::try_from(tid) == Ok(self.process) {
+                    return Err(failure::plain(failure::Kind::MainEnded));
+                }
                 if slot.claim.compare_exchange(self.round, GONE, SeqCst, SeqCst).is_ok() {
-                    self.table.tids[index].store(0, SeqCst);
                     self.gone += 1;
                 }
                 continue;
             };
-            let _ = state;
             if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
                 continue;
             }
@@ -167,27 +182,22 @@ impl<'a> Parking<'a> {
         }
         if wanted {
             open::blocked(self.table, self.deadline).map_err(|answer| {
-                let tid = self.first_of(WANTED);
-                failure::describe(failure::Kind::NoHelper, self.named(tid), answer, self.text)
+                let (tid, in_proc) = self.first_of(WANTED);
+                failure::describe(failure::Kind::NoHelper, tid, answer, in_proc, self.text)
             })?;
         }
         Ok(())
     }
 
-    /// With its name in /proc/self/task.
-    fn named(&self, tid: u32) -> (u32, u32) {
-        let at = self.table.tids.iter().take(self.used).position(|at| at.load(SeqCst) == tid);
-        (tid, at.map_or(tid, |at| self.table.names[at].load(SeqCst)))
-    }
-
-    fn first_of(&self, opened: u32) -> u32 {
+    fn first_of(&self, opened: u32) -> (u32, u32) {
         let found = self.table.threads().find(|(_, slot)| slot.opened.load(SeqCst) == opened);
-        found.map_or(0, |(tid, _)| tid)
+        found.map_or((0, 0), |(tid, slot)| (tid, slot.in_proc.load(SeqCst)))
     }
 
     fn refused(&mut self, slot: &Slot, tid: u32) -> Reason {
         let answer = -(slot.error.load(SeqCst) as isize);
-        failure::describe(failure::Kind::TraceRefused, self.named(tid), answer, self.text)
+        let in_proc = slot.in_proc.load(SeqCst);
+        failure::describe(failure::Kind::TraceRefused, tid, answer, in_proc, self.text)
     }
 
     /// Names the first thread that has not come in time.
@@ -195,32 +205,39 @@ impl<'a> Parking<'a> {
         let late = self.table.threads().find(|(_, slot)| slot.claim.load(SeqCst) == self.round);
         match late {
             Some((tid, slot)) if slot.opened.load(SeqCst) == REFUSED => self.refused(slot, tid),
-            Some((tid, _)) => failure::describe(failure::Kind::Late, self.named(tid), 0, self.text),
+            Some((tid, slot)) => {
+                let in_proc = slot.in_proc.load(SeqCst);
+                failure::describe(failure::Kind::Late, tid, 0, in_proc, self.text)
+            }
             // It came between the look and now.
             None => failure::plain(failure::Kind::Late),
         }
     }
 }
 
-/// In how many pid namespaces that this /proc knows this process is.
-fn namespaces(text: &mut [u8]) -> Option<usize> {
-    let len = read_file(c"/proc/self/status".as_ptr().cast(), text)?;
-    ids(&text[..len]).map(|ids| ids.namespaces)
-}
-
-/// The id by which the thread with this name in /proc/self/task is known in its own namespace.
-fn own_id(name: u64, text: &mut [u8]) -> Option<u64> {
-    let path = Path::new(b"/proc/self/task/", name, b"/status");
+/// What a thread of ours that /proc knows by `in_proc` is called in this process's pid namespace; `None` if it
+/// has ended.
+fn number_here(in_proc: u64, text: &mut [u8]) -> Option<u64> {
+    let path = Path::new(b"/proc/self/task/", in_proc, b"/status");
     let len = read_file(path.as_ptr(), text)?;
-    ids(&text[..len]).map(|ids| ids.own)
+    own_number(&text[..len])
 }
 
-fn prepare_slot(table: &Table, slot: &Slot, index: usize, tid: u32, round: u32) {
+/// `numbers`: here and in /proc.
+fn prepare_slot(table: &Table, slot: &Slot, index: usize, numbers: (u32, u32), round: u32) {
+    let (tid, in_proc) = numbers;
+    slot.in_proc.store(in_proc, SeqCst);
     slot.opened.store(0, SeqCst);
     slot.masked.store(0, SeqCst);
     slot.error.store(0, SeqCst);
     table.tids[index].store(tid, SeqCst);
     slot.claim.store(round, SeqCst);
+}
+
+/// Whether the process goes on without its main thread: most of /proc/self is empty then.
+pub(super) fn main_has_ended(text: &mut [u8]) -> bool {
+    let len = read_file(c"/proc/self/status".as_ptr().cast(), text).unwrap_or(0);
+    text[..len].split(|byte| *byte == b'\n').any(|line| line.starts_with(b"State:\tZ"))
 }
 
 /// Lets everybody go.

@@ -112,6 +112,7 @@ mod tests {
     fn the_word_is_told_and_an_end_is_seen() {
         let seen = Seen::new().unwrap();
         let time = [0, 3_000_000u64];
+        let began = Instant::now();
         // SAFETY: raw calls with live arguments.
         let pid = child(|| unsafe {
             rawcall!(libc::SYS_nanosleep, time.as_ptr(), 0);
@@ -120,7 +121,6 @@ mod tests {
                 rawcall!(libc::SYS_pause);
             }
         });
-        let began = Instant::now();
         seen.wait(pid);
         assert!(began.elapsed() >= Duration::from_millis(3));
         // SAFETY: our child.

@@ -62,7 +62,7 @@ pub(super) fn ask(process: isize, tid: u32, round: u32, index: usize) -> isize {
         errno: OURS,
         code: libc::SI_QUEUE,
         pad: 0,
-        pid: process as i32,
+        pid: i32::try_from(process).unwrap_or(0),
         uid: 0,
         value: u64::from(round) << 32 | index as u64,
         rest: [0; 12],
@@ -118,7 +118,7 @@ extern "C" fn on_signal(signal: i32, info: *mut SignalInfo, context: *mut libc::
             return hand_on(signal, info, context);
         }
         let Some(table) = table::existing() else { return };
-        let (round, index) = ((value >> 32) as u32, value as u32 as usize);
+        let (round, index) = ((value >> 32) as u32, (value & 0xffff_ffff) as usize);
         // One who comes after its round is not asked any more.
         let Some(slot) = table.slots.get(index) else { return };
         if slot.claim.compare_exchange(round, round + 1, SeqCst, SeqCst).is_err() {

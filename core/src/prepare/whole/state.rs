@@ -73,7 +73,7 @@ impl ThreadState {
             (rawcall!(libc::SYS_gettid), alt)
         };
         ThreadState {
-            tid: tid as u64,
+            tid: tid.unsigned_abs() as u64,
             tid_address,
             frame: context as usize as u64,
             fs_base,

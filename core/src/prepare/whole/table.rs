@@ -29,11 +29,8 @@ pub(in crate::prepare) struct Table {
     /// Slots in use this round.
     pub(super) used: AtomicU32,
     pub(super) helper: Helper,
-    /// Of each slot, apart from it so that looking for one is quick; 0 is a thread that is gone.
+    /// Of each slot, apart from it so that looking for one is quick.
     pub(super) tids: [AtomicU32; MAX_THREADS],
-    /// Of each slot, the thread's name in /proc/self/task. In a child with ids of its own, whose /proc is its
-    /// host's, that is another number.
-    pub(super) names: [AtomicU32; MAX_THREADS],
     pub(super) slots: [Slot; MAX_THREADS],
     /// The caller of prepare.
     pub(super) caller: UnsafeCell<ThreadState>,
@@ -58,6 +55,8 @@ pub(super) struct Slot {
     pub(super) opened: AtomicU32,
     /// 1: it blocks the signal but for us: its frame's mask must say so.
     pub(super) masked: AtomicU32,
+    /// The thread's number in /proc, which may be mounted for another pid namespace.
+    pub(super) in_proc: AtomicU32,
     /// errno of ptrace(2), with [`REFUSED`].
     pub(super) error: AtomicU32,
     pub(super) state: UnsafeCell<ThreadState>,
@@ -118,11 +117,12 @@ impl Table {
         round
     }
 
-    /// Slots in use, with the thread of each.
+    /// Slots of threads that are there, with the id of each.
     pub(super) fn threads(&self) -> impl Iterator<Item = (u32, &Slot)> {
         let used = self.used.load(SeqCst) as usize;
         let slots = self.tids.iter().zip(&self.slots).take(used);
-        slots.map(|(tid, slot)| (tid.load(SeqCst), slot)).filter(|(tid, _)| *tid != 0)
+        let there = slots.filter(|(_, slot)| slot.claim.load(SeqCst) != GONE);
+        there.map(|(tid, slot)| (tid.load(SeqCst), slot))
     }
 
     /// States of all that have parked.

@@ -26,6 +26,8 @@ pub(super) struct Maker<'a> {
     pub(super) files: &'a [CarriedFile],
     /// A number for an end that goes again.
     pub(super) spare: u32,
+    /// Holds numbers until their files come: what is made would be given the lowest free one.
+    pub(super) nothing: u32,
     /// Records that listen for good, and where their sockets are.
     pub(super) given: &'a [(u32, u32)],
 }
@@ -98,6 +100,9 @@ impl Maker<'_> {
     fn make_pair(&self, file: &CarriedFile, other: Option<&CarriedFile>, ops: &mut Vec<Op>) {
         let place = |file: &CarriedFile| (file.numbers[0].fd, file.numbers[0].close_on_exec);
         let (this, that) = (place(file), other.map_or((self.spare, true), place));
+        if other.is_none() {
+            ops.push(calls::dup3(self.nothing, self.spare));
+        }
         match &file.kind {
             FileKind::Pipe { writes, .. } => {
                 let (reader, writer) = if *writes { (that, this) } else { (this, that) };

@@ -16,8 +16,8 @@ mod make;
 use std::collections::HashSet;
 
 use super::abi::{MAX_COMMAND_FDS, NumberRange};
-use super::calls;
-use super::program::Op;
+use super::program::{Expect, Op};
+use super::{calls, file_calls};
 use crate::descriptor::CarriedFiles;
 
 /// Numbers below it are the template's own: the command sockets, and what a command brings.
@@ -67,15 +67,24 @@ impl FilePlan {
         ops.push(calls::dup3(stdio + 3, self.nothing));
         let places: Vec<(u32, u32)> =
             given.iter().copied().zip(self.listeners.iter().copied()).collect();
-        for ((_, place), from) in places.iter().zip(stdio + BEFORE_LISTENERS..) {
-            ops.push(calls::dup3(from, *place));
+        // As many steps whether they come along or not: a step is told by its number.
+        for (at, from) in (0..self.listeners.len()).zip(stdio + BEFORE_LISTENERS..) {
+            ops.push(match places.get(at) {
+                Some((_, place)) => calls::dup3(from, *place),
+                None => file_calls::fcntl(self.nothing, libc::F_GETFD, 0, Expect::Ignored),
+            });
         }
         ops.push(calls::close_range(command_fd, FIRST_HELPER - 1));
         ops.push(Op::Reserve {
             fd: self.nothing,
             ranges: ranges(self.carried.numbers().collect()),
         });
-        let maker = make::Maker { files: self.carried.files(), spare: self.spare, given: &places };
+        let maker = make::Maker {
+            files: self.carried.files(),
+            spare: self.spare,
+            nothing: self.nothing,
+            given: &places,
+        };
         for index in 0..self.carried.files().len() {
             maker.make(index, &mut ops);
         }

@@ -90,10 +90,35 @@ fn random_bytes_differ(program: &str, option: &str, source: &str) {
 
 #[test]
 fn children_of_one_pid_have_random_bytes_of_their_own_in_node() {
-    random_bytes_differ("/usr/bin/node", "-e", NODE);
+    random_bytes_differ("node", "-e", NODE);
 }
 
 #[test]
 fn children_of_one_pid_have_random_bytes_of_their_own_in_python() {
     random_bytes_differ("python3", "-c", PYTHON);
+}
+
+#[test]
+fn a_child_is_prepared_as_its_program_was() {
+    let (world, port) = (World::new(), free_port());
+    let mut command = Command::new("node");
+    let program = world.preloaded(command.args(["-e", NODE, &port.to_string()]), "out");
+    let handle = world.prepare(program.pid());
+    let ports = [free_port(), free_port()];
+    let listen = |from: u16, to: u16| format!("{from}={to}");
+    let _child = world.resume(&handle, &["--listen", &listen(port, ports[0])], "child");
+    wait_for("the child's answer", || !get(ports[0]).is_empty());
+    let listing = world.end_of(&["--json", "ls"]).stdout;
+    let listing: serde_json::Value = serde_json::from_slice(&listing).unwrap();
+    let pids = listing["children"].as_array().unwrap().iter();
+    let pids: Vec<u64> = pids.map(|child| child["pid"].as_u64().unwrap()).collect();
+    assert_eq!(pids.len(), 1, "{listing}");
+    let pid = u32::try_from(pids[0]).unwrap();
+    let handle = world.prepare(pid);
+    let _grandchild =
+        world.resume(&handle, &["--listen", &listen(ports[0], ports[1])], "grandchild");
+    wait_for("the grandchild's answer", || !get(ports[1]).is_empty());
+    let answers = [get(port), get(ports[0]), get(ports[1])];
+    let random = |answer: &String| answer.split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(answers.iter().map(random).collect::<BTreeSet<_>>().len(), 3, "{answers:?}");
 }

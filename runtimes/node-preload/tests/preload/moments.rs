@@ -28,10 +28,11 @@ fn child_serves(world: &World, port: u16, count: u32) {
     let handle = format!("@{}", world.path("handle").display());
     let other = free_port();
     let listen = format!("{port}={other}");
-    let _child = world.resume(&handle, &["--listen", &listen], "child");
+    let mut child = world.resume(&handle, &["--listen", &listen], "child");
     let mut answer = String::new();
     wait_for("a child's answer", || {
         answer = get(other);
+        assert!(child.lives(), "{}", world.text("child"));
         !answer.is_empty()
     });
     assert!(answer.ends_with(&format!(" {count}")), "{answer}: {}", world.text("child"));
@@ -97,7 +98,8 @@ fn the_library_prepares_on_a_signal() {
 #[test]
 fn run_warms_a_server_and_prepares_it() {
     let (world, port) = (World::new(), free_port());
-    let warm = format!("curl -sS localhost:{port}; curl -sS localhost:{port}");
+    let request = format!("u.urlopen('http://127.0.0.1:{port}').read()");
+    let warm = format!("python3 -c \"import urllib.request as u; {request}; {request}\"");
     let arguments = ["run", "--handle-file", "handle", "--warm", &warm, "--"];
     let mut command = world.mitosis(&arguments);
     let program = server(port, "0.3");

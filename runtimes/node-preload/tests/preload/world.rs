@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -202,7 +203,17 @@ pub(crate) fn get(port: u16) -> String {
     text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())
 }
 
-/// A port that nobody has right now.
+/// A port that nobody has: below those that the kernel gives to connections, as a connection to a port of
+/// those that nobody has may be given that port itself.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 18_000;
+    const COUNT: u16 = 12_000;
+    let own = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
+    loop {
+        let port = FIRST + own.wrapping_add(NEXT.fetch_add(1, Relaxed)) % COUNT;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::world::{HOST_A, HOST_B, PATIENCE, World, shared};
+use crate::world::{HOST_A, HOST_B, PATIENCE, World, machines};
 
 #[test]
 fn each_machine_has_a_device() {
-    let world = shared("tcp");
+    let world = machines();
     for node in [HOST_A, HOST_B] {
         let said = world.run(node, &["ibv_devinfo", "-v", "-d", "rxe0"]).ok().unwrap();
         for words in ["PORT_ACTIVE (4)", "active_mtu:\t\t4096 (5)", "link_layer:\t\tEthernet"] {
@@ -19,7 +19,7 @@ fn each_machine_has_a_device() {
 
 #[test]
 fn perftest_reads_between_them() {
-    let world = shared("tcp");
+    let world = machines();
     let figures = perftest(&world, &["ib_read_lat", "-s", "4096", "-n", "200"]);
     let typical_us = figures[4];
     println!("ib_read_lat, 4 KiB, typical: {typical_us} us (an emulator's)");
@@ -32,7 +32,7 @@ fn perftest_reads_between_them() {
 
 #[test]
 fn what_is_read_is_what_was_written() {
-    let world = shared("tcp");
+    let world = machines();
     let serve = ["rping", "-s", "-a", "10.77.0.1", "-C", "10"];
     let server = world.guests.node(HOST_A).run(&serve).unwrap();
     wait_on_a(&world, "rdma resource show cm_id | grep -q LISTEN");

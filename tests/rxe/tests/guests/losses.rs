@@ -32,8 +32,7 @@ pub(crate) fn the_seeds_agent_is_killed(fabric: &'static str) {
 
 /// The seed's machine, which closes nothing and answers nobody.
 pub(crate) fn the_seeds_machine_is_killed(fabric: &'static str) {
-    let mut world = World::boot("killed");
-    world.settle(fabric);
+    let world = shared(fabric);
     let seed = world.seed();
     let reader = world.reader(&seed, HOST_B);
     let pid = reader.pid.clone();
@@ -44,6 +43,7 @@ pub(crate) fn the_seeds_machine_is_killed(fabric: &'static str) {
     let refused = world.run(HOST_B, &["mitosis", "inspect", &seed.handle]);
     assert_eq!(refused.status, 1, "{refused:?}");
     assert!(refused.err.contains("host-a:7370 does not answer"), "{refused:?}");
+    world.end();
 }
 
 fn reads_all(world: &World, seed: &Seed) {

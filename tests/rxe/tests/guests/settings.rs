@@ -1,7 +1,7 @@
 //! What an agent's settings ask for and cannot be had: it says why, falls back and counts that, or ends where
 //! RDMA is required. And who has RDMA's libraries in memory at all.
 
-use crate::world::{HOST_A, HOST_B, PATIENCE, World, number_of, python, shared};
+use crate::world::{HOST_A, HOST_B, PATIENCE, World, machines, number_of, python, shared};
 
 const SOCKET: &str = "/tmp/second.sock";
 
@@ -44,24 +44,24 @@ fn cannot_be_had(world: &World, node: u32, before: &[&str], variable: &str, word
 #[test]
 fn a_gid_that_is_not_there() {
     let words = ["MITOSIS_GID_INDEX=200: rxe0:1 has no such GID; it has: ", "10.77.0.2 (RoCE v2"];
-    cannot_be_had(&shared("tcp"), HOST_B, &[], "MITOSIS_GID_INDEX=200", &words);
+    cannot_be_had(&machines(), HOST_B, &[], "MITOSIS_GID_INDEX=200", &words);
 }
 
 #[test]
 fn a_device_that_is_not_there() {
     let words = ["MITOSIS_DEV names mlx5_7, which is not there; there are: rxe0:1 (ACTIVE)"];
-    cannot_be_had(&shared("tcp"), HOST_B, &[], "MITOSIS_DEV=mlx5_7", &words);
+    cannot_be_had(&machines(), HOST_B, &[], "MITOSIS_DEV=mlx5_7", &words);
 }
 
 #[test]
 fn a_device_that_is_denied() {
     let words = ["MITOSIS_DEV and MITOSIS_DEV_DENY leave no port; there are: rxe0:1 (ACTIVE)"];
-    cannot_be_had(&shared("tcp"), HOST_B, &[], "MITOSIS_DEV_DENY=rxe0", &words);
+    cannot_be_had(&machines(), HOST_B, &[], "MITOSIS_DEV_DENY=rxe0", &words);
 }
 
 #[test]
 fn info_and_doctor_show_what_is_there() {
-    let world = shared("tcp");
+    let world = machines();
     let info = world.run(HOST_B, &["mitosis", "info"]).ok().unwrap();
     for words in [
         "rc on rxe0:1, GID 1 (RoCE v2, 10.77.0.2) (MITOSIS_FABRIC=auto; the only ACTIVE port; rxe0:1 has no DC: ",
@@ -90,7 +90,7 @@ fn info_and_doctor_show_what_is_there() {
 /// A setting that cannot be read ends the agent, whatever is required.
 #[test]
 fn a_setting_that_makes_no_sense() {
-    let world = shared("tcp");
+    let world = machines();
     let ended = agent(&world, HOST_B, &[], &["MITOSIS_FABRIC=ib"]).end(PATIENCE).unwrap();
     assert_eq!(ended.status, 1, "{ended:?}");
     assert!(ended.err.contains("MITOSIS_FABRIC=ib: give auto, dc, rc or tcp"), "{ended:?}");
@@ -106,7 +106,7 @@ assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) == 0
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 20, 64 << 20))
 os.execvp(sys.argv[1], sys.argv[1:])
 ";
-    let world = shared("tcp");
+    let world = machines();
     let python = python();
     let before = [python.to_str().unwrap(), "-c", LIMIT];
     let words = ["registering ", " bytes on rxe0: ", "67108864 allowed", "ulimit -l unlimited"];

@@ -7,13 +7,13 @@ use std::process::Command;
 use mitosis_guests::{DC_LIBRARIES, Job};
 
 use crate::forking;
-use crate::world::{HOST_A, HOST_B, PATIENCE, RC_BESIDE_DC, World, shared};
+use crate::world::{HOST_A, HOST_B, PATIENCE, RC_BESIDE_DC, World, machines, shared};
 
 const SIGKILL: i32 = 9;
 
 #[test]
 fn what_it_refuses() {
-    let world = shared("tcp");
+    let world = machines();
     for (offers, passed) in [("dc", "8 passed"), ("mlx5", "1 passed"), ("nothing", "1 passed")] {
         let offers = format!("DC_PROVIDER_OFFERS={offers}");
         let program = format!("{DC_LIBRARIES}/refusals");
@@ -24,7 +24,7 @@ fn what_it_refuses() {
 
 #[test]
 fn reads_and_how_they_fail() {
-    let world = shared("tcp");
+    let world = machines();
     let owner = owner(&world);
     let said = reader(&world, &[], &[]);
     print!("{said}");

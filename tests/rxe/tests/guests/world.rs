@@ -1,9 +1,10 @@
 //! Two guests, an agent on each.
 
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mitosis_guests::{Config, DC_LIBRARIES, Ended, Guests, Job, target};
@@ -53,19 +54,49 @@ pub(crate) fn python() -> PathBuf {
     target().join("venv/bin/python")
 }
 
-/// The guests that the tests share, one after the other, with agents that use this fabric.
-pub(crate) fn shared(fabric: &'static str) -> MutexGuard<'static, World> {
-    static SHARED: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::boot("shared")));
-    // A test that has failed leaves the machines as they are; agents are looked at below.
-    let mut world = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+/// The guests that the tests share, one after the other.
+pub(crate) struct Shared(MutexGuard<'static, Option<World>>);
+
+/// These guests, with agents that use this fabric.
+pub(crate) fn shared(fabric: &'static str) -> Shared {
+    let mut world = machines();
     world.settle(fabric);
     world
 }
 
+/// These guests, for a test that has no use for agents: they are as the last one has left them.
+pub(crate) fn machines() -> Shared {
+    static SHARED: Mutex<Option<World>> = Mutex::new(None);
+    // A test that has failed leaves the machines as they are; agents are looked at by `settle`.
+    let mut world = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    world.get_or_insert_with(World::boot);
+    Shared(world)
+}
+
+impl Shared {
+    /// Powers them off: whoever is next has others.
+    pub(crate) fn end(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Shared {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        self.0.as_ref().expect("machines")
+    }
+}
+
+impl DerefMut for Shared {
+    fn deref_mut(&mut self) -> &mut World {
+        self.0.as_mut().expect("machines")
+    }
+}
+
 impl World {
-    /// Boots guests of their own for a test that does harm to them.
-    pub(crate) fn boot(name: &str) -> World {
-        let mut config = Config::named(name);
+    fn boot() -> World {
+        let mut config = Config::named("shared");
         config.python = Some(python());
         let names = ["mitosis", "suite-told", "verbs_guest"];
         let programs = names.map(|name| target().join("release").join(name));
@@ -91,7 +122,7 @@ impl World {
     }
 
     /// Agents of this fabric run on both, and there is no seed of an earlier test.
-    pub(crate) fn settle(&mut self, fabric: &'static str) {
+    fn settle(&mut self, fabric: &'static str) {
         for node in [HOST_A, HOST_B] {
             let agent = self.agent(node);
             if agent.as_ref().is_some_and(Job::has_ended) {

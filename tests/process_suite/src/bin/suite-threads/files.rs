@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mitosis_process_suite::fail;
 
 use crate::crossing::{Crossing, Side, equal, must};
-use crate::worker::{Worker, errno, span};
+use crate::worker::{Flag, Worker, errno, span};
 
 fn opened(fd: libc::c_int) -> File {
     if fd < 0 {
@@ -128,6 +128,8 @@ pub(crate) fn epolls(crossing: &mut Crossing) {
             // SAFETY: reads the struct.
             let added = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), add, fd, &raw mut event) };
             equal("epoll_ctl", added, 0);
+            let seen = Arc::new(Flag::new());
+            let has_seen = Arc::clone(&seen);
             let worker = Worker::start(move || {
                 for byte in [1, 2] {
                     let mut got = libc::epoll_event { events: 0, u64: 0 };
@@ -141,6 +143,7 @@ pub(crate) fn epolls(crossing: &mut Crossing) {
                     let mut read = [0];
                     must(reader.read(&mut read).is_ok_and(|got| got == 1), "nothing to read");
                     equal("the byte", read[0], byte);
+                    has_seen.raise();
                     if event.events & libc::EPOLLONESHOT as u32 != 0 {
                         let (change, fd) = (libc::EPOLL_CTL_MOD, reader.as_raw_fd());
                         // SAFETY: reads the struct.
@@ -149,14 +152,16 @@ pub(crate) fn epolls(crossing: &mut Crossing) {
                 }
             });
             worker.stands_in(libc::SYS_epoll_wait);
-            (worker, writer)
+            (worker, writer, seen)
         })
         .collect();
     crossing.cross();
-    for (_, writer) in &waiting {
+    for (_, writer, _) in &waiting {
         must((&*writer).write_all(&[1]).is_ok(), "write into a pipe of ours");
     }
-    for (worker, mut writer) in waiting {
+    for (worker, mut writer, seen) in waiting {
+        // Two bytes at once would be one event to who is told of edges.
+        seen.wait();
         must(writer.write_all(&[2]).is_ok(), "write into a pipe of ours");
         worker.join();
     }

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use mitosis_process_suite::{fail, word};
 
-use crate::crossing::{Crossing, equal, must};
+use crate::crossing::{Crossing, Side, equal, must};
 use crate::worker::{Flag, Worker, own_tid};
 
 const THREADS: usize = 8;
@@ -174,15 +174,18 @@ pub(crate) fn names(crossing: &mut Crossing) {
 /// Class, priority and nice value of each thread.
 pub(crate) fn scheduling(crossing: &mut Crossing) {
     const BATCH: i32 = libc::SCHED_BATCH;
+    // From where this program stands: not everybody may go below that.
+    static OWN_NICE: AtomicI32 = AtomicI32::new(0);
     fn wanted(number: usize) -> (i32, i32, i32) {
-        match number {
-            1 => (BATCH, 0, 3),
-            2 => (libc::SCHED_IDLE, 0, 0),
-            3 => (libc::SCHED_OTHER, 0, 19),
-            4 => (BATCH, 0, 0),
-            5 => (libc::SCHED_OTHER, 0, 1),
-            _ => (libc::SCHED_OTHER, 0, 0),
-        }
+        let (class, more) = match number {
+            1 => (BATCH, 3),
+            2 => (libc::SCHED_IDLE, 0),
+            3 => (libc::SCHED_OTHER, 19),
+            4 => (BATCH, 0),
+            5 => (libc::SCHED_OTHER, 1),
+            _ => (libc::SCHED_OTHER, 0),
+        };
+        (class, 0, (OWN_NICE.load(SeqCst) + more).min(19))
     }
     fn seen() -> (i32, i32, i32) {
         let mut parameter = libc::sched_param { sched_priority: 0 };
@@ -193,6 +196,7 @@ pub(crate) fn scheduling(crossing: &mut Crossing) {
             (class, parameter.sched_priority, libc::getpriority(libc::PRIO_PROCESS, 0))
         }
     }
+    OWN_NICE.store(seen().2, SeqCst);
     each(
         crossing,
         |number| {
@@ -221,26 +225,55 @@ fn affinity_words() -> [u64; 16] {
     words
 }
 
-/// The CPUs that a thread may use, where the hosts have the same ones.
+fn set_affinity(words: &[u64; 16]) {
+    // SAFETY: reads 128 bytes.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, 128, words.as_ptr()) };
+    equal("sched_setaffinity", set, 0);
+}
+
+/// The CPUs that these words name.
+fn cpus_of(words: &[u64; 16]) -> Vec<usize> {
+    (0..1024).filter(|cpu| words[cpu / 64] >> (cpu % 64) & 1 == 1).collect()
+}
+
+fn only(cpu: usize) -> [u64; 16] {
+    let mut words = [0u64; 16];
+    words[cpu / 64] = 1 << (cpu % 64);
+    words
+}
+
+/// CPUs are their host's: a thread of the parent stays where it was put, one of a child may go where its host
+/// lets it, and both are put elsewhere as they wish.
 pub(crate) fn affinity(crossing: &mut Crossing) {
-    each(
-        crossing,
-        |number| {
-            let all = affinity_words();
-            let cpus: Vec<usize> =
-                (0..1024).filter(|cpu| all[cpu / 64] >> (cpu % 64) & 1 == 1).collect();
-            let cpu = cpus[number % cpus.len()];
-            let mut one = [0u64; 16];
-            one[cpu / 64] = 1 << (cpu % 64);
-            let wanted = if number % 3 == 2 { all } else { one };
-            // SAFETY: reads 128 bytes.
-            let set =
-                unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, 128, wanted.as_ptr()) };
-            equal("sched_setaffinity", set, 0);
-            wanted
-        },
-        |_, wanted| equal("the CPUs of a thread", affinity_words(), wanted),
-    );
+    static CHILD: AtomicU32 = AtomicU32::new(0);
+    let go = Arc::new(Flag::new());
+    let all = affinity_words();
+    let workers: Vec<Worker> = (0..THREADS)
+        .map(|number| {
+            let go = Arc::clone(&go);
+            let worker = Worker::start(move || {
+                let cpus = cpus_of(&all);
+                let own = only(cpus[number % cpus.len()]);
+                set_affinity(&own);
+                go.wait();
+                if CHILD.load(SeqCst) == 0 {
+                    equal("the CPUs of a thread", affinity_words(), own);
+                }
+                for cpu in cpus_of(&affinity_words()) {
+                    set_affinity(&only(cpu));
+                    // SAFETY: takes nothing.
+                    equal("where it runs", unsafe { libc::sched_getcpu() }, cpu as i32);
+                }
+            });
+            worker.stands_in(libc::SYS_futex);
+            worker
+        })
+        .collect();
+    if crossing.cross() == Side::Child {
+        CHILD.store(1, SeqCst);
+    }
+    go.raise();
+    workers.into_iter().for_each(Worker::join);
 }
 
 /// Numbers of process and threads, as the process sees them.
@@ -284,17 +317,13 @@ pub(crate) fn rseq(crossing: &mut Crossing) {
     }
     fn look() {
         let all = affinity_words();
-        for cpu in (0..1024).filter(|cpu| all[cpu / 64] >> (cpu % 64) & 1 == 1).take(4) {
-            let mut one = [0u64; 16];
-            one[cpu / 64] = 1 << (cpu % 64);
-            // SAFETY: reads 128 bytes.
-            unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, 128, one.as_ptr()) };
+        for cpu in cpus_of(&all).into_iter().take(4) {
+            set_affinity(&only(cpu));
             equal("what rseq tells", area(), (cpu as u32, cpu as u32));
             // SAFETY: takes nothing.
             equal("sched_getcpu", unsafe { libc::sched_getcpu() }, cpu as i32);
         }
-        // SAFETY: reads 128 bytes.
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, 128, all.as_ptr()) };
+        set_affinity(&all);
     }
     each(crossing, |_| look(), |_, ()| look());
 }

@@ -51,7 +51,8 @@ extern "C" fn ring(_signal: i32) {
     RANG.fetch_add(1, SeqCst);
 }
 
-/// setitimer goes on, as prepare documents; POSIX timers (timer_create) are the parent's, as after fork(2).
+/// Timers that signal (setitimer, timer_create) are the parent's, as after fork(2): they go on there, a child
+/// has none, and may set its own.
 pub(crate) fn timers(crossing: &mut Crossing) {
     // SAFETY: the handler writes two words.
     unsafe { libc::signal(libc::SIGALRM, ring as *const () as usize) };
@@ -60,7 +61,14 @@ pub(crate) fn timers(crossing: &mut Crossing) {
     // SAFETY: reads the struct.
     let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
     equal("setitimer", set, 0);
-    crossing.cross();
+    if crossing.cross() == Side::Child {
+        let mut left = timer;
+        // SAFETY: fills the struct.
+        unsafe { libc::getitimer(libc::ITIMER_REAL, &raw mut left) };
+        equal("a timer of the parent's", (left.it_value.tv_sec, left.it_value.tv_usec), (0, 0));
+        // SAFETY: reads the struct.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
+    }
     let before = RANG.load(SeqCst);
     until("the timer rings", || RANG.load(SeqCst) >= before + 2);
     must(RANG_IN.load(SeqCst) != 0, "it rang in no thread");

@@ -1,0 +1,79 @@
+'use strict';
+
+// An app that is prepared from outside, by the library that is preloaded: `mitosis prepare PID`.
+
+const assert = require('node:assert');
+const fs = require('node:fs');
+const path = require('node:path');
+const test = require('node:test');
+const { execFile, spawn } = require('node:child_process');
+const { promisify } = require('node:util');
+
+const { PACKAGE, built, environment, startAgent } = require('./stage.js');
+
+const REGISTER = path.join(PACKAGE, 'lib', 'register.js');
+const APP_LIMIT_MS = 60_000;
+const run = promisify(execFile);
+
+/** Starts `app` with the library preloaded, until it has said that it is ready. */
+async function start(t, agent, app) {
+  const node = spawn(process.execPath, ['--require', REGISTER, '-e', `(${app})()`], {
+    cwd: PACKAGE,
+    env: environment({ LD_PRELOAD: built('libmitosis_preload.so', 'MITOSIS_PRELOAD'), MITOSIS_AGENT: agent.socket }),
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const late = setTimeout(() => node.kill('SIGKILL'), APP_LIMIT_MS);
+  t.after(() => {
+    clearTimeout(late);
+    node.kill('SIGKILL');
+  });
+  await new Promise((resolve, reject) => {
+    node.stdout.once('data', resolve);
+    node.once('exit', (...end) => reject(new Error(`the app ended with ${end}`)));
+  });
+  return node;
+}
+
+/** What children say, one line each, in the order of their indexes. */
+async function children(agent, pid, count) {
+  const env = environment({ MITOSIS_AGENT: agent.socket });
+  const prepared = await run(agent.binary, ['prepare', String(pid)], { env });
+  const file = path.join(agent.folder, 'handle');
+  fs.writeFileSync(file, prepared.stdout, { mode: 0o600 });
+  const resumed = await run(agent.binary, ['resume', `@${file}`, '-n', String(count), '--payload', 'letter'], { env });
+  const said = resumed.stdout.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  return said.sort((a, b) => a.index - b.index);
+}
+
+test('hooks run in the children, and no two draw the same', async (t) => {
+  const agent = await startAgent(t);
+  const app = await start(t, agent, () => {
+    const crypto = require('node:crypto');
+    const mitosis = require('mitosis-fork');
+    Math.random();
+    crypto.randomUUID();
+    crypto.randomInt(9);
+    mitosis.on('after_resume', ({ index, generation, payload }) => {
+      const drawn = [
+        Math.random(),
+        crypto.randomUUID(),
+        crypto.randomInt(2 ** 47),
+        crypto.randomBytes(8).toString('hex'),
+      ];
+      const line = JSON.stringify({ index, generation, payload: payload.toString(), drawn });
+      require('node:fs').writeSync(1, line + '\n');
+      process.exit(0);
+    });
+    setInterval(() => {}, 1000);
+    console.log('ready');
+  });
+  const said = await children(agent, app.pid, 2);
+  assert.deepStrictEqual(
+    said.map(({ index, generation, payload }) => [index, generation, payload]),
+    [
+      [0, 1, 'letter'],
+      [1, 1, 'letter'],
+    ],
+  );
+  said[0].drawn.forEach((value, i) => assert.notStrictEqual(value, said[1].drawn[i], String(value)));
+});
