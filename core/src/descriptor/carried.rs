@@ -284,7 +284,7 @@ fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(
         FileKind::Pipe { writes, other: Some(other), content, .. } => {
             let knows = matches!(of(*other), Some(FileKind::Pipe { writes: theirs, other: Some(back), .. })
                 if theirs != writes && *back == index);
-            knows && !(*writes && !content.is_empty())
+            knows && (!*writes || content.is_empty())
         }
         FileKind::Pipe { writes, other: None, content, .. } => !*writes || content.is_empty(),
         FileKind::Connection { socket_type, other: Some(other), .. } => {

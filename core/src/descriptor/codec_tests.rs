@@ -472,7 +472,8 @@ fn carried_files_that_cannot_be_are_refused() {
         change(&mut files);
         CarriedFiles::new(files).unwrap_err()
     };
-    let changes: [&dyn Fn(&mut Vec<CarriedFile>); 11] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<CarriedFile>);
+    let changes: [Change<'_>; 11] = [
         &|files| files[0].numbers.clear(),
         &|files| files[0].numbers[0].fd = 2,
         &|files| files[0].numbers[0].fd = 1 << 20,

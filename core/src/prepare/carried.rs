@@ -127,8 +127,8 @@ fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut 
     };
     let kind = stat.st_mode & libc::S_IFMT;
     let command = if kind == libc::S_IFIFO { F_GETPIPE_SZ } else { F_GET_SEALS };
-    // SAFETY: as above.
     let extra = match kind {
+        // SAFETY: as above.
         libc::S_IFIFO | libc::S_IFREG => unsafe { rawcall!(libc::SYS_fcntl, fd, command) },
         _ => 0,
     };

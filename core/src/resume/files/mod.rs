@@ -24,8 +24,8 @@ use crate::descriptor::CarriedFiles;
 const FIRST_HELPER: u32 = 64;
 /// Descriptors that come with each command: standard ones, and the nothing.
 const BEFORE_LISTENERS: u32 = 4;
-const COMMAND_FDS: u32 = MAX_COMMAND_FDS as u32;
-const _: () = assert!(COMMAND_FDS + 5 < FIRST_HELPER);
+const COMMAND_FDS: u32 = 40;
+const _: () = assert!(COMMAND_FDS as u64 == MAX_COMMAND_FDS && COMMAND_FDS + 5 < FIRST_HELPER);
 
 /// Sockets that listen that one child may be given.
 pub const MAX_LISTENERS: usize = (COMMAND_FDS - BEFORE_LISTENERS) as usize;
