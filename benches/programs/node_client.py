@@ -26,7 +26,7 @@ query = words[5]
 def verb_prepare() -> dict[str, Any]:
     threads = len(os.listdir(f"/proc/{app.process.pid}/task"))
     prepared = app.ask("prepare")
-    return {"threads": threads} | {what: prepared[what] for what in ("pause_ms", "whole_ms")}
+    return {"threads": threads} | {what: prepared[what] for what in ("pause_ms", "published_ms")}
 
 
 def verb_fork(host: str) -> dict[str, Any]:

@@ -109,15 +109,20 @@ function obey(port) {
         if (!childs) process.exit(0);
         return new Promise(() => {});
       }
-      const took = process.hrtime.bigint() - begun;
       seed = me.seed;
       const handle = (await seed.handle()).reveal();
-      return { handle, whole_ms: Number(took) / 1e6, pause_ms: seed.pauseMs, pid: process.pid };
+      const published_ms = Number(process.hrtime.bigint() - begun) / 1e6;
+      return { handle, published_ms, pause_ms: seed.pauseMs, pid: process.pid };
     },
     async resume(host, n, payload) {
       children = await mitosis.resume(await seed.handle(), host, { n, payload: JSON.stringify(payload) });
       const { requestedAtNs, descriptorBytes, pagesTotal, newTemplate } = children[0].report;
-      return { requested_ns: Number(requestedAtNs), descriptor_bytes: descriptorBytes, pages_total: pagesTotal, new_template: newTemplate };
+      return {
+        requested_ns: Number(requestedAtNs),
+        descriptor_bytes: descriptorBytes,
+        pages_total: pagesTotal,
+        new_template: newTemplate,
+      };
     },
     async kill() {
       await Promise.all(children.map((child) => child.kill('SIGKILL').catch(() => {})));
