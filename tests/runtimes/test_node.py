@@ -36,7 +36,7 @@ def test_node_answers_in_children_as_it_would_have(both):
         handle = parent.prepare()
         drawn = [before["drawn"]]
         for name in ("t", "u"):
-            with child(both, handle, "--listen", f"unix:{at}=unix:{both.directory / name}") as running:
+            with child(both, handle, "--listen", f"unix:{at}={both.directory / name}") as running:
                 first = ask(both.path(both.b, name), name, running)
                 # Its own count and its worker's go on from where both were; its id is what it was.
                 assert (first["asked"], first["count"]) == (WARM + 1, WARM + 1)

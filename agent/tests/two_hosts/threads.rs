@@ -262,7 +262,7 @@ fn whole_processes_end_when_their_agent_ends() {
     world.finish();
 }
 
-/// The child of a whole process is one itself, and is forked like any.
+/// The child of a whole process is one itself, and is forked like any; its clock goes on, too, on any host.
 #[test]
 fn a_whole_child_is_prepared_again() {
     let world = World::with(Plan { programs_on_b: true, ..Plan::default() });

@@ -104,7 +104,7 @@ impl Agent {
                 arena: ArenaNews::default(),
                 stay,
                 channel: None,
-                clock_offset_ns: 0,
+                clock_offset_ns: published.clock_offset_ns,
                 place: SeedPlace::Here,
             });
         }

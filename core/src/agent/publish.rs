@@ -32,6 +32,7 @@ use crate::export::arena::ArenaCopy;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
+use crate::sys::timens;
 use crate::wire::local::{Failure, FailureKind};
 
 /// Texts whose call sites are remembered.
@@ -177,6 +178,7 @@ impl Agent {
             pages: descriptor.page_table.pages(descriptor.page_size()),
             descriptor: encoded(&descriptor)?.into(),
             slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
+            clock_offset_ns: timens::ahead_ns(record.pid),
         };
         let read_key = record.read_key.clone();
         let export = ProcessExport { mem: files.mem, readable, read_key, arena };

@@ -151,7 +151,7 @@ fn fetch(
             let arena = teller.news(agent).0.unwrap_or_default();
             let bytes = published.descriptor.to_vec();
             let token = agent.pages.issue_token();
-            let monotonic_ns = clock::monotonic_ns();
+            let monotonic_ns = clock::monotonic_ns() + published.clock_offset_ns;
             let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();
             let reply = ControlReply::Descriptor { bytes, token, monotonic_ns, digests, arena };
             (reply, Some((hold, teller)))

@@ -57,6 +57,8 @@ pub struct Published {
     pub files: Arc<[MappedFile]>,
     /// Slabs of the arena that the descriptor names.
     pub slabs: usize,
+    /// The seed's CLOCK_MONOTONIC less this host's, ns: not 0 for a seed of a child that came from elsewhere.
+    pub clock_offset_ns: i64,
     /// For people.
     pub exe: String,
     /// For people.

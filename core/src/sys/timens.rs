@@ -36,6 +36,22 @@ pub fn set_for_children(offset_ns: i64) -> io::Result<()> {
     fs::write(OFFSETS, text)
 }
 
+/// How far another process's CLOCK_MONOTONIC is ahead of this one's, ns; 0 if that is not known.
+pub fn ahead_ns(pid: u32) -> i64 {
+    let offset = |path: &str| monotonic(&fs::read_to_string(path).ok()?);
+    let other = offset(&format!("/proc/{pid}/timens_offsets"));
+    let ahead = other.zip(offset(OFFSETS)).map(|(other, own)| other - own);
+    ahead.and_then(|ahead| i64::try_from(ahead).ok()).unwrap_or(0)
+}
+
+/// The offset of CLOCK_MONOTONIC in such lines, ns.
+fn monotonic(lines: &str) -> Option<i128> {
+    let mut words =
+        lines.lines().find_map(|line| line.strip_prefix("monotonic"))?.split_whitespace();
+    let seconds: i128 = words.next()?.parse().ok()?;
+    Some(seconds * NS_PER_S + words.next()?.parse::<i128>().ok()?)
+}
+
 /// Lines `clock seconds nanoseconds`, each moved by `offset_ns`.
 fn shifted(lines: &str, offset_ns: i64) -> Option<String> {
     let mut text = String::new();
@@ -54,6 +70,13 @@ fn shifted(lines: &str, offset_ns: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_ahead_of_itself_by_nothing() {
+        assert_eq!(ahead_ns(std::process::id()), 0);
+        assert_eq!(monotonic("monotonic  -3  500000000\nboottime 0 0\n"), Some(-2_500_000_000));
+        assert_eq!(monotonic("boottime 0 0\n"), None);
+    }
 
     #[test]
     fn offsets_add_to_those_of_the_namespace_that_we_are_in() {

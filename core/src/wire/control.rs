@@ -99,7 +99,7 @@ pub enum ControlReply {
         bytes: Vec<u8>,
         /// Opens one READ stream.
         token: StreamToken,
-        /// CLOCK_MONOTONIC of the seed's host when it answered, ns.
+        /// CLOCK_MONOTONIC as the seed sees it, when its host answered, ns.
         monotonic_ns: i64,
         /// BLAKE3 of the mapped files that the seed's host knows already, by index.
         digests: Vec<Option<[u8; 32]>>,
