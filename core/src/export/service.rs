@@ -13,7 +13,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
 use crate::id::{ReadKey, SeedId, StreamToken};
-use crate::sys::{poll, socket};
+use crate::sys::socket;
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
@@ -270,9 +269,13 @@ impl<'a> Session<'a> {
     /// Bytes of requests; sleeps if none come while it looks for them.
     fn receive(&mut self) -> io::Result<usize> {
         if !self.service.busy_poll.is_zero() {
-            // By poll(2), which leaves the socket's lock to what arrives.
             let until = Instant::now() + self.service.busy_poll;
-            while !poll::is_readable(self.stream.as_raw_fd())? && Instant::now() < until {}
+            while Instant::now() < until {
+                match socket::receive_now(&self.stream, &mut self.requests[self.end..]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
+            }
         }
         self.stream.read(&mut self.requests[self.end..])
     }

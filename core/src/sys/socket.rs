@@ -97,6 +97,17 @@ pub fn send_more(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Receives what is there, without waiting: `WouldBlock` if nothing is.
+///
+/// # Errors
+/// recv(2)'s.
+pub fn receive_now(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    let (start, len) = (into.as_mut_ptr().cast(), into.len());
+    // SAFETY: the kernel writes at most `len` bytes into `into`, during the call alone.
+    let got = unsafe { libc::recv(stream.as_raw_fd(), start, len, libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
 /// Two connected ends that keep messages apart.
 ///
 /// # Errors
