@@ -44,7 +44,7 @@ impl State {
         let mut name = [0u8; 16];
         // SAFETY: each call writes to live locals of the size that it expects.
         unsafe {
-            state.tid = libc::gettid() as u64;
+            state.tid = u64::from(libc::gettid().cast_unsigned());
             libc::syscall(libc::SYS_arch_prctl, seed::ARCH_GET_FS, &raw mut state.fs_base);
             libc::prctl(seed::PR_GET_TID_ADDRESS, &raw mut state.tid_address);
             let [head, len] = &mut state.robust;

@@ -101,10 +101,10 @@ impl Crew {
             // Who does not wait for it has closed it.
             let _ = writer.write_all(b"end");
         }
-        // SAFETY: a signal that its waiters wait for, and that all others block.
         for (kind, thread) in &self.threads {
             if *kind == Kind::SigWait {
                 use std::os::unix::thread::JoinHandleExt;
+                // SAFETY: a thread that waits for this signal, and that has not been joined.
                 unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR2) };
             }
         }
@@ -172,7 +172,7 @@ fn work(kind: Kind, ends: &Ends, reader: &std::io::PipeReader) {
                 value = (value * 1.000_001).sqrt() + 0.5;
                 assert!(value.is_finite());
                 ends.turns.fetch_add(1, SeqCst);
-                if ends.turns.load(SeqCst) % 1000 == 0 {
+                if ends.turns.load(SeqCst).is_multiple_of(1000) {
                     thread::yield_now();
                 }
             }
