@@ -5,8 +5,12 @@ use mitosis::client::Child;
 use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
+use mitosis::resume::child::INFO_LEN;
+use mitosis::resume::compile::COMMAND_FD;
 use mitosis::resume::program::Program;
-use mitosis::resume::{HostFacts, Placement, TemplateFds, blob, compile, stub};
+use mitosis::resume::{
+    FurtherThreads, HostFacts, Placement, TailFacts, TailPlace, TemplateFds, blob, compile, stub,
+};
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
 use serde_json::{Value, json};
 
@@ -269,8 +273,19 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
     })
 }
 
-/// The restore program that would lay out a template of this seed on this host.
-pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
+/// What runs here before the seed's own code does.
+#[derive(Debug)]
+pub struct Programs {
+    /// Lays out a template.
+    template: Program,
+    /// Ends the start of each child.
+    tail: Program,
+    /// Begins the threads that the tail makes.
+    threads: FurtherThreads,
+}
+
+/// The programs for this seed on this host.
+pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let program = std::env::current_exe().context("this program's own path")?;
     let keeper = keeper::Client::spawn(&program, None)?;
     let facts = HostFacts::of_keeper(keeper.pid())?;
@@ -280,17 +295,33 @@ pub fn program(descriptor: &Descriptor) -> anyhow::Result<Program> {
     let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
     let fds = TemplateFds::number(&[]);
     let offset_of = |addr| layout.offset_of(addr);
-    Ok(compile(descriptor, &offset_of, &placement, &diversions.trampolines, &facts, &fds)?)
+    let (given, trampolines) = (&fds, &diversions.trampolines);
+    let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
+    let facts = TailFacts::of(descriptor)?;
+    let place = TailPlace {
+        keeper: keeper.pid(),
+        base: placement.base,
+        stdio: COMMAND_FD + 1,
+        makes_threads: true,
+        runs_timers: true,
+    };
+    let tail = facts.tail(&place, &[0; INFO_LEN], &[]);
+    Ok(Programs { template, tail, threads: facts.further().clone() })
 }
 
-/// A restore program, a step a line.
-pub fn steps(program: &Program, as_json: bool) -> anyhow::Result<()> {
-    let text = program.to_string();
+/// The programs, a step a line.
+pub fn steps(programs: &Programs, as_json: bool) -> anyhow::Result<()> {
+    let Programs { template, tail, threads } = programs;
     if as_json {
-        let steps: Vec<&str> = text.lines().map(str::trim).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "steps": steps }))?);
+        let lines = |text: String| -> Vec<String> {
+            text.lines().map(|line| line.trim().to_owned()).collect()
+        };
+        let [template, tail, threads] =
+            [template.to_string(), tail.to_string(), threads.to_string()].map(lines);
+        let all = json!({ "steps": template, "tail": tail, "threads": threads });
+        println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print!("{text}");
+        print!("{template}each child:\n{tail}{threads}");
     }
     Ok(())
 }

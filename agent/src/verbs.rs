@@ -136,8 +136,8 @@ pub fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<ExitCode
     let bytes = client::inspect(&context.agent(), which)?;
     let descriptor = codec::decode(&bytes).context("the agent's answer")?;
     if args.program {
-        let program = show::program(&descriptor)?;
-        show::steps(&program, context.json)?;
+        let programs = show::programs(&descriptor)?;
+        show::steps(&programs, context.json)?;
     } else {
         show::descriptor(&descriptor, bytes.len(), context.json)?;
     }

@@ -50,7 +50,7 @@ pub struct ResumeOptions {
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 8 * size_of::<usize>() + 4 + 4);
+const _: () = assert!(size_of::<ResumeOptions>() == 72);
 
 /// Starts children of a seed. All of them are started, or none.
 ///

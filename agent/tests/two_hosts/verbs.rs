@@ -103,6 +103,8 @@ fn ls_inspect_drop_and_stats() {
     for (machine, which) in [(&world.b, seed.handle.as_str()), (&world.a, seed.id())] {
         let program = world.mitosis(machine, &["inspect", "--program", which]).end().ok();
         assert!(program.contains("munmap") && program.contains("mmap"), "{program}");
+        let (_, tail) = program.split_once("each child:\n").unwrap();
+        assert!(tail.contains("getppid") && tail.contains("rt_sigreturn"), "{program}");
     }
     let stats = json(&world.on_a(&["stats", "--json"]).ok());
     assert_eq!(stats["seeds_published"], 1);

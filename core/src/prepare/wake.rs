@@ -54,24 +54,32 @@ pub(super) fn area() -> u64 {
     info as usize as u64
 }
 
-/// Where the other threads of a whole process wait in a child while it is 0.
-static GATE: AtomicU32 = AtomicU32::new(0);
+/// Where the other threads of a whole process wait in a child while it is 0: children of an even generation
+/// at the first, of an odd one at the second. A child that is prepared at once may have threads that have not
+/// seen yet that theirs is open, and must not close it again.
+static GATES: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 
-/// For the report, and closed: called before the seed is made.
+fn gate_of(generation: u64) -> &'static AtomicU32 {
+    &GATES[usize::from(generation % 2 == 1)]
+}
+
+/// Of the next generation: for the report, and closed. Called before the seed is made.
 pub(super) fn gate() -> u64 {
-    GATE.store(0, SeqCst);
-    GATE.as_ptr() as usize as u64
+    let gate = gate_of(generation() + 1);
+    gate.store(0, SeqCst);
+    gate.as_ptr() as usize as u64
 }
 
 /// Lets the other threads of a child go on that was made of a whole process. Prepare has done it unless it
 /// was told to leave it to its caller ([`super::PrepareOptions::holds_threads`]); once more, and anywhere
 /// else, it does nothing.
 pub fn release_threads() {
-    GATE.store(1, SeqCst);
+    let gate = gate_of(generation());
+    gate.store(1, SeqCst);
     // SAFETY: the word lives for ever.
     unsafe {
-        rawcall!(libc::SYS_futex, GATE.as_ptr(), FUTEX_WAKE_PRIVATE, i32::MAX);
-        rawcall!(libc::SYS_futex, GATE.as_ptr(), FUTEX_WAKE, i32::MAX);
+        rawcall!(libc::SYS_futex, gate.as_ptr(), FUTEX_WAKE_PRIVATE, i32::MAX);
+        rawcall!(libc::SYS_futex, gate.as_ptr(), FUTEX_WAKE, i32::MAX);
     }
 }
 

@@ -1,7 +1,7 @@
 # Ruby that knows nothing of Mitosis: keeps words, and serves them on the unix socket that it is given; one thread
-# a connection, one that ticks, and Ruby's own.
+# a connection, two that tick. To interrupt a thread that waits, Ruby needs its timer (timer_create).
 #
-# A line "set WORD VALUE", "get WORD", "count", "sum", "rand", "pid" or "end" gets a line back.
+# A line "set WORD VALUE", "get WORD", "count", "sum", "rand", "interrupt", "pid" or "end" gets a line back.
 require 'socket'
 
 words = (1..50_000).to_h { |n| ["word#{n}", n * n] }
@@ -25,6 +25,7 @@ loop do
           GC.start
           "#{(1..50_000).sum { |n| words["word#{n}"] }} whole"
         when 'rand' then rand
+        when 'interrupt' then Thread.new { sleep }.tap { |thread| sleep 0.05; thread.kill }.join(5) ? 'done' : 'lost'
         when 'pid' then Process.pid
         when 'end' then exit!(6)
         else '?'

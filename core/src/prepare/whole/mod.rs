@@ -21,6 +21,7 @@ pub(super) mod seen;
 mod signal;
 mod state;
 mod table;
+mod timers;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -40,6 +41,7 @@ use park::{Parking, Reason, now};
 use seen::Seen;
 use state::ThreadState;
 pub(super) use table::Table;
+use timers::Timers;
 
 /// Attempts to find shared memory as it was when room was made for its copies.
 const ATTEMPTS: u32 = 5;
@@ -79,7 +81,8 @@ pub(super) fn prepare(
             Err(_) => Err(Refusal::Shared),
         };
         if let Ok(Side::Child) = outcome {
-            return Ok(Prepared::Child(child(options)));
+            let timers = before.as_ref().ok().map(|freezer| &freezer.timers);
+            return Ok(Prepared::Child(child(options, timers)));
         }
         let freezer = match ManuallyDrop::into_inner(before) {
             Ok(freezer) => freezer,
@@ -113,7 +116,7 @@ pub(super) fn prepare(
 }
 
 /// In a child: the other threads wait at the gate, some of them perhaps with a lock of libc.
-fn child(options: &PrepareOptions) -> super::Resumed {
+fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
     let Some(told) = wake::told() else { seed::end(0) };
     told.change_environment();
     if told.is_rehearsal() {
@@ -122,6 +125,7 @@ fn child(options: &PrepareOptions) -> super::Resumed {
         }
         return told.resumed();
     }
+    timers.into_iter().for_each(Timers::make_again);
     if !options.holds_threads {
         wake::release_threads();
     }
@@ -151,6 +155,7 @@ struct Freezer {
     plan: Plan,
     map: Map,
     seen: Seen,
+    timers: Timers,
     table: &'static Table,
     work: Box<[u8]>,
 }
@@ -164,7 +169,8 @@ impl Freezer {
         let table = table::get().map_err(scratch)?;
         let before = Before::alone(socket)?;
         let work = vec![0; WORK_BYTES].into_boxed_slice();
-        Ok(Freezer { before, plan, map, seen, table, work })
+        let timers = Timers::of_this_process();
+        Ok(Freezer { before, plan, map, seen, timers, table, work })
     }
 
     /// Stops everybody, makes the seed, lets everybody go.

@@ -23,6 +23,8 @@ const PTRACE_INTERRUPT: u32 = 0x4207;
 const PTRACE_GETSIGMASK: u32 = 0x420a;
 const PTRACE_SETSIGMASK: u32 = 0x420b;
 const PTRACE_DETACH: u32 = 17;
+const PTRACE_PEEKDATA: u32 = 2;
+const PTRACE_GETREGS: u32 = 12;
 const PTRACE_EVENT_STOP: i32 = 128;
 const PR_SET_PTRACER: u32 = 0x5961_6d61;
 const PAUSE_NS: u64 = 20_000;
@@ -173,6 +175,14 @@ fn open(table: &Table, tid: u32, slot: &Slot) {
     let bit = signal_bit(PARK_SIGNAL);
     let is_event = status >> 16 == PTRACE_EVENT_STOP;
     let deliver = if is_event { 0 } else { libc::WSTOPSIG(status) };
+    if is_in_restorer(tid) {
+        // It leaves within microseconds, with the mask that its own code had. There it can be parked, and
+        // what a child of ours would make of a thread in here is nothing.
+        slot.opened.store(0, SeqCst);
+        // SAFETY: the thread is stopped.
+        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        return;
+    }
     // SAFETY: the thread is stopped; `mask` lives.
     unsafe {
         rawcall!(libc::SYS_ptrace, PTRACE_GETSIGMASK, tid, SIGSET_BYTES, &raw mut mask);
@@ -181,5 +191,44 @@ fn open(table: &Table, tid: u32, slot: &Slot) {
         rawcall!(libc::SYS_ptrace, PTRACE_SETSIGMASK, tid, SIGSET_BYTES, &raw mut mask);
         slot.opened.store(OPENED, SeqCst);
         rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver);
+    }
+}
+
+/// Of the restorer's region, in which threads of a child begin: bases are multiples of the first, code lies
+/// in as much of it as the second says, and behind it this word.
+const REGION_ALIGN: u64 = 2 << 20;
+const REGION_TEXT: u64 = 64 << 10;
+const REGION_MAGIC: u64 = u64::from_le_bytes(*b"MITORUN1");
+
+/// Whether a stopped thread of a child has not come to its own code yet: it waits at the gate, or is on its
+/// way from there.
+fn is_in_restorer(tid: u32) -> bool {
+    // SAFETY: plain numbers, for which all zero is a valid value.
+    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+    let mut word = 0u64;
+    // SAFETY: the thread is stopped; the kernel fills both, or refuses.
+    unsafe {
+        if rawcall!(libc::SYS_ptrace, PTRACE_GETREGS, tid, 0, &raw mut registers) != 0 {
+            return false;
+        }
+        let base = registers.rip / REGION_ALIGN * REGION_ALIGN;
+        let at = base + REGION_TEXT;
+        registers.rip < at
+            && rawcall!(libc::SYS_ptrace, PTRACE_PEEKDATA, tid, at, &raw mut word) == 0
+            && word == REGION_MAGIC
+    }
+}
+
+#[cfg(all(test, feature = "agent"))]
+mod tests {
+    use super::*;
+    use crate::resume::abi;
+
+    #[test]
+    fn the_restorers_region_is_known() {
+        assert_eq!(REGION_TEXT, abi::TEXT_LEN);
+        assert_eq!(abi::PARAMS, REGION_TEXT, "the magic is the first word behind the code");
+        assert_eq!(std::mem::offset_of!(abi::Params, magic), 0);
+        assert_eq!(REGION_MAGIC, abi::PARAMS_MAGIC);
     }
 }

@@ -24,11 +24,11 @@ use crate::descriptor::CarriedFiles;
 const FIRST_HELPER: u32 = 64;
 /// Descriptors that come with each command: standard ones, and the nothing.
 const BEFORE_LISTENERS: u32 = 4;
-const COMMAND_FDS: u32 = 40;
-const _: () = assert!(COMMAND_FDS as u64 == MAX_COMMAND_FDS && COMMAND_FDS + 5 < FIRST_HELPER);
+const _: () = assert!(MAX_COMMAND_FDS + 5 < FIRST_HELPER as u64);
 
 /// Sockets that listen that one child may be given.
-pub const MAX_LISTENERS: usize = (COMMAND_FDS - BEFORE_LISTENERS) as usize;
+pub const MAX_LISTENERS: usize = 36;
+const _: () = assert!(MAX_LISTENERS as u64 + BEFORE_LISTENERS as u64 == MAX_COMMAND_FDS);
 
 /// How tails of a seed make its files.
 #[derive(Clone, Debug, PartialEq, Eq)]

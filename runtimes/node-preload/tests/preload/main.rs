@@ -4,4 +4,5 @@ mod children;
 mod harmless;
 mod moments;
 mod refusals;
+mod two_hosts;
 mod world;

@@ -51,6 +51,5 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
     exports.set(env, "resetsMathRandom", env.boolean(unique::resets_math_random())?)?;
     exports.set(env, "version", env.string(env!("CARGO_PKG_VERSION"))?)?;
     let limit = mitosis::prepare::SHARED_COPY_LIMIT_BYTES;
-    exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)?;
-    exports.set(env, "pid", env.number(f64::from(std::process::id()))?)
+    exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)
 }

@@ -51,8 +51,7 @@ extern "C" fn ring(_signal: i32) {
     RANG.fetch_add(1, SeqCst);
 }
 
-/// Timers that signal (setitimer, timer_create) are the parent's, as after fork(2): they go on there, a child
-/// has none, and may set its own.
+/// Timers that signal (setitimer, timer_create) go on, by the ids that they had.
 pub(crate) fn timers(crossing: &mut Crossing) {
     // SAFETY: the handler writes two words.
     unsafe { libc::signal(libc::SIGALRM, ring as *const () as usize) };
@@ -61,17 +60,39 @@ pub(crate) fn timers(crossing: &mut Crossing) {
     // SAFETY: reads the struct.
     let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
     equal("setitimer", set, 0);
-    if crossing.cross() == Side::Child {
-        let mut left = timer;
-        // SAFETY: fills the struct.
-        unsafe { libc::getitimer(libc::ITIMER_REAL, &raw mut left) };
-        equal("a timer of the parent's", (left.it_value.tv_sec, left.it_value.tv_usec), (0, 0));
-        // SAFETY: reads the struct.
-        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
-    }
+    let [gone, kept] = [silent_timer(), silent_timer()];
+    // SAFETY: nobody else knows it.
+    equal("timer_delete", unsafe { libc::timer_delete(gone) }, 0);
+    crossing.cross();
     let before = RANG.load(SeqCst);
     until("the timer rings", || RANG.load(SeqCst) >= before + 2);
     must(RANG_IN.load(SeqCst) != 0, "it rang in no thread");
+    must(seconds_left(kept).is_some_and(|left| left > 0), "the POSIX timer is not there");
+    must(seconds_left(gone).is_none(), "a timer is there that was deleted");
+}
+
+/// A POSIX timer of 1000 s that tells nobody.
+fn silent_timer() -> libc::timer_t {
+    // SAFETY: structs of numbers, for which all zero is a value; the kernel fills in the id.
+    unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_NONE;
+        let mut id: libc::timer_t = ptr::null_mut();
+        let made = libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut id);
+        equal("timer_create", made, 0);
+        let mut time: libc::itimerspec = std::mem::zeroed();
+        time.it_value.tv_sec = 1000;
+        equal("timer_settime", libc::timer_settime(id, 0, &raw const time, ptr::null_mut()), 0);
+        id
+    }
+}
+
+fn seconds_left(timer: libc::timer_t) -> Option<i64> {
+    // SAFETY: as above; an id that is nobody's is refused.
+    unsafe {
+        let mut time: libc::itimerspec = std::mem::zeroed();
+        (libc::timer_gettime(timer, &raw mut time) == 0).then_some(time.it_value.tv_sec)
+    }
 }
 
 /// System V messages and semaphores belong to a host: a wait there is interrupted, and a child on another
