@@ -149,7 +149,8 @@ test-fn: install-python install-node
 # Runtimes and servers that know nothing of Mitosis, under `mitosis run`.
 .PHONY: test-runtimes
 test-runtimes: install-python
-	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
+	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts \
+	    --package mitosis-process-suite
 	# Alone: together with the agent, the core would be built with all that the agent needs.
 	$(CARGO) build --release --quiet --package mitosis-preload
 	$(PY) -m pytest tests/runtimes
