@@ -96,31 +96,7 @@ pub(crate) fn list_all<'py>(
 pub(crate) fn stats<'py>(py: Python<'py>, agent: PathBuf) -> PyResult<Bound<'py, PyDict>> {
     let stats = py.detach(|| client::stats(&AgentAddress(agent))).or_raise(py)?;
     let dict = PyDict::new(py);
-    for (name, value) in [
-        ("misses", stats.misses),
-        ("pages_pulled", stats.pages_pulled),
-        ("pages_rdma", stats.pages_rdma),
-        ("rdma_reads", stats.rdma_reads),
-        ("rdma_doorbells", stats.rdma_doorbells),
-        ("pages_pushed", stats.pages_pushed),
-        ("pages_from_files", stats.pages_from_files),
-        ("reads", stats.reads),
-        ("reads_failed", stats.reads_failed),
-        ("fallbacks", stats.fallbacks),
-        ("fabric_fallbacks", stats.fabric_fallbacks),
-        ("pages_lost", stats.pages_lost),
-        ("children_started", stats.children_started),
-        ("children_renumbered", stats.children_renumbered),
-        ("seeds_published", stats.seeds_published),
-        ("reads_served", stats.reads_served),
-        ("bytes_served", stats.bytes_served),
-        ("dc_initiators", stats.dc_initiators),
-        ("dc_peers", stats.dc_peers),
-        ("dc_flushed", stats.dc_flushed),
-        ("dc_mended", stats.dc_mended),
-        ("dc_targets_ready", stats.dc_targets_ready),
-        ("images", stats.images),
-    ] {
+    for (name, value) in stats.by_name() {
         dict.set_item(name, value)?;
     }
     Ok(dict)

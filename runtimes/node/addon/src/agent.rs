@@ -189,28 +189,7 @@ pub(crate) fn stats<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Va
 
 fn counted(env: Env<'_>, stats: Stats) -> Result<Value<'_>, Raised> {
     let counters = env.object()?;
-    for (name, value) in [
-        ("misses", stats.misses),
-        ("pages_pulled", stats.pages_pulled),
-        ("pages_rdma", stats.pages_rdma),
-        ("pages_pushed", stats.pages_pushed),
-        ("pages_from_files", stats.pages_from_files),
-        ("reads", stats.reads),
-        ("reads_failed", stats.reads_failed),
-        ("fallbacks", stats.fallbacks),
-        ("fabric_fallbacks", stats.fabric_fallbacks),
-        ("pages_lost", stats.pages_lost),
-        ("children_started", stats.children_started),
-        ("seeds_published", stats.seeds_published),
-        ("reads_served", stats.reads_served),
-        ("bytes_served", stats.bytes_served),
-        ("dc_initiators", stats.dc_initiators),
-        ("dc_peers", stats.dc_peers),
-        ("dc_flushed", stats.dc_flushed),
-        ("dc_mended", stats.dc_mended),
-        ("dc_targets_ready", stats.dc_targets_ready),
-        ("images", stats.images),
-    ] {
+    for (name, value) in stats.by_name() {
         counters.set(env, name, env.number(exact(value))?)?;
     }
     Ok(counters)
