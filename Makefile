@@ -58,6 +58,8 @@ test: setup ## all that CI runs
 bench: setup ## every number in the README; writes target/bench.json (ONLY=name: one)
 	$(CARGO) build --release --workspace
 	$(MAKE) --no-print-directory install-python install-node
+	# Alone, as install-node says.
+	$(CARGO) build --release --quiet --package mitosis-preload
 	$(PY) $(BENCH) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: lint
@@ -186,4 +188,6 @@ test-uml: setup
 .PHONY: test-bench
 test-bench: install-python
 	$(CARGO) build --release --package mitosis-reads --package mitosis-guests --package mitosis-process-suite
-	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only rc_read_4k_vs_perftest
+	$(CARGO) build --release --quiet --package mitosis-preload
+	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only rc_read_4k_vs_perftest \
+	    --only stop_10_threads --only preload_start
