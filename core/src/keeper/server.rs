@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
@@ -26,12 +26,11 @@ const EXIT_BROKEN: i32 = 127;
 /// Is the keeper, with the agent at the other end of `socket`; ends with it, and takes away the directory
 /// that was the agent's own.
 pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
-    enter::restore_sigpipe();
     enter::new_session();
     let status = match Server::start(socket).and_then(Server::serve) {
         Err(error) if agent_has_gone(&error) => 0,
         Err(error) => {
-            eprintln!("mitosis keeper: {error}; its children end with it");
+            let _ = writeln!(io::stderr(), "mitosis keeper: {error}; its children end with it");
             1
         }
     };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::rawcall::{KernelAction, sigaction};
 use crate::resume::abi::{PARAMS, REGION_LEN, STUB, TABLE, TEXT_LEN};
 
 /// Number of the command socket in a template; what else it is given follows.
@@ -125,6 +126,7 @@ pub enum SetupStep {
 /// Turns this process, a fresh fork of the keeper, into a template in the making. Returns only if a step
 /// fails; the process can then do no more than tell and end.
 pub fn into_restorer(destination: &Destination<'_>) -> (SetupStep, io::Error) {
+    default_signals();
     if let Err(error) = die_with(destination.keeper) {
         return (SetupStep::DieWithKeeper, error);
     }
@@ -146,10 +148,13 @@ pub fn into_restorer(destination: &Destination<'_>) -> (SetupStep, io::Error) {
     }
 }
 
-/// Gives SIGPIPE its default action back, which Rust's runtime takes from it: templates inherit it.
-pub fn restore_sigpipe() {
-    // SAFETY: SIG_DFL is a valid handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// Gives each signal its default action, of which restore programs start: a keeper has what Rust's runtime
+/// took (SIGPIPE) and what it was started with (a shell's background jobs ignore SIGINT).
+fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { sigaction(signal, Some(&KernelAction::default())) };
+    }
 }
 
 /// A session of its own: no terminal's signals.

@@ -179,6 +179,10 @@ mod tests {
                     }
                 }
             }
+            for (block, layout) in kept {
+                // SAFETY: as above.
+                unsafe { Allocator.dealloc(block, layout) };
+            }
         };
         let threads: Vec<_> = (1..=4).map(|seed| thread::spawn(move || work(seed))).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
