@@ -39,7 +39,7 @@ pub struct ChildSpec<'a> {
     /// Its descriptors 0, 1 and 2; of its others none is open.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Sockets that listen, in the place of these records of the carried files; at most
-    /// [`MAX_LISTENERS`](super::files::MAX_LISTENERS).
+    /// `MAX_LISTENERS`.
     pub listeners: &'a [(u32, BorrowedFd<'a>)],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,

@@ -19,7 +19,7 @@ use crate::descriptor::{Descriptor, Sched, SeedAddr, Thread};
 const ARCH_SET_GS: u64 = 0x1001;
 const SCHED_DEADLINE: u32 = 6;
 
-/// All threads of a descriptor but [`first`].
+/// All threads of a descriptor but the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FurtherThreads {
     threads: Vec<Further>,

@@ -2,7 +2,7 @@
 //! client.
 //!
 //! Thin on purpose: what a JavaScript programmer sees (types, hooks, the order of things in a child) is in
-//! `../lib`. Whatever waits for the agent does so on libuv's thread pool ([`work`]); what freezes the process
+//! `../lib`. Whatever waits for the agent does so on libuv's thread pool (`work`); what freezes the process
 //! runs on the thread that asked. Node's own symbols (Node-API, libuv, OpenSSL, V8) are resolved when node
 //! loads this library, or looked up where another build of node may lack them.
 #![deny(unsafe_code)]
