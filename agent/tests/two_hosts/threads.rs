@@ -220,7 +220,9 @@ fn whole_processes_are_killed() {
     for pid in standing {
         let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
         let killed = killed.expect("a program 'kill' is there (tests/setup.sh)");
-        assert!(killed.status.success(), "kill -9 {pid}: {killed:?}");
+        // One that ends takes others with it: its namespace's first process, or all of that namespace.
+        let has_gone = String::from_utf8_lossy(&killed.stderr).contains("No such process");
+        assert!(killed.status.success() || has_gone, "kill -9 {pid}: {killed:?}");
     }
     for caller in callers {
         assert_eq!(caller.end().code, Some(137));
