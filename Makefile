@@ -97,6 +97,7 @@ install-node: setup
 	$(CARGO) build --release --quiet --package mitosis-node
 	install -D --mode 755 $(TARGET)/release/mitosis runtimes/node/bin/mitosis
 	install -D --mode 755 $(TARGET)/release/libmitosis_node.so runtimes/node/bin/mitosis_node.node
+	install --mode 644 LICENSE runtimes/node/LICENSE
 
 .PHONY: test-fmt
 test-fmt:

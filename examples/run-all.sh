@@ -135,7 +135,7 @@ if [[ -f $dir/between-hosts ]]; then
   failed=$((failed + more_failed))
 else
   echo 'FAILED  from host to host: it did not come to the examples'
-  failed=$((failed + 5))
+  failed=$((failed + 6))
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0))

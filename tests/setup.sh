@@ -135,7 +135,7 @@ install_modules() {
   if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
     return
   fi
-  have npm || fail "no npm in PATH, which $dir needs; install Node.js 20 or later"
+  have npm || fail "no npm in PATH, which $dir needs; install Node.js $NODE_MAJOR"
   npm ci --prefix "$dir" --no-audit --no-fund --loglevel error >/dev/null ||
     fail "npm could not install what $dir/package-lock.json lists (its message stands above)"
   printf '%s\n' "$wanted" >"$stamp"
@@ -149,6 +149,8 @@ need tc iproute2
 need ldd libc-bin
 need perl perl-base
 need setpriv util-linux
+# A program, which bash has built in: tests run it without a shell.
+[[ -x /bin/kill ]] || packages+=(procps)
 # Programs that tests fork: Redis (its server is this program by another name; the package redis-server would
 # start one here) and Ruby.
 need redis-check-rdb redis-tools

@@ -24,6 +24,7 @@ use clap::Args;
 use mitosis::client::{self, AGENT_VARIABLE, WHEN_VARIABLE, When};
 use mitosis::sys::pidfd::PidFd;
 use mitosis::sys::signal;
+use mitosis::wire::preload::SECCOMP_CALLS;
 
 use crate::prepare::{self, How, Made};
 use crate::verbs::Context;
@@ -144,7 +145,8 @@ fn serves(
     if filtered && !args.how.allow_seccomp {
         eprintln!(
             "mitosis: a seccomp filter is in force here (a container's?), which may kill a program that is \
-             prepared: it runs, and is not; --allow-seccomp if the filter allows it (docs/preload.md)"
+             prepared: it runs, and is not; --allow-seccomp if the filter allows {SECCOMP_CALLS} \
+             (docs/preload.md)"
         );
         return Ok(false);
     }

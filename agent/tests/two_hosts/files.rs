@@ -146,7 +146,7 @@ fn a_port_that_is_taken_is_said_and_nothing_is_started() {
     assert_eq!(first.line(), format!("serves {port}"));
     let started = opened.world.children_started_on_b();
     let taken = opened.resume(&["--payload", "serve", "--listen", "all"]).end();
-    taken.refused(&["no child was started", &format!("127.0.0.1:{port}"), "--listen WAS=NOW"]);
+    taken.refused(&["no child was started", &format!("127.0.0.1:{port}"), "--listen PORT=PORT"]);
     opened.resume(&["--listen", "1"]).end().refused(&["it listens at 127.0.0.1:"]);
     assert_eq!(opened.world.children_started_on_b(), started);
     assert_eq!(greet(&opened.world, &port).end().ok(), "hello\n");

@@ -218,7 +218,11 @@ fn whole_processes_are_killed() {
     // The other one's threads, and a child that waits to be started, are none of anybody's business.
     assert!(standing.len() >= 2, "{:?}", world.b.processes());
     for pid in standing {
-        let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
+        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
+        let killed = killed.expect("a program 'kill' is there (tests/setup.sh)");
+        // One that ends takes others with it: its namespace's first process, or all of that namespace.
+        let has_gone = String::from_utf8_lossy(&killed.stderr).contains("No such process");
+        assert!(killed.status.success() || has_gone, "kill -9 {pid}: {killed:?}");
     }
     for caller in callers {
         assert_eq!(caller.end().code, Some(137));
@@ -226,6 +230,40 @@ fn whole_processes_are_killed() {
     world.on_a(&["drop", seed.id()]).ok();
     world.settled(&world.b);
     world.settled(&world.a);
+    world.finish();
+}
+
+/// A child has its parent's number in a pid namespace of its own; with `--new-ids` its host's next one, in the
+/// host's namespace. That was asked for, and is not counted as a host's refusal.
+#[test]
+fn a_whole_process_gets_new_ids_if_that_is_asked_for() {
+    let world = World::new();
+    let seed = seed(&world, "tls");
+    let mut numbers = [const { Vec::new() }; 2];
+    for (numbers, more) in numbers.iter_mut().zip([&[][..], &["--new-ids"]]) {
+        let resume = ["resume", &seed.handle, "--on", "host-b", "--payload", "stay"];
+        let mut caller = world.mitosis(&world.a, &[&resume[..], more].concat());
+        assert_eq!(caller.line(), "ok tls generation 1 on host-b");
+        let listed: serde_json::Value =
+            serde_json::from_str(&world.on_b(&["ls", "--json"]).ok()).unwrap();
+        let [child] = &listed["children"].as_array().unwrap()[..] else { panic!("{listed}") };
+        let inner = u32::try_from(child["pid"].as_u64().unwrap()).unwrap();
+        let seen = world.b.process(inner).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", seen.pid)).unwrap();
+        let own = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
+        // From this machine's namespace down to the child's own.
+        numbers.extend(own.split_whitespace().map(|number| number.parse::<u32>().unwrap()));
+        assert!(numbers.contains(&inner), "{inner} of {numbers:?}");
+        world.on_a(&["kill", child["child"].as_str().unwrap(), "--on", "host-b"]).ok();
+        assert_eq!(caller.end().code, Some(143));
+    }
+    let [kept, new] = numbers;
+    assert_eq!(kept.len(), new.len() + 1, "{kept:?} {new:?}: a namespace more, of the child's own");
+    assert_ne!(kept.last(), new.last());
+    assert_eq!(world.stats_of_b()["children_renumbered"], 0);
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
+    world.settled(&world.b);
     world.finish();
 }
 
@@ -248,12 +286,14 @@ fn whole_processes_end_with_their_agent() {
 }
 
 #[test]
-fn whole_processes_end_when_their_agent_ends() {
+fn whole_processes_end_at_shutdown() {
     let mut world = World::new();
     let seed = seed(&world, "tls");
     let caller = staying(&world, &seed);
     world.on_b(&["shutdown"]).ok();
-    assert!(caller.end().code.is_some());
+    // The agent kills its children as it goes: it tells of that, or is gone before it can.
+    let ended = caller.end();
+    assert!([Some(128 + libc::SIGKILL), Some(LOST)].contains(&ended.code), "{ended:?}");
     assert_eq!(world.b.agent.take().unwrap().end().code, Some(0));
     within(Duration::from_secs(3), "nothing is left", || {
         world.b.processes().iter().all(|seen| seen.command.starts_with("hosts-"))

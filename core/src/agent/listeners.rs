@@ -178,7 +178,7 @@ fn bind_one(listening: &Listening, place: &Place, is_shared: bool) -> Result<Own
     bound.map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                "; something listens there already: end it, or choose another one (--listen WAS=NOW)"
+                "; something listens there already: end it, or choose another one (--listen PORT=PORT)"
             }
             Some(libc::EACCES) => "; the agent may not: choose a port above 1023",
             _ => "",
@@ -290,7 +290,7 @@ mod tests {
         let seed = seed(&[address]);
         let failure = seed.bind(&choices(&["all"]), 1).unwrap_err();
         let text = &failure.message;
-        assert!(text.contains(&address.to_string()) && text.contains("WAS=NOW"), "{text}");
+        assert!(text.contains(&address.to_string()) && text.contains("PORT=PORT"), "{text}");
         let bound = seed.bind(&choices(&[&format!("{}=0", address.port())]), 1).unwrap();
         assert_eq!(bound.of(0).len(), 1);
         assert!(bound.of(0)[0].0 == 0);

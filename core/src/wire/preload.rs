@@ -9,6 +9,8 @@
 //!
 //! Two connections, so that none is open while the process is copied. Each message is one frame.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::PrepareToken;
@@ -18,6 +20,18 @@ use crate::wire::local::Failure;
 pub const SIGNAL: i32 = 59;
 /// Another signal, for programs that use [`SIGNAL`] themselves. Set when the program starts.
 pub const SIGNAL_VARIABLE: &str = "MITOSIS_SIGNAL";
+
+/// Those that may take its place: real-time signals, without the two that glibc keeps to itself.
+pub const SIGNALS: RangeInclusive<i32> = 34..=64;
+
+/// The signal that a value of [`SIGNAL_VARIABLE`] names. `None`: it is none of [`SIGNALS`], and [`SIGNAL`]
+/// holds.
+pub fn signal_named(text: &str) -> Option<i32> {
+    text.parse().ok().filter(|signal| SIGNALS.contains(signal))
+}
+
+/// System calls that preparing takes and that a seccomp filter may kill for.
+pub const SECCOMP_CALLS: &str = "clone, unshare, ptrace and rt_tgsigqueueinfo";
 /// The upper half of the signal's value.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTSP");
 /// Of these messages; the first field of each first message.
@@ -77,6 +91,12 @@ mod tests {
             let bytes = frame::encode(&answer).unwrap();
             assert_eq!(frame::decode::<Answer>(&bytes[4..]).unwrap(), answer);
         }
+    }
+
+    #[test]
+    fn signals_are_real_time_ones() {
+        assert_eq!(["34", "64"].map(signal_named), [Some(34), Some(64)]);
+        assert_eq!(["33", "65", "0", "-34", "USR1", ""].map(signal_named), [None; 6]);
     }
 
     #[test]

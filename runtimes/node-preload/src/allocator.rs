@@ -3,6 +3,7 @@
 //! No lock either: a thread may be stopped anywhere in here while another one prepares. Blocks are powers of
 //! two, cut from one arena, on a stack for each size; its head carries a count, so that a thread that was away
 //! for long notices. What is large, or finds the arena full, is a mapping of its own.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;

@@ -1,11 +1,12 @@
 //! What happens when a program starts with the library: as little as possible.
+#![allow(unsafe_code)]
 
 use std::env;
 use std::ffi::{CString, c_int};
 
 use mitosis::client::{WHEN_VARIABLE, When};
 use mitosis::prepare;
-use mitosis::wire::preload::{SIGNAL, SIGNAL_VARIABLE};
+use mitosis::wire::preload::{SIGNAL, SIGNAL_VARIABLE, signal_named};
 
 use crate::{interpose, openssl, outside, raw, seccomp, told, watch};
 
@@ -28,15 +29,27 @@ extern "C" fn constructor() {
     }
     match text.parse::<When>() {
         Err(error) => told::line(&format!("{WHEN_VARIABLE}: {error}; the program is not prepared")),
-        Ok(_) if let Some(why) = seccomp::in_the_way() => told::line(why),
+        Ok(_) if let Some(why) = seccomp::in_the_way() => told::line(&why),
         Ok(when) => watch::wait_for(when),
     }
 }
 
 /// The signal that `mitosis prepare PID` sends.
 fn signal() -> c_int {
-    let named = env::var(SIGNAL_VARIABLE).ok().and_then(|text| text.parse().ok());
-    named.filter(|signal| (1..=64).contains(signal)).unwrap_or(SIGNAL)
+    let Ok(text) = env::var(SIGNAL_VARIABLE) else { return SIGNAL };
+    signal_named(&text).unwrap_or_else(|| {
+        if !text.is_empty() {
+            told::line(&format!(
+                "{SIGNAL_VARIABLE}: '{text}' is no signal from 34 to 64; {SIGNAL} it is"
+            ));
+        }
+        if let Ok(name) = CString::new(SIGNAL_VARIABLE) {
+            // What this program starts does not say it again.
+            // SAFETY: a string, which libc only reads; no other thread runs before main.
+            unsafe { libc::unsetenv(name.as_ptr()) };
+        }
+        SIGNAL
+    })
 }
 
 /// Whether the moment is meant for this process: the first that sees it takes it.

@@ -1,4 +1,5 @@
 //! The two functions of libc that this library stands before.
+#![allow(unsafe_code)]
 
 use std::arch::naked_asm;
 use std::ffi::c_int;

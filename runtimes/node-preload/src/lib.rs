@@ -9,6 +9,7 @@
 //! What it does in a signal handler must be able to run wherever the program stood, inside malloc too: it has
 //! an allocator of its own, asks the dynamic linker nothing after its constructor, and switches to a stack
 //! of its own. A program that is not prepared has its mapping, one signal action, and nothing else.
+#![deny(unsafe_code)]
 
 mod allocator;
 mod at_start;

@@ -5,6 +5,7 @@
 //!
 //! OpenSSL's code is a library of its own (libcrypto), or linked into the program (Node), which then exports
 //! functions of it that lie around all of it.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};

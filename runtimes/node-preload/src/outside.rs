@@ -2,6 +2,7 @@
 //!
 //! All of it runs in the handler, on whichever thread took the signal: in whole-process mode that thread's
 //! context is as good as any other's, in children it returns from this handler as it does here.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

@@ -1,4 +1,5 @@
 //! What a program may call that knows of the library: include/mitosis_preload.h.
+#![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,7 +81,7 @@ extern "C" fn mitosis_preload_prepare() -> c_int {
     let _held = raw::Held::all();
     let work = || {
         if let Some(why) = seccomp::in_the_way() {
-            return fail(FAILED, why);
+            return fail(FAILED, &why);
         }
         match whole_process(&Wanted::here()) {
             Ok(Outcome::Parent(seed)) => {

@@ -1,4 +1,5 @@
 //! System calls and symbols that libc does not hand out as they are needed here.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int};
 

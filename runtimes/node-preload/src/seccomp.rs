@@ -3,17 +3,21 @@
 use std::env;
 use std::fs;
 
+use mitosis::wire::preload::SECCOMP_CALLS;
+
 /// Set to anything where the filter is known to allow what preparing takes.
 const ALLOW_VARIABLE: &str = "MITOSIS_ALLOW_SECCOMP";
 
 /// Why this process must not be prepared, if that is so.
-pub(crate) fn in_the_way() -> Option<&'static str> {
+pub(crate) fn in_the_way() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let allowed = env::var_os(ALLOW_VARIABLE).is_some_and(|value| !value.is_empty());
-    (is_filtered(&status) && !allowed).then_some(
-        "this process is under a seccomp filter, which may kill it for the system calls that preparing takes: set \
-         MITOSIS_ALLOW_SECCOMP=1 if the filter allows clone, unshare and ptrace (docs/preload.md)",
-    )
+    (is_filtered(&status) && !allowed).then(|| {
+        format!(
+            "this process is under a seccomp filter, which may kill it for the system calls that preparing takes: \
+             set {ALLOW_VARIABLE}=1 if the filter allows {SECCOMP_CALLS} (docs/preload.md)"
+        )
+    })
 }
 
 fn is_filtered(status: &str) -> bool {

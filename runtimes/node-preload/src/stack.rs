@@ -1,4 +1,5 @@
 //! A stack of our own: the program's may be small (an alternate signal stack, a coroutine's).
+#![allow(unsafe_code)]
 
 use std::arch::global_asm;
 use std::ffi::c_void;

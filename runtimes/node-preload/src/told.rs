@@ -1,4 +1,5 @@
 //! What the library tells: one line on standard error, and the handle where somebody wants it.
+#![allow(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

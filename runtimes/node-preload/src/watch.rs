@@ -1,6 +1,7 @@
 //! Preparing at a moment that was named at start (`MITOSIS_PREPARE_WHEN`): a thread waits for it, prepares
 //! and ends, in the program as in children. There is none where no moment was named, nor in what the program
 //! forks.
+#![allow(unsafe_code)]
 
 use std::env;
 use std::fs;
@@ -70,7 +71,7 @@ fn prepare() {
     let file = env::var_os(told::HANDLE_FILE_VARIABLE).filter(|file| !file.is_empty());
     let file = file.map(PathBuf::from);
     if let Some(why) = seccomp::in_the_way() {
-        return told::line(why);
+        return told::line(&why);
     }
     let failed = |why: &dyn std::fmt::Display| {
         told::line(&format!("the program goes on unprepared: {why}"));

@@ -253,7 +253,7 @@ export interface ChildLine {
  *
  * Settles here, once, with a {@link Seed}, and in each child with what it was given. All threads stand still for
  * some milliseconds. Timers and promises go on in the children as here; open files and listening sockets as
- * docs/node.md says. Where no agent runs, one is started for this process, and ends with it.
+ * docs/files.md says. Where no agent runs, one is started for this process, and ends with it.
  *
  * Rejects in this process alone: `ERR_MITOSIS_NOT_FORKABLE` where the message names what is in the way.
  */

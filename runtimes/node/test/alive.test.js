@@ -218,7 +218,10 @@ test('a child can start programs', async (t) => {
 
 test('signals reach the handlers of a child', async (t) => {
   const agent = await startAgent(t);
-  const said = await run(agent, async (mitosis, say) => {
+  const said = await run(agent, async (mitosis, say, folder) => {
+    const { existsSync, writeFileSync } = require('node:fs');
+    const { setTimeout: pause } = require('node:timers/promises');
+    const sign = `${folder}/child-is-ready`;
     process.on('SIGUSR2', () => {
       say('told');
       process.exit(5);
@@ -227,10 +230,13 @@ test('signals reach the handlers of a child', async (t) => {
     if (me.role === 'child') {
       say('ready');
       setInterval(() => {}, 1000);
+      writeFileSync(sign, '');
       return;
     }
     const child = await mitosis.resume(await me.seed.handle());
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    while (!existsSync(sign)) {
+      await pause(10);
+    }
     await child.kill('SIGUSR2');
     say(await child.wait());
     await me.seed.drop();

@@ -57,10 +57,25 @@ test('a fork and a prepare likewise', async () => {
   await assert.rejects(mitosis.prepare({ stopThreadsMs: 0 }), refused);
 });
 
-test('hooks are functions of three events', () => {
-  assert.throws(() => mitosis.on('before_resume', () => {}), refused);
-  assert.throws(() => mitosis.on('toString', () => {}), refused);
-  assert.throws(() => mitosis.on('after_resume', 7), refused);
+const EVENTS = ['before_prepare', 'after_prepare', 'rehearse', 'after_resume'];
+
+test('hooks are functions of four events', () => {
+  for (const event of EVENTS) {
+    const hook = () => {};
+    mitosis.on(event, hook);
+    mitosis.off(event, hook);
+    // There is none any more: no harm.
+    mitosis.off(event, hook);
+    assert.throws(() => mitosis.on(event, 7), refused, event);
+  }
+  for (const event of ['before_resume', 'toString']) {
+    for (const call of [mitosis.on, mitosis.off]) {
+      assert.throws(() => call(event, () => {}), (error) => {
+        assert.strictEqual(error.code, refused.code);
+        return EVENTS.every((known) => error.message.includes(known));
+      });
+    }
+  }
 });
 
 test('a process that no resume has made is of generation 0 and has no payload', async () => {

@@ -53,18 +53,20 @@ test('hooks run in the children, and no two draw the same', async (t) => {
     Math.random();
     crypto.randomUUID();
     crypto.randomInt(9);
+    const draw = () => [
+      Math.random(),
+      crypto.randomUUID(),
+      crypto.randomInt(2 ** 47),
+      crypto.randomBytes(8).toString('hex'),
+    ];
     mitosis.on('after_resume', ({ index, generation, payload }) => {
-      const drawn = [
-        Math.random(),
-        crypto.randomUUID(),
-        crypto.randomInt(2 ** 47),
-        crypto.randomBytes(8).toString('hex'),
-      ];
-      const line = JSON.stringify({ index, generation, payload: payload.toString(), drawn });
+      const line = JSON.stringify({ index, generation, payload: payload.toString(), drawn: draw() });
       require('node:fs').writeSync(1, line + '\n');
       process.exit(0);
     });
     setInterval(() => {}, 1000);
+    // What it draws itself afterwards, it tells when it is asked.
+    process.once('SIGUSR2', () => console.log(JSON.stringify(draw())));
     console.log('ready');
   });
   const said = await children(agent, app.pid, 2);
@@ -75,5 +77,11 @@ test('hooks run in the children, and no two draw the same', async (t) => {
       [1, 1, 'letter'],
     ],
   );
-  said[0].drawn.forEach((value, i) => assert.notStrictEqual(value, said[1].drawn[i], String(value)));
+  const own = new Promise((resolve) => app.stdout.once('data', (text) => resolve(JSON.parse(text))));
+  app.kill('SIGUSR2');
+  const all = [...said.map(({ drawn }) => drawn), await own];
+  all[0].forEach((_, i) => {
+    const values = all.map((drawn) => drawn[i]);
+    assert.strictEqual(new Set(values).size, 3, values.join(' '));
+  });
 });

@@ -1,14 +1,21 @@
 // Compiled, never run: that the types say what the package does.
 
-import mitosis, { Handle, MitosisError, fork, generation, on, payload, prepare, resume } from 'mitosis-fork';
+import mitosis, { Handle, MitosisError, fork, generation, off, on, payload, prepare, resume } from 'mitosis-fork';
 
 on('before_prepare', async () => {});
 on('after_resume', (resumed) => {
   const index: number = resumed.index;
   return index;
 });
+const rehearsal = async (): Promise<void> => {};
+on('rehearse', rehearsal);
+off('rehearse', rehearsal);
+// @ts-expect-error a rehearsal is given nothing
+on('rehearse', (resumed: { index: number }) => resumed.index);
 // @ts-expect-error there is no such event
 on('before_resume', () => {});
+// @ts-expect-error there is no such event
+off('before_resume', () => {});
 
 export async function both(): Promise<number | null> {
   const me = await prepare({ stopThreadsMs: 100 });
@@ -20,6 +27,11 @@ export async function both(): Promise<number | null> {
   const handle: Handle = await me.seed.handle();
   const one = await resume(handle, 'host-b', { payload: 'text', env: { A: '1', B: null } });
   const many = await resume(handle.reveal(), null, { n: 3, stdio: ['ignore', process.stdout, 2] });
+  const server = await resume(handle, null, { listen: ['8080=9090', 'unix:/run/a'], newIds: true });
+  await resume(handle, null, { n: 2, listen: 8080 });
+  // @ts-expect-error a port is named by a number or a text
+  await resume(handle, null, { listen: { port: 8080 } });
+  await server.kill();
   await one.kill('SIGTERM');
   const { code } = await many[0]!.wait();
   await me.seed.drop({ revoke: true });

@@ -8,7 +8,7 @@ use super::Unloadable;
 use crate::client::ClientError;
 use crate::wire::frame::FrameError;
 use crate::wire::local::{Failure, FailureKind};
-use crate::wire::preload::SIGNAL_VARIABLE;
+use crate::wire::preload::{SECCOMP_CALLS, SIGNAL_VARIABLE};
 
 /// Why a process was not prepared from outside. It goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum OutsideError {
     /// A filter might kill it.
     #[error(
         "process {0} is under a seccomp filter, which may kill it for the system calls that preparing takes: if \
-         the filter is known to allow clone, unshare and ptrace (docs/preload.md), use --allow-seccomp"
+         the filter is known to allow {SECCOMP_CALLS} (docs/preload.md), use --allow-seccomp"
     )]
     Seccomp(u32),
     /// The handler is gone.

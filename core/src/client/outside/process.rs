@@ -5,13 +5,12 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::sys::rawcall::signal_bit;
-use crate::wire::preload::{SIGNAL, SIGNAL_VARIABLE};
+use crate::wire::preload::{SIGNAL, SIGNAL_VARIABLE, signal_named};
 
 /// The library's file begins so, wherever it is installed.
 const LIBRARY: &str = "libmitosis_preload";
 /// What every child has mapped.
 const RESTORER: &str = "mitosis-restorer";
-const MAX_SIGNAL: i32 = 64;
 
 /// A process as it stood when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +44,8 @@ impl Process {
     pub(super) fn look(pid: u32) -> io::Result<Self> {
         let status = Status::read(&format!("/proc/{pid}/status"))?;
         let environment = fs::read(format!("/proc/{pid}/environ"))?;
-        let signal = variable(&environment, SIGNAL_VARIABLE).and_then(|text| text.parse().ok());
-        let signal = signal.filter(|signal| (1..=MAX_SIGNAL).contains(signal)).unwrap_or(SIGNAL);
+        let signal =
+            variable(&environment, SIGNAL_VARIABLE).and_then(signal_named).unwrap_or(SIGNAL);
         let bit = signal_bit(signal);
         let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
         let masks = threads.filter_map(|thread| {

@@ -301,7 +301,8 @@ fn anonymous(name: &str, info: &str, leads: &dyn Fn(u32, u64) -> bool) -> Result
         _ if is("io_uring") => {
             return Err(
                 "an io_uring: its rings are shared with the kernel and cannot cross; have the program do \
-                 without (Node: UV_USE_IO_URING=0), or close it before prepare"
+                 without, or close it before prepare (Node: use 20; later ones keep a ring that \
+                 UV_USE_IO_URING=0 does not take away)"
                     .to_owned(),
             );
         }

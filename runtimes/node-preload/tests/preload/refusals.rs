@@ -102,6 +102,21 @@ fn programs_without_the_library_and_wrong_arguments() {
 }
 
 #[test]
+fn a_signal_that_programs_use_for_others_is_not_taken_and_that_is_said_once() {
+    for named in ["33", "65", "USR1"] {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "/bin/echo runs; /bin/echo on"]);
+        command.env("LD_PRELOAD", library()).env("MITOSIS_SIGNAL", named);
+        let output = command.output().unwrap();
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"runs\non\n"[..]));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let wanted =
+            format!("mitosis: MITOSIS_SIGNAL: '{named}' is no signal from 34 to 64; 59 it is\n");
+        assert_eq!(said, wanted);
+    }
+}
+
+#[test]
 fn a_moment_that_is_none_is_said_and_the_program_runs() {
     let mut command = Command::new("echo");
     command.arg("runs").env("LD_PRELOAD", library()).env("MITOSIS_PREPARE_WHEN", "soon");
