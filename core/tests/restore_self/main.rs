@@ -1,9 +1,11 @@
 //! Restores a real process, needs root: a seed stand-in parks itself in a signal handler, its memory is
 //! copied into a memfd in place of an image, and templates and children are made of it.
 //!
-//! This program is its own keeper (`keeper --fd 0`) and its own seed (`seed DIRECTORY`).
+//! This program is its own keeper (`keeper --fd 0`), its own seed (`seed DIRECTORY`), and what an agent is that
+//! the kernel refuses pid namespaces (`refused`).
 #![allow(missing_docs)]
 
+mod refused;
 mod seed;
 mod threads;
 mod world;
@@ -23,6 +25,7 @@ fn main() {
             mitosis::keeper::run(socket, None)
         }
         Some("agent") => World::new().hold_a_child(),
+        Some("refused") => refused::run(),
         Some("seed") => {
             let is_whole = arguments.get(3).is_some();
             seed::run(std::path::Path::new(&arguments[2]), is_whole)
@@ -53,12 +56,13 @@ fn run_tests() {
         println!("ok");
     }
     drop(world);
-    let whole: [(&str, Test); 5] = [
+    let whole: [(&str, Test); 6] = [
         ("all_threads_go_on_as_they_were", all_threads_go_on_as_they_were),
         ("threads_wait_in_a_child_that_was_cloned_ahead", threads_ahead),
         ("a_failing_step_of_a_thread_is_named", a_failing_step_of_a_thread_is_named),
         ("a_whole_child_ends_as_it_does", a_whole_child_ends_as_it_does),
         ("the_init_takes_orphans_and_ends_last", the_init_takes_orphans_and_ends_last),
+        ("a_child_whose_namespace_is_refused_has_its_stdio", |_| refused::spawn()),
     ];
     let mut world = World::whole();
     for (name, test) in &whole {
