@@ -516,6 +516,12 @@ fn carried_files_have_limits() {
     let limit = crate::descriptor::carried::MAX_CARRIED_NUMBERS;
     assert!(CarriedFiles::new(many(limit)).is_ok());
     assert!(CarriedFiles::new(many(limit + 1)).unwrap_err().contains("close some"));
+    for (len, good) in [(0, false), (249, true), (250, false)] {
+        let mut files = many(1);
+        let (name, content) = ("m".repeat(len), Vec::new());
+        files[0].kind = FileKind::Memory { name, position: 0, content, seals: 0 };
+        assert_eq!(CarriedFiles::new(files).is_ok(), good, "{len}");
+    }
     let limit = crate::descriptor::carried::MAX_CARRIED_BYTES;
     for (bytes, good) in [(limit, true), (limit + 1, false)] {
         let mut files = many(1);
