@@ -156,6 +156,14 @@ fn whole_processes_that_cannot_be_are_refused() {
     let whole =
         |change: fn(&mut Whole)| refused(&|descriptor| change(descriptor.whole.as_mut().unwrap()));
     assert!(refused(&|descriptor| descriptor.whole = None).contains("missing"));
+    for (name, is_sound) in
+        [(&b"fifteen letters"[..], true), (b"sixteen letters!", false), (b"a\0b", false)]
+    {
+        let mut descriptor = sample();
+        descriptor.threads[0].name = name.to_vec();
+        let decoded = decode(&encode(&descriptor).unwrap());
+        assert_eq!(decoded.is_ok(), is_sound, "{decoded:?}");
+    }
     assert!(whole(|whole| whole.sched.clear()).contains("each thread"));
     assert!(whole(|whole| whole.gate.0 += 2).contains("aligned"));
     let with = |threads: usize| {

@@ -430,7 +430,9 @@ fn region(
         tid_address: tail.tid_address(),
     };
     let table = tail.further().encode(spec.placement.base);
-    debug_assert!(table.len() as u64 <= TABLE_LEN);
+    if table.len() as u64 > TABLE_LEN {
+        return Err(ResumeError::ThreadTableTooLarge { bytes: table.len() });
+    }
     let parts: [(u64, &[u8]); 5] = [
         (0, blob::text()),
         (PARAMS, &params_bytes(params)),
