@@ -56,12 +56,13 @@ fn run_tests() {
         println!("ok");
     }
     drop(world);
-    let whole: [(&str, Test); 6] = [
+    let whole: [(&str, Test); 7] = [
         ("all_threads_go_on_as_they_were", all_threads_go_on_as_they_were),
         ("threads_wait_in_a_child_that_was_cloned_ahead", threads_ahead),
         ("a_failing_step_of_a_thread_is_named", a_failing_step_of_a_thread_is_named),
         ("a_whole_child_ends_as_it_does", a_whole_child_ends_as_it_does),
         ("the_init_takes_orphans_and_ends_last", the_init_takes_orphans_and_ends_last),
+        ("new_ids_that_cannot_be_helped_are_told_of", new_ids_that_cannot_be_helped_are_told_of),
         ("a_child_whose_namespace_is_refused_has_its_stdio", |_| refused::spawn()),
     ];
     let mut world = World::whole();
@@ -300,4 +301,22 @@ fn the_init_takes_orphans_and_ends_last(world: &mut World) {
     assert_eq!(child.read_lines(), ["parent 0", "outlived 1"]);
     assert_eq!(world.end_of(child.pid), 0);
     assert_eq!(world.end_of(child.init.expect("an init")), 0);
+}
+
+fn new_ids_that_cannot_be_helped_are_told_of(world: &mut World) {
+    // The first process of a container.
+    let first = |desc: &mut Descriptor| desc.threads[0].tid = 1;
+    let template = world.template_with(0, first).expect("a template");
+    world.is_refused = true;
+    for is_ahead in [false, true] {
+        if is_ahead {
+            template.clone_ahead(1).expect("a clone");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let child = world.child(&template, 0, b"clock");
+        assert!(child.read_line().starts_with("clock "));
+        assert_eq!(child.init, None);
+        assert_eq!(world.end_of(child.pid), 0);
+    }
+    world.is_refused = false;
 }

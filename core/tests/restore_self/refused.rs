@@ -18,7 +18,8 @@ pub(crate) fn spawn() {
 /// Children come with new ids and their own standard descriptors, cloned ahead or not.
 pub(crate) fn run() {
     refuse_pid_namespaces();
-    let mut world = World::whole().refused();
+    let mut world = World::whole();
+    world.is_refused = true;
     let template = world.template();
     for is_ahead in [false, true, true] {
         if is_ahead {

@@ -32,7 +32,7 @@ pub(crate) struct World {
     files: HashMap<u16, File>,
     ends: HashMap<u32, i32>,
     /// Its children get new ids, though nobody wants that.
-    is_refused: bool,
+    pub(crate) is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -80,12 +80,6 @@ impl World {
         let files = files.filter_map(|(i, file)| Some((i, File::open(&file.path).ok()?))).collect();
         let keeper = Client::spawn(&program, None).expect("the keeper starts");
         World { keeper, seed, desc, image, files, ends: HashMap::new(), is_refused: false }
-    }
-
-    /// Children of it cannot enter namespaces.
-    pub(crate) fn refused(mut self) -> World {
-        self.is_refused = true;
-        self
     }
 
     pub(crate) fn template(&self) -> Template {
