@@ -46,7 +46,10 @@ pub fn clone_child(region: &Region, params: &Params, command: &Command) -> Clone
         0 => 0,
         _ => match clone_inside(region, params, command) {
             Ok(cloned) => return cloned,
-            Err(error) => error.unsigned_abs() as u32,
+            Err(error) => {
+                close_all_but(params, command);
+                error.unsigned_abs() as u32
+            }
         },
     };
     match syscall::clone_sibling(command.clone_flags, params.tid_address, 0) {
@@ -71,8 +74,7 @@ fn clone_inside(region: &Region, params: &Params, command: &Command) -> Result<C
     error_or(syscall::clone_into_namespace_of(pidfd))?;
     let pid = syscall::clone_sibling(command.clone_flags, params.tid_address, own_pid);
     if pid == 0 {
-        // Of this command the child has its descriptors alone: it counts on the numbers behind them.
-        syscall::close_from(params.command_fd + 1 + command.fd_count);
+        close_all_but(params, command);
         return Ok(Cloned::Child { has_own_ids: true });
     }
     if syscall::clone_into_namespace_of(own as i32) < 0 {
@@ -81,6 +83,12 @@ fn clone_inside(region: &Region, params: &Params, command: &Command) -> Result<C
     error_or(pid)?;
     syscall::write_byte(said);
     Ok(Cloned::Parent { pid: pid as u64, init: init as u64, refused: 0 })
+}
+
+/// Closes what making a namespace opened. Of this command a child has its descriptors alone: it counts on the
+/// numbers behind them. In a template it also ends an init that was told of no child.
+fn close_all_but(params: &Params, command: &Command) {
+    syscall::close_from(params.command_fd + 1 + command.fd_count);
 }
 
 fn error_or(answer: i64) -> Result<i64, i64> {

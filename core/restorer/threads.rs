@@ -9,7 +9,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::abi::{RawOp, RawThread, Reply, TAIL_FAILED, THREAD_STACK_LEN};
+use crate::abi::{RawOp, RawThread, Reply, TAIL_FAILED, THREAD_STACK_LEN, op};
 use crate::region::Region;
 use crate::runner::{self, Context};
 use crate::{EXIT_BROKEN, commands, syscall};
@@ -78,9 +78,22 @@ pub unsafe extern "C" fn begin(record: *const RawThread, base: u64) -> ! {
         let index = (record.index as u32).wrapping_add(1);
         let step = step | index << INDEX_SHIFT;
         let reply = Reply { kind: TAIL_FAILED, step, value, child };
-        commands::reply(region.params(), reply);
+        // The one that waits for nobody is made last: the command socket's number is a file of the child's.
+        // SAFETY: the agent has put the ops there.
+        if unsafe { waits_at_gate(ops, record.op_count) } {
+            commands::reply(region.params(), reply);
+        }
     }
     syscall::exit(EXIT_BROKEN)
+}
+
+/// Whether a gate is among `count` ops.
+///
+/// # Safety
+/// `count` ops lie at `ops`.
+unsafe fn waits_at_gate(ops: *const RawOp, count: u64) -> bool {
+    // SAFETY: each index is below `count`.
+    (0..count).any(|at| unsafe { (*ops.add(at as usize)).kind } == op::GATE)
 }
 
 /// Waits while the word at `gate` is 0.

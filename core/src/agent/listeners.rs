@@ -80,6 +80,7 @@ impl SeedListeners {
                 format!("{} sockets are to listen, {MAX_LISTENERS} is the limit", wanted.len());
             return Err(fail(FailureKind::Limit, text));
         }
+        check_room(&wanted, count)?;
         let mut children: Vec<Vec<(u32, Arc<OwnedFd>)>> = Vec::new();
         for child in 0..count as usize {
             let mut own = Vec::with_capacity(wanted.len());
@@ -155,6 +156,28 @@ fn chosen(choice: &Listen, was: &Place) -> Option<Place> {
     }
 }
 
+/// Whether all sockets of a resume can be open at once.
+fn check_room(wanted: &[(u32, &Listening, Place)], count: u32) -> Result<(), Failure> {
+    let limits = crate::sys::limits::of(std::process::id());
+    let limits = limits.map_err(|error| fail(FailureKind::Missing, error.to_string()))?;
+    let (soft, _) = limits[libc::RLIMIT_NOFILE as usize];
+    let sockets = sockets(wanted, count);
+    if sockets < soft {
+        return Ok(());
+    }
+    let text = format!(
+        "no child was started: {count} children would listen on {sockets} sockets, and this agent may have only \
+         {soft} files open: resume fewer at once, or raise its limit (ulimit -n, LimitNOFILE=)"
+    );
+    Err(fail(FailureKind::Limit, text))
+}
+
+/// How many sockets are bound: of each port one for each child.
+fn sockets(wanted: &[(u32, &Listening, Place)], count: u32) -> u64 {
+    let each = |place: &Place| if matches!(place, Place::Inet(_)) { u64::from(count) } else { 1 };
+    wanted.iter().map(|(_, _, place)| each(place)).sum()
+}
+
 fn bind_one(listening: &Listening, place: &Place, is_shared: bool) -> Result<OwnedFd, Failure> {
     let options = ListenOptions {
         domain: listening.domain,
@@ -162,7 +185,7 @@ fn bind_one(listening: &Listening, place: &Place, is_shared: bool) -> Result<Own
         protocol: listening.protocol,
         backlog: listening.backlog,
         reuse_address: listening.reuse_address,
-        reuse_port: listening.reuse_port || is_shared,
+        reuse_port: listening.reuse_port || (is_shared && matches!(place, Place::Inet(_))),
         v6_only: listening.v6_only,
         no_delay: listening.no_delay,
         keep_alive: listening.keep_alive,
@@ -179,6 +202,9 @@ fn bind_one(listening: &Listening, place: &Place, is_shared: bool) -> Result<Own
         let remedy = match error.raw_os_error() {
             Some(libc::EADDRINUSE) => {
                 "; something listens there already: end it, or choose another one (--listen PORT=PORT)"
+            }
+            Some(libc::EMFILE) => {
+                "; resume fewer children at once, or raise the agent's limit (ulimit -n, LimitNOFILE=)"
             }
             Some(libc::EACCES) => "; the agent may not: choose a port above 1023",
             _ => "",
@@ -200,7 +226,11 @@ fn place(listening: &Listening) -> Place {
         }
         (Ok(libc::AF_INET6), Some(port)) => {
             let ip = address.get(8..24).and_then(<[u8]>::first_chunk::<16>);
-            ip.map_or(Place::Unnamed, |ip| Place::Inet((Ipv6Addr::from(*ip), port).into()))
+            let scope = address.get(24..28).and_then(<[u8]>::first_chunk::<4>);
+            let scope = scope.map_or(0, |scope| u32::from_ne_bytes(*scope));
+            ip.map_or(Place::Unnamed, |ip| {
+                Place::Inet(SocketAddrV6::new(Ipv6Addr::from(*ip), port, 0, scope).into())
+            })
         }
         (Ok(libc::AF_UNIX), _) => {
             let path = address.get(2..).unwrap_or(&[]);
@@ -241,6 +271,7 @@ fn sockaddr_unix(path: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::descriptor::{CarriedFile, FileKind, Number};
@@ -277,7 +308,7 @@ mod tests {
 
     #[test]
     fn addresses_come_back() {
-        for text in ["127.0.0.1:80", "0.0.0.0:65535", "[::1]:8080"] {
+        for text in ["127.0.0.1:80", "0.0.0.0:65535", "[::1]:8080", "[fe80::1%3]:80"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(place(&listening(&address)), Place::Inet(address));
         }
@@ -305,6 +336,36 @@ mod tests {
         let sockets: Vec<_> = (0..3).map(|child| bound.of(child)[0].1).collect();
         assert!(sockets[0].as_raw_fd() != sockets[1].as_raw_fd());
         assert!(sockets[1].as_raw_fd() != sockets[2].as_raw_fd());
+    }
+
+    #[test]
+    fn children_of_one_resume_have_one_socket_at_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let domain = libc::AF_UNIX.cast_unsigned();
+        let address = sockaddr_unix(path.to_str().unwrap());
+        let inet = listening(&"127.0.0.1:80".parse().unwrap());
+        let listening = Listening { domain, address, no_delay: false, ..inet };
+        let number = Number { fd: 3, close_on_exec: true };
+        let kind = FileKind::Listener(listening);
+        let file = CarriedFile { numbers: vec![number], flags: 2, kind };
+        let seed = SeedListeners::of(Some(&CarriedFiles::new(vec![file]).unwrap()));
+        let bound = seed.bind(&choices(&["all"]), 3).unwrap();
+        assert_eq!(bound.of(0)[0].1.as_raw_fd(), bound.of(2)[0].1.as_raw_fd());
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn as_many_sockets_as_files_may_be_open_are_refused_before_one_is_bound() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let listening = listening(&address);
+        let (port, path) = (Place::Inet(address), Place::Unix("/a".to_owned()));
+        let wanted = [(0, &listening, port), (1, &listening, path)];
+        assert_eq!(sockets(&wanted, 10), 11);
+        let failure = check_room(&wanted, u32::MAX).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Limit);
+        assert!(failure.message.contains("LimitNOFILE"), "{}", failure.message);
+        assert!(check_room(&wanted, 1).is_ok());
     }
 
     #[test]

@@ -8,13 +8,16 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-/// Numbers that one seed may carry.
+/// Numbers that a descriptor may carry, and watches of one epoll. prepare() of this version takes fewer, for
+/// which its work area has room; the format leaves room for more.
 pub const MAX_CARRIED_NUMBERS: usize = 4096;
 /// Bytes that lie in pipes, sockets and unnamed files, of one seed: they travel in its descriptor.
 pub const MAX_CARRIED_BYTES: usize = 512 << 10;
 /// The kernel has no larger number (fs.nr_open).
 const MAX_NUMBER: u32 = 1 << 20;
 const MAX_PATH_BYTES: usize = 4096;
+/// memfd_create(2)'s limit.
+const MAX_MEMORY_NAME_BYTES: usize = 249;
 /// A `struct sockaddr_storage`.
 const MAX_ADDRESS_BYTES: usize = 128;
 const STDIO: u32 = 3;
@@ -174,7 +177,7 @@ pub enum NotCarried {
 pub struct Listening {
     /// AF_INET, AF_INET6 or AF_UNIX.
     pub domain: u32,
-    /// SOCK_STREAM or SOCK_SEQPACKET.
+    /// SOCK_STREAM, SOCK_SEQPACKET, or SOCK_DGRAM, which is bound alone.
     pub socket_type: u32,
     /// As socket(2).
     pub protocol: u32,
@@ -274,13 +277,16 @@ impl FileKind {
     }
 }
 
+fn is_text(text: &str, max_bytes: usize) -> bool {
+    (1..=max_bytes).contains(&text.len()) && !text.contains('\0')
+}
+
 fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(), String> {
     let of = |other: u32| usize::try_from(other).ok().and_then(|at| files.get(at)).map(|f| &f.kind);
     let sound = match &file.kind {
         FileKind::Stdio { of } => u32::from(*of) < STDIO,
-        FileKind::Path { path, .. } | FileKind::Memory { name: path, .. } => {
-            !path.is_empty() && path.len() < MAX_PATH_BYTES && !path.contains('\0')
-        }
+        FileKind::Path { path, .. } => is_text(path, MAX_PATH_BYTES - 1),
+        FileKind::Memory { name, .. } => is_text(name, MAX_MEMORY_NAME_BYTES),
         FileKind::Pipe { writes, other: Some(other), content, .. } => {
             let knows = matches!(of(*other), Some(FileKind::Pipe { writes: theirs, other: Some(back), .. })
                 if theirs != writes && *back == index);

@@ -40,6 +40,8 @@ pub const HEADER_LEN: usize = 24;
 
 const SECTION_HEADER_LEN: usize = 8;
 const CRITICAL: u16 = 1;
+/// Bytes of a thread's name that the kernel keeps, without the NUL (TASK_COMM_LEN).
+const MAX_THREAD_NAME_BYTES: usize = 15;
 /// Pages stay below this, of memory (x86-64 user space ends at 2^47, with LA57 at 2^56 bytes) and of
 /// files, so that no byte address made of them can overflow, whatever the page size.
 const MAX_PAGE: u64 = 1 << 44;
@@ -318,6 +320,9 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     if descriptor.threads.is_empty() {
         return fail(section::THREADS, "there is no thread");
     }
+    if !descriptor.threads.iter().all(|thread| is_thread_name(&thread.name)) {
+        return fail(section::THREADS, "a thread has a name that none can have");
+    }
     check_whole(descriptor)?;
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {
@@ -355,6 +360,11 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         }
     }
     Ok(())
+}
+
+/// As PR_SET_NAME takes it whole.
+fn is_thread_name(name: &[u8]) -> bool {
+    name.len() <= MAX_THREAD_NAME_BYTES && !name.contains(&0)
 }
 
 fn check_whole(descriptor: &Descriptor) -> Result<(), DescriptorError> {

@@ -156,6 +156,14 @@ fn whole_processes_that_cannot_be_are_refused() {
     let whole =
         |change: fn(&mut Whole)| refused(&|descriptor| change(descriptor.whole.as_mut().unwrap()));
     assert!(refused(&|descriptor| descriptor.whole = None).contains("missing"));
+    for (name, is_sound) in
+        [(&b"fifteen letters"[..], true), (b"sixteen letters!", false), (b"a\0b", false)]
+    {
+        let mut descriptor = sample();
+        descriptor.threads[0].name = name.to_vec();
+        let decoded = decode(&encode(&descriptor).unwrap());
+        assert_eq!(decoded.is_ok(), is_sound, "{decoded:?}");
+    }
     assert!(whole(|whole| whole.sched.clear()).contains("each thread"));
     assert!(whole(|whole| whole.gate.0 += 2).contains("aligned"));
     let with = |threads: usize| {
@@ -516,6 +524,12 @@ fn carried_files_have_limits() {
     let limit = crate::descriptor::carried::MAX_CARRIED_NUMBERS;
     assert!(CarriedFiles::new(many(limit)).is_ok());
     assert!(CarriedFiles::new(many(limit + 1)).unwrap_err().contains("close some"));
+    for (len, good) in [(0, false), (249, true), (250, false)] {
+        let mut files = many(1);
+        let (name, content) = ("m".repeat(len), Vec::new());
+        files[0].kind = FileKind::Memory { name, position: 0, content, seals: 0 };
+        assert_eq!(CarriedFiles::new(files).is_ok(), good, "{len}");
+    }
     let limit = crate::descriptor::carried::MAX_CARRIED_BYTES;
     for (bytes, good) in [(limit, true), (limit + 1, false)] {
         let mut files = many(1);

@@ -186,9 +186,9 @@ pub(super) fn set_robust_list(head: u64, len: u64) -> Op {
 }
 
 /// sched_setattr(2) of this thread with a `struct sched_attr`.
-pub(super) fn sched_setattr(attributes: Vec<u8>) -> Op {
+pub(super) fn sched_setattr(attributes: Vec<u8>, expect: Expect) -> Op {
     let args = [0.into(), attributes.into(), 0.into()];
-    call("sched_setattr", libc::SYS_sched_setattr, args, Expect::Success)
+    call("sched_setattr", libc::SYS_sched_setattr, args, expect)
 }
 
 /// rseq(2): registers an area.

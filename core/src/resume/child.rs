@@ -176,7 +176,7 @@ impl TailFacts {
             op => op,
         }));
         // Threads are scheduled as the one that makes them, and then each as it was.
-        ops.extend(self.sched.as_ref().map(threads::scheduling));
+        ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, Expect::Success)));
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         if let Some(files) = &self.files {
             ops.extend(files.make(stdio, COMMAND_FD, listeners));
@@ -199,10 +199,22 @@ impl TailFacts {
         if self.further.ends_with_caller() {
             let (table, first) = (place.base + TABLE, self.further.waiting());
             ops.push(Op::Threads { table, first, count: 1, waits: false });
+            let late = self.sched.as_ref().filter(|_| self.early_sched().is_none());
+            ops.extend(late.map(|sched| threads::scheduling(sched, Expect::Ignored)));
         }
         ops.extend(self.gate.map(|gate| Op::Gate { addr: gate.0 }));
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }
+    }
+
+    /// What the first thread is scheduled as before the tail's end, where a refusal can still be told.
+    ///
+    /// A lowered one that makes a caller of prepare waits until that is made: from below, the caller could not
+    /// go back to where it was without a capability. To lower itself a thread needs none.
+    fn early_sched(&self) -> Option<&Sched> {
+        let is_early =
+            |sched: &&Sched| !self.further.ends_with_caller() || threads::is_raised(sched);
+        self.sched.as_ref().filter(is_early)
     }
 
     fn check_parent(&self, keeper: u32) -> Op {

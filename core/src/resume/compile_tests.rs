@@ -479,6 +479,28 @@ fn threads_are_scheduled_as_they_were_if_that_is_anything_special() {
     assert_eq!(further.matches("sched_setattr").count(), 2, "{further}");
 }
 
+/// From below, the caller could not go back to where it was.
+#[test]
+fn a_first_thread_that_is_lowered_makes_the_caller_before() {
+    let lowered = [Sched { nice: 5, ..Sched::default() }, Sched { policy: 5, ..Sched::default() }];
+    let raised = [
+        Sched { nice: -5, ..Sched::default() },
+        Sched { policy: 1, priority: 1, ..Sched::default() },
+    ];
+    for (sched, is_late) in lowered.map(|s| (s, true)).into_iter().chain(raised.map(|s| (s, false)))
+    {
+        let mut desc = whole();
+        desc.threads.swap(0, 2);
+        desc.whole.as_mut().unwrap().sched[2] = sched;
+        let tail = steps(&desc, true);
+        let step = tail.iter().position(|step| step.starts_with("sched_setattr")).unwrap();
+        let caller = tail.iter().position(|step| step.contains("1 threads from number 1")).unwrap();
+        assert_eq!(step == caller + 1, is_late, "{tail:?}");
+        assert_eq!(tail[step].ends_with("(may fail)"), is_late, "{tail:?}");
+        assert_eq!(tail[4].starts_with("sched_setattr"), !is_late, "{tail:?}");
+    }
+}
+
 #[test]
 fn the_largest_table_of_threads_fits_the_region() {
     use crate::resume::abi::{MAX_FURTHER_THREADS, TABLE_LEN};

@@ -84,6 +84,12 @@ pub enum ResumeError {
         /// Its size.
         bytes: usize,
     },
+    /// The table of further threads is too large.
+    #[error("the table of threads has {bytes} bytes, too many: the seed has too many threads")]
+    ThreadTableTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// The keeper's child did not get into the restorer.
     #[error("a template could not begin: {what} ({source})")]
     Setup {

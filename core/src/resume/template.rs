@@ -169,7 +169,7 @@ impl Template {
             let (mail, ops) = self.tail.mail(&self.tail_place(true), spec)?;
             let command = command(spec.child, mail.len(), ops, fds.len());
             if send(ahead.command_socket(), command, mail, &fds).is_ok() {
-                return Ok(ahead.process);
+                return Ok(self.told(ahead.process));
             }
             // It has ended, or makes no sense of a part of a command.
             let _ = self.keeper.kill(ahead.process.pid, libc::SIGKILL);
@@ -181,11 +181,14 @@ impl Template {
             ..command(spec.child, mail.len(), ops, fds.len())
         };
         let process = self.clone_by(command, mail, &fds)?;
+        Ok(if spec.new_ids { process } else { self.told(process) })
+    }
+
+    /// With why its ids are new ones, if none of its template's children can have others.
+    fn told(&self, process: NewProcess) -> NewProcess {
         match &self.own_pid {
-            Err(why) if !spec.new_ids => {
-                Ok(NewProcess { renumbered: Some(why.clone()), ..process })
-            }
-            _ => Ok(process),
+            Err(why) => NewProcess { renumbered: Some(why.clone()), ..process },
+            Ok(_) => process,
         }
     }
 
@@ -430,7 +433,9 @@ fn region(
         tid_address: tail.tid_address(),
     };
     let table = tail.further().encode(spec.placement.base);
-    debug_assert!(table.len() as u64 <= TABLE_LEN);
+    if table.len() as u64 > TABLE_LEN {
+        return Err(ResumeError::ThreadTableTooLarge { bytes: table.len() });
+    }
     let parts: [(u64, &[u8]); 5] = [
         (0, blob::text()),
         (PARAMS, &params_bytes(params)),

@@ -145,7 +145,7 @@ fn beginning(thread: &Thread, sched: Option<&Sched>, gate: Option<SeedAddr>) -> 
     if len != 0 {
         ops.push(calls::set_robust_list(head.0, len));
     }
-    ops.extend(sched.map(scheduling));
+    ops.extend(sched.map(|sched| scheduling(sched, Expect::Success)));
     if let Some(rseq) = thread.rseq {
         ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
     }
@@ -156,7 +156,7 @@ fn beginning(thread: &Thread, sched: Option<&Sched>, gate: Option<SeedAddr>) -> 
 
 /// sched_setattr(2) of the calling thread. The deadline class takes reservations that another host has not
 /// made: such a thread runs as any other.
-pub(super) fn scheduling(sched: &Sched) -> Op {
+pub(super) fn scheduling(sched: &Sched, expect: Expect) -> Op {
     const LEN: u32 = 48;
     let Sched { policy, priority, nice, flags } = *sched;
     let policy = if policy == SCHED_DEADLINE { 0 } else { policy };
@@ -165,5 +165,14 @@ pub(super) fn scheduling(sched: &Sched) -> Op {
     attributes.extend_from_slice(&nice.to_le_bytes());
     attributes.extend_from_slice(&priority.to_le_bytes());
     attributes.resize(LEN as usize, 0);
-    calls::sched_setattr(attributes)
+    calls::sched_setattr(attributes, expect)
+}
+
+/// Whether it takes CAP_SYS_NICE, and none to leave it again.
+pub(super) fn is_raised(sched: &Sched) -> bool {
+    match i32::try_from(sched.policy) {
+        Ok(libc::SCHED_FIFO | libc::SCHED_RR) => true,
+        Ok(libc::SCHED_IDLE) => false,
+        _ => sched.nice < 0,
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixDatagram;
 
 /// How.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +44,11 @@ pub fn at(options: &ListenOptions, address: &[u8]) -> io::Result<OwnedFd> {
         }
         OwnedFd::from_raw_fd(socket)
     };
+    let is_inet = matches!(domain, libc::AF_INET | libc::AF_INET6);
     for (level, name, wanted) in [
         (libc::SOL_SOCKET, libc::SO_REUSEADDR, options.reuse_address),
-        (libc::SOL_SOCKET, libc::SO_REUSEPORT, options.reuse_port),
+        // Kernels since 6.13 refuse it for other sockets.
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT, options.reuse_port && is_inet),
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE, options.keep_alive),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY, options.no_delay),
     ] {
@@ -73,14 +75,17 @@ pub fn at(options: &ListenOptions, address: &[u8]) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes away a unix socket that nobody listens at any more.
+/// Takes away a unix socket that is nobody's any more.
+///
+/// Asked by a datagram socket, which never waits and leaves no connection behind: a path of nobody's refuses
+/// it, whatever it was, and a living socket of another type answers EPROTOTYPE.
 pub fn remove_stale(path: &str) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let refused = || {
-        UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_refused = || {
+        let asked = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+        asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     };
-    if is_socket && refused() {
+    if is_socket && is_refused() {
         let _ = std::fs::remove_file(path);
     }
 }
@@ -96,9 +101,61 @@ fn set(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+
+    /// A unix socket's options, of `socket_type`.
+    fn unix(socket_type: i32, backlog: Option<u32>) -> ListenOptions {
+        ListenOptions {
+            domain: libc::AF_UNIX.cast_unsigned(),
+            socket_type: socket_type.cast_unsigned(),
+            protocol: 0,
+            backlog,
+            reuse_address: false,
+            reuse_port: true,
+            v6_only: false,
+            no_delay: false,
+            keep_alive: false,
+        }
+    }
+
+    #[test]
+    fn living_sockets_of_every_type_stay_and_stale_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let types = [
+            (libc::SOCK_STREAM, Some(0)),
+            (libc::SOCK_STREAM, None),
+            (libc::SOCK_DGRAM, None),
+            (libc::SOCK_SEQPACKET, Some(0)),
+        ];
+        for (number, (socket_type, backlog)) in types.into_iter().enumerate() {
+            let path = folder.path().join(number.to_string());
+            let path = path.to_str().unwrap();
+            let family = u16::try_from(libc::AF_UNIX).unwrap().to_ne_bytes();
+            let address = [&family[..], path.as_bytes(), &[0]].concat();
+            let socket = at(&unix(socket_type, backlog), &address).unwrap();
+            remove_stale(path);
+            assert!(std::fs::exists(path).unwrap(), "{socket_type}");
+            drop(socket);
+            remove_stale(path);
+            assert!(!std::fs::exists(path).unwrap(), "{socket_type}");
+        }
+    }
+
+    #[test]
+    fn one_whose_queue_is_full_is_asked_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let path = path.to_str().unwrap();
+        let family = u16::try_from(libc::AF_UNIX).unwrap().to_ne_bytes();
+        let address = [&family[..], path.as_bytes(), &[0]].concat();
+        let _socket = at(&unix(libc::SOCK_STREAM, Some(0)), &address).unwrap();
+        // A backlog of 0 takes one, and a second would wait for ever.
+        let _waiting = UnixStream::connect(path).unwrap();
+        remove_stale(path);
+        assert!(std::fs::exists(path).unwrap());
+    }
 
     #[test]
     fn a_stale_socket_goes_and_a_living_one_stays() {

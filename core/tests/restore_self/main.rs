@@ -1,9 +1,11 @@
 //! Restores a real process, needs root: a seed stand-in parks itself in a signal handler, its memory is
 //! copied into a memfd in place of an image, and templates and children are made of it.
 //!
-//! This program is its own keeper (`keeper --fd 0`) and its own seed (`seed DIRECTORY`).
+//! This program is its own keeper (`keeper --fd 0`), its own seed (`seed DIRECTORY`), and what an agent is that
+//! the kernel refuses pid namespaces (`refused`).
 #![allow(missing_docs)]
 
+mod refused;
 mod seed;
 mod threads;
 mod world;
@@ -23,6 +25,7 @@ fn main() {
             mitosis::keeper::run(socket, None)
         }
         Some("agent") => World::new().hold_a_child(),
+        Some("refused") => refused::run(),
         Some("seed") => {
             let is_whole = arguments.get(3).is_some();
             seed::run(std::path::Path::new(&arguments[2]), is_whole)
@@ -53,12 +56,14 @@ fn run_tests() {
         println!("ok");
     }
     drop(world);
-    let whole: [(&str, Test); 5] = [
+    let whole: [(&str, Test); 7] = [
         ("all_threads_go_on_as_they_were", all_threads_go_on_as_they_were),
         ("threads_wait_in_a_child_that_was_cloned_ahead", threads_ahead),
         ("a_failing_step_of_a_thread_is_named", a_failing_step_of_a_thread_is_named),
         ("a_whole_child_ends_as_it_does", a_whole_child_ends_as_it_does),
         ("the_init_takes_orphans_and_ends_last", the_init_takes_orphans_and_ends_last),
+        ("new_ids_that_cannot_be_helped_are_told_of", new_ids_that_cannot_be_helped_are_told_of),
+        ("a_child_whose_namespace_is_refused_has_its_stdio", |_| refused::spawn()),
     ];
     let mut world = World::whole();
     for (name, test) in &whole {
@@ -296,4 +301,22 @@ fn the_init_takes_orphans_and_ends_last(world: &mut World) {
     assert_eq!(child.read_lines(), ["parent 0", "outlived 1"]);
     assert_eq!(world.end_of(child.pid), 0);
     assert_eq!(world.end_of(child.init.expect("an init")), 0);
+}
+
+fn new_ids_that_cannot_be_helped_are_told_of(world: &mut World) {
+    // The first process of a container.
+    let first = |desc: &mut Descriptor| desc.threads[0].tid = 1;
+    let template = world.template_with(0, first).expect("a template");
+    world.is_refused = true;
+    for is_ahead in [false, true] {
+        if is_ahead {
+            template.clone_ahead(1).expect("a clone");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let child = world.child(&template, 0, b"clock");
+        assert!(child.read_line().starts_with("clock "));
+        assert_eq!(child.init, None);
+        assert_eq!(world.end_of(child.pid), 0);
+    }
+    world.is_refused = false;
 }

@@ -13,6 +13,8 @@ use crate::descriptor::{CarriedFile, CarriedFiles, FileKind, Number, OpenFile};
 use crate::prepare::reported::{ReportedContent, ReportedFile, ReportedSocket, socket_bit};
 
 const STDIO: u32 = 3;
+/// Of a file without a name that a child has: memfd_create(2) takes 249.
+const MAX_NAME_BYTES: usize = 200;
 /// Linux's numbers of devices that are the same everywhere: major 1.
 const MEMORY_DEVICES: [(u64, &str); 5] =
     [(3, "null"), (5, "zero"), (7, "full"), (8, "random"), (9, "urandom")];
@@ -181,7 +183,7 @@ impl Group<'_> {
         }
         let name = self.open.link.trim_end_matches(" (deleted)");
         let name = name.rsplit(['/', ':']).next().filter(|name| !name.is_empty());
-        let name = name.unwrap_or("unnamed").chars().take(200).collect();
+        let name = cut(name.unwrap_or("unnamed"), MAX_NAME_BYTES).to_owned();
         let (content, seals) = (content.bytes, self.file.extra);
         FileKind::Memory { name, position: self.open.position, content, seals }
     }
@@ -242,6 +244,12 @@ impl Group<'_> {
         };
         Ok(FileKind::Connection { socket_type, other: None, content, lost })
     }
+}
+
+/// As much of `text` as goes into `max_bytes`.
+fn cut(text: &str, max_bytes: usize) -> &str {
+    let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    &text[..ends.take_while(|end| *end <= max_bytes).last().unwrap_or(0)]
 }
 
 /// Whether it was bound: to a port, or to a path.

@@ -136,6 +136,18 @@ fn what_cannot_cross_is_named_or_refused() {
 }
 
 #[test]
+fn a_long_name_is_cut_where_a_character_ends() {
+    let mut files = Files::default();
+    let link = format!("/memfd:x{} (deleted)", "\u{e9}".repeat(120));
+    let file = files.add(3, libc::S_IFREG, 3, libc::O_RDWR, &link);
+    file.is_unlinked = true;
+    file.content = content(1, b"a");
+    let FileKind::Memory { name, .. } = files.kinds().remove(0) else { panic!() };
+    assert_eq!(name, format!("x{}", "\u{e9}".repeat(99)));
+    assert_eq!((cut("", 200), cut("ab", 1), cut("\u{e9}", 1)), ("", "a", ""));
+}
+
+#[test]
 fn sockets_by_what_they_do() {
     let name = |port: u8| vec![2, 0, 0, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     let inet = |socket_type, bits, port: u8| {

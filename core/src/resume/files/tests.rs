@@ -56,6 +56,28 @@ fn what_was_the_templates_moves_out_of_the_way_and_is_closed_last() {
 }
 
 #[test]
+fn a_socket_that_may_not_be_there_takes_no_flags_then() {
+    let (domain, socket_type, protocol, connected_to) = (40, 1, 0, None);
+    let kind = FileKind::Socket { domain, socket_type, protocol, connected_to };
+    let steps = steps(vec![file(&[4], 0o4002, kind)], &[]);
+    assert_eq!(steps[4..6], ["4 = socket(40, 1, 0) (may fail)", "fcntl(4, 4, 2048) (may fail)"]);
+}
+
+#[test]
+fn a_bound_unix_socket_is_of_its_own_type_where_it_is_not_given() {
+    let bound = |domain, socket_type| {
+        let mut file = listener(4);
+        let FileKind::Listener(listening) = &mut file.kind else { panic!() };
+        (listening.domain, listening.socket_type, listening.backlog) = (domain, socket_type, None);
+        steps(vec![file], &[])
+    };
+    for (domain, socket_type, becomes) in [(1, 1, 1), (1, 2, 2), (1, 5, 5), (2, 2, 1)] {
+        let made = format!("4 = socket(1, {becomes}, 0)");
+        assert!(bound(domain, socket_type).contains(&made), "{domain} {socket_type}");
+    }
+}
+
+#[test]
 fn both_ends_of_a_pipe_are_made_at_once_and_filled() {
     let steps = steps(vec![pipe(4, true, Some(1), b""), pipe(8, false, Some(0), b"four")], &[]);
     let made = [
