@@ -47,6 +47,7 @@ pub(crate) fn all() -> Vec<Case> {
         a_thread_that_may_not_be_opened_is_named,
         a_thread_in_vfork_is_named,
         a_thread_that_has_been_told_too_late_is_unharmed,
+        a_latecomer_is_not_counted_in_the_next_round { check: checks::every_seed_is_whole },
         a_seed_is_nobodys_child,
         a_child_goes_on_from_prepare { attend: Some(traced::resume_in_place) },
         a_rehearsal_ends_before_the_others_go_on { attend: Some(traced::rehearse_in_place) },
@@ -539,6 +540,36 @@ fn a_thread_that_has_been_told_too_late_is_unharmed() {
     blocked.join().unwrap();
     end(seed());
     assert_eq!(action_of_33(), action);
+}
+
+/// Its signal of the round that failed comes while the next one waits for it, under another index.
+fn a_latecomer_is_not_counted_in_the_next_round() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    forbid_ptrace();
+    let crew = Crew::of([Kind::Futex, Kind::Poll, Kind::Read]);
+    let latecomer = thread::spawn(|| {
+        let old = raw_mask(!0);
+        while !OPEN.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The next round has asked by then, and has not given up.
+        thread::sleep(Duration::from_millis(10));
+        raw_mask(old);
+        while !STOP.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    thread::sleep(Duration::from_millis(20));
+    let error = seed_with(&options()).unwrap_err();
+    assert!(matches!(error, PrepareError::Stop(StopError::TraceRefused { .. })), "{error}");
+    crew.end();
+    OPEN.store(true, SeqCst);
+    let seed = seed();
+    assert_eq!(seed.pause().unwrap().threads, 1);
+    keep(seed);
+    STOP.store(true, SeqCst);
+    latecomer.join().unwrap();
 }
 
 fn a_seed_is_nobodys_child() {

@@ -187,7 +187,7 @@ impl Freezer {
             set_signal_mask(mask);
             return Ok(Side::Child);
         }
-        park::release(self.table);
+        park::release(self.table, self.table.round.load(SeqCst));
         let paused = now() - began;
         set_signal_mask(mask);
         let Cloned::Parent { pid, parked, cloned } = outcome? else {
@@ -209,7 +209,6 @@ impl Freezer {
         freeze.not_carried = [self.map.range(), self.seen.range()];
         freeze.carry_files = true;
         freeze.seen = self.seen.address();
-        freeze.carry_files = true;
         freeze.whole = Some(scratch::Whole {
             table: NonNull::from(self.table),
             map: NonNull::from(&self.map),

@@ -240,10 +240,51 @@ pub(super) fn main_has_ended(text: &mut [u8]) -> bool {
     text[..len].split(|byte| *byte == b'\n').any(|line| line.starts_with(b"State:\tZ"))
 }
 
-/// Lets everybody go.
-pub(super) fn release(table: &Table) {
+/// Ends `round`: nobody enters itself into it any more, and everybody who has goes on.
+///
+/// A thread that was asked and has not come is told by its slot, when its signal comes, that nobody waits for
+/// it: were the slot left to it, it would count itself into the next round, whose threads are others.
+pub(super) fn release(table: &Table, round: u32) {
+    let pending = end_claims(table, round);
+    settle(table, pending);
     table.next_round();
     signal::futex_wake(&table.round);
+}
+
+/// Takes back what can be taken back; how many have arrived or will.
+fn end_claims(table: &Table, round: u32) -> u32 {
+    let mut pending = 0;
+    for (tid, slot) in table.threads() {
+        // One that was opened has its signal on the way to it, and gets its mask back by it alone.
+        let is_opened = slot.opened.load(SeqCst) == OPENED && !has_ended(tid);
+        if is_opened || slot.claim.compare_exchange(round, GONE, SeqCst, SeqCst).is_err() {
+            pending += 1;
+        }
+    }
+    pending
+}
+
+/// Waits until `pending` threads have arrived, which no system call keeps from it: they are in our handler, or
+/// enter it as soon as a processor is theirs. One that is killed on the way (a seccomp filter) is not waited for.
+fn settle(table: &Table, pending: u32) {
+    table.expected.store(pending, SeqCst);
+    loop {
+        let arrived = table.arrived.load(SeqCst);
+        let ended = || table.threads().filter(|(tid, _)| has_ended(*tid)).count();
+        if arrived >= pending
+            || arrived >= pending.saturating_sub(u32::try_from(ended()).unwrap_or(0))
+        {
+            return;
+        }
+        signal::futex_wait(&table.arrived, arrived, Some(LOOK_NS));
+    }
+}
+
+/// Whether a thread of this process is not there any more, whatever /proc can tell of it.
+fn has_ended(tid: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 only asks.
+    let answer = unsafe { rawcall!(libc::SYS_tgkill, rawcall!(libc::SYS_getpid), tid, 0) };
+    answer == -(libc::ESRCH as isize)
 }
 
 /// CLOCK_MONOTONIC, ns.
@@ -255,3 +296,57 @@ pub(super) fn now() -> u64 {
 }
 
 const _: () = assert!(MAX_THREADS < u32::MAX as usize && OPENED != REFUSED);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::prepare::scratch::Guarded;
+
+    /// Slots of `claims` in round 2, all of this thread.
+    fn table(memory: &Guarded, claims: &[(u32, u32)]) -> &'static Table {
+        // SAFETY: takes nothing.
+        let tid = unsafe { libc::gettid() }.cast_unsigned();
+        // SAFETY: the mapping is large enough and zero, which is a valid table; each test leaks it.
+        let table: &'static Table = unsafe { memory.at(0).cast().as_ref() };
+        assert_eq!(table.begin(0, [0; 3]), 2);
+        for (index, (claim, opened)) in claims.iter().enumerate() {
+            prepare_slot(table, &table.slots[index], index, (tid, tid), *claim);
+            table.slots[index].opened.store(*opened, SeqCst);
+        }
+        table.used.store(u32::try_from(claims.len()).unwrap(), SeqCst);
+        table
+    }
+
+    fn memory() -> Guarded {
+        Guarded::new(size_of::<Table>().next_multiple_of(4096)).unwrap()
+    }
+
+    #[test]
+    fn a_round_that_has_ended_is_closed_to_who_has_not_come() {
+        let memory = std::mem::ManuallyDrop::new(memory());
+        let table = table(&memory, &[(2, 0), (2, WANTED), (2, REFUSED)]);
+        release(table, 2);
+        assert!(table.slots[..3].iter().all(|slot| slot.claim.load(SeqCst) == GONE));
+        assert_eq!(table.round.load(SeqCst), 4);
+    }
+
+    #[test]
+    fn who_has_claimed_or_was_opened_is_waited_for() {
+        let memory = std::mem::ManuallyDrop::new(memory());
+        let table = table(&memory, &[(2, 0), (3, 0), (2, OPENED)]);
+        let come = std::thread::spawn(|| {
+            for _ in 0..2 {
+                std::thread::sleep(Duration::from_millis(20));
+                assert_eq!(table.round.load(SeqCst), 2, "it did not wait");
+                table.arrived.fetch_add(1, SeqCst);
+            }
+        });
+        release(table, 2);
+        come.join().unwrap();
+        assert_eq!((table.arrived.load(SeqCst), table.round.load(SeqCst)), (2, 4));
+        let claims = [0, 1, 2].map(|index: usize| table.slots[index].claim.load(SeqCst));
+        assert_eq!(claims, [GONE, 3, 2]);
+    }
+}

@@ -119,7 +119,7 @@ extern "C" fn on_signal(signal: i32, info: *mut SignalInfo, context: *mut libc::
         }
         let Some(table) = table::existing() else { return };
         let (round, index) = ((value >> 32) as u32, (value & 0xffff_ffff) as usize);
-        // One who comes after its round is not asked any more.
+        // One who comes after its round is not asked any more: `park::release` has ended its claim.
         let Some(slot) = table.slots.get(index) else { return };
         if slot.claim.compare_exchange(round, round + 1, SeqCst, SeqCst).is_err() {
             return;
