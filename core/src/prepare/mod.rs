@@ -14,6 +14,7 @@ mod atfork;
 mod carried;
 mod carried_sockets;
 mod header;
+mod proc_files;
 mod proc_text;
 pub(crate) mod reap;
 pub mod report;
@@ -157,9 +158,10 @@ pub enum PrepareError {
     Stop(StopError),
     /// What a fork would leave out could not be found.
     #[error(
-        "/proc/self/smaps cannot be read: mount /proc, memory marked MADV_DONTFORK is found by it"
+        "/proc/self/smaps, by which memory marked MADV_DONTFORK is found, cannot be read: {0}; {remedy}",
+        remedy = proc_files::remedy_of(.0)
     )]
-    NoSmaps,
+    NoSmaps(io::Error),
     /// There are more mappings than the kernel allows unless told otherwise.
     #[error(
         "this process has more than 65530 mappings, which is more than a whole-process seed can have"

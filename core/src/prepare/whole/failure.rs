@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::descriptor::MAX_THREADS;
+use crate::prepare::proc_files::{read_file, remedy_of};
 use crate::prepare::proc_text::{Path, decimal};
-use crate::prepare::seed::read_file;
 
 /// Why the other threads could not be stopped. They go on as if nobody had asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +71,15 @@ pub enum StopError {
          others (pthread_join) instead"
     )]
     MainThreadEnded,
-    /// /proc is missing.
-    #[error("/proc/self/task cannot be read: mount /proc, threads are found by it")]
-    NoProc,
+    /// /proc does not tell which threads there are.
+    #[error(
+        "/proc/self/task, by which threads are found, cannot be read: {error}; {}",
+        remedy_of(error)
+    )]
+    NoProc {
+        /// openat(2)'s or getdents64(2)'s.
+        error: io::Error,
+    },
 }
 
 /// A thread, for people.
@@ -163,6 +169,11 @@ pub(super) fn plain(kind: Kind) -> Stopped {
     of(kind, 0, 0)
 }
 
+/// A file of /proc could not be read: the kernel's answer.
+pub(super) fn no_proc(answer: i32) -> Stopped {
+    of(Kind::NoProc, 0, answer as isize)
+}
+
 /// A failure of one thread, unnamed.
 pub(super) fn of(kind: Kind, tid: u32, answer: isize) -> Stopped {
     let (name, kernel_function) = (Text::EMPTY, Text::EMPTY);
@@ -208,7 +219,7 @@ impl Stopped {
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::TooMany => StopError::TooMany,
             Kind::MainEnded => StopError::MainThreadEnded,
-            Kind::NoProc => StopError::NoProc,
+            Kind::NoProc => StopError::NoProc { error: error() },
         }
     }
 }

@@ -33,7 +33,7 @@ use super::scratch::{self, SharedCopy};
 use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
 use crate::client::{AgentAddress, Seed};
 use crate::sys::rawcall::{rawcall, set_signal_mask};
-use copies::{Over, Plan};
+use copies::{NotCopied, Plan};
 pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
@@ -144,7 +144,7 @@ enum Refusal {
     Shared,
     Stop(Reason),
     Map(Unreadable),
-    Copy(Over),
+    Copy(NotCopied),
     /// -errno of clone(2).
     Clone(isize),
 }
@@ -257,9 +257,11 @@ impl Freezer {
         match refusal {
             Refusal::Shared => copies::keeps_changing().into(),
             Refusal::Stop(reason) => PrepareError::Stop(reason.error(patience)),
-            Refusal::Map(Unreadable::Text) => PrepareError::NoSmaps,
+            Refusal::Map(Unreadable::Text(answer)) => {
+                PrepareError::NoSmaps(std::io::Error::from_raw_os_error(-answer))
+            }
             Refusal::Map(Unreadable::TooMany) => PrepareError::TooManyMappings,
-            Refusal::Copy(over) => self.plan.error(over).into(),
+            Refusal::Copy(cause) => self.plan.error(cause).into(),
             Refusal::Clone(answer) => {
                 let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
                 PrepareError::Fork(std::io::Error::from_raw_os_error(errno))

@@ -116,8 +116,8 @@ unsafe fn reap(table: &Table, pid: isize, deadline: u64) {
 fn yama_wants_a_name() -> bool {
     let mut text = [0u8; 8];
     let path = c"/proc/sys/kernel/yama/ptrace_scope";
-    let len = crate::prepare::seed::read_file(path.as_ptr().cast(), &mut text);
-    len.is_some_and(|len| text[..len].first() == Some(&b'1'))
+    let len = crate::prepare::proc_files::read_file(path.as_ptr().cast(), &mut text);
+    len.is_ok_and(|len| text[..len].first() == Some(&b'1'))
 }
 
 fn pause() {

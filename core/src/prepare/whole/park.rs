@@ -14,8 +14,8 @@ use super::open;
 use super::signal;
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
+use crate::prepare::proc_files::{close, each_entry, open as open_file, own_entry, read_file};
 use crate::prepare::proc_text::{Path, decimal, own_number, status};
-use crate::prepare::seed::{each_entry, open as open_file, own_entry, read_file};
 use crate::sys::rawcall::{rawcall, signal_bit};
 
 /// Between two looks at what keeps the threads that have not come.
@@ -81,16 +81,22 @@ impl<'a> Parking<'a> {
     fn ask_new(&mut self) -> Result<bool, Reason> {
         let directory = open_file(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
         if directory < 0 {
-            return Err(failure::plain(failure::Kind::NoProc));
+            return Err(failure::no_proc(directory));
         }
         let before = self.used;
         let mut outcome = Ok(());
         let (table, round, process, own) = (self.table, self.round, self.process, self.own);
         let (used, gone, text) = (&mut self.used, &mut self.gone, &mut *self.text);
         let translates = self.translates;
-        each_entry(directory, self.entries, &mut |name| {
+        let listed = each_entry(directory, self.entries, &mut |name| {
             let Some(in_proc) = decimal(name) else { return };
-            let tid = if translates { number_here(in_proc, text) } else { Some(in_proc) };
+            let tid = match translates {
+                true => number_here(in_proc, text).unwrap_or_else(|answer| {
+                    outcome = Err(failure::no_proc(answer));
+                    None
+                }),
+                false => Some(in_proc),
+            };
             let Some(tid) = tid.filter(|tid| *tid != own) else { return };
             let (Ok(tid), Ok(in_proc)) = (u32::try_from(tid), u32::try_from(in_proc)) else {
                 return;
@@ -114,10 +120,9 @@ impl<'a> Parking<'a> {
                 answer => outcome = Err(failure::of(failure::Kind::NotAsked, tid, answer)),
             }
         });
-        // SAFETY: ours.
-        unsafe { rawcall!(libc::SYS_close, directory) };
+        close(directory);
         self.table.used.store(u32::try_from(self.used).unwrap_or(0), SeqCst);
-        outcome.map(|()| self.used > before)
+        outcome.and(listed.map_err(failure::no_proc)).map(|()| self.used > before)
     }
 
     /// Until every thread that was asked has entered itself or is gone.
@@ -156,9 +161,12 @@ impl<'a> Parking<'a> {
             let in_proc = slot.in_proc.load(SeqCst);
             let path = Path::new(b"/proc/self/task/", u64::from(in_proc), b"/status");
             let found = read_file(path.as_ptr(), self.text);
-            let found = found.and_then(|len| status(&self.text[..len]));
-            let alive = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'));
-            let Some((_, blocked)) = alive else {
+            let found = found.ok().and_then(|len| status(&self.text[..len]));
+            let gone = match found {
+                Some((state, _)) => matches!(state, b'Z' | b'X'),
+                None => has_ended(tid),
+            };
+            if gone {
                 // A main thread that has ended is listed for as long as others live.
                 if isize::try_from(tid) == Ok(self.process) {
                     return Err(failure::plain(failure::Kind::MainEnded));
@@ -167,7 +175,9 @@ impl<'a> Parking<'a> {
                     self.gone += 1;
                 }
                 continue;
-            };
+            }
+            // What cannot be looked at (no descriptor is left) is waited for.
+            let Some((_, blocked)) = found else { continue };
             if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
                 continue;
             }
@@ -217,10 +227,13 @@ impl<'a> Parking<'a> {
 
 /// What a thread of ours that /proc knows by `in_proc` is called in this process's pid namespace; `None` if it
 /// has ended.
-fn number_here(in_proc: u64, text: &mut [u8]) -> Option<u64> {
+fn number_here(in_proc: u64, text: &mut [u8]) -> Result<Option<u64>, i32> {
     let path = Path::new(b"/proc/self/task/", in_proc, b"/status");
-    let len = read_file(path.as_ptr(), text)?;
-    own_number(&text[..len])
+    match read_file(path.as_ptr(), text) {
+        Ok(len) => Ok(own_number(&text[..len])),
+        Err(answer) if [-libc::ENOENT, -libc::ESRCH].contains(&answer) => Ok(None),
+        Err(answer) => Err(answer),
+    }
 }
 
 /// `numbers`: here and in /proc.

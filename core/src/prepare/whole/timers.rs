@@ -3,8 +3,8 @@
 //! Their ids lie in the program's memory, and the kernel counts them up from 0 in each process. So a child, which
 //! has made none, makes timers until it comes to each id, and lets those in between go.
 
-use super::super::proc_text::{decimal, hex};
-use super::super::seed::read_file;
+use crate::prepare::proc_files::read_file;
+use crate::prepare::proc_text::{decimal, hex};
 use crate::sys::rawcall::rawcall;
 
 /// Timers that are carried at most: programs have one or two.
