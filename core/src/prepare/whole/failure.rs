@@ -14,14 +14,22 @@ use crate::prepare::proc_text::{Path, decimal};
 pub enum StopError {
     /// One did not stop in time.
     #[error(
-        "{thread} did not stop within {} ms: it is in {activity}, which lets no signal through; prepare \
-         when it is done with that, or raise stop_threads", .patience.as_millis()
+        "{thread} did not stop within {} ms: it is in {activity}, {}", .patience.as_millis(), activity.why_late()
     )]
     Late {
         /// Which.
         thread: ThreadName,
         /// What it does.
         activity: Activity,
+        /// `PrepareOptions::stop_threads`.
+        patience: Duration,
+    },
+    /// All had been told, and some were still on their way.
+    #[error(
+        "not every thread stopped within {} ms: those that had been told did not get to run, so the processors \
+         are busy; raise stop_threads", .patience.as_millis()
+    )]
+    Busy {
         /// `PrepareOptions::stop_threads`.
         patience: Duration,
     },
@@ -101,6 +109,18 @@ pub struct Activity {
     pub kernel_function: String,
 }
 
+impl Activity {
+    /// Why a thread that does this has not stopped, and what helps.
+    fn why_late(&self) -> &'static str {
+        match self.system_call {
+            Some(_) => {
+                "which lets no signal through; prepare when it is done with that, or raise stop_threads"
+            }
+            None => "so it did not get to run: the processors are busy; raise stop_threads",
+        }
+    }
+}
+
 impl std::fmt::Display for Activity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.system_call {
@@ -132,6 +152,7 @@ pub(super) struct Stopped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Late,
+    Busy,
     TraceRefused,
     NoHelper,
     NotAsked,
@@ -214,6 +235,7 @@ impl Stopped {
         };
         match self.kind {
             Kind::Late => StopError::Late { thread, activity, patience },
+            Kind::Busy => StopError::Busy { patience },
             Kind::TraceRefused => StopError::TraceRefused { thread, activity, error: error() },
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
@@ -279,6 +301,23 @@ mod tests {
         let text = stopped.error(Duration::from_millis(20)).to_string();
         assert!(text.starts_with("thread 'worker' (tid 17) did not stop within 20 ms"), "{text}");
         assert!(text.contains("system call vfork (58), kernel function kernel_clone"), "{text}");
+    }
+
+    #[test]
+    fn a_thread_that_gets_no_processor_is_not_said_to_block_signals() {
+        let text = of(Kind::Late, 17, 0).error(Duration::from_millis(20)).to_string();
+        assert!(text.contains("processors are busy; raise stop_threads"), "{text}");
+        assert!(!text.contains("signal"), "{text}");
+        let text = plain(Kind::Busy).error(Duration::from_millis(20)).to_string();
+        assert!(text.contains("within 20 ms") && !text.contains("tid"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_descriptor_is_no_missing_mount() {
+        let text = no_proc(-libc::EMFILE).error(Duration::ZERO).to_string();
+        assert!(text.contains("ulimit -n") && !text.contains("mount"), "{text}");
+        let text = no_proc(-libc::ENOENT).error(Duration::ZERO).to_string();
+        assert!(text.contains("is /proc mounted"), "{text}");
     }
 
     #[test]

@@ -219,8 +219,8 @@ impl<'a> Parking<'a> {
                 let in_proc = slot.in_proc.load(SeqCst);
                 failure::describe(failure::Kind::Late, tid, 0, in_proc, self.text)
             }
-            // It came between the look and now.
-            None => failure::plain(failure::Kind::Late),
+            // All of them have been told, and are on their way in.
+            None => failure::plain(failure::Kind::Busy),
         }
     }
 }
