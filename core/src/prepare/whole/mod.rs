@@ -71,10 +71,10 @@ pub(super) fn prepare(
         return Err(PrepareError::Stop(StopError::MainThreadEnded));
     }
     // None of it may be dropped in a child, where descriptors and addresses are nothing or another's.
-    let socket = ManuallyDrop::new(socket);
-    let agent = ManuallyDrop::new(agent);
+    let held = ManuallyDrop::new((socket, agent));
+    let socket = held.0.as_raw_fd();
     for _ in 0..ATTEMPTS {
-        let before = Freezer::new(options, socket.as_raw_fd());
+        let before = Freezer::new(options, socket);
         let mut before = ManuallyDrop::new(before);
         let outcome = match &mut *before {
             Ok(freezer) => freezer.freeze(options.stop_threads),
@@ -87,31 +87,27 @@ pub(super) fn prepare(
         let freezer = match ManuallyDrop::into_inner(before) {
             Ok(freezer) => freezer,
             Err(error) => {
-                drop(ManuallyDrop::into_inner(socket));
+                drop(ManuallyDrop::into_inner(held));
                 return Err(error);
             }
         };
         match outcome {
             Err(Refusal::Shared) => {}
             Err(refusal) => {
-                drop(ManuallyDrop::into_inner(socket));
+                drop(ManuallyDrop::into_inner(held));
                 return Err(freezer.error(refusal, options.stop_threads));
             }
             Ok(Side::Parent { pid, pause }) => {
-                drop(ManuallyDrop::into_inner(socket));
+                let (socket, agent) = ManuallyDrop::into_inner(held);
+                drop(socket);
                 reap::remember(pid);
-                let agent = ManuallyDrop::into_inner(agent);
-                return Ok(Prepared::Parent(Seed::new(
-                    pid,
-                    freezer.before.token,
-                    agent,
-                    Some(pause),
-                )));
+                let token = freezer.before.token;
+                return Ok(Prepared::Parent(Seed::new(pid, token, agent, Some(pause))));
             }
             Ok(Side::Child) => unreachable!("handled above"),
         }
     }
-    drop(ManuallyDrop::into_inner(socket));
+    drop(ManuallyDrop::into_inner(held));
     Err(copies::keeps_changing().into())
 }
 
