@@ -24,6 +24,7 @@ use super::seeds::SeedRecord;
 use crate::descriptor::{Descriptor, PageTable, Run, SeedAddr, SeedRange, Source, WarmSet};
 use crate::id::ChildId;
 use crate::prepare::{REHEARSED, ROLE_REHEARSAL};
+use crate::sys::arch::USER_END;
 use crate::sys::pagemap;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -132,21 +133,24 @@ fn written(pid: u32, descriptor: &Descriptor) -> io::Result<Vec<SeedRange>> {
 fn standing(descriptor: &Descriptor) -> Vec<SeedRange> {
     let page = descriptor.page_size();
     let mut ranges = Vec::new();
+    // The numbers are the seed's own words, which may be anything.
     let mut add = |start: u64, end: u64| {
-        let around = SeedRange::new(start & !(page - 1), end.next_multiple_of(page));
+        let end = end.min(USER_END).next_multiple_of(page);
+        let around = SeedRange::new(end.min(start & !(page - 1)), end);
         let vmas = &descriptor.vmas;
         let first = vmas.partition_point(|vma| vma.range.end <= around.start);
         let inside = vmas[first..].iter().map(|vma| vma.range.intersect(around));
         ranges.extend(inside.take_while(|part| !part.is_empty()));
     };
     for thread in descriptor.threads.iter().skip(1) {
-        let frame_end = thread.frame.0 + FRAME_BYTES + u64::from(descriptor.needs.xsave_size);
-        add(thread.frame.0, frame_end + STACK_IN_USE);
-        add(thread.fs_base.saturating_sub(STACK_IN_USE), thread.fs_base + STACK_IN_USE);
+        let frame_bytes = FRAME_BYTES + u64::from(descriptor.needs.xsave_size);
+        add(thread.frame.0, thread.frame.0.saturating_add(frame_bytes + STACK_IN_USE));
+        let tls = thread.fs_base;
+        add(tls.saturating_sub(STACK_IN_USE), tls.saturating_add(STACK_IN_USE));
         let (robust, _) = thread.robust_list;
         let words = [Some(thread.tid_address), Some(robust), thread.rseq.map(|rseq| rseq.addr)];
         for SeedAddr(word) in words.into_iter().flatten() {
-            add(word, word + 8);
+            add(word, word.saturating_add(8));
         }
     }
     super::publish::joined(ranges)
@@ -190,6 +194,19 @@ mod tests {
             ..Thread::default()
         });
         let expected = [(0x10_0000, 0x10_1000), (0x10_e000, 0x11_0000), (0x20_0000, 0x20_1000)];
-        assert_eq!(standing(&desc), expected.map(|(start, end)| SeedRange::new(start, end)));
+        let expected = expected.map(|(start, end)| SeedRange::new(start, end));
+        assert_eq!(standing(&desc), expected);
+        // What no kernel has said.
+        for addr in [u64::MAX, u64::MAX - 8, u64::MAX << 12, USER_END, USER_END - 1, 1 << 63] {
+            desc.threads.push(Thread {
+                frame: SeedAddr(addr),
+                fs_base: addr,
+                robust_list: (SeedAddr(addr), 24),
+                tid_address: SeedAddr(addr),
+                ..Thread::default()
+            });
+        }
+        desc.needs.xsave_size = u32::MAX;
+        assert_eq!(standing(&desc), expected);
     }
 }

@@ -110,7 +110,7 @@ impl PrepareError {
             | PrepareError::Scratch(_)
             | PrepareError::Fork(_)
             | PrepareError::TooManyMappings => FailureKind::Limit,
-            PrepareError::NoDispatch | PrepareError::NoSmaps => FailureKind::Missing,
+            PrepareError::NoDispatch | PrepareError::NoSmaps(_) => FailureKind::Missing,
             PrepareError::SeedVisible(_)
             | PrepareError::SharedMemory(_)
             | PrepareError::Stop(_) => FailureKind::NotForkable,

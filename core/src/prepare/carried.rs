@@ -11,9 +11,10 @@
 
 use std::mem::zeroed;
 
+use super::proc_files::{close, each_entry, open, read_file};
 use super::proc_text::{Path, decimal, fdinfo};
 use super::report::{ReportWriter, tag};
-use super::seed::{each_entry, open, read_file};
+use super::seed::Refusal;
 use crate::sys::rawcall::rawcall;
 
 /// Bytes of one file's content that a report takes; what has more is told as too large.
@@ -50,37 +51,42 @@ pub(super) fn look(
     writer: &mut ReportWriter<'_>,
     work: &mut [u8],
     skip: i32,
-) -> Result<Looked, &'static str> {
+) -> Result<Looked, Refusal> {
     let mut pipe = Aside::new();
     let directory = open(c"/proc/self/fd".as_ptr().cast(), libc::O_DIRECTORY);
     if directory < 0 {
-        return Err("/proc is not there: mount it, a seed is read through it");
+        return Err(Refusal::Unreadable { path: "/proc/self/fd", answer: directory });
     }
     let (entries, rest) = work.split_at_mut(ENTRIES_BYTES);
     let (known, text) = rest.split_at_mut(KNOWN_BYTES);
-    let (mut count, mut too_many) = (0, false);
+    let (mut count, mut outcome) = (0, Ok(()));
     let own = [directory, skip, pipe.reads, pipe.writes];
-    each_entry(directory, entries, &mut |name| {
+    let listed = each_entry(directory, entries, &mut |name| {
         let Some(fd) = decimal(name) else { return };
         if own.iter().any(|own| u64::try_from(*own).is_ok_and(|own| own == fd)) {
             return;
         }
-        let key = describe(writer, text, fd, &mut pipe);
+        let key = match describe(writer, text, fd, &mut pipe) {
+            Ok(key) => key,
+            Err(refusal) => return outcome = Err(refusal),
+        };
         match known.get_mut(count * size_of::<Known>()..(count + 1) * size_of::<Known>()) {
             Some(place) => {
                 place[..8].copy_from_slice(&fd.to_le_bytes());
                 place[8..].copy_from_slice(&key.to_le_bytes());
                 count += 1;
             }
-            None => too_many = true,
+            None => {
+                outcome = Err(Refusal::Plain(
+                    "more than 1,500 files are open: close some before prepare",
+                ));
+            }
         }
     });
     close(directory);
     pipe.close();
-    match too_many {
-        true => Err("more than 1,500 files are open: close some before prepare"),
-        false => Ok(Looked { count }),
-    }
+    listed.map_err(|answer| Refusal::Unreadable { path: "/proc/self/fd", answer })?;
+    outcome.map(|()| Looked { count })
 }
 
 /// Records which numbers lead to one open file description. Where the kernel does not tell (a seccomp filter),
@@ -110,15 +116,12 @@ pub(super) fn compare(writer: &mut ReportWriter<'_>, work: &[u8], looked: &Looke
 }
 
 /// All records of one file; answers what equals in all numbers of its description.
-fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut Aside) -> u64 {
-    let path = Path::new(b"/proc/self/fd/", fd, b"");
-    // SAFETY: the kernel writes at most `text.len()` bytes there.
-    let link =
-        unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
-    let (link, info) = text.split_at_mut(usize::try_from(link).unwrap_or(0));
-    let len = read_file(Path::new(b"/proc/self/fdinfo/", fd, b"").as_ptr(), info).unwrap_or(0);
-    let info = &info[..len];
-    let (position, flags) = fdinfo(info);
+fn describe(
+    writer: &mut ReportWriter<'_>,
+    text: &mut [u8],
+    fd: u64,
+    pipe: &mut Aside,
+) -> Result<u64, Refusal> {
     // SAFETY: fcntl of these commands takes and gives plain numbers; a `stat` of zeros is one.
     let (stat, fd_flags) = unsafe {
         let mut stat: libc::stat = zeroed();
@@ -133,8 +136,7 @@ fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut 
         _ => 0,
     };
     let unlinked = kind == libc::S_IFREG && stat.st_nlink == 0;
-    writer.record(tag::OPEN_FILE, &[fd, flags, position], link);
-    let numbers = [
+    let mut numbers = [
         fd,
         u64::from(stat.st_mode),
         stat.st_dev,
@@ -145,7 +147,13 @@ fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut 
         u64::try_from(extra).unwrap_or(0),
         u64::from(unlinked),
     ];
-    writer.record(tag::FILE, &numbers, info);
+    let (position, flags) = info(writer, fd, &mut numbers)?;
+    let path = Path::new(b"/proc/self/fd/", fd, b"");
+    // SAFETY: the kernel writes at most `text.len()` bytes there.
+    let link =
+        unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
+    let link = &text[..usize::try_from(link).unwrap_or(0)];
+    writer.record(tag::OPEN_FILE, &[fd, flags, position], link);
     match kind {
         libc::S_IFIFO if flags & u64::from(libc::O_WRONLY.cast_unsigned()) == 0 => {
             pipe_content(writer, fd, extra, pipe);
@@ -154,9 +162,38 @@ fn describe(writer: &mut ReportWriter<'_>, text: &mut [u8], fd: u64, pipe: &mut 
         libc::S_IFREG if unlinked => file_content(writer, fd, stat.st_size),
         _ => {}
     }
-    // Of one description all of these are equal; of two, seldom.
+    // Of one description all of these are equal, whoever moves its position meanwhile; of two, seldom.
     let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
-    stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40) ^ position.rotate_left(50)
+    Ok(stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40))
+}
+
+/// Records `numbers` with the text of fdinfo, which has a line for each watch of an epoll: it is read into the
+/// report itself, which has more room than anything else here. Answers position and flags.
+fn info(
+    writer: &mut ReportWriter<'_>,
+    fd: u64,
+    numbers: &mut [u64],
+) -> Result<(u64, u64), Refusal> {
+    let (mut found, mut outcome) = ((0, 0), Ok(()));
+    writer.record_filled(tag::FILE, numbers, &mut |_, room| {
+        let path = Path::new(b"/proc/self/fdinfo/", fd, b"");
+        match read_file(path.as_ptr(), room) {
+            Ok(len) => {
+                found = fdinfo(&room[..len]);
+                if len == room.len() {
+                    outcome = Err(Refusal::TooLong { fd });
+                }
+                len
+            }
+            // A sandbox without it (gVisor): flags are unknown.
+            Err(answer) if answer == -libc::ENOENT => 0,
+            Err(answer) => {
+                outcome = Err(Refusal::Unreadable { path: "/proc/self/fdinfo", answer });
+                0
+            }
+        }
+    });
+    outcome.map(|()| found)
 }
 
 /// What lies in the pipe that `fd` reads from.
@@ -259,9 +296,4 @@ impl Aside {
         close(self.reads);
         close(self.writes);
     }
-}
-
-fn close(fd: i32) {
-    // SAFETY: ours, or -1.
-    unsafe { rawcall!(libc::SYS_close, fd) };
 }

@@ -6,6 +6,9 @@
 //! children   (any host) rt_sigreturn on that frame > other fork handlers > fork() = 0 > Prepared::Child
 //! ```
 //!
+//! With all threads (`Threads::All`) it is a bare clone(2) while they stand, without any fork handlers: see
+//! `whole`.
+//!
 //! Runs inside the runtime process: nothing here allocates in the seed, starts a thread or outlives the
 //! call. The caller stands still for about the time of one fork(2). See `docs/architecture.md`, "prepare".
 #![allow(unsafe_code)]
@@ -14,6 +17,7 @@ mod atfork;
 mod carried;
 mod carried_sockets;
 mod header;
+mod proc_files;
 mod proc_text;
 pub(crate) mod reap;
 pub mod report;
@@ -146,8 +150,12 @@ pub enum PrepareError {
     /// Shared memory.
     #[error(transparent)]
     SharedMemory(#[from] SharedMemoryError),
-    /// No memory for the seed's description.
-    #[error("no memory for the seed's description (1.4 MiB of address space): {0}")]
+    /// No memory for what prepare works on: the seed's description, with all threads their table and the list of
+    /// mappings.
+    #[error(
+        "no memory for what prepare works on (1.4 MiB of address space, 5 MiB with all threads): {0}; raise \
+         RLIMIT_AS (ulimit -v) or vm.max_map_count"
+    )]
     Scratch(io::Error),
     /// fork(2) failed.
     #[error("fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted?")]
@@ -157,12 +165,14 @@ pub enum PrepareError {
     Stop(StopError),
     /// What a fork would leave out could not be found.
     #[error(
-        "/proc/self/smaps cannot be read: mount /proc, memory marked MADV_DONTFORK is found by it"
+        "/proc/self/smaps, by which memory marked MADV_DONTFORK is found, cannot be read: {0}; {remedy}",
+        remedy = proc_files::remedy_of(.0)
     )]
-    NoSmaps,
+    NoSmaps(io::Error),
     /// There are more mappings than the kernel allows unless told otherwise.
     #[error(
-        "this process has more than 65530 mappings, which is more than a whole-process seed can have"
+        "this process has more than 65530 mappings, which is more than a whole-process seed can have: unmap some \
+         (an allocator of large arenas makes fewer), or prepare with the calling thread alone"
     )]
     TooManyMappings,
     /// pthread_atfork failed.
@@ -179,9 +189,13 @@ pub fn get_ready() {
 
 /// Freezes a copy-on-write copy of this process, which the agent then publishes as a seed.
 ///
-/// Only the calling thread lives on in children, as after fork(2). Handlers of pthread_atfork(3) run as
-/// for a fork: *prepare* and *parent* here, *child* in every child. The caller sees nothing of the
-/// seed: no SIGCHLD, nothing in wait(2).
+/// With [`Threads::Caller`] only the calling thread lives on in children, as after fork(2). Handlers of
+/// pthread_atfork(3) run as for a fork: *prepare* and *parent* here, *child* in every child.
+///
+/// With [`Threads::All`] every thread is stopped for the time of one clone(2), and lives on in children where it
+/// stood. No handler of pthread_atfork(3) runs, neither here nor there: nobody has lost a thread.
+///
+/// The caller sees nothing of the seed: no SIGCHLD, nothing in wait(2).
 ///
 /// # Errors
 /// See [`PrepareError`]. What the agent finds later is told by [`Seed::handle`].

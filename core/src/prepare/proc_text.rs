@@ -129,6 +129,11 @@ impl Path {
         self.bytes.as_ptr()
     }
 
+    /// Without the zero byte.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
     fn push(&mut self, part: &[u8]) {
         // One byte stays zero.
         if let Some(place) = self.bytes[..63].get_mut(self.len..self.len + part.len()) {

@@ -9,6 +9,7 @@ use std::arch::global_asm;
 use super::REHEARSED;
 use super::carried;
 use super::header;
+use super::proc_files::{close, each_entry, open, own_entry, read_file, remedy};
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
@@ -29,6 +30,8 @@ const ARCH_GET_GS: i32 = 0x1004;
 const RSEQ_SIGNATURE: u64 = 0x5305_3053;
 /// Threads that a refusal names.
 const NAMED_THREADS: usize = 4;
+/// The longest of [`Refusal`]'s texts has about 250.
+const REFUSAL_BYTES: usize = 512;
 const SEED_NAME: &std::ffi::CStr = c"mitosis-seed";
 
 global_asm!(
@@ -77,7 +80,9 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     } else if written.is_none() {
         written = refuse(
             report,
-            "its description is longer than 1 MiB: it has too many open files for a seed",
+            Refusal::Plain(
+                "its description is longer than 1 MiB: it has too many open files for a seed",
+            ),
         );
     }
     let bytes = u32::try_from(written.unwrap_or(0)).unwrap_or(0);
@@ -94,23 +99,65 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     }
 }
 
-fn refuse(report: &mut [u8], reason: &str) -> Option<usize> {
+/// Why this process cannot be a seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    Plain(&'static str),
+    /// A file of /proc could not be read: the kernel's answer.
+    Unreadable {
+        path: &'static str,
+        answer: i32,
+    },
+    /// What the kernel tells of a file has no room.
+    TooLong {
+        fd: u64,
+    },
+}
+
+impl Refusal {
+    fn put_into(self, text: &mut Text<'_>) {
+        match self {
+            Refusal::Plain(reason) => text.push(reason.as_bytes()),
+            Refusal::Unreadable { path, answer } => {
+                text.push(path.as_bytes());
+                text.push(
+                    Path::new(b" cannot be read (errno ", answer.unsigned_abs().into(), b"): ")
+                        .text(),
+                );
+                text.push(remedy(answer).as_bytes());
+            }
+            Refusal::TooLong { fd } => {
+                text.push(
+                    Path::new(b"what /proc/self/fdinfo tells of descriptor ", fd, b"").text(),
+                );
+                text.push(b" is longer than 1 MiB: an epoll of fewer watches can be carried");
+            }
+        }
+    }
+}
+
+fn refuse(report: &mut [u8], reason: Refusal) -> Option<usize> {
+    let mut bytes = [0u8; REFUSAL_BYTES];
+    let mut text = Text { bytes: &mut bytes, len: 0 };
+    reason.put_into(&mut text);
+    let len = text.len;
     let mut writer = ReportWriter::new(report);
-    writer.record(tag::REFUSED, &[], reason.as_bytes());
+    writer.record(tag::REFUSED, &[], &bytes[..len]);
     writer.finish()
 }
 
 /// `/proc/self/{mem,pagemap,smaps}`, open.
-fn own_files() -> Result<[i32; 3], &'static str> {
+fn own_files() -> Result<[i32; 3], Refusal> {
     let paths = [c"/proc/self/mem", c"/proc/self/pagemap", c"/proc/self/smaps"];
     let files = paths.map(|path| open(path.as_ptr().cast(), 0));
-    if files.iter().all(|fd| *fd >= 0) {
-        return Ok(files);
+    match files.iter().find(|fd| **fd < 0) {
+        None => Ok(files),
+        Some(answer) if [-libc::EACCES, -libc::EPERM].contains(answer) => Err(Refusal::Plain(
+            "it may not open its own /proc/self/mem: a process that is not dumpable (setuid, file \
+             capabilities or PR_SET_DUMPABLE 0) can be a seed only as root",
+        )),
+        Some(answer) => Err(Refusal::Unreadable { path: "/proc/self/mem", answer: *answer }),
     }
-    Err(
-        "it may not open its own /proc/self/mem: a process that is not dumpable (setuid, file capabilities \
-         or PR_SET_DUMPABLE 0) can be a seed only as root",
-    )
 }
 
 /// Sends the frame; `fds` ride on its first byte.
@@ -210,7 +257,7 @@ struct Description<'a, 'b> {
 }
 
 impl Description<'_, '_> {
-    fn write(&mut self, frame: u64) -> Result<(), &'static str> {
+    fn write(&mut self, frame: u64) -> Result<(), Refusal> {
         let freeze = self.freeze;
         if freeze.carry_files {
             let looked = carried::look(self.writer, self.work, freeze.socket);
@@ -223,7 +270,7 @@ impl Description<'_, '_> {
         self.foreign_threads();
         self.threads(frame);
         self.layout()?;
-        let len = self.file(c"/proc/self/auxv".as_ptr().cast())?;
+        let len = self.file("/proc/self/auxv\0")?;
         self.writer.record(tag::AUXV, &[], &self.work[..len]);
         self.signal_actions();
         self.paths();
@@ -304,9 +351,10 @@ impl Description<'_, '_> {
         self.writer.record(tag::THREAD, &numbers, &name[..len]);
     }
 
-    fn layout(&mut self) -> Result<(), &'static str> {
-        let len = self.file(c"/proc/self/stat".as_ptr().cast())?;
-        let stat = stat_layout(&self.work[..len]).ok_or("its /proc/self/stat does not parse")?;
+    fn layout(&mut self) -> Result<(), Refusal> {
+        let len = self.file("/proc/self/stat\0")?;
+        let stat = stat_layout(&self.work[..len])
+            .ok_or(Refusal::Plain("its /proc/self/stat does not parse"))?;
         // SAFETY: brk(0) only asks.
         let brk = unsafe { rawcall!(libc::SYS_brk, 0usize) }.cast_unsigned() as u64;
         let StatLayout { code, data, start_brk, stack, args, env } = stat;
@@ -333,16 +381,15 @@ impl Description<'_, '_> {
     fn paths(&mut self) {
         let room = self.work.len();
         // SAFETY: both calls write at most `room` bytes to the work area.
-        let (cwd, exe) = unsafe {
+        let exe = unsafe {
             let cwd = rawcall!(libc::SYS_getcwd, self.work.as_mut_ptr(), room);
             // The length counts the zero byte.
             let cwd = usize::try_from(cwd).unwrap_or(0).saturating_sub(1);
             self.writer.record(tag::CWD, &[], &self.work[..cwd]);
             let path = c"/proc/self/exe".as_ptr();
             let exe = rawcall!(libc::SYS_readlink, path, self.work.as_mut_ptr(), room);
-            (cwd, usize::try_from(exe).unwrap_or(0))
+            usize::try_from(exe).unwrap_or(0)
         };
-        let _ = cwd;
         self.writer.record(tag::EXE, &[], &self.work[..exe]);
     }
 
@@ -372,14 +419,14 @@ impl Description<'_, '_> {
     }
 
     /// Number, flags, position and link of each descriptor but ours.
-    fn open_files(&mut self) -> Result<(), &'static str> {
+    fn open_files(&mut self) -> Result<(), Refusal> {
         let directory = open(c"/proc/self/fd".as_ptr().cast(), libc::O_DIRECTORY);
         if directory < 0 {
-            return Err("/proc is not there: mount it, a seed is read through it");
+            return Err(Refusal::Unreadable { path: "/proc/self/fd", answer: directory });
         }
         let (freeze, writer) = (self.freeze, &mut *self.writer);
         let (entries, text) = self.work.split_at_mut(32 << 10);
-        each_entry(directory, entries, &mut |name| {
+        let listed = each_entry(directory, entries, &mut |name| {
             let Some(fd) = decimal(name) else { return };
             if i64::try_from(fd)
                 .is_ok_and(|fd| fd == i64::from(directory) || fd == i64::from(freeze.socket))
@@ -396,9 +443,8 @@ impl Description<'_, '_> {
             let link = usize::try_from(link).unwrap_or(0);
             writer.record(tag::OPEN_FILE, &[fd, flags, position], &text[..link]);
         });
-        // SAFETY: ours.
-        unsafe { rawcall!(libc::SYS_close, directory) };
-        Ok(())
+        close(directory);
+        listed.map_err(|answer| Refusal::Unreadable { path: "/proc/self/fd", answer })
     }
 
     /// Threads beside this one, by name: there are none unless a fork handler started them.
@@ -411,7 +457,8 @@ impl Description<'_, '_> {
         let mut names = Text { bytes: names, len: 0 };
         names.push(b"a fork handler (pthread_atfork) of a library started a thread in the seed:");
         let mut count = 0usize;
-        each_entry(directory, entries, &mut |name| {
+        // What is not listed has been told by unshare(2), too.
+        let _ = each_entry(directory, entries, &mut |name| {
             let Some(tid) = decimal(name) else { return };
             if Some(tid) == own {
                 return;
@@ -425,8 +472,7 @@ impl Description<'_, '_> {
                 names.push(b"'");
             }
         });
-        // SAFETY: ours, or -1.
-        unsafe { rawcall!(libc::SYS_close, directory) };
+        close(directory);
         if count > 0 || self.freeze.foreign_threads {
             names.push(b"; load mitosis before that library (import it first, or LD_PRELOAD)");
             let Text { bytes, len } = names;
@@ -434,9 +480,12 @@ impl Description<'_, '_> {
         }
     }
 
-    /// Reads a file of /proc to the work area.
-    fn file(&mut self, path: *const u8) -> Result<usize, &'static str> {
-        read_file(path, self.work).ok_or("/proc is not there: mount it, a seed is read through it")
+    /// Reads a file of /proc to the work area; its path ends with a zero byte.
+    fn file(&mut self, path: &'static str) -> Result<usize, Refusal> {
+        assert!(path.ends_with('\0'));
+        let path_text = path.trim_end_matches('\0');
+        read_file(path.as_ptr(), self.work)
+            .map_err(|answer| Refusal::Unreadable { path: path_text, answer })
     }
 }
 
@@ -450,66 +499,6 @@ impl Text<'_> {
         if let Some(place) = self.bytes.get_mut(self.len..self.len + part.len()) {
             place.copy_from_slice(part);
             self.len += part.len();
-        }
-    }
-}
-
-/// Opens for reading; negative on failure.
-pub(super) fn open(path: *const u8, flags: i32) -> i32 {
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC | flags;
-    // SAFETY: every caller's path ends with a zero byte.
-    let fd = unsafe { rawcall!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) };
-    i32::try_from(fd).unwrap_or(-1)
-}
-
-/// The calling thread's number in /proc.
-pub(super) fn own_entry(text: &mut [u8]) -> Option<u64> {
-    let path = c"/proc/thread-self".as_ptr();
-    // SAFETY: the kernel writes at most the text's length there.
-    let len = unsafe { rawcall!(libc::SYS_readlink, path, text.as_mut_ptr(), text.len()) };
-    // PID/task/TID
-    let link = text.get(..usize::try_from(len).ok()?)?;
-    decimal(link.rsplit(|byte| *byte == b'/').next()?)
-}
-
-/// Reads what fits of a file.
-pub(super) fn read_file(path: *const u8, into: &mut [u8]) -> Option<usize> {
-    let fd = open(path, 0);
-    if fd < 0 {
-        return None;
-    }
-    let mut len = 0;
-    while let Some(room) = into.get_mut(len..).filter(|room| !room.is_empty()) {
-        // SAFETY: the kernel writes at most the room's length there.
-        let got = unsafe { rawcall!(libc::SYS_read, fd, room.as_mut_ptr(), room.len()) };
-        match usize::try_from(got) {
-            Ok(bytes) if bytes > 0 => len += bytes,
-            _ if got == -(libc::EINTR as isize) => {}
-            _ => break,
-        }
-    }
-    // SAFETY: ours.
-    unsafe { rawcall!(libc::SYS_close, fd) };
-    Some(len)
-}
-
-/// Calls `found` with the name of each entry of an open directory.
-pub(super) fn each_entry(directory: i32, buffer: &mut [u8], found: &mut dyn FnMut(&[u8])) {
-    /// Offset of d_reclen and d_name in linux_dirent64.
-    const RECORD_LEN: usize = 16;
-    const NAME: usize = 19;
-    loop {
-        // SAFETY: the kernel writes at most the buffer's length there.
-        let got =
-            unsafe { rawcall!(libc::SYS_getdents64, directory, buffer.as_mut_ptr(), buffer.len()) };
-        let Ok(len @ 1..) = usize::try_from(got) else { return };
-        let mut rest = &buffer[..len];
-        while let (Some(low), Some(high)) = (rest.get(RECORD_LEN), rest.get(RECORD_LEN + 1)) {
-            let record = usize::from(u16::from_le_bytes([*low, *high]));
-            let Some(name) = rest.get(NAME..record) else { return };
-            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-            found(&name[..end]);
-            rest = &rest[record..];
         }
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use super::proc_files;
 use super::scratch::{Guarded, MAX_COPIES};
 use crate::descriptor::SeedRange;
 use crate::sys::page_size;
@@ -39,13 +40,19 @@ pub enum SharedMemoryError {
     )]
     TooMany(String),
     /// The kernel did not let it be found or copied.
-    #[error("shared memory could not be copied ({what}): {error}; is /proc mounted?")]
+    #[error("shared memory could not be copied ({what}): {error}{}", remedy_of(error))]
     Copy {
         /// What failed.
         what: &'static str,
         /// Why.
         error: io::Error,
     },
+}
+
+/// Of what is no errno there is nothing to say.
+fn remedy_of(error: &io::Error) -> String {
+    let errno = error.raw_os_error();
+    errno.map_or_else(String::new, |errno| format!("; {}", proc_files::remedy(errno)))
 }
 
 /// One copy.
@@ -96,23 +103,28 @@ fn copy(vma: &SharedVma, data: &[SeedRange], source: &File) -> Result<Copied, Sh
         let (first, _end) = (memory.at(offset), memory.at(offset + len));
         // SAFETY: `offset..offset + len` lies in the new mapping (`at` asserts it), which has no other user.
         let into = unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), len) };
-        read_pages(source, range.start.0, into);
+        read_pages(source, range.start.0, into).map_err(failed("/proc/self/mem"))?;
     }
     Ok(Copied { shared: vma.range, memory })
 }
 
 /// Reads through /proc/self/mem, which tells a page behind the end of its file (SIGBUS to whoever touches
 /// it) by an error: such a page stays zero.
-fn read_pages(source: &File, start: u64, into: &mut [u8]) {
+fn read_pages(source: &File, start: u64, into: &mut [u8]) -> io::Result<()> {
     let page = usize::try_from(page_size()).unwrap_or(4096);
     let mut done = 0;
     while done < into.len() {
         match source.read_at(&mut into[done..], start + done as u64) {
-            Ok(got) if got > 0 => done += got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            _ => done = (done + 1).next_multiple_of(page),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => done += got,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EIO | libc::EFAULT) => done = (done + 1).next_multiple_of(page),
+                _ => return Err(error),
+            },
         }
     }
+    Ok(())
 }
 
 /// A shared mapping of this process.

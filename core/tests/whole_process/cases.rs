@@ -47,6 +47,9 @@ pub(crate) fn all() -> Vec<Case> {
         a_thread_that_may_not_be_opened_is_named,
         a_thread_in_vfork_is_named,
         a_thread_that_has_been_told_too_late_is_unharmed,
+        a_latecomer_is_not_counted_in_the_next_round { check: checks::every_seed_is_whole },
+        an_epoll_of_a_thousand_watches { check: checks::every_watch_is_carried },
+        no_descriptor_is_left,
         a_seed_is_nobodys_child,
         a_child_goes_on_from_prepare { attend: Some(traced::resume_in_place) },
         a_rehearsal_ends_before_the_others_go_on { attend: Some(traced::rehearse_in_place) },
@@ -539,6 +542,84 @@ fn a_thread_that_has_been_told_too_late_is_unharmed() {
     blocked.join().unwrap();
     end(seed());
     assert_eq!(action_of_33(), action);
+}
+
+/// Its signal of the round that failed comes while the next one waits for it, under another index.
+fn a_latecomer_is_not_counted_in_the_next_round() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    forbid_ptrace();
+    let crew = Crew::of([Kind::Futex, Kind::Poll, Kind::Read]);
+    let latecomer = thread::spawn(|| {
+        let old = raw_mask(!0);
+        while !OPEN.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The next round has asked by then, and has not given up.
+        thread::sleep(Duration::from_millis(10));
+        raw_mask(old);
+        while !STOP.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    thread::sleep(Duration::from_millis(20));
+    let error = seed_with(&options()).unwrap_err();
+    assert!(matches!(error, PrepareError::Stop(StopError::TraceRefused { .. })), "{error}");
+    crew.end();
+    OPEN.store(true, SeqCst);
+    let seed = seed();
+    assert_eq!(seed.pause().unwrap().threads, 1);
+    keep(seed);
+    STOP.store(true, SeqCst);
+    latecomer.join().unwrap();
+}
+
+pub(crate) const WATCHES: u32 = 1000;
+
+/// Its fdinfo has about 78 KiB.
+fn an_epoll_of_a_thousand_watches() {
+    // SAFETY: live arguments; nothing is closed before the end.
+    unsafe {
+        let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+        let epoll = libc::epoll_create1(0);
+        let event = libc::eventfd(0, 0);
+        for number in 0..WATCHES {
+            let watched = libc::dup(event);
+            let data = u64::MAX - u64::from(number);
+            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: data };
+            assert_eq!(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, watched, &raw mut event), 0);
+        }
+    }
+    keep(seed());
+}
+
+fn limit_of_files(soft: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live limit.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        let before = std::mem::replace(&mut limit.rlim_cur, soft);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+        before
+    }
+}
+
+/// It is the caller's limit that is told, not a /proc that is not there; and nobody is left standing.
+fn no_descriptor_is_left() {
+    let crew = Crew::of([Kind::Futex, Kind::Poll]);
+    // One number is left below the limit, for the connection to the agent.
+    // SAFETY: plain numbers.
+    let next = unsafe { libc::dup(0) };
+    // SAFETY: just opened.
+    unsafe { libc::close(next) };
+    let before = limit_of_files(u64::try_from(next).unwrap() + 1);
+    let error = seed_with(&options()).unwrap_err();
+    limit_of_files(before);
+    let text = error.to_string();
+    assert!(text.contains("ulimit -n") && !text.contains("mount"), "{text}");
+    end(seed());
+    crew.end();
 }
 
 fn a_seed_is_nobodys_child() {

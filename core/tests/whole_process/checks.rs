@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 
-use mitosis::descriptor::{SeedAddr, Source, VmaFlags};
+use mitosis::descriptor::{FileKind, SeedAddr, Source, VmaFlags};
 
 use super::agent::{Agent, Taken};
-use super::cases::{MARKED_AT, PAGE, SHARED_AT};
+use super::cases::{MARKED_AT, PAGE, SHARED_AT, WATCHES};
 
 /// Offset of `uc_sigmask` in x86-64's `struct ucontext`.
 const MASK_IN_FRAME: u64 = 296;
@@ -128,6 +128,20 @@ pub(crate) fn the_copy_has_the_old_bytes(agent: &Agent) {
             })
             .into();
         assert_eq!(pages, [5, 0, 6]);
+    });
+}
+
+pub(crate) fn every_watch_is_carried(agent: &Agent) {
+    agent.with_descriptor(0, |descriptor, _| {
+        let files = descriptor.carried.as_ref().expect("files are carried").files();
+        let watches = files.iter().find_map(|file| match &file.kind {
+            FileKind::Epoll { watches } => Some(watches),
+            _ => None,
+        });
+        let mut data: Vec<u64> =
+            watches.unwrap().iter().map(|watch| u64::MAX - watch.data).collect();
+        data.sort_unstable();
+        assert_eq!(data, (0..u64::from(WATCHES)).collect::<Vec<_>>());
     });
 }
 

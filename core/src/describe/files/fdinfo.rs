@@ -33,7 +33,7 @@ pub(super) fn signals(info: &str) -> FileKind {
 
 /// An inotify instance.
 pub(super) fn inotify(info: &str) -> FileKind {
-    let watches = info.lines().filter(|line| line.starts_with("inotify wd:")).count();
+    let watches = lines(info).filter(|line| line.starts_with("inotify wd:")).count();
     FileKind::Inotify { watches: u32::try_from(watches).unwrap_or(u32::MAX) }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn inotify(info: &str) -> FileKind {
 /// have been, under a number that is another file's by now. Of what cannot be told apart, the first counts.
 pub(super) fn epoll(info: &str, leads: &dyn Fn(u32, u64) -> bool) -> FileKind {
     let mut watches: Vec<EpollWatch> = Vec::new();
-    for (watch, inode) in info.lines().filter_map(watch) {
+    for (watch, inode) in lines(info).filter_map(watch) {
         let is_known = watches.iter().any(|known| known.fd == watch.fd);
         if !is_known && inode.is_none_or(|inode| leads(watch.fd, inode)) {
             watches.push(watch);
@@ -65,9 +65,14 @@ fn watch(line: &str) -> Option<(EpollWatch, Option<u64>)> {
     Some((watch, inode.and_then(|inode| u64::from_str_radix(inode, 16).ok())))
 }
 
+/// Whole lines: one without its end was cut off, and its numbers are others than the kernel's.
+fn lines(info: &str) -> impl Iterator<Item = &str> {
+    info.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
+}
+
 /// The text behind `name:`.
 fn value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+    lines(info).find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
 /// `(seconds, nanoseconds)` in ns.
@@ -106,6 +111,14 @@ mod tests {
         let info =
             "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0\ninotify wd:2 ino:1\n";
         assert_eq!(inotify(info), FileKind::Inotify { watches: 2 });
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_is_none() {
+        let info = "tfd: 5 events: 19 data: 5\ntfd: 6 events: 19 data: 7fff";
+        let FileKind::Epoll { watches } = epoll(info, &|_, _| true) else { panic!("no epoll") };
+        assert_eq!(watches, [EpollWatch { fd: 5, events: 0x19, data: 5 }]);
+        assert_eq!(event("eventfd-count: 1"), event(""));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::io;
 
 use super::memory::Map;
 use crate::descriptor::SeedRange;
+use crate::prepare::proc_files::{close, open};
 use crate::prepare::scratch::{Guarded, MAX_COPIES};
-use crate::prepare::seed::open;
 use crate::prepare::shared::{Copied, SharedMemoryError, SharedVma, shared_vmas, swap_exists};
 use crate::sys::page_size;
 use crate::sys::rawcall::rawcall;
@@ -26,11 +26,13 @@ pub(super) struct Plan {
     limit: u64,
 }
 
-/// Above the limit: the index of the VMA that was too much, and the bytes with it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Over {
-    index: usize,
-    bytes: u64,
+/// Why there is no copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotCopied {
+    /// Above the limit: the index of the VMA that was too much, and the bytes with it.
+    Over { index: usize, bytes: u64 },
+    /// /proc/self/mem could not be opened or read: the kernel's answer.
+    Unreadable(i32),
 }
 
 impl Plan {
@@ -60,21 +62,22 @@ impl Plan {
     }
 
     /// Copies. Nothing is allocated.
-    pub(super) fn copy(&mut self) -> Result<(), Over> {
+    pub(super) fn copy(&mut self) -> Result<(), NotCopied> {
         if self.sources.is_empty() {
             return Ok(());
         }
         let memory = open(c"/proc/self/mem".as_ptr().cast(), 0);
+        if memory < 0 {
+            return Err(NotCopied::Unreadable(memory));
+        }
         let mut bytes = 0;
-        let outcome = (0..self.sources.len()).try_for_each(|index| {
-            self.copy_one(index, memory, &mut bytes).map_err(|()| Over { index, bytes })
-        });
-        // SAFETY: ours, or -1.
-        unsafe { rawcall!(libc::SYS_close, memory) };
+        let outcome =
+            (0..self.sources.len()).try_for_each(|index| self.copy_one(index, memory, &mut bytes));
+        close(memory);
         outcome
     }
 
-    fn copy_one(&mut self, index: usize, memory: i32, total: &mut u64) -> Result<(), ()> {
+    fn copy_one(&mut self, index: usize, memory: i32, total: &mut u64) -> Result<(), NotCopied> {
         let (vma, into) = (&self.sources[index], &self.copies[index].memory);
         let (start, end) = (vma.range.start.0, vma.range.end.0);
         let page = self.page as u64;
@@ -100,10 +103,11 @@ impl Plan {
                 let (source, len) = (at + from as u64 * page, (to - from) * self.page);
                 *total += len as u64;
                 if *total > self.limit {
-                    return Err(());
+                    return Err(NotCopied::Over { index, bytes: *total });
                 }
                 let offset = usize::try_from(source - start).unwrap_or(0);
-                read_pages(memory, source, into.at(offset).as_ptr(), len, self.page);
+                read_pages(memory, source, into.at(offset).as_ptr(), len, self.page)
+                    .map_err(NotCopied::Unreadable)?;
                 first = to;
             }
             at = window;
@@ -112,19 +116,27 @@ impl Plan {
     }
 
     /// In words.
-    pub(super) fn error(&self, over: Over) -> SharedMemoryError {
-        let vma = &self.sources[over.index];
+    pub(super) fn error(&self, cause: NotCopied) -> SharedMemoryError {
+        let (index, bytes) = match cause {
+            NotCopied::Over { index, bytes } => (index, bytes),
+            NotCopied::Unreadable(answer) => {
+                let error = io::Error::from_raw_os_error(-answer);
+                return SharedMemoryError::Copy { what: "/proc/self/mem", error };
+            }
+        };
+        let vma = &self.sources[index];
         SharedMemoryError::OverLimit {
             name: vma.name.clone(),
             range: vma.range,
-            bytes: over.bytes,
+            bytes,
             limit: self.limit,
         }
     }
 }
 
-/// As `shared::read_pages`, with raw calls: a page behind the end of its file stays zero.
-fn read_pages(fd: i32, start: u64, into: *mut u8, len: usize, page: usize) {
+/// As `shared::read_pages`, with raw calls: a page behind the end of its file stays zero. Any other failure is
+/// the kernel's answer.
+fn read_pages(fd: i32, start: u64, into: *mut u8, len: usize, page: usize) -> Result<(), i32> {
     let mut done = 0;
     while done < len {
         // SAFETY: the copy has room for all of the VMA, of which this is a part.
@@ -132,11 +144,16 @@ fn read_pages(fd: i32, start: u64, into: *mut u8, len: usize, page: usize) {
             rawcall!(libc::SYS_pread64, fd, into.add(done), len - done, start + done as u64)
         };
         match usize::try_from(got) {
-            Ok(bytes) if bytes > 0 => done += bytes,
-            _ if got == -(libc::EINTR as isize) => {}
-            _ => done = (done + 1).next_multiple_of(page),
+            Ok(0) => return Err(-libc::ENODATA),
+            Ok(bytes) => done += bytes,
+            Err(_) => match i32::try_from(-got).unwrap_or(libc::ENODATA) {
+                libc::EINTR => {}
+                libc::EIO | libc::EFAULT => done = (done + 1).next_multiple_of(page),
+                errno => return Err(-errno),
+            },
         }
     }
+    Ok(())
 }
 
 /// That the shared memory of a process changes faster than it can be looked at.
@@ -144,5 +161,27 @@ pub(super) fn keeps_changing() -> SharedMemoryError {
     SharedMemoryError::Copy {
         what: "it is mapped and unmapped all the time",
         error: io::ErrorKind::ResourceBusy.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_no_zeros() {
+        let mut page = [7u8; 4096];
+        let start = page.as_ptr() as usize as u64;
+        let mut into = [1u8; 4096];
+        let into = into.as_mut_ptr();
+        assert_eq!(read_pages(-1, start, into, 4096, 4096), Err(-libc::EBADF));
+        let memory = open(c"/proc/self/mem".as_ptr().cast(), 0);
+        assert_eq!(read_pages(memory, start, into, 4096, 4096), Ok(()));
+        // SAFETY: the page that was read to.
+        assert_eq!(unsafe { *into }, 7);
+        page.fill(0);
+        // Nothing is mapped there: EIO.
+        assert_eq!(read_pages(memory, 4096, into, 4096, 4096), Ok(()));
+        close(memory);
     }
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::descriptor::MAX_THREADS;
+use crate::prepare::proc_files::{read_file, remedy_of};
 use crate::prepare::proc_text::{Path, decimal};
-use crate::prepare::seed::read_file;
 
 /// Why the other threads could not be stopped. They go on as if nobody had asked.
 #[derive(Debug, thiserror::Error)]
@@ -14,14 +14,22 @@ use crate::prepare::seed::read_file;
 pub enum StopError {
     /// One did not stop in time.
     #[error(
-        "{thread} did not stop within {} ms: it is in {activity}, which lets no signal through; prepare \
-         when it is done with that, or raise stop_threads", .patience.as_millis()
+        "{thread} did not stop within {} ms: it is in {activity}, {}", .patience.as_millis(), activity.why_late()
     )]
     Late {
         /// Which.
         thread: ThreadName,
         /// What it does.
         activity: Activity,
+        /// `PrepareOptions::stop_threads`.
+        patience: Duration,
+    },
+    /// All had been told, and some were still on their way.
+    #[error(
+        "not every thread stopped within {} ms: those that had been told did not get to run, so the processors \
+         are busy; raise stop_threads", .patience.as_millis()
+    )]
+    Busy {
         /// `PrepareOptions::stop_threads`.
         patience: Duration,
     },
@@ -71,9 +79,15 @@ pub enum StopError {
          others (pthread_join) instead"
     )]
     MainThreadEnded,
-    /// /proc is missing.
-    #[error("/proc/self/task cannot be read: mount /proc, threads are found by it")]
-    NoProc,
+    /// /proc does not tell which threads there are.
+    #[error(
+        "/proc/self/task, by which threads are found, cannot be read: {error}; {}",
+        remedy_of(error)
+    )]
+    NoProc {
+        /// openat(2)'s or getdents64(2)'s.
+        error: io::Error,
+    },
 }
 
 /// A thread, for people.
@@ -93,6 +107,18 @@ pub struct Activity {
     pub system_call: Option<u64>,
     /// The kernel's function that it waits in; empty if the kernel does not tell.
     pub kernel_function: String,
+}
+
+impl Activity {
+    /// Why a thread that does this has not stopped, and what helps.
+    fn why_late(&self) -> &'static str {
+        match self.system_call {
+            Some(_) => {
+                "which lets no signal through; prepare when it is done with that, or raise stop_threads"
+            }
+            None => "so it did not get to run: the processors are busy; raise stop_threads",
+        }
+    }
 }
 
 impl std::fmt::Display for Activity {
@@ -126,6 +152,7 @@ pub(super) struct Stopped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Late,
+    Busy,
     TraceRefused,
     NoHelper,
     NotAsked,
@@ -161,6 +188,11 @@ impl<const N: usize> Text<N> {
 /// A failure that is no thread's.
 pub(super) fn plain(kind: Kind) -> Stopped {
     of(kind, 0, 0)
+}
+
+/// A file of /proc could not be read: the kernel's answer.
+pub(super) fn no_proc(answer: i32) -> Stopped {
+    of(Kind::NoProc, 0, answer as isize)
 }
 
 /// A failure of one thread, unnamed.
@@ -203,12 +235,13 @@ impl Stopped {
         };
         match self.kind {
             Kind::Late => StopError::Late { thread, activity, patience },
+            Kind::Busy => StopError::Busy { patience },
             Kind::TraceRefused => StopError::TraceRefused { thread, activity, error: error() },
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::TooMany => StopError::TooMany,
             Kind::MainEnded => StopError::MainThreadEnded,
-            Kind::NoProc => StopError::NoProc,
+            Kind::NoProc => StopError::NoProc { error: error() },
         }
     }
 }
@@ -268,6 +301,23 @@ mod tests {
         let text = stopped.error(Duration::from_millis(20)).to_string();
         assert!(text.starts_with("thread 'worker' (tid 17) did not stop within 20 ms"), "{text}");
         assert!(text.contains("system call vfork (58), kernel function kernel_clone"), "{text}");
+    }
+
+    #[test]
+    fn a_thread_that_gets_no_processor_is_not_said_to_block_signals() {
+        let text = of(Kind::Late, 17, 0).error(Duration::from_millis(20)).to_string();
+        assert!(text.contains("processors are busy; raise stop_threads"), "{text}");
+        assert!(!text.contains("signal"), "{text}");
+        let text = plain(Kind::Busy).error(Duration::from_millis(20)).to_string();
+        assert!(text.contains("within 20 ms") && !text.contains("tid"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_descriptor_is_no_missing_mount() {
+        let text = no_proc(-libc::EMFILE).error(Duration::ZERO).to_string();
+        assert!(text.contains("ulimit -n") && !text.contains("mount"), "{text}");
+        let text = no_proc(-libc::ENOENT).error(Duration::ZERO).to_string();
+        assert!(text.contains("is /proc mounted"), "{text}");
     }
 
     #[test]

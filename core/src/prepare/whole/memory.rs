@@ -8,9 +8,9 @@
 use std::io;
 
 use crate::descriptor::{SeedAddr, SeedRange};
+use crate::prepare::proc_files::{close, open};
 use crate::prepare::proc_text::hex;
 use crate::prepare::scratch::Guarded;
-use crate::prepare::seed::open;
 use crate::sys::rawcall::rawcall;
 
 /// VMAs that a process may have: the kernel's default limit (vm.max_map_count).
@@ -48,8 +48,8 @@ pub(in crate::prepare) struct Map {
 /// Why they are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// /proc/self/smaps, or a line of it.
-    Text,
+    /// /proc/self/smaps could not be opened, or a line of it is not understood: the kernel's answer.
+    Text(i32),
     /// More than [`MAX_VMAS`].
     TooMany,
 }
@@ -86,8 +86,9 @@ impl Map {
             }
         });
         self.len = len;
-        if !read || len == 0 {
-            return Err(Unreadable::Text);
+        read.map_err(Unreadable::Text)?;
+        if len == 0 {
+            return Err(Unreadable::Text(-libc::ENODATA));
         }
         outcome
     }
@@ -101,7 +102,7 @@ impl Map {
             same &= at < expected && list[at].line == hash(line);
             at += 1;
         });
-        read && same && at == expected
+        read.is_ok() && same && at == expected
     }
 
     /// Shared VMAs.
@@ -199,11 +200,15 @@ fn hash(line: &[u8]) -> u64 {
     })
 }
 
-/// Calls `found` with each line of a file of /proc; whether it could be read to its end.
-fn each_line(path: &std::ffi::CStr, text: &mut [u8], found: &mut dyn FnMut(&[u8])) -> bool {
+/// Calls `found` with each line of a file of /proc; the kernel's answer if it could not be read to its end.
+fn each_line(
+    path: &std::ffi::CStr,
+    text: &mut [u8],
+    found: &mut dyn FnMut(&[u8]),
+) -> Result<(), i32> {
     let fd = open(path.as_ptr().cast(), 0);
     if fd < 0 {
-        return false;
+        return Err(fd);
     }
     let mut len = 0;
     let whole = loop {
@@ -211,10 +216,11 @@ fn each_line(path: &std::ffi::CStr, text: &mut [u8], found: &mut dyn FnMut(&[u8]
         let got =
             unsafe { rawcall!(libc::SYS_read, fd, text.as_mut_ptr().add(len), text.len() - len) };
         match usize::try_from(got) {
-            Ok(0) => break len == 0,
+            Ok(0) if len == 0 => break Ok(()),
+            Ok(0) => break Err(-libc::ENODATA),
             Ok(bytes) => len += bytes,
             Err(_) if got == -(libc::EINTR as isize) => continue,
-            Err(_) => break false,
+            Err(_) => break Err(i32::try_from(got).unwrap_or(-libc::EIO)),
         }
         let mut start = 0;
         while let Some(end) = text[start..len].iter().position(|byte| *byte == b'\n') {
@@ -224,11 +230,10 @@ fn each_line(path: &std::ffi::CStr, text: &mut [u8], found: &mut dyn FnMut(&[u8]
         text.copy_within(start..len, 0);
         len -= start;
         if len == text.len() {
-            break false;
+            break Err(-libc::ENOBUFS);
         }
     };
-    // SAFETY: ours.
-    unsafe { rawcall!(libc::SYS_close, fd) };
+    close(fd);
     whole
 }
 
@@ -301,11 +306,11 @@ mod tests {
     fn lines_are_put_together_and_cut_off_texts_are_errors() {
         let mut text = vec![0u8; 4096];
         let mut lines = 0;
-        assert!(each_line(c"/proc/self/smaps", &mut text, &mut |_| lines += 1));
+        assert_eq!(each_line(c"/proc/self/smaps", &mut text, &mut |_| lines += 1), Ok(()));
         assert!(lines > 100, "{lines}");
         let mut short = [0u8; 16];
-        assert!(!each_line(c"/proc/self/smaps", &mut short, &mut |_| {}));
-        assert!(!each_line(c"/nonexistent", &mut text, &mut |_| {}));
+        assert_eq!(each_line(c"/proc/self/smaps", &mut short, &mut |_| {}), Err(-libc::ENOBUFS));
+        assert_eq!(each_line(c"/nonexistent", &mut text, &mut |_| {}), Err(-libc::ENOENT));
         assert!(vma(b"Size:   4 kB").is_none() && vma(b"7f00-").is_none());
         let shared = vma(b"7f00-8f00 rw-s 00000000 00:01 7 /dev/zero (deleted)").unwrap();
         assert_eq!((shared.range, shared.flags), (SeedRange::new(0x7f00, 0x8f00), SHARED));

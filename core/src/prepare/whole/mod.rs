@@ -33,7 +33,7 @@ use super::scratch::{self, SharedCopy};
 use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
 use crate::client::{AgentAddress, Seed};
 use crate::sys::rawcall::{rawcall, set_signal_mask};
-use copies::{Over, Plan};
+use copies::{NotCopied, Plan};
 pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
@@ -71,10 +71,10 @@ pub(super) fn prepare(
         return Err(PrepareError::Stop(StopError::MainThreadEnded));
     }
     // None of it may be dropped in a child, where descriptors and addresses are nothing or another's.
-    let socket = ManuallyDrop::new(socket);
-    let agent = ManuallyDrop::new(agent);
+    let held = ManuallyDrop::new((socket, agent));
+    let socket = held.0.as_raw_fd();
     for _ in 0..ATTEMPTS {
-        let before = Freezer::new(options, socket.as_raw_fd());
+        let before = Freezer::new(options, socket);
         let mut before = ManuallyDrop::new(before);
         let outcome = match &mut *before {
             Ok(freezer) => freezer.freeze(options.stop_threads),
@@ -87,31 +87,27 @@ pub(super) fn prepare(
         let freezer = match ManuallyDrop::into_inner(before) {
             Ok(freezer) => freezer,
             Err(error) => {
-                drop(ManuallyDrop::into_inner(socket));
+                drop(ManuallyDrop::into_inner(held));
                 return Err(error);
             }
         };
         match outcome {
             Err(Refusal::Shared) => {}
             Err(refusal) => {
-                drop(ManuallyDrop::into_inner(socket));
+                drop(ManuallyDrop::into_inner(held));
                 return Err(freezer.error(refusal, options.stop_threads));
             }
             Ok(Side::Parent { pid, pause }) => {
-                drop(ManuallyDrop::into_inner(socket));
+                let (socket, agent) = ManuallyDrop::into_inner(held);
+                drop(socket);
                 reap::remember(pid);
-                let agent = ManuallyDrop::into_inner(agent);
-                return Ok(Prepared::Parent(Seed::new(
-                    pid,
-                    freezer.before.token,
-                    agent,
-                    Some(pause),
-                )));
+                let token = freezer.before.token;
+                return Ok(Prepared::Parent(Seed::new(pid, token, agent, Some(pause))));
             }
             Ok(Side::Child) => unreachable!("handled above"),
         }
     }
-    drop(ManuallyDrop::into_inner(socket));
+    drop(ManuallyDrop::into_inner(held));
     Err(copies::keeps_changing().into())
 }
 
@@ -144,7 +140,7 @@ enum Refusal {
     Shared,
     Stop(Reason),
     Map(Unreadable),
-    Copy(Over),
+    Copy(NotCopied),
     /// -errno of clone(2).
     Clone(isize),
 }
@@ -187,7 +183,7 @@ impl Freezer {
             set_signal_mask(mask);
             return Ok(Side::Child);
         }
-        park::release(self.table);
+        park::release(self.table, self.table.round.load(SeqCst));
         let paused = now() - began;
         set_signal_mask(mask);
         let Cloned::Parent { pid, parked, cloned } = outcome? else {
@@ -209,7 +205,6 @@ impl Freezer {
         freeze.not_carried = [self.map.range(), self.seen.range()];
         freeze.carry_files = true;
         freeze.seen = self.seen.address();
-        freeze.carry_files = true;
         freeze.whole = Some(scratch::Whole {
             table: NonNull::from(self.table),
             map: NonNull::from(&self.map),
@@ -258,9 +253,11 @@ impl Freezer {
         match refusal {
             Refusal::Shared => copies::keeps_changing().into(),
             Refusal::Stop(reason) => PrepareError::Stop(reason.error(patience)),
-            Refusal::Map(Unreadable::Text) => PrepareError::NoSmaps,
+            Refusal::Map(Unreadable::Text(answer)) => {
+                PrepareError::NoSmaps(std::io::Error::from_raw_os_error(-answer))
+            }
             Refusal::Map(Unreadable::TooMany) => PrepareError::TooManyMappings,
-            Refusal::Copy(over) => self.plan.error(over).into(),
+            Refusal::Copy(cause) => self.plan.error(cause).into(),
             Refusal::Clone(answer) => {
                 let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
                 PrepareError::Fork(std::io::Error::from_raw_os_error(errno))

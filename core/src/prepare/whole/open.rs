@@ -14,12 +14,13 @@ use std::arch::global_asm;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::park::now;
-use super::signal::{PARK_SIGNAL, futex_wait, futex_wake};
-use super::table::{OPENED, REFUSED, Slot, Table, WANTED};
+use super::signal::{self, PARK_SIGNAL, SignalInfo, futex_wait, futex_wake};
+use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::sys::rawcall::{SIGSET_BYTES, rawcall, signal_bit};
 
 const PTRACE_SEIZE: u32 = 0x4206;
 const PTRACE_INTERRUPT: u32 = 0x4207;
+const PTRACE_PEEKSIGINFO: u32 = 0x4209;
 const PTRACE_GETSIGMASK: u32 = 0x420a;
 const PTRACE_SETSIGMASK: u32 = 0x420b;
 const PTRACE_DETACH: u32 = 17;
@@ -28,6 +29,8 @@ const PTRACE_GETREGS: u32 = 12;
 const PTRACE_EVENT_STOP: i32 = 128;
 const PR_SET_PTRACER: u32 = 0x5961_6d61;
 const PAUSE_NS: u64 = 20_000;
+/// Signals of a thread's queue that are looked through for ours; whoever has more is taken to have it.
+const MOST_PENDING: u64 = 4096;
 
 global_asm!(
     ".pushsection .text.mitosis_helper, \"ax\", @progbits",
@@ -116,8 +119,8 @@ unsafe fn reap(table: &Table, pid: isize, deadline: u64) {
 fn yama_wants_a_name() -> bool {
     let mut text = [0u8; 8];
     let path = c"/proc/sys/kernel/yama/ptrace_scope";
-    let len = crate::prepare::seed::read_file(path.as_ptr().cast(), &mut text);
-    len.is_some_and(|len| text[..len].first() == Some(&b'1'))
+    let len = crate::prepare::proc_files::read_file(path.as_ptr().cast(), &mut text);
+    len.is_ok_and(|len| text[..len].first() == Some(&b'1'))
 }
 
 fn pause() {
@@ -133,9 +136,10 @@ extern "C" fn help(table: *const libc::c_void) -> ! {
     while table.helper.go.load(SeqCst) == 0 {
         futex_wait(&table.helper.go, 0, None);
     }
-    for (tid, slot) in table.threads() {
-        if slot.opened.load(SeqCst) == WANTED {
-            open(table, tid, slot);
+    let used = table.used.load(SeqCst) as usize;
+    for (index, (tid, slot)) in table.tids.iter().zip(&table.slots).take(used).enumerate() {
+        if slot.claim.load(SeqCst) != GONE && slot.opened.load(SeqCst) == WANTED {
+            open(table, tid.load(SeqCst), slot, index);
         }
     }
     loop {
@@ -144,7 +148,7 @@ extern "C" fn help(table: *const libc::c_void) -> ! {
     }
 }
 
-fn open(table: &Table, tid: u32, slot: &Slot) {
+fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
     // SAFETY: requests with plain numbers.
     let seized = unsafe { rawcall!(libc::SYS_ptrace, PTRACE_SEIZE, tid, 0, 0) };
     if seized != 0 {
@@ -183,6 +187,13 @@ fn open(table: &Table, tid: u32, slot: &Slot) {
         unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
         return;
     }
+    if !is_pending(tid, signal::value(table.round.load(SeqCst), index)) {
+        // It has the signal, and stands in our handler, which blocks everything: that is not its own mask.
+        slot.opened.store(0, SeqCst);
+        // SAFETY: the thread is stopped.
+        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        return;
+    }
     // SAFETY: the thread is stopped; `mask` lives.
     unsafe {
         rawcall!(libc::SYS_ptrace, PTRACE_GETSIGMASK, tid, SIGSET_BYTES, &raw mut mask);
@@ -192,6 +203,31 @@ fn open(table: &Table, tid: u32, slot: &Slot) {
         slot.opened.store(OPENED, SeqCst);
         rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver);
     }
+}
+
+/// Whether a stopped thread still has our question to come. Where the kernel does not tell, it has.
+fn is_pending(tid: u32, value: u64) -> bool {
+    #[repr(C)]
+    struct Which {
+        offset: u64,
+        flags: u32,
+        count: i32,
+    }
+    for offset in 0..MOST_PENDING {
+        let which = Which { offset, flags: 0, count: 1 };
+        let mut info = SignalInfo::default();
+        // SAFETY: both live; the kernel fills one siginfo at most.
+        let answer = unsafe {
+            rawcall!(libc::SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &raw const which, &raw mut info)
+        };
+        match answer {
+            0 => return false,
+            1 if info.asks(value) => return true,
+            1 => {}
+            _ => return true,
+        }
+    }
+    true
 }
 
 /// Of the restorer's region, in which threads of a child begin: bases are multiples of the first, code lies

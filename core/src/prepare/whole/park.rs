@@ -14,8 +14,8 @@ use super::open;
 use super::signal;
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
+use crate::prepare::proc_files::{close, each_entry, open as open_file, own_entry, read_file};
 use crate::prepare::proc_text::{Path, decimal, own_number, status};
-use crate::prepare::seed::{each_entry, open as open_file, own_entry, read_file};
 use crate::sys::rawcall::{rawcall, signal_bit};
 
 /// Between two looks at what keeps the threads that have not come.
@@ -81,16 +81,22 @@ impl<'a> Parking<'a> {
     fn ask_new(&mut self) -> Result<bool, Reason> {
         let directory = open_file(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
         if directory < 0 {
-            return Err(failure::plain(failure::Kind::NoProc));
+            return Err(failure::no_proc(directory));
         }
         let before = self.used;
         let mut outcome = Ok(());
         let (table, round, process, own) = (self.table, self.round, self.process, self.own);
         let (used, gone, text) = (&mut self.used, &mut self.gone, &mut *self.text);
         let translates = self.translates;
-        each_entry(directory, self.entries, &mut |name| {
+        let listed = each_entry(directory, self.entries, &mut |name| {
             let Some(in_proc) = decimal(name) else { return };
-            let tid = if translates { number_here(in_proc, text) } else { Some(in_proc) };
+            let tid = match translates {
+                true => number_here(in_proc, text).unwrap_or_else(|answer| {
+                    outcome = Err(failure::no_proc(answer));
+                    None
+                }),
+                false => Some(in_proc),
+            };
             let Some(tid) = tid.filter(|tid| *tid != own) else { return };
             let (Ok(tid), Ok(in_proc)) = (u32::try_from(tid), u32::try_from(in_proc)) else {
                 return;
@@ -114,10 +120,9 @@ impl<'a> Parking<'a> {
                 answer => outcome = Err(failure::of(failure::Kind::NotAsked, tid, answer)),
             }
         });
-        // SAFETY: ours.
-        unsafe { rawcall!(libc::SYS_close, directory) };
+        close(directory);
         self.table.used.store(u32::try_from(self.used).unwrap_or(0), SeqCst);
-        outcome.map(|()| self.used > before)
+        outcome.and(listed.map_err(failure::no_proc)).map(|()| self.used > before)
     }
 
     /// Until every thread that was asked has entered itself or is gone.
@@ -156,9 +161,12 @@ impl<'a> Parking<'a> {
             let in_proc = slot.in_proc.load(SeqCst);
             let path = Path::new(b"/proc/self/task/", u64::from(in_proc), b"/status");
             let found = read_file(path.as_ptr(), self.text);
-            let found = found.and_then(|len| status(&self.text[..len]));
-            let alive = found.filter(|(state, _)| !matches!(state, b'Z' | b'X'));
-            let Some((_, blocked)) = alive else {
+            let found = found.ok().and_then(|len| status(&self.text[..len]));
+            let gone = match found {
+                Some((state, _)) => matches!(state, b'Z' | b'X'),
+                None => has_ended(tid),
+            };
+            if gone {
                 // A main thread that has ended is listed for as long as others live.
                 if isize::try_from(tid) == Ok(self.process) {
                     return Err(failure::plain(failure::Kind::MainEnded));
@@ -167,7 +175,9 @@ impl<'a> Parking<'a> {
                     self.gone += 1;
                 }
                 continue;
-            };
+            }
+            // What cannot be looked at (no descriptor is left) is waited for.
+            let Some((_, blocked)) = found else { continue };
             if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
                 continue;
             }
@@ -209,18 +219,21 @@ impl<'a> Parking<'a> {
                 let in_proc = slot.in_proc.load(SeqCst);
                 failure::describe(failure::Kind::Late, tid, 0, in_proc, self.text)
             }
-            // It came between the look and now.
-            None => failure::plain(failure::Kind::Late),
+            // All of them have been told, and are on their way in.
+            None => failure::plain(failure::Kind::Busy),
         }
     }
 }
 
 /// What a thread of ours that /proc knows by `in_proc` is called in this process's pid namespace; `None` if it
 /// has ended.
-fn number_here(in_proc: u64, text: &mut [u8]) -> Option<u64> {
+fn number_here(in_proc: u64, text: &mut [u8]) -> Result<Option<u64>, i32> {
     let path = Path::new(b"/proc/self/task/", in_proc, b"/status");
-    let len = read_file(path.as_ptr(), text)?;
-    own_number(&text[..len])
+    match read_file(path.as_ptr(), text) {
+        Ok(len) => Ok(own_number(&text[..len])),
+        Err(answer) if [-libc::ENOENT, -libc::ESRCH].contains(&answer) => Ok(None),
+        Err(answer) => Err(answer),
+    }
 }
 
 /// `numbers`: here and in /proc.
@@ -240,10 +253,51 @@ pub(super) fn main_has_ended(text: &mut [u8]) -> bool {
     text[..len].split(|byte| *byte == b'\n').any(|line| line.starts_with(b"State:\tZ"))
 }
 
-/// Lets everybody go.
-pub(super) fn release(table: &Table) {
+/// Ends `round`: nobody enters itself into it any more, and everybody who has goes on.
+///
+/// A thread that was asked and has not come is told by its slot, when its signal comes, that nobody waits for
+/// it: were the slot left to it, it would count itself into the next round, whose threads are others.
+pub(super) fn release(table: &Table, round: u32) {
+    let pending = end_claims(table, round);
+    settle(table, pending);
     table.next_round();
     signal::futex_wake(&table.round);
+}
+
+/// Takes back what can be taken back; how many have arrived or will.
+fn end_claims(table: &Table, round: u32) -> u32 {
+    let mut pending = 0;
+    for (tid, slot) in table.threads() {
+        // One that was opened has its signal on the way to it, and gets its mask back by it alone.
+        let is_opened = slot.opened.load(SeqCst) == OPENED && !has_ended(tid);
+        if is_opened || slot.claim.compare_exchange(round, GONE, SeqCst, SeqCst).is_err() {
+            pending += 1;
+        }
+    }
+    pending
+}
+
+/// Waits until `pending` threads have arrived, which no system call keeps from it: they are in our handler, or
+/// enter it as soon as a processor is theirs. One that is killed on the way (a seccomp filter) is not waited for.
+fn settle(table: &Table, pending: u32) {
+    table.expected.store(pending, SeqCst);
+    loop {
+        let arrived = table.arrived.load(SeqCst);
+        let ended = || table.threads().filter(|(tid, _)| has_ended(*tid)).count();
+        if arrived >= pending
+            || arrived >= pending.saturating_sub(u32::try_from(ended()).unwrap_or(0))
+        {
+            return;
+        }
+        signal::futex_wait(&table.arrived, arrived, Some(LOOK_NS));
+    }
+}
+
+/// Whether a thread of this process is not there any more, whatever /proc can tell of it.
+fn has_ended(tid: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 only asks.
+    let answer = unsafe { rawcall!(libc::SYS_tgkill, rawcall!(libc::SYS_getpid), tid, 0) };
+    answer == -(libc::ESRCH as isize)
 }
 
 /// CLOCK_MONOTONIC, ns.
@@ -255,3 +309,57 @@ pub(super) fn now() -> u64 {
 }
 
 const _: () = assert!(MAX_THREADS < u32::MAX as usize && OPENED != REFUSED);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::prepare::scratch::Guarded;
+
+    /// Slots of `claims` in round 2, all of this thread.
+    fn table(memory: &Guarded, claims: &[(u32, u32)]) -> &'static Table {
+        // SAFETY: takes nothing.
+        let tid = unsafe { libc::gettid() }.cast_unsigned();
+        // SAFETY: the mapping is large enough and zero, which is a valid table; each test leaks it.
+        let table: &'static Table = unsafe { memory.at(0).cast().as_ref() };
+        assert_eq!(table.begin(0, [0; 3]), 2);
+        for (index, (claim, opened)) in claims.iter().enumerate() {
+            prepare_slot(table, &table.slots[index], index, (tid, tid), *claim);
+            table.slots[index].opened.store(*opened, SeqCst);
+        }
+        table.used.store(u32::try_from(claims.len()).unwrap(), SeqCst);
+        table
+    }
+
+    fn memory() -> Guarded {
+        Guarded::new(size_of::<Table>().next_multiple_of(4096)).unwrap()
+    }
+
+    #[test]
+    fn a_round_that_has_ended_is_closed_to_who_has_not_come() {
+        let memory = std::mem::ManuallyDrop::new(memory());
+        let table = table(&memory, &[(2, 0), (2, WANTED), (2, REFUSED)]);
+        release(table, 2);
+        assert!(table.slots[..3].iter().all(|slot| slot.claim.load(SeqCst) == GONE));
+        assert_eq!(table.round.load(SeqCst), 4);
+    }
+
+    #[test]
+    fn who_has_claimed_or_was_opened_is_waited_for() {
+        let memory = std::mem::ManuallyDrop::new(memory());
+        let table = table(&memory, &[(2, 0), (3, 0), (2, OPENED)]);
+        let come = std::thread::spawn(|| {
+            for _ in 0..2 {
+                std::thread::sleep(Duration::from_millis(20));
+                assert_eq!(table.round.load(SeqCst), 2, "it did not wait");
+                table.arrived.fetch_add(1, SeqCst);
+            }
+        });
+        release(table, 2);
+        come.join().unwrap();
+        assert_eq!((table.arrived.load(SeqCst), table.round.load(SeqCst)), (2, 4));
+        let claims = [0, 1, 2].map(|index: usize| table.slots[index].claim.load(SeqCst));
+        assert_eq!(claims, [GONE, 3, 2]);
+    }
+}

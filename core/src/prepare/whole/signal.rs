@@ -55,6 +55,11 @@ pub(super) fn give_back() {
     }
 }
 
+/// `si_value` of the question to slot `index` in `round`.
+pub(super) fn value(round: u32, index: usize) -> u64 {
+    u64::from(round) << 32 | index as u64
+}
+
 /// Asks thread `tid` to enter itself into slot `index`: the kernel's answer.
 pub(super) fn ask(process: isize, tid: u32, round: u32, index: usize) -> isize {
     let mut info = SignalInfo {
@@ -64,7 +69,7 @@ pub(super) fn ask(process: isize, tid: u32, round: u32, index: usize) -> isize {
         pad: 0,
         pid: i32::try_from(process).unwrap_or(0),
         uid: 0,
-        value: u64::from(round) << 32 | index as u64,
+        value: value(round, index),
         rest: [0; 12],
     };
     let number = libc::SYS_rt_tgsigqueueinfo;
@@ -88,7 +93,8 @@ pub(super) fn futex_wake(word: &AtomicU32) {
 
 /// The kernel's siginfo_t of a queued signal.
 #[repr(C)]
-struct SignalInfo {
+#[derive(Debug, Default)]
+pub(super) struct SignalInfo {
     signal: i32,
     errno: i32,
     code: i32,
@@ -99,6 +105,14 @@ struct SignalInfo {
     rest: [u64; 12],
 }
 const _: () = assert!(size_of::<SignalInfo>() == 128);
+
+impl SignalInfo {
+    /// Whether it is our question of this value.
+    pub(super) fn asks(&self, value: u64) -> bool {
+        self.signal == PARK_SIGNAL
+            && (self.errno, self.code, self.value) == (OURS, libc::SI_QUEUE, value)
+    }
+}
 
 fn handler() -> u64 {
     on_signal as *const () as usize as u64
@@ -119,7 +133,7 @@ extern "C" fn on_signal(signal: i32, info: *mut SignalInfo, context: *mut libc::
         }
         let Some(table) = table::existing() else { return };
         let (round, index) = ((value >> 32) as u32, (value & 0xffff_ffff) as usize);
-        // One who comes after its round is not asked any more.
+        // One who comes after its round is not asked any more: `park::release` has ended its claim.
         let Some(slot) = table.slots.get(index) else { return };
         if slot.claim.compare_exchange(round, round + 1, SeqCst, SeqCst).is_err() {
             return;

@@ -3,8 +3,8 @@
 //! Their ids lie in the program's memory, and the kernel counts them up from 0 in each process. So a child, which
 //! has made none, makes timers until it comes to each id, and lets those in between go.
 
-use super::super::proc_text::{decimal, hex};
-use super::super::seed::read_file;
+use crate::prepare::proc_files::read_file;
+use crate::prepare::proc_text::{decimal, hex};
 use crate::sys::rawcall::rawcall;
 
 /// Timers that are carried at most: programs have one or two.
@@ -65,11 +65,12 @@ impl Timers {
 }
 
 impl Timer {
-    /// False if its id has passed: the later ones' have not.
+    /// Makes timers until one has this id, and lets the others go. False if no timer can be made at all: no later
+    /// one can be either. True also where this one cannot be made (its clock or thread is not there): its id is
+    /// passed over, and later ones are tried.
     fn make_again(&self) -> bool {
         let plain = Event { notify: SIGEV_NONE, ..Event::default() };
         loop {
-            // The last id that does not count is made without asking for much: it cannot fail.
             let mut id = -1i32;
             // SAFETY: an event and a place for an id that live through the call.
             let answer = unsafe {
@@ -83,6 +84,7 @@ impl Timer {
                 return true;
             }
             if answer != 0 {
+                // A refused timer uses up no id: one that asks for little tells how far the ids are.
                 // SAFETY: as above.
                 let probe = unsafe {
                     rawcall!(
