@@ -115,7 +115,6 @@ fi
 stop_agents
 # The program is found beside the library, and beside the example.
 check 'C: with an agent of its own' '32 MiB are right' env -u MITOSIS_AGENT "$dir/fork_to_host"
-check 'C, all threads: with an agent of its own' 'right on' env -u MITOSIS_AGENT "$dir/threads"
 check 'Rust: with an agent of its own' 'squares right' env -u MITOSIS_AGENT "$dir/fork_here"
 
 for example in fork_to_host many_children; do

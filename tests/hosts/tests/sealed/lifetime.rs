@@ -20,8 +20,9 @@ fn dropping_a_pair_ends_all_that_runs_in_it() {
     let mut left = pair.a().command(["/bin/sleep", "60"]).spawn().unwrap();
     assert!(populated(&namespaces));
     drop(pair);
-    // The program that took the command there ends with it, outside.
-    assert_eq!(left.wait().unwrap().signal(), Some(SIGKILL));
+    // Killed; or, where it had not got there yet, it found nothing to go to.
+    let end = left.wait().unwrap();
+    assert!(end.signal() == Some(SIGKILL) || end.code().is_some_and(|code| code != 0), "{end:?}");
     assert!(!populated(&namespaces), "drop returns when all have ended");
 }
 
