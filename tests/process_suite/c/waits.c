@@ -315,14 +315,19 @@ static void end_sleep(struct wait *wait) {
 }
 
 static bool wait_spins(struct wait *wait) {
-  const struct timespec a_while = {.tv_nsec = 200000};
+  const struct timespec a_while = {.tv_nsec = 2000000};
   while (atomic_load(&wait->word) == 0)
     nanosleep(&a_while, NULL);
   return true;
 }
+/* In bursts: some of these in each of several processes would leave a small machine nothing. */
 static bool wait_yields(struct wait *wait) {
-  while (atomic_load(&wait->word) == 0)
-    sched_yield();
+  const struct timespec a_while = {.tv_nsec = 5000000};
+  while (atomic_load(&wait->word) == 0) {
+    for (int turn = 0; turn < 50; turn++)
+      sched_yield();
+    nanosleep(&a_while, NULL);
+  }
   return true;
 }
 static void end_spins(struct wait *wait) { atomic_store(&wait->word, 1); }
