@@ -8,7 +8,6 @@
 //! ```
 
 use std::io;
-use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst};
@@ -16,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst};
 use super::scratch::{Freeze, Scratch};
 use super::{reap, seed, turn};
 use crate::sys::dispatch::{self, Outcome};
+use crate::sys::queued_signal::QueuedSignal;
 use crate::sys::rawcall::{
     KernelAction, SA_RESTORER, rawcall, restorer, set_signal_mask, sigaction, signal_bit,
     thread_pointer,
@@ -157,10 +157,7 @@ pub(super) unsafe fn become_seed(freeze: *mut Freeze) {
         };
         (*freeze).old_action = sigaction(seed::FREEZE_SIGNAL, Some(&action));
         set_signal_mask(!signal_bit(seed::FREEZE_SIGNAL));
-        let mut info: SignalInfo = zeroed();
-        info.signal = seed::FREEZE_SIGNAL;
-        info.code = libc::SI_QUEUE;
-        info.value = freeze as usize as u64;
+        let info = QueuedSignal::new(seed::FREEZE_SIGNAL, freeze as usize as u64);
         let (process, thread) = (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid));
         let number = libc::SYS_rt_tgsigqueueinfo;
         let raised = rawcall!(number, process, thread, seed::FREEZE_SIGNAL, &raw const info);
@@ -173,20 +170,6 @@ pub(super) unsafe fn become_seed(freeze: *mut Freeze) {
 
 /// Exit status of a seed to which no signal could be queued (RLIMIT_SIGPENDING is 0).
 const STATUS_NOT_FROZEN: i32 = 91;
-
-/// The kernel's siginfo_t of a queued signal.
-#[repr(C)]
-struct SignalInfo {
-    signal: i32,
-    errno: i32,
-    code: i32,
-    pad: i32,
-    pid: i32,
-    uid: u32,
-    value: u64,
-    rest: [u64; 12],
-}
-const _: () = assert!(size_of::<SignalInfo>() == 128);
 
 /// Unregisters rseq, so that the kernel writes nothing to the seed's memory when it moves between CPUs.
 /// Returns the length that was registered, 0 if none.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use super::whole::environment;
 use super::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_NONE, ROLE_REHEARSAL, ResumeInfo};
 use crate::id::{ChildId, SeedId};
-use crate::sys::rawcall::rawcall;
+use crate::sys::futex::{self, Reach};
 
 /// What a child was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +76,9 @@ pub(super) fn gate() -> u64 {
 pub fn release_threads() {
     let gate = gate_of(generation());
     gate.store(1, SeqCst);
-    // SAFETY: the word lives for ever.
-    unsafe {
-        rawcall!(libc::SYS_futex, gate.as_ptr(), FUTEX_WAKE_PRIVATE, i32::MAX);
-        rawcall!(libc::SYS_futex, gate.as_ptr(), FUTEX_WAKE, i32::MAX);
-    }
+    futex::wake(gate, Reach::Process);
+    futex::wake(gate, Reach::Shared);
 }
-
-const FUTEX_WAKE: i32 = 1;
-const FUTEX_WAKE_PRIVATE: i32 = 129;
 
 /// What a child was told, where it lies: nothing has been copied or allocated.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ pub mod event;
 pub mod fd_table;
 #[cfg(feature = "agent")]
 pub mod fuse;
+pub(crate) mod futex;
 pub mod limits;
 #[cfg(feature = "agent")]
 pub mod listening;
@@ -26,6 +27,7 @@ pub mod pidfd;
 pub mod poll;
 #[cfg(feature = "agent")]
 pub mod process_memory;
+pub(crate) mod queued_signal;
 pub(crate) mod rawcall;
 pub(crate) mod readiness;
 #[cfg(feature = "agent")]

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::queued_signal::QueuedSignal;
+
 /// A process, for as long as this is held: its pid may go to another one, this never does. Readable once
 /// the process has ended.
 #[derive(Debug)]
@@ -36,16 +38,8 @@ impl PidFd {
     /// # Errors
     /// As [`Self::signal`], and EAGAIN where its user has too many signals pending.
     pub fn queue(&self, signal: i32, value: u64) -> io::Result<()> {
-        let info = QueuedSignal {
-            signal,
-            errno: 0,
-            code: libc::SI_QUEUE,
-            pad: 0,
-            pid: std::process::id(),
-            uid: super::user_id(),
-            value,
-            rest: [0; 12],
-        };
+        let sender = i32::try_from(std::process::id()).unwrap_or(0);
+        let info = QueuedSignal::new(signal, value).by(sender, super::user_id());
         self.send(signal, &raw const info)
     }
 
@@ -56,20 +50,6 @@ impl PidFd {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
-
-/// The kernel's siginfo_t of a queued signal.
-#[repr(C)]
-struct QueuedSignal {
-    signal: i32,
-    errno: i32,
-    code: i32,
-    pad: i32,
-    pid: u32,
-    uid: u32,
-    value: u64,
-    rest: [u64; 12],
-}
-const _: () = assert!(size_of::<QueuedSignal>() == 128);
 
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -14,8 +14,10 @@ use std::arch::global_asm;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::park::now;
-use super::signal::{self, PARK_SIGNAL, SignalInfo, futex_wait, futex_wake};
+use super::signal::{self, PARK_SIGNAL};
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
+use crate::sys::futex::{self, Reach};
+use crate::sys::queued_signal::QueuedSignal;
 use crate::sys::rawcall::{SIGSET_BYTES, rawcall, signal_bit};
 
 const PTRACE_SEIZE: u32 = 0x4206;
@@ -90,7 +92,7 @@ pub(super) fn blocked(table: &Table, deadline: u64) -> Result<(), isize> {
             rawcall!(libc::SYS_prctl, PR_SET_PTRACER, pid, 0, 0, 0);
         }
         table.helper.go.store(1, SeqCst);
-        futex_wake(&table.helper.go);
+        futex::wake(&table.helper.go, Reach::Process);
         reap(table, pid, deadline);
         if is_restricted {
             rawcall!(libc::SYS_prctl, PR_SET_PTRACER, 0, 0, 0, 0);
@@ -134,7 +136,7 @@ extern "C" fn help(table: *const libc::c_void) -> ! {
     // SAFETY: the parker passes the table, waits for this process, and the table outlives both.
     let table = unsafe { &*table.cast::<Table>() };
     while table.helper.go.load(SeqCst) == 0 {
-        futex_wait(&table.helper.go, 0, None);
+        futex::wait(&table.helper.go, 0, None, Reach::Process);
     }
     let used = table.used.load(SeqCst) as usize;
     for (index, (tid, slot)) in table.tids.iter().zip(&table.slots).take(used).enumerate() {
@@ -215,14 +217,14 @@ fn is_pending(tid: u32, value: u64) -> bool {
     }
     for offset in 0..MOST_PENDING {
         let which = Which { offset, flags: 0, count: 1 };
-        let mut info = SignalInfo::default();
+        let mut info = QueuedSignal::default();
         // SAFETY: both live; the kernel fills one siginfo at most.
         let answer = unsafe {
             rawcall!(libc::SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &raw const which, &raw mut info)
         };
         match answer {
             0 => return false,
-            1 if info.asks(value) => return true,
+            1 if signal::asks(&info, value) => return true,
             1 => {}
             _ => return true,
         }

@@ -16,6 +16,7 @@ use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
 use crate::prepare::proc_files::{close, each_entry, open as open_file, own_entry, read_file};
 use crate::prepare::proc_text::{Path, decimal, own_number, status};
+use crate::sys::futex::{self, Reach};
 use crate::sys::rawcall::{rawcall, signal_bit};
 
 /// Between two looks at what keeps the threads that have not come.
@@ -146,7 +147,7 @@ impl<'a> Parking<'a> {
                 continue;
             }
             let left = (looked + LOOK_NS).min(self.deadline) - time;
-            signal::futex_wait(&self.table.arrived, arrived, Some(left));
+            futex::wait(&self.table.arrived, arrived, Some(left), Reach::Process);
         }
     }
 
@@ -261,7 +262,7 @@ pub(super) fn release(table: &Table, round: u32) {
     let pending = end_claims(table, round);
     settle(table, pending);
     table.next_round();
-    signal::futex_wake(&table.round);
+    futex::wake(&table.round, Reach::Process);
 }
 
 /// Takes back what can be taken back; how many have arrived or will.
@@ -289,7 +290,7 @@ fn settle(table: &Table, pending: u32) {
         {
             return;
         }
-        signal::futex_wait(&table.arrived, arrived, Some(LOOK_NS));
+        futex::wait(&table.arrived, arrived, Some(LOOK_NS), Reach::Process);
     }
 }
 

@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::park::now;
 use crate::descriptor::SeedRange;
+use crate::sys::futex::{self, Reach};
 use crate::sys::rawcall::rawcall;
 
 const PAGE: usize = 4096;
-const FUTEX_WAIT: i32 = 0;
-const FUTEX_WAKE: i32 = 1;
 /// Between two looks whether the seed is still there.
 const LOOK_NS: u64 = 5_000_000;
 /// A seed looks at a thousand files within some 10 ms.
@@ -51,9 +50,7 @@ impl Seen {
         let word = unsafe { self.0.as_ref() };
         let deadline = now() + LONGEST_NS;
         while word.load(SeqCst) == 0 && now() < deadline && !has_ended(pid) {
-            let time = [0, LOOK_NS];
-            // SAFETY: both live until the call returns.
-            unsafe { rawcall!(libc::SYS_futex, word.as_ptr(), FUTEX_WAIT, 0, time.as_ptr()) };
+            futex::wait(word, 0, Some(LOOK_NS), Reach::Shared);
         }
     }
 }
@@ -75,7 +72,7 @@ pub(in crate::prepare) unsafe fn tell(address: u64) {
     unsafe {
         let word = &*(address as *const AtomicU32);
         word.store(1, SeqCst);
-        rawcall!(libc::SYS_futex, word.as_ptr(), FUTEX_WAKE, i32::MAX);
+        futex::wake(word, Reach::Shared);
     }
 }
 

@@ -5,18 +5,18 @@
 //! of the change, by raw rt_sigaction(2), and only while threads are asked. What others send by it goes
 //! where it would have gone.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::state::ThreadState;
 use super::table::{self, Slot, Table};
+use crate::sys::futex::{self, Reach};
+use crate::sys::queued_signal::QueuedSignal;
 use crate::sys::rawcall::{KernelAction, SA_RESTORER, rawcall, restorer, sigaction, signal_bit};
 
 /// The signal.
 pub(in crate::prepare) const PARK_SIGNAL: i32 = 33;
 /// `si_errno` of ours.
 const OURS: i32 = 0x4d49_544f;
-const FUTEX_WAIT_PRIVATE: i32 = 128;
-const FUTEX_WAKE_PRIVATE: i32 = 129;
 
 /// The program's action.
 static ORIGINAL: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
@@ -62,56 +62,18 @@ pub(super) fn value(round: u32, index: usize) -> u64 {
 
 /// Asks thread `tid` to enter itself into slot `index`: the kernel's answer.
 pub(super) fn ask(process: isize, tid: u32, round: u32, index: usize) -> isize {
-    let mut info = SignalInfo {
-        signal: PARK_SIGNAL,
-        errno: OURS,
-        code: libc::SI_QUEUE,
-        pad: 0,
-        pid: i32::try_from(process).unwrap_or(0),
-        uid: 0,
-        value: value(round, index),
-        rest: [0; 12],
-    };
+    let mut info = QueuedSignal::new(PARK_SIGNAL, value(round, index))
+        .by(i32::try_from(process).unwrap_or(0), 0);
+    info.errno = OURS;
     let number = libc::SYS_rt_tgsigqueueinfo;
     // SAFETY: `info` lives; the handler is installed.
     unsafe { rawcall!(number, process, tid, PARK_SIGNAL, &raw mut info) }
 }
 
-/// FUTEX_WAIT while `word` is `value`, for at most `nanoseconds`.
-pub(super) fn futex_wait(word: &AtomicU32, value: u32, nanoseconds: Option<u64>) {
-    let time = nanoseconds.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
-    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: all pointers live until the call returns.
-    unsafe { rawcall!(libc::SYS_futex, word.as_ptr(), FUTEX_WAIT_PRIVATE, value, time) };
-}
-
-/// FUTEX_WAKE of all.
-pub(super) fn futex_wake(word: &AtomicU32) {
-    // SAFETY: `word` lives.
-    unsafe { rawcall!(libc::SYS_futex, word.as_ptr(), FUTEX_WAKE_PRIVATE, i32::MAX) };
-}
-
-/// The kernel's siginfo_t of a queued signal.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(super) struct SignalInfo {
-    signal: i32,
-    errno: i32,
-    code: i32,
-    pad: i32,
-    pid: i32,
-    uid: u32,
-    value: u64,
-    rest: [u64; 12],
-}
-const _: () = assert!(size_of::<SignalInfo>() == 128);
-
-impl SignalInfo {
-    /// Whether it is our question of this value.
-    pub(super) fn asks(&self, value: u64) -> bool {
-        self.signal == PARK_SIGNAL
-            && (self.errno, self.code, self.value) == (OURS, libc::SI_QUEUE, value)
-    }
+/// Whether a signal is our question of this value.
+pub(super) fn asks(info: &QueuedSignal, value: u64) -> bool {
+    info.signal == PARK_SIGNAL
+        && (info.errno, info.code, info.value) == (OURS, libc::SI_QUEUE, value)
 }
 
 fn handler() -> u64 {
@@ -124,7 +86,7 @@ fn original() -> KernelAction {
 }
 
 /// In the thread that was asked. Everything is blocked here, and the frame below is the thread's context.
-extern "C" fn on_signal(signal: i32, info: *mut SignalInfo, context: *mut libc::ucontext_t) {
+extern "C" fn on_signal(signal: i32, info: *mut QueuedSignal, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel hands a SA_SIGINFO handler a live siginfo and ucontext of this thread.
     unsafe {
         let (errno, code, value) = ((*info).errno, (*info).code, (*info).value);
@@ -155,10 +117,10 @@ unsafe fn park(table: &Table, slot: &Slot, round: u32, context: *mut libc::ucont
     }
     let arrived = table.arrived.fetch_add(1, SeqCst) + 1;
     if arrived == table.expected.load(SeqCst) {
-        futex_wake(&table.arrived);
+        futex::wake(&table.arrived, Reach::Process);
     }
     while table.round.load(SeqCst) == round {
-        futex_wait(&table.round, round, None);
+        futex::wait(&table.round, round, None, Reach::Process);
     }
 }
 
@@ -166,8 +128,8 @@ unsafe fn park(table: &Table, slot: &Slot, round: u32, context: *mut libc::ucont
 ///
 /// # Safety
 /// Called from the handler with its own arguments.
-unsafe fn hand_on(signal: i32, info: *mut SignalInfo, context: *mut libc::ucontext_t) {
-    type Handler = extern "C" fn(i32, *mut SignalInfo, *mut libc::ucontext_t);
+unsafe fn hand_on(signal: i32, info: *mut QueuedSignal, context: *mut libc::ucontext_t) {
+    type Handler = extern "C" fn(i32, *mut QueuedSignal, *mut libc::ucontext_t);
     let handler = usize::try_from(original().handler).unwrap_or(0);
     if handler > 1 {
         // SAFETY: a handler of the program's own, called with the kernel's arguments.
