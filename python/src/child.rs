@@ -1,10 +1,8 @@
 //! A child, as the process that started it holds it. Waiting is Python's, over `fileno`.
 
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
-use mitosis::client;
-use mitosis::prepare::generation;
+use mitosis::client::{self, OfProcess};
 use mitosis::wire::local::{ChildEnd, FailureKind};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -15,50 +13,6 @@ use crate::failure::{Raise, exception};
 #[pyclass(frozen, module = "mitosis._native")]
 #[derive(Debug)]
 pub(crate) struct Child(OfProcess<client::Child>);
-
-/// A value that holds descriptors, and is nothing in a fork of the process that has it: the numbers may
-/// be somebody else's there.
-#[derive(Debug)]
-pub(crate) struct OfProcess<T> {
-    /// Always there but while it is dropped.
-    value: Option<T>,
-    owner: Process,
-}
-
-/// Which process this is: a process id may come again on another host, a generation not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process(u32, u64);
-
-impl Process {
-    fn this() -> Self {
-        Process(std::process::id(), generation())
-    }
-}
-
-impl<T> OfProcess<T> {
-    /// A value of this process.
-    pub(crate) fn new(value: T) -> Self {
-        OfProcess { value: Some(value), owner: Process::this() }
-    }
-
-    /// The value, in its own process.
-    pub(crate) fn own(&self) -> Option<&T> {
-        self.value.as_ref().filter(|_| self.owner == Process::this())
-    }
-
-    /// The value for good, in its own process.
-    pub(crate) fn take(mut self) -> Option<T> {
-        if self.owner == Process::this() { self.value.take() } else { None }
-    }
-}
-
-impl<T> Drop for OfProcess<T> {
-    fn drop(&mut self) {
-        if self.owner != Process::this() {
-            mem::forget(self.value.take());
-        }
-    }
-}
 
 impl Child {
     /// Takes over what the core has started.

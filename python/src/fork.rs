@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use mitosis::client::{self, AgentAddress};
+use mitosis::client::{self, AgentAddress, OfProcess};
 use mitosis::prepare::{self as core, Files, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::child::OfProcess;
 use crate::failure::{Raise, exception};
 use crate::handle::Handle;
 use crate::{interpreter, unique};

@@ -7,6 +7,7 @@ mod child;
 mod connection;
 mod embedded;
 mod error;
+mod of_process;
 mod outside;
 mod seed;
 mod when;
@@ -21,6 +22,7 @@ pub use embedded::{
     AGENT_BINARY_VARIABLE, ensure_agent, ensure_agent_of, find_agent, leave_nothing,
 };
 pub use error::{ClientError, ForkError};
+pub use of_process::OfProcess;
 pub use outside::{
     OutsideError, OutsideOptions, PreparedOutside, Unloadable, find_program, loads_library,
     may_ask, prepare_process,

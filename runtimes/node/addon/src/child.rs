@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use mitosis::client;
+use mitosis::client::{self, OfProcess};
 use mitosis::wire::local::ChildEnd;
 
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
-use crate::owned::OfProcess;
+use crate::owned::own;
 use crate::{uv, work};
 
 const WHAT: &str = "child";
@@ -25,7 +25,7 @@ impl Child {
 
 /// The child and what is told of it once and for all.
 pub(crate) fn told(env: Env<'_>, child: Child) -> Result<Value<'_>, Raised> {
-    let own = child.0.own(WHAT)?;
+    let own = own(&child.0, WHAT)?;
     let report = own.report();
     let told = env.object()?;
     told.set(env, "id", env.string(&own.id().to_string())?)?;
@@ -45,7 +45,7 @@ pub(crate) fn told(env: Env<'_>, child: Child) -> Result<Value<'_>, Raised> {
 /// (child): `[how, number, why]` of "exited", "signalled", "page_lost" and "host_lost"; null while it runs.
 pub(crate) fn end<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let child = args[0].held::<Child>(env)?;
-    let Some(end) = child.0.own(WHAT)?.try_wait() else { return env.null() };
+    let Some(end) = own(&child.0, WHAT)?.try_wait() else { return env.null() };
     let (how, number, why) = match end {
         ChildEnd::Exited(status) => ("exited", status, String::new()),
         ChildEnd::Signalled(signal) => ("signalled", signal, String::new()),
@@ -64,14 +64,14 @@ pub(crate) fn end<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Valu
 pub(crate) fn kill<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let child = args[0].held::<Child>(env)?.clone();
     let signal = args[1].to_f64(env)? as i32;
-    let work = move || Ok(child.0.own(WHAT)?.kill(signal)?);
+    let work = move || Ok(own(&child.0, WHAT)?.kill(signal)?);
     work::promise(env, work, |env, ()| env.undefined())
 }
 
 /// (child, callback): calls back when it may have ended, until the callback returns true.
 pub(crate) fn watch<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let child = args[0].held::<Child>(env)?;
-    let fd = child.0.own(WHAT)?.as_fd().as_raw_fd();
+    let fd = own(&child.0, WHAT)?.as_fd().as_raw_fd();
     uv::readable(env, fd, args[0], args[1])?;
     env.undefined()
 }

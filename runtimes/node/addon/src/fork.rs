@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mitosis::client::{self, AgentAddress};
+use mitosis::client::{self, AgentAddress, OfProcess};
 use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 
 use crate::failure::Failure;
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
-use crate::owned::OfProcess;
+use crate::owned::own;
 use crate::{unique, work};
 
 const WHAT: &str = "seed";
@@ -102,7 +102,7 @@ pub(crate) fn seed_handle<'s>(
     let work = move || {
         let seed = seed.0.lock().unwrap_or_else(PoisonError::into_inner);
         match seed.as_ref() {
-            Some(seed) => Ok(seed.own(WHAT)?.handle()?.reveal()),
+            Some(seed) => Ok(own(seed, WHAT)?.handle()?.reveal()),
             None => {
                 let message = "this seed has been dropped: take its handle before";
                 Err(Failure::of(FailureKind::SeedGone, message))
