@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from run import AGENT_LIMIT_S, ROOT, STORY_LIMIT_S, TARGET, Host, agent, ended, hosts, stats
+from run import AGENT_LIMIT_S, ROOT, STORY_LIMIT_S, Host, ended, present, stats
 
 STORY = Path(__file__).with_name("node_story.py")
 
@@ -137,24 +135,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Tells the story; exits with 1 if it does not end well."""
-    a, b = hosts()
-    secret = secrets.token_bytes(32)
-    with tempfile.TemporaryDirectory(prefix="mitosis-demo-") as directory:
-        logs = Path(directory)
-        try:
-            with agent(a, secret, logs), agent(b, secret, logs):
-                found = figures(tell(a, b), b)
-        except BaseException as error:
-            for log in sorted(logs.iterdir()):
-                if text := log.read_text(errors="replace").strip():
-                    print(f"--- the agent on {log.name} said\n{text}", file=sys.stderr)
-            print(f"demo: {error}", file=sys.stderr)
-            raise SystemExit(1) from error
-    out = TARGET / "demo.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=2) + "\n")
-    print(table(found))
-    print(f"written to {out.relative_to(ROOT) if out.is_relative_to(ROOT) else out}")
+    found = present(lambda a, b: figures(tell(a, b), b), table)
     if not found["answers_ok"]:
         raise SystemExit("demo: host B does not answer what host A does")
 

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,15 +237,20 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Tells the story; exits with 1 if it does not end well."""
+def present(
+    story: Callable[[Host, Host], dict[str, Any]], table: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    """Has `story` told between both hosts, each with an agent; prints its `table` and writes target/demo.json.
+
+    Exits with 1, and what the agents said, if the story does not end well.
+    """
     a, b = hosts()
     secret = secrets.token_bytes(32)
     with tempfile.TemporaryDirectory(prefix="mitosis-demo-") as directory:
         logs = Path(directory)
         try:
             with agent(a, secret, logs), agent(b, secret, logs):
-                found = figures(tell(a, b), b)
+                found = story(a, b)
         except BaseException as error:
             for log in sorted(logs.iterdir()):
                 if text := log.read_text(errors="replace").strip():
@@ -257,6 +262,12 @@ def main() -> None:
     out.write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))
     print(f"written to {out.relative_to(ROOT) if out.is_relative_to(ROOT) else out}")
+    return found
+
+
+def main() -> None:
+    """Tells the story; exits with 1 if it does not end well."""
+    found = present(lambda a, b: figures(tell(a, b), b), table)
     if not found["array_sum_ok"]:
         raise SystemExit("demo: the array on B is not the array of A")
 
