@@ -20,12 +20,13 @@ macro_rules! sys {
 }
 pub(crate) use sys;
 
-/// A descriptor moved to a number.
+/// A descriptor moved to a number, with its FD_CLOEXEC: which numbers this process inherited makes no difference.
 pub fn at(fd: i64, number: i32) -> i32 {
     let fd = i32::try_from(fd).unwrap_or(-1);
     assert!(fd >= 0, "no descriptor for {number}: {fd}");
     if fd != number {
-        assert!(sys!(dup2, fd, number) >= 0);
+        let flags = if closes_at_exec(fd) { libc::O_CLOEXEC } else { 0 };
+        assert!(sys!(dup3, fd, number, flags) >= 0);
         sys!(close, fd);
     }
     number
@@ -36,7 +37,8 @@ pub fn both(made: i64, ends: [i32; 2], numbers: [i32; 2]) {
     assert!(made == 0, "{made}");
     // Far from all numbers that are wanted.
     let far = ends.map(|fd| {
-        let moved = sys!(fcntl, fd, libc::F_DUPFD, 900);
+        let command = if closes_at_exec(fd) { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
+        let moved = sys!(fcntl, fd, command, 900);
         sys!(close, fd);
         moved
     });

@@ -57,8 +57,7 @@ pub fn open(folder: &str) {
 
 fn pairs() {
     let mut ends = [0; 2];
-    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-    both(sys!(pipe2, ends.as_mut_ptr(), flags), ends, PIPE);
+    both(sys!(pipe2, ends.as_mut_ptr(), libc::O_NONBLOCK), ends, PIPE);
     assert_eq!(sys!(fcntl, PIPE[0], libc::F_SETFD, libc::FD_CLOEXEC), 0);
     assert_eq!(write(PIPE[1], b"in the pipe"), 11);
     let kind = libc::SOCK_STREAM;
@@ -117,12 +116,11 @@ fn counters() {
 
 fn names(folder: &str) {
     let kept = format!("{folder}/kept");
-    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
     open_at(&kept, flags, KEPT);
     assert_eq!(write(KEPT, b"the file's text\n"), 16);
     sys!(lseek, KEPT, 4, libc::SEEK_SET);
     at(sys!(fcntl, KEPT, libc::F_DUPFD_CLOEXEC, 400), KEPT_AGAIN);
-    sys!(fcntl, KEPT_AGAIN, libc::F_SETFD, libc::FD_CLOEXEC);
     open_at(&kept, libc::O_WRONLY | libc::O_APPEND, APPENDED);
     open_at(&format!("{folder}/gone"), libc::O_RDWR | libc::O_CREAT, GONE);
     open_at("/tmp", libc::O_RDONLY | libc::O_DIRECTORY, DIRECTORY);
