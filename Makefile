@@ -132,6 +132,11 @@ test-wheel: install-python
 test-python:
 	$(PY) -m pytest python
 
+# The interpreter's own tests in children, all of them: some 20 minutes. test-python runs those that are quick.
+.PHONY: test-python-regrtest
+test-python-regrtest: install-python ## CPython's own tests, in children
+	$(PY) python/tests/regrtest/compare.py
+
 .PHONY: test-node
 test-node: install-node
 	$(CARGO) build --release --quiet --package mitosis-preload

@@ -95,7 +95,7 @@ dir=$(mktemp -d)
 trap 'stop_agents; rm -rf "$dir"' EXIT
 cp "$built"/{mitosis,fork_here,libmitosis.so} "$dir"
 ln -s libmitosis.so "$dir/libmitosis.so.0"
-for example in fork_to_host threads; do
+for example in fork_to_host threads hooks; do
   cc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Iinclude "examples/c/$example.c" \
     -L"$dir" -lmitosis -lpthread -o "$dir/$example"
 done
@@ -108,9 +108,13 @@ export LD_LIBRARY_PATH=$dir
 if start_agent "$dir/agent.log" "$dir/mitosis" agent --socket "$dir/agent.sock"; then
   check 'C: on this host' '32 MiB are right' env MITOSIS_AGENT="$dir/agent.sock" "$dir/fork_to_host"
   check 'C, all threads: on this host' 'right on' env MITOSIS_AGENT="$dir/agent.sock" "$dir/threads"
+  check 'C, hooks: on this host' 'agree: yes' env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" good
+  check 'C, a hook that fails' 'the after_resume hook' env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" fails
+  check 'C, a hook that hangs' 'has not returned after 200ms' \
+    env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" hangs
   check 'Rust: on this host' 'squares right' env MITOSIS_AGENT="$dir/agent.sock" "$dir/fork_here"
 else
-  failed=$((failed + 3))
+  failed=$((failed + 6))
 fi
 stop_agents
 # The program is found beside the library, and beside the example.

@@ -74,12 +74,17 @@ prepare_python() {
   if [[ $(readlink -f "$python") == /usr/bin/* ]]; then
     makes_venvs "$python" || packages+=(python3-venv)
     has_headers "$python" || packages+=(python3-dev)
+    has_own_tests "$python" || packages+=("lib$(basename "$(readlink -f "$python")")-testsuite")
     install_packages
   fi
   makes_venvs "$python" || fail "$python has no venv module; $PYTHON_REMEDY"
   has_headers "$python" || fail "$python has no headers; $PYTHON_REMEDY"
+  has_own_tests "$python" || fail "$python has no tests of its own (module test); $PYTHON_REMEDY"
   make_venv "$python"
 }
+
+# The interpreter's own tests, which python/tests/regrtest runs in children.
+has_own_tests() { "$1" -c 'import test.test_os, test.test_mmap' >/dev/null 2>&1; }
 
 make_venv() {
   local python=$1 stamp=$VENV/.made-from wanted

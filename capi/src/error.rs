@@ -81,12 +81,14 @@ pub enum MitosisErr {
     ForkHandlers = -66,
     /// The other threads could not be stopped, for MITOSIS_PREPARE_ALL_THREADS; the message names the thread.
     Threads = -67,
+    /// A function of mitosis_before_prepare() or mitosis_after_prepare() failed; the message names it.
+    Hook = -68,
 }
 
 use MitosisErr as Code;
 
 impl Code {
-    const ALL: [Code; 30] = [
+    const ALL: [Code; 31] = [
         Code::Panic,
         Code::Null,
         Code::Argument,
@@ -117,6 +119,7 @@ impl Code {
         Code::Fork,
         Code::ForkHandlers,
         Code::Threads,
+        Code::Hook,
     ];
 
     pub(crate) fn number(self) -> c_int {
@@ -155,6 +158,7 @@ impl Code {
             Code::Fork => c"fork() failed",
             Code::ForkHandlers => c"fork handlers could not be registered",
             Code::Threads => c"the other threads could not be stopped",
+            Code::Hook => c"a hook failed",
         }
     }
 }
@@ -317,7 +321,7 @@ mod tests {
     #[test]
     fn numbers_are_fixed() {
         let expected: Vec<c_int> =
-            (-7..=-1).chain(-25..=-20).chain(-48..=-40).chain(-67..=-60).collect();
+            (-7..=-1).chain(-25..=-20).chain(-48..=-40).chain(-68..=-60).collect();
         let mut numbers: Vec<c_int> = Code::ALL.map(Code::number).into();
         numbers.sort_unstable();
         let mut sorted = expected.clone();
@@ -331,6 +335,7 @@ mod tests {
         assert_eq!(Code::Busy.number(), -60);
         assert_eq!(Code::ForkHandlers.number(), -66);
         assert_eq!(Code::Threads.number(), -67);
+        assert_eq!(Code::Hook.number(), -68);
         let texts: HashSet<&CStr> = Code::ALL.map(Code::text).into_iter().collect();
         assert_eq!(texts.len(), Code::ALL.len());
     }

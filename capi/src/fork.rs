@@ -4,12 +4,13 @@ use std::ffi::{OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
-use mitosis_core::client::{AgentAddress, Forked, fork};
-use mitosis_core::prepare::{self, Files, Prepared, SHARED_COPY_LIMIT_BYTES, Threads, prepare};
+use mitosis_core::client::{AgentAddress, Forked, fork_by};
+use mitosis_core::prepare::{self, Files, Prepared, SHARED_COPY_LIMIT_BYTES, Threads};
 
 use crate::boundary::{fork_boundary, not_null};
 use crate::child::Child;
 use crate::error::Failed;
+use crate::hooks::prepare_with_hooks;
 use crate::options::{SizeFirst, check_flags, read};
 use crate::resumed;
 use crate::seed::Seed;
@@ -87,7 +88,7 @@ const _: () = assert!(size_of::<PrepareOptions>() == 2 * size_of::<usize>() + 8 
 /// MITOSIS_ERR_LIMIT          a limit is reached.
 /// MITOSIS_ERR_SEED_GONE      the seed ended before the child was there.
 /// MITOSIS_ERR_BUSY, MITOSIS_ERR_NO_DISPATCH, MITOSIS_ERR_SEED_VISIBLE, MITOSIS_ERR_SHARED_MEMORY,
-/// MITOSIS_ERR_NO_MEMORY, MITOSIS_ERR_FORK, MITOSIS_ERR_FORK_HANDLERS
+/// MITOSIS_ERR_NO_MEMORY, MITOSIS_ERR_FORK, MITOSIS_ERR_FORK_HANDLERS, MITOSIS_ERR_HOOK
 ///                            as for mitosis_prepare().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Child) -> c_int {
@@ -97,11 +98,12 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
         unsafe { child.write(ptr::null_mut()) };
         // SAFETY: C's: null or a string.
         let host = unsafe { text::optional(host, "host")? };
-        match fork(host)? {
-            Forked::Child(resumed) => {
-                resumed::store(resumed);
-                Ok(MITOSIS_CHILD)
-            }
+        let prepares = |options: &prepare::PrepareOptions| -> Result<Prepared, Failed> {
+            let seed = prepare_with_hooks(options)?;
+            Ok(seed.map_or_else(|| Prepared::Child(resumed::told()), Prepared::Parent))
+        };
+        match fork_by(host, prepares)? {
+            Forked::Child(_) => Ok(MITOSIS_CHILD),
             Forked::Parent(started) => {
                 // SAFETY: as above.
                 unsafe { child.write(Child::for_c(started)) };
@@ -142,6 +144,7 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
 /// MITOSIS_ERR_FORK           fork(2) failed.
 /// MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
 /// MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
+/// MITOSIS_ERR_HOOK           a function of mitosis_before_prepare() or mitosis_after_prepare() failed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_prepare(
     options: *const PrepareOptions,
@@ -153,12 +156,9 @@ pub unsafe extern "C" fn mitosis_prepare(
         unsafe { seed.write(ptr::null_mut()) };
         // SAFETY: C's: null or options of the size that they say.
         let options = unsafe { prepare_options(options)? };
-        match prepare(&options)? {
-            Prepared::Child(resumed) => {
-                resumed::store(resumed);
-                Ok(MITOSIS_CHILD)
-            }
-            Prepared::Parent(made) => {
+        match prepare_with_hooks(&options)? {
+            None => Ok(MITOSIS_CHILD),
+            Some(made) => {
                 // SAFETY: as above.
                 unsafe { seed.write(Seed::for_c(made)) };
                 Ok(MITOSIS_PARENT)

@@ -17,6 +17,7 @@ mod boundary;
 mod child;
 mod error;
 mod fork;
+mod hooks;
 mod options;
 mod process;
 mod resume;

@@ -18,6 +18,12 @@ pub(crate) fn store(resumed: Resumed) {
     RESUMED.store(Box::into_raw(Box::new(resumed)), Ordering::Release);
 }
 
+/// What [`store`] was given, in a child.
+pub(crate) fn told() -> Resumed {
+    let none = || unreachable!("only asked for in a child, which has been told");
+    current().cloned().unwrap_or_else(none)
+}
+
 fn current() -> Option<&'static Resumed> {
     // SAFETY: `store` is the only writer and what it leaks is never changed.
     unsafe { RESUMED.load(Ordering::Acquire).as_ref() }

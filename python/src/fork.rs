@@ -13,9 +13,6 @@ use crate::failure::{Raise, exception};
 use crate::handle::Handle;
 use crate::{interpreter, unique};
 
-/// Exit status of a child that cannot go on (EX_SOFTWARE of sysexits.h).
-const STATUS_HALF_CHILD: i32 = 70;
-
 /// Forks between this process and the first one.
 #[pyfunction]
 pub(crate) fn generation() -> u64 {
@@ -197,5 +194,5 @@ fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
 fn end_half_child(py: Python<'_>, error: &PyErr) -> ! {
     eprintln!("mitosis: this child ends, for it could not be set up: {error}");
     error.print(py);
-    std::process::exit(STATUS_HALF_CHILD)
+    std::process::exit(core::STATUS_HALF_CHILD)
 }

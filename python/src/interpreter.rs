@@ -3,7 +3,7 @@
 //! All are in the stable ABI since Python 3.7; the C API's documentation, "Operating System Utilities".
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_ulong};
 use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn PyOS_AfterFork_Child();
     fn PyGC_Disable() -> c_int;
     fn PyGC_Enable() -> c_int;
+    fn PyThreadState_SetAsyncExc(thread: c_ulong, exception: *mut pyo3::ffi::PyObject) -> c_int;
 }
 
 /// Runs before-fork handlers and takes the import lock. One of the two others must follow.
@@ -45,6 +46,17 @@ pub(crate) fn uncollected<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
         unsafe { PyGC_Enable() };
     }
     done
+}
+
+/// Raises a class of exceptions in a thread at its next line of Python; `None` takes back what was not raised.
+pub(crate) fn raise_in_thread(
+    _py: Python<'_>,
+    thread: u64,
+    exception: Option<&Bound<'_, PyAny>>,
+) {
+    let exception = exception.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the interpreter lock is held; the call takes a reference of its own.
+    unsafe { PyThreadState_SetAsyncExc(thread, exception) };
 }
 
 /// What the kernel raises at the instruction that is to blame: blocking them helps nobody.

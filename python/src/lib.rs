@@ -11,6 +11,7 @@ mod fork;
 mod handle;
 mod interpreter;
 mod unique;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -29,12 +30,16 @@ mod _native {
     use super::interpreter::release_signals;
     #[pymodule_export]
     use super::unique::reseed;
+    #[pymodule_export]
+    use super::watch::{Watch, raise_in, watch_caller, watch_child};
 
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("HOOK_LIMIT_S", mitosis::prepare::HOOK_LIMIT.as_secs_f64())?;
+        module.add("STATUS_HALF_CHILD", mitosis::prepare::STATUS_HALF_CHILD)?;
         module.add("SHARED_COPY_LIMIT_BYTES", mitosis::prepare::SHARED_COPY_LIMIT_BYTES)
     }
 }

@@ -136,6 +136,15 @@ fn a_seed_of_all_threads() {
 }
 
 #[test]
+fn hooks_run_around_a_prepare() {
+    let agent = Agent::start();
+    for link in [Link::Shared, Link::Static] {
+        run(&mut Program::compile("hooks.c", link).with_agent(&agent.socket()));
+    }
+    assert_eq!(agent.seeds_seen(), 6);
+}
+
+#[test]
 fn the_library_is_what_a_runtime_may_load() {
     let library = library("libmitosis.so");
     let dynamic = run(Command::new("readelf").arg("-d").arg(&library));

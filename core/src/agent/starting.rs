@@ -43,8 +43,8 @@ impl Agent {
         caller: BorrowedFd<'_>,
     ) -> Result<Started, Failure> {
         let requested_at_ns = clock::realtime_ns();
-        let environment = encode_environment(&request.environment)?;
-        check(request, &environment)?;
+        let asked = encode_environment(&request.environment)?;
+        check(request, &asked)?;
         let once = self.requests.once(request.request_id)?;
         let mut places = self.children.admit(request.count)?;
         let own = self.is_own(request.handle.agent.as_deref());
@@ -69,6 +69,8 @@ impl Agent {
         for index in 0..request.count {
             let child = ChildId::random();
             let listeners = bound.of(index);
+            let told = told_environment(hosted.generation, index, &request.payload);
+            let environment = joined(told, &asked, request.payload.len());
             let start = Start {
                 role: ROLE_CHILD,
                 index,
@@ -145,6 +147,34 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A payload of up to so many bytes is told in the environment: programs that a child starts inherit it, and
+/// execve(2) takes 128 KiB of one variable and a quarter of the stack's limit of all.
+const MAX_TOLD_PAYLOAD_BYTES: usize = 4096;
+
+/// What a child is told in its environment, for programs that it starts and for those without an SDK.
+fn told_environment(generation: u64, index: u32, payload: &[u8]) -> Vec<u8> {
+    let mut told = format!("MITOSIS_GENERATION={generation}\0MITOSIS_CHILD_INDEX={index}\0");
+    let text = std::str::from_utf8(payload).ok();
+    let fits = |text: &&str| {
+        (1..=MAX_TOLD_PAYLOAD_BYTES).contains(&text.len()) && !text.contains('\0')
+    };
+    match text.filter(fits) {
+        Some(text) => told.extend(["MITOSIS_PAYLOAD=", text, "\0"]),
+        // An ancestor's.
+        None => told.push_str("MITOSIS_PAYLOAD\0"),
+    }
+    told.into_bytes()
+}
+
+/// What the resumer asked for comes last, and wins. Mail that is full is not told more.
+fn joined(mut told: Vec<u8>, asked: &[u8], payload: usize) -> Vec<u8> {
+    if told.len() + asked.len() + payload > MAX_MAIL_BYTES {
+        told.clear();
+    }
+    told.extend_from_slice(asked);
+    told
+}
+
 /// `NAME=VALUE\0` to set, `NAME\0` to unset.
 fn encode_environment(changes: &[(String, Option<String>)]) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
@@ -171,6 +201,28 @@ fn encode_environment(changes: &[(String, Option<String>)]) -> Result<Vec<u8>, F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_tells_what_the_payload_is_where_that_is_text() {
+        let told = |payload: &[u8]| told_environment(3, 7, payload);
+        assert_eq!(
+            told(b"a=b"),
+            b"MITOSIS_GENERATION=3\0MITOSIS_CHILD_INDEX=7\0MITOSIS_PAYLOAD=a=b\0"
+        );
+        let none = b"MITOSIS_GENERATION=3\0MITOSIS_CHILD_INDEX=7\0MITOSIS_PAYLOAD\0";
+        assert_eq!(told(b""), none);
+        assert_eq!(told(b"\xff"), none);
+        assert_eq!(told(b"a\0b"), none);
+        let most = vec![b'a'; MAX_TOLD_PAYLOAD_BYTES];
+        assert_eq!(told(&most).len(), none.len() + 1 + most.len());
+        assert_eq!(told(&[b'a'; MAX_TOLD_PAYLOAD_BYTES + 1]), none);
+    }
+
+    #[test]
+    fn mail_that_is_full_is_left_as_it_is() {
+        assert_eq!(joined(b"A\0".to_vec(), b"B\0", MAX_MAIL_BYTES - 4), b"A\0B\0");
+        assert_eq!(joined(b"A\0".to_vec(), b"B\0", MAX_MAIL_BYTES - 3), b"B\0");
+    }
 
     #[test]
     fn environments_are_encoded_and_checked() {

@@ -274,10 +274,21 @@ pub enum Forked {
 /// # Errors
 /// In the parent alone: a failure leaves no child and no seed behind.
 pub fn fork(host: Option<&str>) -> Result<Forked, ForkError> {
+    fork_by(host, |options| Ok(prepare(options)?))
+}
+
+/// [`fork`] for callers that do more than prepare where it prepares: run hooks.
+///
+/// # Errors
+/// As [`fork`]'s, and those of `prepares`.
+pub fn fork_by<E: From<ClientError>>(
+    host: Option<&str>,
+    prepares: impl FnOnce(&PrepareOptions) -> Result<Prepared, E>,
+) -> Result<Forked, E> {
     host.map_or(Ok(()), check_host)?;
     let agent = ensure_agent()?;
     let options = PrepareOptions { agent: Some(agent.clone()), ..PrepareOptions::default() };
-    let seed = match prepare(&options)? {
+    let seed = match prepares(&options)? {
         Prepared::Child(resumed) => return Ok(Forked::Child(resumed)),
         Prepared::Parent(seed) => seed,
     };

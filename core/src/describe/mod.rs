@@ -4,6 +4,7 @@
 //! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
 
 mod files;
+mod gpu;
 mod smaps;
 
 use std::collections::HashMap;
@@ -106,6 +107,7 @@ pub fn describe(
     let page_size = page_size();
     let text = read_all(&files.smaps)?;
     let entries = smaps::parse(&text);
+    gpu::refuse(&entries, &report.open_files)?;
     let mut not_carried = report.not_carried;
     if let Some((place, _)) = &identity.stub {
         let end = place.base.0 + RESTORER_LEN;

@@ -27,6 +27,7 @@ mod seed;
 mod shared;
 mod turn;
 mod wake;
+mod watchdog;
 mod whole;
 
 use std::io;
@@ -43,6 +44,7 @@ use scratch::{Scratch, SharedCopy};
 pub use shared::SharedMemoryError;
 use turn::Turn;
 pub use wake::{Resumed, generation, release_threads};
+pub use watchdog::{HOOK_LIMIT, STATUS_HALF_CHILD, Watchdog};
 use whole::seen::Seen;
 pub use whole::{Activity, Pause, StopError, ThreadName};
 

@@ -4,6 +4,7 @@ __all__ = [
     "ArgumentError",
     "ChildGone",
     "Error",
+    "HookTimeout",
     "HostLost",
     "HostUnfit",
     "KeyRefused",
@@ -32,6 +33,10 @@ class KeyRefused(Error):
 
 class NotForkable(Error):
     """This process cannot be a seed as it stands; the text names what is in the way."""
+
+
+class HookTimeout(Error):
+    """A hook of `before_prepare` or `after_prepare` did not return in its time; there is no seed."""
 
 
 class HostUnfit(Error):

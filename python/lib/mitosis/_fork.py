@@ -190,6 +190,9 @@ def prepare(
     Returns a `Seed` here, once, and a `Resumed` in each child. The caller stands still for about
     the time of os.fork; the copy shows neither in os.wait nor by SIGCHLD.
 
+    A child's environment has MITOSIS_GENERATION and MITOSIS_CHILD_INDEX, and MITOSIS_PAYLOAD where the payload
+    is text of at most 4 KiB: programs that it starts inherit them.
+
     Args:
         shared_copy_limit: bytes of shared anonymous memory that are copied while the caller stands
             still (each child gets its own); more is refused.
@@ -209,6 +212,7 @@ def prepare(
         NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of
             asyncio is running in this thread (see `fork`), or a thread could not be stopped: the text
             names it and its system call.
+        HookTimeout: a hook of `before_prepare` or `after_prepare` took too long.
         MissingError: there is no agent and none can be started.
         Error: any other failure. What the agent finds later is raised by `Seed.handle`.
 

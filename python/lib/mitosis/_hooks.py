@@ -3,65 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from . import _native
+from ._bounded import bounded
+from ._errors import ArgumentError
 
 if TYPE_CHECKING:
     from ._fork import Resumed
 
+_Function = TypeVar("_Function", bound=Callable[..., object])
 _Hook = TypeVar("_Hook", bound=Callable[[], object])
 _ResumeHook = TypeVar("_ResumeHook", bound="Callable[[Resumed], object]")
 
-_before_prepare: list[Callable[[], object]] = []
-_after_prepare: list[Callable[[], object]] = []
-_after_resume: list[Callable[[Resumed], object]] = []
+
+@dataclass(frozen=True)
+class _Registered(Generic[_Function]):
+    function: _Function
+    timeout: float | None
+
+    @property
+    def name(self) -> str:
+        name = getattr(self.function, "__qualname__", None) or repr(self.function)
+        return f"{getattr(self.function, '__module__', None) or '?'}.{name}"
 
 
-def before_prepare(hook: _Hook) -> _Hook:
+_before_prepare: list[_Registered[Callable[[], object]]] = []
+_after_prepare: list[_Registered[Callable[[], object]]] = []
+_after_resume: list[_Registered[Callable[[Resumed], object]]] = []
+
+
+@overload
+def before_prepare(hook: _Hook) -> _Hook: ...
+@overload
+def before_prepare(*, timeout: float | None = ...) -> Callable[[_Hook], _Hook]: ...
+def before_prepare(hook: Any = None, *, timeout: float | None = _native.HOOK_LIMIT_S) -> Any:
     """Register a function to run before each `prepare` and `fork`; usable as a decorator.
 
     The one that was registered last runs first. If it raises, nothing is prepared and the caller
     gets the exception. It is the place to close what must not be copied.
+
+    One that has not returned after `timeout` seconds (None: never) gets `HookTimeout` raised in it, and
+    so does the caller. In the main thread that ends whatever a signal handler can end; in another
+    one the hook must run Python code for it. What can be ended by neither is named on sys.stderr, and nothing
+    is prepared when it returns.
     """
-    _before_prepare.append(hook)
-    return hook
+    return _register(_before_prepare, hook, timeout)
 
 
-def after_prepare(hook: _Hook) -> _Hook:
+@overload
+def after_prepare(hook: _Hook) -> _Hook: ...
+@overload
+def after_prepare(*, timeout: float | None = ...) -> Callable[[_Hook], _Hook]: ...
+def after_prepare(hook: Any = None, *, timeout: float | None = _native.HOOK_LIMIT_S) -> Any:
     """Register a function to run in the caller after each `prepare` and `fork`, even a failed one.
 
     They run in the order in which they were registered, also when one of them raises; the first
-    exception is raised to the caller then, and the seed is dropped.
+    exception is raised to the caller then, and the seed is dropped. `timeout` is as for `before_prepare`.
     """
-    _after_prepare.append(hook)
-    return hook
+    return _register(_after_prepare, hook, timeout)
 
 
-def after_resume(hook: _ResumeHook) -> _ResumeHook:
+@overload
+def after_resume(hook: _ResumeHook) -> _ResumeHook: ...
+@overload
+def after_resume(*, timeout: float | None = ...) -> Callable[[_ResumeHook], _ResumeHook]: ...
+def after_resume(hook: Any = None, *, timeout: float | None = _native.HOOK_LIMIT_S) -> Any:
     """Register a function to run in each child, with its `Resumed`, before user code goes on.
 
     They run in the order in which they were registered, after the generators of `random`, numpy
     and ssl have new state and after the handlers of os.register_at_fork. If one raises, the child
-    prints the traceback and ends with status 70: no half child goes on.
+    prints the traceback and ends with status 70: no half child goes on. So does one that has not returned after
+    `timeout` seconds (None: never), wherever it hangs.
 
     >>> import mitosis
-    >>> @mitosis.after_resume
+    >>> @mitosis.after_resume(timeout=5)
     ... def new_name(resumed):
     ...     print("child", resumed.index, "of generation", resumed.generation)
     """
-    _after_resume.append(hook)
-    return hook
+    return _register(_after_resume, hook, timeout)
+
+
+def _register(hooks: list[_Registered[Any]], hook: Any, timeout: float | None) -> Any:
+    if timeout is not None and not timeout > 0:
+        raise ArgumentError(f"timeout is {timeout!r}: give seconds, more than 0, or None for no limit")
+
+    def register(hook: Any) -> Any:
+        hooks.append(_Registered(hook, timeout))
+        return hook
+
+    return register if hook is None else register(hook)
 
 
 def run_before_prepare() -> None:
     for hook in reversed(_before_prepare):
-        hook()
+        bounded("before_prepare", hook.name, hook.timeout, hook.function)
 
 
 def run_after_prepare() -> None:
     first: BaseException | None = None
     for hook in _after_prepare:
         try:
-            hook()
+            bounded("after_prepare", hook.name, hook.timeout, hook.function)
         except BaseException as error:
             first = first or error
     if first is not None:
@@ -70,4 +114,15 @@ def run_after_prepare() -> None:
 
 def run_after_resume(resumed: Resumed) -> None:
     for hook in _after_resume:
-        hook(resumed)
+        if hook.timeout is None:
+            hook.function(resumed)
+            continue
+        text = (
+            f"mitosis: this child ends: its after_resume hook {hook.name} has not returned after "
+            f"{hook.timeout:g} s\n"
+        )
+        watch = _native.watch_child(hook.timeout, text)
+        try:
+            hook.function(resumed)
+        finally:
+            watch.stop()

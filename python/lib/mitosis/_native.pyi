@@ -1,5 +1,6 @@
 """The native half; what is not re-exported by `mitosis` may change at any time."""
 
+from collections.abc import Callable
 from os import PathLike
 from types import ModuleType
 from typing import Any, Literal, NoReturn, final
@@ -75,6 +76,16 @@ def end_rehearsal() -> NoReturn:
 def reseed(modules: dict[str, ModuleType], all_threads: bool = False) -> None:
     """Give the generators of the loaded `modules` new state, by C functions alone; for a child."""
 
+HOOK_LIMIT_S: float
+STATUS_HALF_CHILD: int
+
+@final
+class Watch:
+    def stop(self) -> None: ...
+
+def watch_child(limit_s: float, text: str) -> Watch: ...
+def watch_caller(limit_s: float, expired: Callable[[], float | None]) -> Watch: ...
+def raise_in(thread: int, exception: type[BaseException] | None) -> None: ...
 def release_signals() -> None:
     """In a child: let signals through that came before it was whole."""
 

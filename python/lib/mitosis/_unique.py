@@ -1,7 +1,10 @@
 """What must differ between two children of one seed, as far as making it differ takes Python code.
 
-`random`, numpy's own generator and OpenSSL have new state already, from native code, when this runs
-as the first handler of PyOS_AfterFork_Child (the first, if mitosis was imported first).
+`random`, numpy's own generator (the one instance that numpy keeps: scipy, scikit-learn and pandas draw from
+it, too) and OpenSSL have new state already, from native code, when this runs as the first handler of
+PyOS_AfterFork_Child (the first, if mitosis was imported first).
+
+What cannot be made to differ: the seed of str hashes, for dictionaries and sets lie in memory by it.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
+from . import _native
+
 # The thread that forks as a prepare. It alone is in a child: whoever reads its own name here was resumed.
 _preparing = 0
 
-# Exit status of a child that cannot go on (EX_SOFTWARE of sysexits.h).
-STATUS_HALF_CHILD = 70
+# More than any generator here has as its strength.
+_SEED_BYTES = 64
 
 
 def armed() -> None:
@@ -38,7 +43,7 @@ def end_half_child(error: BaseException) -> NoReturn:
         sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     finally:
-        os._exit(STATUS_HALF_CHILD)
+        os._exit(_native.STATUS_HALF_CHILD)
 
 
 def _numpy(mtrand: ModuleType) -> None:
@@ -62,8 +67,22 @@ def _tempfile(tempfile: ModuleType) -> None:
 
 def _multiprocessing(process: ModuleType) -> None:
     process.current_process().authkey = os.urandom(32)
+    # The parent removes it when it ends.
+    process.current_process()._config.pop("tempdir", None)
     # They are children of another process; at exit this one would kill whoever has their numbers.
     process._children.clear()
+
+
+def _semaphores(synchronize: ModuleType) -> None:
+    # It looks for another process id alone, and a child of all threads has its parent's.
+    names = sys.modules["tempfile"]._RandomNameSequence()
+    synchronize.SemLock._rand = names
+
+
+def _cryptography(module: ModuleType) -> None:
+    # An OpenSSL of its own, which looks for another process id alone. It takes new state from the
+    # kernel, and what it is given beside.
+    module._openssl.lib.RAND_add(os.urandom(_SEED_BYTES), _SEED_BYTES, 0.0)
 
 
 def _multiprocessing_util(util: ModuleType) -> None:
@@ -104,7 +123,9 @@ _RENEWALS: tuple[tuple[str, Callable[[ModuleType], None]], ...] = (
     ("uuid", _uuid),
     ("tempfile", _tempfile),
     ("multiprocessing.process", _multiprocessing),
+    ("multiprocessing.synchronize", _semaphores),
     ("multiprocessing.util", _multiprocessing_util),
+    ("cryptography.hazmat.bindings._rust", _cryptography),
     ("multiprocessing.resource_tracker", _resource_tracker),
     ("multiprocessing.forkserver", _forkserver),
 )

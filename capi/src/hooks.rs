@@ -1,0 +1,262 @@
+//! Functions that run around a prepare and in each child.
+//!
+//! ```text
+//! mitosis_prepare()  before_prepare, last first > prepare > after_prepare, in order > MITOSIS_PARENT
+//! child              prepare returns > after_resume, in order > MITOSIS_CHILD
+//! ```
+
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
+
+use mitosis_core::client::Seed;
+use mitosis_core::prepare::{
+    HOOK_LIMIT, PrepareOptions, Prepared, STATUS_HALF_CHILD, Watchdog, prepare,
+};
+use mitosis_core::wire::local::DropMode;
+
+use crate::boundary::boundary;
+use crate::error::{Failed, MITOSIS_OK, MitosisErr};
+use crate::resumed;
+
+/// A function that runs around a prepare or in a child. data is what it was registered with.
+///
+/// RETURN VALUE: 0 to go on; anything else is a failure.
+pub type Hook = Option<unsafe extern "C" fn(data: *mut c_void) -> c_int>;
+
+/// For the timeout_ms of a hook: it may take as long as it will.
+pub const MITOSIS_HOOK_NO_TIMEOUT: c_uint = c_uint::MAX;
+
+/// Named, so that C's mistakes are found before there are many.
+const MAX_HOOKS: usize = 1024;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    BeforePrepare,
+    AfterPrepare,
+    AfterResume,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        ["before_prepare", "after_prepare", "after_resume"][self as usize]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Registered {
+    kind: Kind,
+    function: unsafe extern "C" fn(*mut c_void) -> c_int,
+    data: *mut c_void,
+    limit: Option<Duration>,
+}
+
+// SAFETY: data is C's, which lets whoever prepares use it; see the functions that register.
+unsafe impl Send for Registered {}
+
+static HOOKS: Mutex<Vec<Registered>> = Mutex::new(Vec::new());
+
+/// Registers a function to run before each mitosis_prepare() and mitosis_fork(), on the thread that calls
+/// them, the one that was registered last first. If it fails, nothing is prepared. It is the place to close
+/// what must not be copied.
+///
+/// hook:       what to run. It may call any function of this library but those that register hooks.
+/// data:       for it; valid, as hook is, for the life of the process and of all children.
+/// timeout_ms: how long it may take; 0: 60 s. C code cannot be ended from outside: when the time is over
+///             this is said on standard error, and when it returns at last, nothing is prepared.
+///
+/// RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+///
+/// ERRORS:
+/// MITOSIS_ERR_NULL   hook is NULL.
+/// MITOSIS_ERR_LIMIT  1024 are registered.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mitosis_before_prepare(
+    hook: Hook,
+    data: *mut c_void,
+    timeout_ms: c_uint,
+) -> c_int {
+    boundary(|| register(Kind::BeforePrepare, hook, data, timeout_ms))
+}
+
+/// Registers a function to run after each mitosis_prepare() and mitosis_fork() in the process that called,
+/// also where they fail, in the order of registration; all of them, also when one fails. The first failure
+/// ends the seed, and the call with MITOSIS_ERR_HOOK.
+///
+/// As mitosis_before_prepare().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mitosis_after_prepare(
+    hook: Hook,
+    data: *mut c_void,
+    timeout_ms: c_uint,
+) -> c_int {
+    boundary(|| register(Kind::AfterPrepare, hook, data, timeout_ms))
+}
+
+/// Registers a function to run in each child before mitosis_prepare() or mitosis_fork() returns there, in
+/// the order of registration. It may ask mitosis_payload(), mitosis_generation() and mitosis_child_index(). If
+/// it fails, the child says so on standard error and ends with status 70: no half child goes on. So does a
+/// child whose hook has not returned in time, wherever it hangs. It is the place to connect again, and to
+/// give new state to random generators of your own.
+///
+/// With MITOSIS_PREPARE_ALL_THREADS the other threads run again by then.
+///
+/// As mitosis_before_prepare(), but for the end of the time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mitosis_after_resume(
+    hook: Hook,
+    data: *mut c_void,
+    timeout_ms: c_uint,
+) -> c_int {
+    boundary(|| register(Kind::AfterResume, hook, data, timeout_ms))
+}
+
+fn register(
+    kind: Kind,
+    hook: Hook,
+    data: *mut c_void,
+    timeout_ms: c_uint,
+) -> Result<c_int, Failed> {
+    let function = hook.ok_or_else(|| Failed::null("hook"))?;
+    let limit = match timeout_ms {
+        0 => Some(HOOK_LIMIT),
+        MITOSIS_HOOK_NO_TIMEOUT => None,
+        ms => Some(Duration::from_millis(ms.into())),
+    };
+    let mut hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
+    if hooks.len() == MAX_HOOKS {
+        let text = format!("{MAX_HOOKS} hooks are registered: is one registered in a loop?");
+        return Err(Failed::new(MitosisErr::Limit, text));
+    }
+    hooks.push(Registered { kind, function, data, limit });
+    Ok(MITOSIS_OK)
+}
+
+fn of(kind: Kind) -> Vec<Registered> {
+    let hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |hook: &&Registered| mem::discriminant(&hook.kind) == mem::discriminant(&kind);
+    hooks.iter().filter(same).copied().collect()
+}
+
+/// prepare(), with all hooks; `None` in a child, when it is whole.
+pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed>, Failed> {
+    // Not looked up in a child, where another thread may have held the lock at the fork.
+    let in_child = of(Kind::AfterResume);
+    match run_before().and_then(|()| Ok(prepare(options)?)) {
+        Ok(Prepared::Child(resumed)) => {
+            resumed::store(resumed);
+            run_in_child(&in_child);
+            Ok(None)
+        }
+        Ok(Prepared::Parent(seed)) => match run_after() {
+            Ok(()) => Ok(Some(seed)),
+            Err(failed) => {
+                // Its own failure would hide the cause; an agent that is gone has no seeds.
+                let _ = seed.drop_seed(DropMode::AfterChildren);
+                Err(failed)
+            }
+        },
+        Err(failed) => {
+            // The first failure is the one that is told.
+            let _ = run_after();
+            Err(failed)
+        }
+    }
+}
+
+fn run_before() -> Result<(), Failed> {
+    of(Kind::BeforePrepare).iter().rev().try_for_each(|hook| hook.run_in_caller())
+}
+
+fn run_after() -> Result<(), Failed> {
+    let ran: Vec<_> = of(Kind::AfterPrepare).iter().map(|hook| hook.run_in_caller()).collect();
+    ran.into_iter().collect()
+}
+
+fn run_in_child(hooks: &[Registered]) {
+    for hook in hooks {
+        if let Err(why) = hook.run_in_child() {
+            end_this_child(&format!("mitosis: this child ends: {why}\n"));
+        }
+    }
+}
+
+/// Without what takes locks, which threads may hold that are not here; and without destructors and functions of
+/// atexit(3), as the program is not whole.
+fn end_this_child(text: &str) -> ! {
+    // SAFETY: a live buffer.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+        libc::_exit(STATUS_HALF_CHILD)
+    }
+}
+
+impl Registered {
+    fn run_in_caller(&self) -> Result<(), Failed> {
+        let began = Instant::now();
+        let late = self.limit.map(|limit| format!("{self} has not returned after {limit:?}"));
+        let dog = self.limit.zip(late.clone()).map(|(limit, late)| {
+            Watchdog::start(limit, move || {
+                eprintln!("mitosis: {late}, and C code cannot be ended");
+                None
+            })
+        });
+        let dog = dog.transpose().map_err(|error| self.unbounded(&error))?;
+        // SAFETY: C's: a function of this type, and its data.
+        let answer = unsafe { (self.function)(self.data) };
+        drop(dog);
+        if answer != 0 {
+            return Err(self.failed(&format!("{self} returned {answer}")));
+        }
+        match (self.limit, late) {
+            (Some(limit), Some(late)) if began.elapsed() > limit => Err(self.failed(&late)),
+            _ => Ok(()),
+        }
+    }
+
+    fn run_in_child(&self) -> Result<(), String> {
+        let late = |limit| format!("mitosis: this child ends: {self} has not returned after {limit:?}\n");
+        let dog = self.limit.map(|limit| Watchdog::ending_this_child(limit, late(limit)));
+        let dog = dog.transpose().map_err(|error| self.unbounded(&error).message)?;
+        // SAFETY: as above.
+        let answer = unsafe { (self.function)(self.data) };
+        drop(dog);
+        if answer == 0 { Ok(()) } else { Err(format!("{self} returned {answer}")) }
+    }
+
+    fn failed(&self, what: &str) -> Failed {
+        Failed::new(MitosisErr::Hook, format!("{what}: no seed was made"))
+    }
+
+    fn unbounded(&self, error: &std::io::Error) -> Failed {
+        self.failed(&format!(
+            "no thread can be started to bound the time of {self}: {error}; raise the process limit (ulimit \
+             -u, pids.max), or register it with MITOSIS_HOOK_NO_TIMEOUT"
+        ))
+    }
+}
+
+/// "the before_prepare hook close_all (+0x0)", or its address in a file that has no name for it.
+impl fmt::Display for Registered {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.function as *const c_void;
+        write!(out, "the {} hook ", self.kind.name())?;
+        // SAFETY: all zero is a valid value, and dladdr fills it where it answers other than 0. What it points
+        // to lives as long as the object that the function lies in.
+        let (symbol, file) = unsafe {
+            let mut info: libc::Dl_info = mem::zeroed();
+            if libc::dladdr(address, &raw mut info) == 0 {
+                return write!(out, "at {address:p}");
+            }
+            let text = |at: *const libc::c_char| (!at.is_null()).then(|| CStr::from_ptr(at));
+            let exact = info.dli_saddr.cast_const() == address;
+            (text(info.dli_sname).filter(|_| exact), text(info.dli_fname))
+        };
+        match (symbol, file) {
+            (Some(symbol), _) => out.write_str(&symbol.to_string_lossy()),
+            (None, Some(file)) => write!(out, "at {address:p} of {}", file.to_string_lossy()),
+            (None, None) => write!(out, "at {address:p}"),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+"""Runs one of the interpreter's own test modules, here or in a child: module.py MODULE MODE RESULTS [TEST...].
+
+MODE is "outside", or what mitosis.fork() takes as threads: "caller" or "all". The module is imported before the
+fork, as a warm process has it. RESULTS gets a JSON object: what became of each test, by its name.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import sys
+import unittest
+
+# Longer than any module takes; a hang is told by all its stacks.
+HANG_S = 280
+
+
+class Results(unittest.TestResult):
+    """What became of each test; subtests count for theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[str, str] = {}
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self.of.setdefault(name_of(test), "ok")
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self.of[name_of(test)] = "skipped"
+
+    def addError(self, test: unittest.TestCase, error: tuple) -> None:
+        self.of[name_of(test)] = "failed: " + self._exc_info_to_string(error, test)[-1500:]
+
+    addFailure = addError
+
+    def addExpectedFailure(self, test: unittest.TestCase, error: tuple) -> None:
+        self.of[name_of(test)] = "expected failure"
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        self.of[name_of(test)] = "unexpected success"
+
+    def addSubTest(self, test: unittest.TestCase, subtest: object, error: tuple | None) -> None:
+        if error is not None:
+            self.addError(test, error)
+
+
+def name_of(test: unittest.TestCase) -> str:
+    return test.id().removeprefix("test.")
+
+
+def run(module: object, tests: list[str], results_path: str) -> None:
+    loader = unittest.defaultTestLoader
+    if tests:
+        suite = loader.loadTestsFromNames([f"test.{name}" for name in tests])
+    else:
+        suite = loader.loadTestsFromModule(module)
+    results = Results()
+    suite.run(results)
+    with open(results_path, "w", encoding="utf-8") as file:
+        json.dump(results.of, file)
+
+
+def main() -> None:
+    name, mode, results_path, *tests = sys.argv[1:]
+    module = importlib.import_module(f"test.{name}")
+    child = None
+    if mode != "outside":
+        import mitosis
+
+        child = mitosis.fork(threads=mode)
+    if child is not None:
+        status = child.wait(timeout=HANG_S + 20)
+        raise SystemExit(status if 0 <= status < 256 else f"the child ended with {status}")
+    faulthandler.dump_traceback_later(HANG_S, exit=True)
+    run(module, tests, results_path)
+    faulthandler.cancel_dump_traceback_later()
+    sys.stdout.flush()
+    # What the tests left over (threads, processes) is not waited for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Real programs, forked when they are warm and then used for real in the child."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import environment
+
+BOTH = pytest.mark.parametrize("threads", ["caller", "all"])
+
+
+@BOTH
+def test_pandas_on_a_data_frame(agent, threads):
+    agent.run(
+        f"""
+        import io, mitosis, numpy, pandas
+        rng = numpy.random.default_rng(1)
+        rows = 200_000
+        frame = pandas.DataFrame({{
+            "day": pandas.date_range("2026-01-01", periods=rows, freq="min"),
+            "shop": pandas.Categorical(rng.choice(["north", "south", "east"], rows)),
+            "name": [f"customer {{number % 977}}" for number in range(rows)],
+            "spent": rng.gamma(2.0, 30.0, rows),
+        }})
+        by_shop = frame.groupby("shop", observed=True)["spent"].sum()
+        child = mitosis.fork(threads="{threads}")
+        if child is None:
+            again = frame.groupby("shop", observed=True)["spent"].sum()
+            pandas.testing.assert_series_equal(again, by_shop)
+            frame["taxed"] = frame["spent"] * 1.2
+            best = frame.groupby("name")["taxed"].sum().nlargest(3)
+            joined = frame.merge(best.rename("all").reset_index(), on="name", how="inner")
+            assert sorted(joined["name"].unique()) == sorted(best.index)
+            monthly = frame.set_index("day")["spent"].resample("MS").mean()
+            assert len(monthly) == 5 and monthly.notna().all()
+            text = frame.head(1000).to_csv(index=False)
+            back = pandas.read_csv(io.StringIO(text), parse_dates=["day"])
+            assert numpy.allclose(back["taxed"], frame["taxed"].head(1000))
+            raise SystemExit(3)
+        assert child.wait() == 3
+        assert "taxed" not in frame
+        """
+    )
+
+
+@BOTH
+def test_scikit_learn_answers(agent, threads):
+    agent.run(
+        f"""
+        import mitosis, numpy
+        from sklearn.datasets import make_classification
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        data, labels = make_classification(2000, 20, random_state=1)
+        models = [
+            make_pipeline(StandardScaler(), LogisticRegression()).fit(data, labels),
+            RandomForestClassifier(30, random_state=1).fit(data, labels),
+        ]
+        expected = [model.predict_proba(data[:300]) for model in models]
+        child = mitosis.fork(threads="{threads}")
+        if child is None:
+            for model, answers in zip(models, expected):
+                assert numpy.allclose(model.predict_proba(data[:300]), answers)
+            again = LogisticRegression().fit(data, labels)
+            assert again.score(data, labels) > 0.8
+            big = numpy.ones((700, 700))  # more than one thread of BLAS
+            assert (big @ big == 700).all()
+            raise SystemExit(3)
+        assert child.wait() == 3
+        """
+    )
+
+
+def test_a_flask_app_behind_a_socket_that_the_child_binds(agent):
+    agent.run(
+        """
+        import json, socket, threading, time, urllib.request
+        import flask, mitosis
+        from werkzeug.serving import make_server
+
+        app = flask.Flask("app")
+        prices = {f"item {number}": number for number in range(10_000)}  # what is warm
+        served = 0
+
+        @app.get("/price/<item>")
+        def price(item):
+            global served
+            served += 1
+            return flask.jsonify(price=prices[item], served=served, generation=mitosis.generation())
+
+        assert app.test_client().get("/price/item 7").json["price"] == 7
+
+        def ask(port, item):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/price/item%20{item}", timeout=10) as answer:
+                return json.load(answer)
+
+        def free_port():
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                return probe.getsockname()[1]
+
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Resumed):
+                make_server("127.0.0.1", int(me.payload), app, threaded=True).serve_forever()
+            ports = [free_port() for _ in range(2)]
+            children = [mitosis.resume(me.handle, payload=str(port).encode()) for port in ports]
+            for port in ports:
+                until = time.monotonic() + 20
+                while True:
+                    try:
+                        first = ask(port, 1)
+                        break
+                    except OSError:
+                        assert time.monotonic() < until and all(child.poll() is None for child in children)
+                        time.sleep(0.02)
+                assert first == {"price": 1, "served": 2, "generation": 1}, first
+                assert [ask(port, number)["served"] for number in range(2, 22)] == list(range(3, 23))
+            for child in children:
+                child.kill()
+                assert child.wait() == -15
+        assert served == 1
+        """
+    )
+
+
+def test_a_flask_server_that_serves_already_and_its_children_elsewhere(agent):
+    agent.run(
+        """
+        import json, threading, urllib.request
+        import flask, mitosis
+        from werkzeug.serving import make_server
+
+        app = flask.Flask("app")
+        served = 0
+
+        @app.get("/")
+        def count():
+            global served
+            served += 1
+            return flask.jsonify(served=served, generation=mitosis.generation())
+
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        def ask(port):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                return json.load(answer)
+        assert [ask(server.port)["served"] for _ in range(5)] == [1, 2, 3, 4, 5]
+        import socket
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            other = probe.getsockname()[1]
+        with mitosis.prepare(threads="all") as me:
+            if isinstance(me, mitosis.Resumed):
+                threading.Event().wait()  # its server's threads do the work
+            child = mitosis.resume(me.handle, listen=[f"{server.port}={other}"])
+            assert ask(other) == {"served": 6, "generation": 1}
+            assert ask(server.port) == {"served": 6, "generation": 0}
+            assert ask(other)["served"] == 7
+            child.kill()
+            assert child.wait() == -15
+        server.shutdown()
+        """
+    )
+
+
+@BOTH
+def test_sqlite_on_disk(agent, threads, tmp_path):
+    agent.run(
+        f"""
+        import sqlite3, mitosis
+        path = "{tmp_path}/shop.db"
+        def connect():
+            connection = sqlite3.connect(path, timeout=20)
+            connection.execute("PRAGMA journal_mode=WAL")
+            return connection
+        connection = connect()
+        with connection:
+            connection.execute("CREATE TABLE orders (number INTEGER PRIMARY KEY, what TEXT)")
+            connection.executemany("INSERT INTO orders VALUES (?, ?)", ((n, f"thing {{n}}") for n in range(10_000)))
+        connection.close()
+        with mitosis.prepare(threads="{threads}") as me:
+            connection = connect()
+            if isinstance(me, mitosis.Resumed):
+                with connection:
+                    for number in range(200):
+                        connection.execute("INSERT INTO orders (what) VALUES (?)", (f"of {{me.index}}",))
+                        connection.execute("UPDATE orders SET what = what || '!' WHERE number = ?", (number,))
+                connection.close()
+                raise SystemExit(3)
+            children = mitosis.resume(me.handle, n=3)
+            assert [child.wait() for child in children] == [3, 3, 3]
+        found = connection.execute("SELECT count(*), count(DISTINCT number) FROM orders").fetchone()
+        assert found == (10_600, 10_600), found
+        assert connection.execute("SELECT what FROM orders WHERE number = 7").fetchone() == ("thing 7!!!",)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        """
+    )
+
+
+def test_an_asyncio_server_with_timers_running(agent):
+    agent.run(
+        """
+        import asyncio, json, socket, mitosis
+
+        ticks = 0
+        rung = []
+
+        async def tick():
+            global ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        async def answer(reader, writer):
+            while question := await reader.readline():
+                await asyncio.sleep(0.001)
+                told = {"ticks": ticks, "rung": rung, "generation": mitosis.generation()}
+                writer.write(json.dumps(told).encode() + question)
+                await writer.drain()
+            writer.close()
+
+        async def ask(connection):
+            reader, writer = connection
+            writer.write(b"\\n")
+            return json.loads(await asyncio.wait_for(reader.readline(), 20))
+
+        async def ticks_on(connection):
+            before = (await ask(connection))["ticks"]
+            until = asyncio.get_running_loop().time() + 20
+            while (await ask(connection))["ticks"] < before + 5:
+                assert asyncio.get_running_loop().time() < until
+
+        def free_port():
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                return probe.getsockname()[1]
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            ticking = asyncio.create_task(tick())
+            server = await asyncio.start_server(answer, "127.0.0.1", 0)
+            port, other = server.sockets[0].getsockname()[1], free_port()
+            of_parent = await asyncio.open_connection("127.0.0.1", port)
+            await ticks_on(of_parent)
+            loop.call_later(0.4, rung.append, "set before the fork")
+            me = await asyncio.to_thread(mitosis.prepare, threads="all")
+            if isinstance(me, mitosis.Resumed):
+                # Both ends of this connection were the process's own: it goes on in the child.
+                await ticks_on(of_parent)
+                await asyncio.Event().wait()
+            with me:
+                child = await asyncio.to_thread(mitosis.resume, me.handle, listen=[f"{port}={other}"])
+                to_child = await asyncio.open_connection("127.0.0.1", other)
+                assert (await ask(to_child))["generation"] == 1
+                await ticks_on(to_child)
+                await ticks_on(of_parent)
+                until = loop.time() + 20
+                while not (await ask(to_child))["rung"]:
+                    assert loop.time() < until, "the child's timer does not ring"
+                while not rung:
+                    await asyncio.sleep(0.01)
+                child.kill()
+                assert await asyncio.to_thread(child.wait) == -15
+            ticking.cancel()
+
+        asyncio.run(main())
+        """
+    )
+
+
+def test_a_process_that_computes_on_a_gpu_is_refused(agent):
+    """The driver's own device cannot be had where no driver is: a file of its name must do."""
+    binds = "mount --make-rprivate / && mount -t tmpfs none /mnt && touch /mnt/nvidia-uvm"
+    devices = "for device in null urandom fuse; do touch /mnt/$device && mount --bind /dev/$device /mnt/$device; done"
+    script = """
+import mitosis, os
+device = open("/dev/nvidia-uvm")
+for threads in ("caller", "all"):
+    try:
+        mitosis.prepare(threads=threads).handle
+    except mitosis.NotForkable as error:
+        assert "/dev/nvidia-uvm" in str(error) and "GPU" in str(error), error
+    else:
+        raise SystemExit("it was prepared")
+device.close()
+mitosis.prepare().handle
+"""
+    command = f"{binds} && {devices} && mount --move /mnt /dev && exec \"$0\" -c \"$1\""
+    ran = subprocess.run(
+        ["unshare", "--mount", "/bin/sh", "-c", command, sys.executable, script],
+        env=environment(MITOSIS_AGENT=str(agent.socket)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
