@@ -10,7 +10,7 @@ def test_the_environment_tells_generation_index_and_payload(agent):
         def told():
             script = 'echo "$MITOSIS_GENERATION $MITOSIS_CHILD_INDEX ${MITOSIS_PAYLOAD-none}"'
             return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True).stdout.strip()
-        assert told() == "  none"
+        assert told() == "none", told()
         with mitosis.prepare() as me:
             if isinstance(me, mitosis.Resumed):
                 assert os.environ["MITOSIS_GENERATION"] == str(me.generation)
