@@ -11,7 +11,7 @@
  *
  * Link with -lmitosis. A function that can fail returns a negative code (mitosis_err), and
  * mitosis_last_error_message() tells this thread what failed, on what, and what to do. No function
- * starts a thread, and none changes what signals do.
+ * starts a thread, but for the time of a hook that has a limit, and none changes what signals do.
  *
  * What every call demands: strings end with a zero byte and are UTF-8 (paths may be any bytes); a
  * pointer is NULL only where that is said; an object is used by one thread at a time unless its
@@ -63,6 +63,11 @@
  * For mitosis_resume_options.flags: the seed ends with the last of these children.
  */
 #define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
+
+/**
+ * For the timeout_ms of a hook: it may take as long as it will.
+ */
+#define MITOSIS_HOOK_NO_TIMEOUT 4294967295
 
 /**
  * What a function returns that has nothing else to tell.
@@ -194,6 +199,10 @@ typedef enum mitosis_err {
      * The other threads could not be stopped, for MITOSIS_PREPARE_ALL_THREADS; the message names the thread.
      */
     MITOSIS_ERR_THREADS = -67,
+    /**
+     * A function of mitosis_before_prepare() or mitosis_after_prepare() failed; the message names it.
+     */
+    MITOSIS_ERR_HOOK = -68,
 } mitosis_err;
 
 /**
@@ -340,6 +349,13 @@ typedef struct mitosis_child_status {
     const char *message;
 } mitosis_child_status;
 
+/**
+ * A function that runs around a prepare or in a child. data is what it was registered with.
+ *
+ * RETURN VALUE: 0 to go on; anything else is a failure.
+ */
+typedef int (*mitosis_hook)(void *data);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -375,7 +391,7 @@ extern "C" {
  * MITOSIS_ERR_LIMIT          a limit is reached.
  * MITOSIS_ERR_SEED_GONE      the seed ended before the child was there.
  * MITOSIS_ERR_BUSY, MITOSIS_ERR_NO_DISPATCH, MITOSIS_ERR_SEED_VISIBLE, MITOSIS_ERR_SHARED_MEMORY,
- * MITOSIS_ERR_NO_MEMORY, MITOSIS_ERR_FORK, MITOSIS_ERR_FORK_HANDLERS
+ * MITOSIS_ERR_NO_MEMORY, MITOSIS_ERR_FORK, MITOSIS_ERR_FORK_HANDLERS, MITOSIS_ERR_HOOK
  *                            as for mitosis_prepare().
  */
 int mitosis_fork(const char *host,
@@ -413,6 +429,7 @@ int mitosis_fork(const char *host,
  * MITOSIS_ERR_FORK           fork(2) failed.
  * MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
  * MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
+ * MITOSIS_ERR_HOOK           a function of mitosis_before_prepare() or mitosis_after_prepare() failed.
  */
 int mitosis_prepare(const struct mitosis_prepare_options *options,
                     struct mitosis_seed **seed);
@@ -637,6 +654,52 @@ uint64_t mitosis_generation(void);
  * child.
  */
 int mitosis_child_index(void);
+
+/**
+ * Registers a function to run before each mitosis_prepare() and mitosis_fork(), on the thread that calls
+ * them, the one that was registered last first. If it fails, nothing is prepared. It is the place to close
+ * what must not be copied.
+ *
+ * hook:       what to run. It may call any function of this library but those that register hooks.
+ * data:       for it; valid, as hook is, for the life of the process and of all children.
+ * timeout_ms: how long it may take; 0: 60 s. C code cannot be ended from outside: when the time is over
+ *             this is said on standard error, and when it returns at last, nothing is prepared.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL   hook is NULL.
+ * MITOSIS_ERR_LIMIT  1024 are registered.
+ */
+int mitosis_before_prepare(mitosis_hook hook,
+                           void *data,
+                           unsigned int timeout_ms);
+
+/**
+ * Registers a function to run after each mitosis_prepare() and mitosis_fork() in the process that called,
+ * also where they fail, in the order of registration; all of them, also when one fails. The first failure
+ * ends the seed, and the call with MITOSIS_ERR_HOOK.
+ *
+ * As mitosis_before_prepare().
+ */
+int mitosis_after_prepare(mitosis_hook hook,
+                          void *data,
+                          unsigned int timeout_ms);
+
+/**
+ * Registers a function to run in each child before mitosis_prepare() or mitosis_fork() returns there, in
+ * the order of registration. It may ask mitosis_payload(), mitosis_generation() and mitosis_child_index(). If
+ * it fails, the child says so on standard error and ends with status 70: no half child goes on. So does a
+ * child whose hook has not returned in time, wherever it hangs. It is the place to connect again, and to
+ * give new state to random generators of your own.
+ *
+ * With MITOSIS_PREPARE_ALL_THREADS the other threads run again by then.
+ *
+ * As mitosis_before_prepare(), but for the end of the time.
+ */
+int mitosis_after_resume(mitosis_hook hook,
+                         void *data,
+                         unsigned int timeout_ms);
 
 /**
  * The message of this thread's last failure.

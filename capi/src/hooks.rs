@@ -26,7 +26,7 @@ use crate::resumed;
 pub type Hook = Option<unsafe extern "C" fn(data: *mut c_void) -> c_int>;
 
 /// For the timeout_ms of a hook: it may take as long as it will.
-pub const MITOSIS_HOOK_NO_TIMEOUT: c_uint = c_uint::MAX;
+pub const MITOSIS_HOOK_NO_TIMEOUT: c_uint = 0xffff_ffff;
 
 /// Named, so that C's mistakes are found before there are many.
 const MAX_HOOKS: usize = 1024;
@@ -216,7 +216,8 @@ impl Registered {
     }
 
     fn run_in_child(&self) -> Result<(), String> {
-        let late = |limit| format!("mitosis: this child ends: {self} has not returned after {limit:?}\n");
+        let late =
+            |limit| format!("mitosis: this child ends: {self} has not returned after {limit:?}\n");
         let dog = self.limit.map(|limit| Watchdog::ending_this_child(limit, late(limit)));
         let dog = dog.transpose().map_err(|error| self.unbounded(&error).message)?;
         // SAFETY: as above.

@@ -49,11 +49,7 @@ pub(crate) fn uncollected<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
 }
 
 /// Raises a class of exceptions in a thread at its next line of Python; `None` takes back what was not raised.
-pub(crate) fn raise_in_thread(
-    _py: Python<'_>,
-    thread: u64,
-    exception: Option<&Bound<'_, PyAny>>,
-) {
+pub(crate) fn raise_in_thread(_py: Python<'_>, thread: u64, exception: Option<&Bound<'_, PyAny>>) {
     let exception = exception.map_or(std::ptr::null_mut(), Bound::as_ptr);
     // SAFETY: the interpreter lock is held; the call takes a reference of its own.
     unsafe { PyThreadState_SetAsyncExc(thread, exception) };

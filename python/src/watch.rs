@@ -23,6 +23,13 @@ impl Watch {
     }
 }
 
+/// A collector drops it with the interpreter's lock, for which the thread that ends here may be waiting.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        Python::attach(|py| self.stop(py));
+    }
+}
+
 /// In a child: after `limit_s` writes `text` to standard error and ends the process, even if the hook keeps the
 /// interpreter to itself.
 #[pyfunction]

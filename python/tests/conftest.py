@@ -61,7 +61,10 @@ def run(script: str, *, env: dict[str, str], argv: tuple[str, ...] = (), status:
             out, err = process.communicate(timeout=SCRIPT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
+            try:
+                out, err = process.communicate(timeout=AGENT_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:  # a child of its agent's holds the pipes
+                out, err = error.stdout, error.stderr
             pytest.fail(f"no end after {SCRIPT_TIMEOUT_S} s\n--- stdout\n{out}\n--- stderr\n{err}")
     if process.returncode != status:
         pytest.fail(

@@ -60,7 +60,13 @@ HANGS = {
     "lock in the main thread": ("main", "lock.acquire()"),
     "loop in the main thread": ("main", "while True: pass"),
     "loop in another thread": ("other", "while True: pass"),
-    "loop that catches": ("main", "\n        try:\n            time.sleep(600)\n        except Exception:\n            pass"),
+    "sleep that catches": (
+        "main",
+        """try:
+                time.sleep(600)
+            except Exception:
+                pass""",
+    ),
 }
 
 

@@ -155,9 +155,8 @@ const MAX_TOLD_PAYLOAD_BYTES: usize = 4096;
 fn told_environment(generation: u64, index: u32, payload: &[u8]) -> Vec<u8> {
     let mut told = format!("MITOSIS_GENERATION={generation}\0MITOSIS_CHILD_INDEX={index}\0");
     let text = std::str::from_utf8(payload).ok();
-    let fits = |text: &&str| {
-        (1..=MAX_TOLD_PAYLOAD_BYTES).contains(&text.len()) && !text.contains('\0')
-    };
+    let fits =
+        |text: &&str| (1..=MAX_TOLD_PAYLOAD_BYTES).contains(&text.len()) && !text.contains('\0');
     match text.filter(fits) {
         Some(text) => told.extend(["MITOSIS_PAYLOAD=", text, "\0"]),
         // An ancestor's.

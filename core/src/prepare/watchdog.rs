@@ -52,8 +52,7 @@ impl Watchdog {
             }
         };
         let name = "mitosis-hooks".to_owned();
-        let thread =
-            unsignalled(|| Builder::new().name(name).stack_size(STACK_BYTES).spawn(wait))?;
+        let thread = unsignalled(|| Builder::new().name(name).stack_size(STACK_BYTES).spawn(wait))?;
         Ok(Watchdog { over, thread: Some(thread), process: (process::id(), generation()) })
     }
 

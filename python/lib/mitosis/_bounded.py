@@ -32,7 +32,9 @@ def bounded(
             interruption.is_over = True
             watch.stop()
             interruption.take_back()
-    except HookTimeout:
+    except HookTimeout as error:
+        # Python raises a class in another thread, not an instance.
+        error.args = error.args or (text,)
         raise
     except BaseException as error:
         if interruption.has_expired and isinstance(error, Exception):
