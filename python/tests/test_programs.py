@@ -53,10 +53,10 @@ def test_scikit_learn_answers(agent, threads):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
-        data, labels = make_classification(2000, 20, random_state=1)
+        data, labels = make_classification(600, 20, random_state=1)
         models = [
             make_pipeline(StandardScaler(), LogisticRegression()).fit(data, labels),
-            RandomForestClassifier(30, random_state=1).fit(data, labels),
+            RandomForestClassifier(10, random_state=1).fit(data, labels),
         ]
         expected = [model.predict_proba(data[:300]) for model in models]
         child = mitosis.fork(threads="{threads}")

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "regrtest"))
 from compare import MODES, compare, of_module
 
 # Those that take seconds. Each runs three times: outside, and in a child of either kind.
-QUICK = ["test_random", "test_mmap", "test_selectors", "test_os"]
+QUICK = ["test_random", "test_mmap", "test_os"]
 
 
 @pytest.mark.parametrize("module", QUICK)
