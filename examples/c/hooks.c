@@ -77,8 +77,8 @@ int main(int argc, char **argv)
     log.kind = argc > 1 ? argv[1] : "good";
     if (open_log(&log, 0) != 0 || mitosis_before_prepare(close_log, &log, 0) != MITOSIS_OK ||
         mitosis_after_prepare(open_again, &log, 0) != MITOSIS_OK ||
-        mitosis_after_resume(open_again, &log, 0) != MITOSIS_OK ||
-        mitosis_after_resume(good_or_bad, &log, SHORT_MS) != MITOSIS_OK) {
+        mitosis_after_resume(good_or_bad, &log, SHORT_MS) != MITOSIS_OK ||
+        mitosis_after_resume(open_again, &log, 0) != MITOSIS_OK) {
         fprintf(stderr, "hooks: %s\n", mitosis_last_error_message());
         return 1;
     }
