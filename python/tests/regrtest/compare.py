@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fnmatch
+import importlib.util
 import json
 import os
 import signal
@@ -129,7 +130,14 @@ def main() -> int:
     unknown = []
     with agent_for_all() as agent:
         for module in arguments.module:
+            if importlib.util.find_spec(f"test.{module}") is None:
+                print(f"{module}: this interpreter does not have it")
+                continue
             outside = of_module(module, "outside", agent, [])
+            if module in outside:
+                print(f"{module} does not run outside: {outside[module]}")
+                unknown.append(module)
+                continue
             for mode in arguments.mode or MODES:
                 unknown += compare(module, mode, agent, outside)
                 sys.stdout.flush()
