@@ -1,5 +1,7 @@
 """Hooks: what they are told, and that they are bounded in time and fail closed. Fork handlers of others."""
 
+import subprocess
+
 import pytest
 
 
@@ -112,7 +114,7 @@ def test_a_hook_that_hangs_in_the_caller_is_ended(agent, hang, kind):
     )
 
 
-def test_a_hook_that_cannot_be_ended_is_named_and_nothing_is_prepared(agent, monkeypatch):
+def test_a_hook_that_cannot_be_ended_is_named_and_nothing_is_prepared(agent):
     out = agent.run(
         """
         import sys, threading, time
@@ -264,8 +266,6 @@ def test_pthread_atfork_handlers_run_as_for_a_fork(agent, tmp_path):
         int set_up(void) { return pthread_atfork(prepare, parent, child); }
         """
     )
-    import subprocess
-
     library = tmp_path / "handlers.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", library, source], check=True)
     out = agent.run(

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,8 +99,9 @@ def compare(module: str, mode: str, agent: str, outside: dict[str, str]) -> list
     for test in differ:
         reason = reason_for(test, mode)
         if reason is None and test in inside and test in outside:
-            again = of_module(module, mode, agent, [test]), of_module(module, "outside", agent, [test])
-            if kind(again[0].get(test)) == kind(again[1].get(test)):
+            inside_alone = of_module(module, mode, agent, [test])
+            outside_alone = of_module(module, "outside", agent, [test])
+            if kind(inside_alone.get(test)) == kind(outside_alone.get(test)):
                 print(f"  {test}: differed once, not when it was run alone")
                 continue
         print(f"  {test}: outside {kind(outside.get(test))}, inside {kind(inside.get(test))}")
@@ -108,9 +110,10 @@ def compare(module: str, mode: str, agent: str, outside: dict[str, str]) -> list
             unknown.append(test)
         else:
             print(f"    known: {reason}")
-    counts = {outcome: sum(kind(it) == outcome for it in inside.values()) for outcome in map(kind, inside.values())}
+    counts = Counter(map(kind, inside.values()))
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
-    print(f"{module} in a child, threads={mode!r}: {counted}; {len(differ)} differ, {len(unknown)} without a reason")
+    differences = f"{len(differ)} differ, {len(unknown)} without a reason"
+    print(f"{module} in a child, threads={mode!r}: {counted}; {differences}")
     return unknown
 
 
@@ -118,12 +121,14 @@ def compare(module: str, mode: str, agent: str, outside: dict[str, str]) -> list
 def agent_for_all() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
         socket = str(Path(directory) / "agent.sock")
-        with running([built("mitosis", "MITOSIS_AGENT_BIN"), "agent", "--socket", socket], Path(directory) / "log"):
+        command = [built("mitosis", "MITOSIS_AGENT_BIN"), "agent", "--socket", socket]
+        with running(command, Path(directory) / "log"):
             yield socket
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("--mode", action="append", choices=MODES)
     parser.add_argument("module", nargs="*", default=ALL)
     arguments = parser.parse_args()
