@@ -49,7 +49,13 @@ impl Table {
     pub(crate) fn read() -> Table {
         let path = repository().join("docs/what-crosses.md");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| state |"));
+        // Tables of states begin with this, and any table ends with a line that is none of its.
+        let mut is_of_states = false;
+        let rows = text.lines().filter(|line| {
+            let is_head = line.starts_with("| state |");
+            is_of_states = is_head || is_of_states && line.starts_with('|');
+            is_of_states && !is_head && !line.starts_with("|---")
+        });
         Table { rows: rows.map(Row::parse).collect() }
     }
 

@@ -7,13 +7,13 @@ static jmp_buf back;
 static void deeper(int levels)
 {
     volatile char frame[2000];
-    frame[0] = 1;
+    frame[levels] = 1;
     if (levels > 0)
         deeper(levels - 1);
     else
         prepare_here();
     if (levels == 0)
-        longjmp(back, 5);
+        longjmp(back, frame[levels] + 4);
 }
 
 int main(void)

@@ -22,7 +22,7 @@ int main(void)
     pthread_t thread;
     void *result = NULL;
     about("a thread that waits for a condition variable");
-    check(pthread_create(&thread, NULL, waiting, &thread) == 0);
+    check(pthread_create(&thread, NULL, waiting, &mutex) == 0);
     for (bool stands = false; !stands; sleep_ms(1)) {
         pthread_mutex_lock(&mutex);
         stands = waits;
@@ -37,6 +37,6 @@ int main(void)
     may_go = true;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
-    check(pthread_join(thread, &result) == 0 && result == &thread);
+    check(pthread_join(thread, &result) == 0 && result == &mutex);
     return carried();
 }
