@@ -115,7 +115,9 @@ fn compile_one(source: &Path, folder: &Path) -> Result<(), String> {
         command.arg("-L").arg(folder).arg(format!("-Wl,-rpath,{}", folder.display()));
         command.args(["-lmitosis", "-ldl", "-lm"]);
     }
-    let made = command.output().map_err(|error| format!("{compiler} (tests/setup.sh installs it): {error}"))?;
+    let made = command
+        .output()
+        .map_err(|error| format!("{compiler} (tests/setup.sh installs it): {error}"))?;
     let errors = String::from_utf8_lossy(&made.stderr);
     if made.status.success() { Ok(()) } else { Err(format!("{}: {errors}", source.display())) }
 }

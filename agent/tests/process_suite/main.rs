@@ -25,7 +25,8 @@ use table::{Row, Table};
 
 fn main() -> ExitCode {
     // What cargo hands on to test targets that know options; none of them changes what is run here.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let table = Table::read();
     let mut failures = table.differences(&compile::names());
     let rows: Vec<&Row> = table.rows.iter().filter(|row| row.program().is_some()).collect();
@@ -51,7 +52,10 @@ fn main() -> ExitCode {
 /// Prints the table of results, and gives what is not as the document tells.
 fn judge(rows: &[&Row], outcomes: &[[Outcome; 3]]) -> Vec<String> {
     let mut failures = Vec::new();
-    println!("{:<24} {:<56} {:<10} {:<10} {:<10} seconds", "program", "state", "plain", "fork", "whole");
+    println!(
+        "{:<24} {:<56} {:<10} {:<10} {:<10} seconds",
+        "program", "state", "plain", "fork", "whole"
+    );
     for (row, outcomes) in rows.iter().zip(outcomes) {
         let name = row.program().unwrap_or_default();
         let state: String = row.state.chars().take(56).collect();

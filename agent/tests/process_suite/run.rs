@@ -146,7 +146,8 @@ impl Suite {
 
     /// Ends the hosts: nothing of any program is left.
     pub(crate) fn finish(self) {
-        let folders = [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
+        let folders =
+            [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
         self.world.finish();
         for folder in folders {
             // That of host-b has gone with it.

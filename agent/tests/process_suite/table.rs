@@ -48,7 +48,8 @@ pub(crate) fn repository() -> PathBuf {
 impl Table {
     pub(crate) fn read() -> Table {
         let path = repository().join("docs/what-crosses.md");
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         // Tables of states begin with this, and any table ends with a line that is none of its.
         let mut is_of_states = false;
         let rows = text.lines().filter(|line| {
@@ -67,12 +68,16 @@ impl Table {
             programs_amiss.map(|name| format!("{name} is in {} rows of the table", named(name)));
         let tests = self.rows.iter().flat_map(|row| &row.tests);
         let unknown = tests.filter(|test| !is_test(test, programs));
-        programs_amiss.chain(unknown.map(|test| format!("the table names {test}, which is no test"))).collect()
+        programs_amiss
+            .chain(unknown.map(|test| format!("the table names {test}, which is no test")))
+            .collect()
     }
 }
 
 fn is_test(test: &str, programs: &[String]) -> bool {
-    let holds = |file: PathBuf, text: String| std::fs::read_to_string(file).is_ok_and(|all| all.contains(&text));
+    let holds = |file: PathBuf, text: String| {
+        std::fs::read_to_string(file).is_ok_and(|all| all.contains(&text))
+    };
     match test.split_once(' ') {
         None => programs.iter().any(|name| name == test),
         Some(("suite-threads", case)) => {
@@ -89,7 +94,9 @@ impl Row {
     fn parse(line: &str) -> Row {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [state, fork, whole, tests] = cells[..] else { panic!("not four cells: {line}") };
-        let mode = |cell| Expected::parse(cell).unwrap_or_else(|| panic!("'{cell}' is no outcome: {line}"));
+        let mode = |cell| {
+            Expected::parse(cell).unwrap_or_else(|| panic!("'{cell}' is no outcome: {line}"))
+        };
         let tests: Vec<String> = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         assert!(!tests.is_empty(), "no test: {line}");
         Row { state: state.replace('`', ""), fork: mode(fork), whole: mode(whole), tests }
@@ -128,13 +135,19 @@ impl Expected {
         let holds = match self {
             Expected::Carried => said("carried"),
             Expected::New => said("new"),
-            Expected::Refused(text) => outcome.word() == "refused" && outcome.line.contains(text.as_str()),
+            Expected::Refused(text) => {
+                outcome.word() == "refused" && outcome.line.contains(text.as_str())
+            }
             Expected::Known if said("carried") || said("new") => {
                 return Err("is mended: write so in docs/what-crosses.md".to_owned());
             }
             Expected::Known => outcome.word() == "differs",
             Expected::NotAsked => return Ok(()),
         };
-        if holds { Ok(()) } else { Err(format!("{self:?} of '{state}' is expected, and it is {outcome}")) }
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{self:?} of '{state}' is expected, and it is {outcome}"))
+        }
     }
 }

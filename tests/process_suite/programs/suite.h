@@ -10,9 +10,9 @@
  *         return carried();
  *     }
  *
- * SUITE_WAY tells how prepare_here() forks: "plain" not at all, so that what a program looks at is seen to
- * hold without a fork; "fork" and "whole" onto $SUITE_HOST. Everything before it is the parent's, everything
- * after it the child's. One line on standard output tells the outcome:
+ * SUITE_WAY tells how prepare_here() forks: "plain" not at all, so that what a program looks at is
+ * seen to hold without a fork; "fork" and "whole" onto $SUITE_HOST. Everything before it is the
+ * parent's, everything after it the child's. One line on standard output tells the outcome:
  *
  *     carried: STATE        the child finds what its parent had
  *     new: STATE            what differs on purpose is as docs/what-crosses.md says
@@ -68,7 +68,8 @@ static inline void suite_check(bool holds, const char *what, int line)
     int number = errno;
     if (holds)
         return;
-    say("%s: %d: %s (errno %d)", suite.crossed ? "differs" : "fails before the fork", line, what, number);
+    say("%s: %d: %s (errno %d)", suite.crossed ? "differs" : "fails before the fork", line, what,
+        number);
     _exit(1);
 }
 
@@ -148,7 +149,8 @@ static inline void prepare_here_with_files(void)
     suite_prepare(MITOSIS_PREPARE_CARRY_FILES);
 }
 
-/* A file of this name on either host, with the runner's text in it ("kept") or of the program's own. */
+/* A file of this name on either host, with the runner's text in it ("kept") or of the program's
+ * own. */
 static inline const char *in_folder(const char *name)
 {
     static char path[4][256];

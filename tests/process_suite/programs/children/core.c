@@ -1,4 +1,5 @@
-/* A fault that nobody handles, in a fork of the child: the status tells of it, and a core is made where asked. */
+/* A fault that nobody handles, in a fork of the child: the status tells of it, and a core is made
+ * where asked. */
 #include "suite.h"
 
 #include <signal.h>

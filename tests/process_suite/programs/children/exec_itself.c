@@ -8,7 +8,8 @@ int main(void)
     about("exec(2) of the child itself");
     signal(SIGUSR1, SIG_IGN);
     prepare_here();
-    execl("/bin/sh", "sh", "-c", "kill -USR1 $$ && echo 'carried: exec(2) of the child itself'", NULL);
+    execl("/bin/sh", "sh", "-c", "kill -USR1 $$ && echo 'carried: exec(2) of the child itself'",
+        NULL);
     check(!"exec succeeded");
     return 1;
 }

@@ -8,7 +8,8 @@ int main(void)
 {
     struct rusage used;
     about("processor time used");
-    for (long long begun = now_ns(CLOCK_PROCESS_CPUTIME_ID); now_ns(CLOCK_PROCESS_CPUTIME_ID) - begun < 200000000LL;)
+    for (long long begun = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+        now_ns(CLOCK_PROCESS_CPUTIME_ID) - begun < 200000000LL;)
         ;
     prepare_here();
     check(getrusage(RUSAGE_SELF, &used) == 0);

@@ -4,7 +4,8 @@
 
 int main(void)
 {
-    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 2, .sigev_value.sival_int = 77};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 2,
+        .sigev_value.sival_int = 77};
     struct itimerspec now, wanted = {.it_value = {100, 0}, .it_interval = {9, 0}};
     struct timespec limit = {10, 0};
     siginfo_t info;
@@ -14,7 +15,8 @@ int main(void)
     sigemptyset(&set);
     sigaddset(&set, SIGRTMIN + 2);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &wanted, NULL) == 0);
+    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 &&
+        timer_settime(timer, 0, &wanted, NULL) == 0);
     prepare_here();
     if (suite.way == FORK) {
         check(timer_gettime(timer, &now) == -1 && errno == EINVAL);

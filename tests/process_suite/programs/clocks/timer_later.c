@@ -18,7 +18,8 @@ int main(void)
     timer_t timer;
     about("timers made after the fork, that call a function");
     prepare_here();
-    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &soon, NULL) == 0);
+    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 &&
+        timer_settime(timer, 0, &soon, NULL) == 0);
     for (int tries = 0; called == 0 && tries < 5000; tries++)
         sleep_ms(1);
     check(called == 5);

@@ -3,7 +3,8 @@
 
 int main(void)
 {
-    const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC_RAW,
+    const clockid_t clocks[] =
+        {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC_RAW,
                                 CLOCK_MONOTONIC_COARSE, CLOCK_TAI};
     about("clocks of the vDSO and of the kernel");
     now_ns(CLOCK_MONOTONIC);

@@ -18,6 +18,7 @@ int main(void)
         check(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) == -1 && errno == EBADF);
         return is_new();
     }
-    check(syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 && waitpid(pid, NULL, 0) == pid);
+    check(syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 &&
+        waitpid(pid, NULL, 0) == pid);
     return carried();
 }

@@ -11,7 +11,8 @@ int main(void)
     about("a pseudo terminal");
     check(openpty(&master, &slave, NULL, NULL, &size) == 0);
     prepare_here_with_files();
-    check(isatty(slave) && ioctl(slave, TIOCGWINSZ, &now) == 0 && now.ws_row == 33 && now.ws_col == 99);
+    check(isatty(slave) && ioctl(slave, TIOCGWINSZ, &now) == 0 && now.ws_row == 33 &&
+        now.ws_col == 99);
     check(write(slave, "out", 3) == 3 && read(master, text, 15) == 3 && strcmp(text, "out") == 0);
     return carried();
 }

@@ -7,7 +7,8 @@ int main(void)
     struct itimerspec now, wanted = {.it_value = {100, 0}, .it_interval = {7, 0}};
     uint64_t times = 0;
     about("a timerfd with the time that was left");
-    int far = timerfd_create(CLOCK_MONOTONIC, 0), over = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+    int far = timerfd_create(CLOCK_MONOTONIC, 0),
+        over = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
     check(timerfd_settime(far, 0, &wanted, NULL) == 0);
     wanted = (struct itimerspec){.it_value = {0, 1}};
     check(timerfd_settime(over, 0, &wanted, NULL) == 0);

@@ -1,4 +1,5 @@
-/* glibc 2.36 and later; glibc's own looks after forks by MADV_WIPEONFORK, or asks the kernel each time. */
+/* glibc 2.36 and later; glibc's own looks after forks by MADV_WIPEONFORK, or asks the kernel each
+ * time. */
 #include "suite.h"
 
 #include <sys/random.h>
@@ -15,6 +16,7 @@ int main(void)
     prepare_here();
     arc4random_buf(same, sizeof same);
     check(memcmp(before, same, sizeof same) != 0);
-    check(getrandom(before, sizeof before, 0) == sizeof before && memcmp(before, same, sizeof same) != 0);
+    check(getrandom(before, sizeof before, 0) == sizeof before &&
+        memcmp(before, same, sizeof same) != 0);
     return carried();
 }

@@ -1,4 +1,5 @@
-/* The canary of stacks and the guard of pointers, which code of before and after the fork must share. */
+/* The canary of stacks and the guard of pointers, which code of before and after the fork must
+ * share. */
 #include "suite.h"
 
 #include <setjmp.h>

@@ -1,4 +1,5 @@
-/* An indirect function, chosen before main and called after the fork, and libc's own of this kind. */
+/* An indirect function, chosen before main and called after the fork, and libc's own of this
+ * kind. */
 #include "suite.h"
 
 static int chosen(int number)

@@ -1,4 +1,5 @@
-/* A function of a library that is called for the first time after the fork: its symbol is looked up there. */
+/* A function of a library that is called for the first time after the fork: its symbol is looked
+ * up there. */
 #include "suite.h"
 
 #include <math.h>

@@ -4,7 +4,8 @@
 
 int main(void)
 {
-    const int advices[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT,
+    const int advices[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_COLD,
+        MADV_PAGEOUT,
                            MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP, MADV_DOFORK,
                            MADV_POPULATE_READ, MADV_POPULATE_WRITE};
     about("advice that keeps the bytes (MADV_*)");

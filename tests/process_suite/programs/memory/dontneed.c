@@ -10,7 +10,8 @@ int main(void)
     prepare_here();
     check(area[0] == 5 && madvise(area, 8 << 12, MADV_DONTNEED) == 0);
     for (int page = 0; page < 32; page++)
-        check(area[page << 12] == (page < 8 ? 0 : 5) && area[(page << 12) + 4095] == (page < 8 ? 0 : 5));
+        check(area[page << 12] == (page < 8 ? 0 : 5) &&
+            area[(page << 12) + 4095] == (page < 8 ? 0 : 5));
     area[0] = 6;
     check(madvise(area, 4096, MADV_DONTNEED) == 0 && area[0] == 0);
     return carried();

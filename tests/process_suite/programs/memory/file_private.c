@@ -6,7 +6,8 @@ int main(void)
 {
     about("a file mapped privately, and pages of it that were written");
     int fd = open(in_folder("mapped"), O_RDWR | O_CREAT, 0600);
-    check(ftruncate(fd, 4 << 12) == 0 && pwrite(fd, "first", 5, 0) == 5 && pwrite(fd, "third", 5, 2 << 12) == 5);
+    check(ftruncate(fd, 4 << 12) == 0 && pwrite(fd, "first", 5, 0) == 5 &&
+        pwrite(fd, "third", 5, 2 << 12) == 5);
     char *area = mmap(NULL, 4 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     close(fd);
     memcpy(area + 4096, "second", 6);

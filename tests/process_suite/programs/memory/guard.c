@@ -15,7 +15,8 @@ static void handler(int signal)
 int main(void)
 {
     about("guard pages (PROT_NONE)");
-    volatile char *area = mmap(NULL, 3 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *area = mmap(NULL, 3 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+        -1, 0);
     area[0] = area[2 << 12] = 5;
     check(mprotect((void *)(area + 4096), 4096, PROT_NONE) == 0);
     signal(SIGSEGV, handler);

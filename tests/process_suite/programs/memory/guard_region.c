@@ -15,7 +15,8 @@ static void handler(int signal)
 int main(void)
 {
     about("guard pages of MADV_GUARD_INSTALL");
-    volatile char *area = mmap(NULL, 3 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *area = mmap(NULL, 3 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+        -1, 0);
     area[0] = area[4096] = area[2 << 12] = 5;
     bool has_it = madvise((void *)(area + 4096), 4096, 102) == 0;
     signal(SIGSEGV, handler);

@@ -8,7 +8,8 @@ int main(void)
 {
     const size_t size = 4 << 20;
     about("memory of transparent huge pages (MADV_HUGEPAGE)");
-    char *area = mmap(NULL, size + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *area = mmap(NULL, size + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+        -1, 0);
     area = (char *)(((uintptr_t)area + (2 << 20) - 1) & ~(uintptr_t)((2 << 20) - 1));
     check(madvise(area, size, MADV_HUGEPAGE) == 0);
     for (size_t at = 0; at < size; at += 4096)

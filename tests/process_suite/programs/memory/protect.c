@@ -14,7 +14,8 @@ static void handler(int signal)
 int main(void)
 {
     about("mprotect(2) before and after the fork");
-    volatile char *area = mmap(NULL, 4 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *area = mmap(NULL, 4 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+        -1, 0);
     area[0] = area[4096] = 5;
     check(mprotect((void *)area, 4096, PROT_READ) == 0);
     signal(SIGSEGV, handler);

@@ -6,7 +6,8 @@
 int main(void)
 {
     about("shared anonymous memory: bytes, and sharing with own children");
-    volatile int *area = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile int *area = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+        0);
     area[0] = 5;
     prepare_here();
     check(area[0] == 5);

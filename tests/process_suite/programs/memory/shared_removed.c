@@ -5,7 +5,8 @@
 int main(void)
 {
     about("MADV_REMOVE and MADV_DONTNEED of shared memory");
-    volatile char *area = mmap(NULL, 4 << 12, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile char *area = mmap(NULL, 4 << 12, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+        -1, 0);
     for (int page = 0; page < 4; page++)
         area[page << 12] = 5;
     prepare_here();

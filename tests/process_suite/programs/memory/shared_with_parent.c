@@ -6,7 +6,8 @@
 int main(void)
 {
     about("shared memory that another process has, too");
-    volatile int *area = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile int *area = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+        0);
     pid_t pid = fork();
     if (pid == 0) {
         close_range(0, 2, 0);

@@ -13,7 +13,8 @@ static void *answer(void *argument)
     struct uffd_msg message;
     char *area = argument;
     static char page[4096] = "answered";
-    check(read(faults, &message, sizeof message) == sizeof message && message.event == UFFD_EVENT_PAGEFAULT);
+    check(read(faults, &message, sizeof message) == sizeof message &&
+        message.event == UFFD_EVENT_PAGEFAULT);
     struct uffdio_copy copy = {.dst = (unsigned long)area, .src = (unsigned long)page, .len = 4096};
     check(ioctl(faults, UFFDIO_COPY, &copy) == 0);
     return NULL;
@@ -28,7 +29,8 @@ int main(void)
     char *area = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     check(faults >= 0 && ioctl(faults, UFFDIO_API, &api) == 0);
-    struct uffdio_register range = {.range = {(unsigned long)area, 4096}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct uffdio_register range =
+        {.range = {(unsigned long)area, 4096}, .mode = UFFDIO_REGISTER_MODE_MISSING};
     check(ioctl(faults, UFFDIO_REGISTER, &range) == 0);
     check(pthread_create(&thread, NULL, answer, area) == 0);
     check(strcmp(area, "answered") == 0 && pthread_join(thread, NULL) == 0);

@@ -12,7 +12,8 @@ int main(void)
     unsigned long entry = getauxval(AT_ENTRY), random = getauxval(AT_RANDOM);
     unsigned long vdso = getauxval(AT_SYSINFO_EHDR);
     prepare_here();
-    check(getauxval(AT_ENTRY) == entry && getauxval(AT_RANDOM) == random && getauxval(AT_PAGESZ) == 4096);
+    check(getauxval(AT_ENTRY) == entry && getauxval(AT_RANDOM) == random &&
+        getauxval(AT_PAGESZ) == 4096);
     check(vdso != 0 && memcmp((void *)vdso, ELFMAG, SELFMAG) == 0);
     check(read_whole("/proc/self/auxv", now, sizeof now) == length && length > 100);
     check(memcmp(before, now, length) == 0);

@@ -1,4 +1,5 @@
-/* Mappings of the program's file: their name is an image's, or the file's where this host has the same one. */
+/* Mappings of the program's file: their name is an image's, or the file's where this host has the
+ * same one. */
 #include "suite.h"
 
 int main(void)

@@ -1,4 +1,5 @@
-/* Each mapping is where it was, with the protection that it had; more may be there (Mitosis's own). */
+/* Each mapping is where it was, with the protection that it had; more may be there (Mitosis's
+ * own). */
 #include "suite.h"
 
 #include <ctype.h>
@@ -24,7 +25,8 @@ int main(void)
     read_whole("/proc/self/maps", before, sizeof before);
     prepare_here();
     read_whole("/proc/self/maps", after, sizeof after);
-    for (char *line = before; line && *line; line = strchr(line, '\n'), line = line ? line + 1 : line) {
+    for (char *line = before; line && *line;
+        line = strchr(line, '\n'), line = line ? line + 1 : line) {
         char *end = strchr(line, '\n');
         if (end && strstr(line, "[v") && strstr(line, "[v") < end)
             continue;

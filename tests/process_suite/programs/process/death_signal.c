@@ -1,4 +1,5 @@
-/* Fork mode: as after fork(2), none of its own; the child's is its keeper's, so that it ends with its agent. */
+/* Fork mode: as after fork(2), none of its own; the child's is its keeper's, so that it ends with
+ * its agent. */
 #include "suite.h"
 
 #include <signal.h>

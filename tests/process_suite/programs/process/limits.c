@@ -11,7 +11,8 @@ int main(void)
         check(getrlimit(which, &wanted[which]) == 0);
         rlim_t most = wanted[which].rlim_max;
         bool is_time = which == RLIMIT_CPU || which == RLIMIT_RTTIME;
-        rlim_t lowered = is_time ? 5000 + which : which == RLIMIT_AS || which == RLIMIT_DATA ? 1L << 45 : 0;
+        rlim_t lowered = is_time ? 5000 + which : which == RLIMIT_AS ||
+            which == RLIMIT_DATA ? 1L << 45 : 0;
         if (lowered != 0 && (most == RLIM_INFINITY || most > lowered))
             wanted[which].rlim_cur = lowered;
         else if (lowered == 0 && most > 600)

@@ -1,4 +1,5 @@
-/* The parent is on another host; what stands in its place is not this process's business, but there. */
+/* The parent is on another host; what stands in its place is not this process's business, but
+ * there. */
 #include "suite.h"
 
 int main(void)

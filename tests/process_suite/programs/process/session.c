@@ -1,4 +1,5 @@
-/* A session and a process group of its own, without a terminal: no signal to a group reaches a sibling. */
+/* A session and a process group of its own, without a terminal: no signal to a group reaches a
+ * sibling. */
 #include "suite.h"
 
 int main(void)

@@ -1,4 +1,5 @@
-/* The permission to use AMX, and a tile; where the CPU has none the permission is refused on either host. */
+/* The permission to use AMX, and a tile; where the CPU has none the permission is refused on
+ * either host. */
 #include "suite.h"
 
 #include <asm/prctl.h>
@@ -37,13 +38,15 @@ int main(void)
         asm volatile("ldtilecfg %[config]; tileloadd (%[in],%[stride],1), %%tmm0; syscall;"
                      "tilestored %%tmm0, (%[out],%[stride],1); tilerelease"
                      : "+a"(number)
-                     : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1), [config] "m"(config),
+                     : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1),
+                         [config] "m"(config),
                        [in] "r"(in), [out] "r"(out), [stride] "r"(64L)
                      : "rcx", "r11", "memory");
     else
         handler(0);
     check(suite.crossed);
     check(!has_it || memcmp(in, out, sizeof in) == 0);
-    check(!has_it || (syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &allowed) == 0 && allowed >> TILE_DATA & 1));
+    check(!has_it || (syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &allowed) == 0 &&
+        allowed >> TILE_DATA & 1));
     return carried();
 }

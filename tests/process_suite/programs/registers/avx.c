@@ -1,4 +1,5 @@
-/* The upper halves, held by code that a signal interrupts; the handler forks. Without AVX the lower ones. */
+/* The upper halves, held by code that a signal interrupts; the handler forks. Without AVX the
+ * lower ones. */
 #include "suite.h"
 
 #include <signal.h>

@@ -1,4 +1,5 @@
-/* ZMM, its upper sixteen, and a mask register, held by code that a signal interrupts; the handler forks. */
+/* ZMM, its upper sixteen, and a mask register, held by code that a signal interrupts; the handler
+ * forks. */
 #include "suite.h"
 
 #include <signal.h>
@@ -19,7 +20,8 @@ int main(void)
     signal(SIGUSR1, handler);
     bool has_it = __builtin_cpu_supports("avx512f");
     if (has_it)
-        asm volatile("vmovdqu64 (%[in]), %%zmm5; vmovdqu64 (%[in]), %%zmm30; movl $0x55aa, %%ecx; kmovw %%ecx, %%k3;"
+        asm volatile("vmovdqu64 (%[in]), %%zmm5; vmovdqu64 (%[in]), %%zmm30; "
+                     "movl $0x55aa, %%ecx; kmovw %%ecx, %%k3;"
                      "syscall; vmovdqu64 %%zmm5, (%[out]); vmovdqu64 %%zmm30, 64(%[out]);"
                      "kmovw %%k3, %%ecx; movq %%rcx, 128(%[out])"
                      : "+a"(number)
@@ -29,6 +31,7 @@ int main(void)
     else
         handler(0);
     check(suite.crossed);
-    check(!has_it || (memcmp(in, out, 64) == 0 && memcmp(in, out + 8, 64) == 0 && out[16] == 0x55aa));
+    check(!has_it || (memcmp(in, out, 64) == 0 && memcmp(in, out + 8, 64) == 0 &&
+        out[16] == 0x55aa));
     return carried();
 }

@@ -15,7 +15,8 @@ static void handler(int signal)
 int main(void)
 {
     about("protection keys (pkeys(7))");
-    volatile char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+        0);
     page[0] = 5;
     int key = pkey_alloc(0, PKEY_DISABLE_WRITE);
     if (key >= 0)

@@ -19,7 +19,8 @@ int main(void)
     asm volatile("movdqu (%[in]), %%xmm0; movdqu (%[in]), %%xmm15; syscall;"
                  "movdqu %%xmm0, (%[out]); movdqu %%xmm15, 16(%[out])"
                  : "+a"(number)
-                 : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1), [in] "r"(in), [out] "r"(out)
+                 : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1), [in] "r"(in),
+                     [out] "r"(out)
                  : "rcx", "r11", "xmm0", "xmm15", "memory");
     check(suite.crossed && memcmp(in, out, 16) == 0 && memcmp(in, out + 2, 16) == 0);
     return carried();

@@ -27,7 +27,8 @@ int main(void)
     about("cancellation: the caller's state, and of a thread made in the child");
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     prepare_here();
-    check(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before) == 0 && before == PTHREAD_CANCEL_DISABLE);
+    check(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before) == 0 &&
+        before == PTHREAD_CANCEL_DISABLE);
     check(pthread_create(&thread, NULL, waiting, &one) == 0);
     sleep_ms(5);
     check(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0);

@@ -9,6 +9,7 @@ int main(void)
     about("the robust list's head (set_robust_list(2))");
     check(syscall(SYS_get_robust_list, 0, &before, &size) == 0 && before != NULL);
     prepare_here();
-    check(syscall(SYS_get_robust_list, 0, &now, &size) == 0 && now == before && size == sizeof *now);
+    check(syscall(SYS_get_robust_list, 0, &now, &size) == 0 && now == before &&
+        size == sizeof *now);
     return carried();
 }

@@ -15,7 +15,8 @@ int main(void)
         check(sched_getaffinity(0, sizeof all, &all) == 0);
         check((int)area->cpu_id >= 0 && CPU_ISSET(area->cpu_id, &all));
         /* Registered once more, by others, is refused. */
-        check(syscall(SYS_rseq, area, sizeof *area, 0, RSEQ_SIG) == -1 && (errno == EBUSY || errno == EINVAL));
+        check(syscall(SYS_rseq, area, sizeof *area, 0, RSEQ_SIG) == -1 &&
+            (errno == EBUSY || errno == EINVAL));
     }
     check(sched_getcpu() >= 0);
     return carried();

@@ -17,7 +17,8 @@ int main(void)
     about("a lock for readers and writers, held over the fork");
     check(pthread_rwlock_rdlock(&lock) == 0);
     prepare_here();
-    check(pthread_create(&thread, NULL, other, &got) == 0 && pthread_join(thread, NULL) == 0 && got == EBUSY);
+    check(pthread_create(&thread, NULL, other, &got) == 0 && pthread_join(thread, NULL) == 0 &&
+        got == EBUSY);
     check(pthread_rwlock_unlock(&lock) == 0 && pthread_rwlock_trywrlock(&lock) == 0);
     return carried();
 }
