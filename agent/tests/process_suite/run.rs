@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mitosis_hosts::ExecOptions;
+use mitosis_hosts::{ExecOptions, Host};
 
 use crate::compile::Built;
 use crate::world::{Plan, World};
@@ -48,6 +48,14 @@ pub(crate) struct Suite {
     world: World,
     built: Built,
     folder: PathBuf,
+}
+
+/// What threads share of it.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    hosts: [&'a Host; 2],
+    built: &'a Built,
+    folder: &'a Path,
 }
 
 impl Way {
@@ -97,6 +105,8 @@ impl Suite {
     pub(crate) fn run_all(&self, names: &[&str]) -> Vec<[Outcome; 3]> {
         let jobs: Vec<(&str, Way)> =
             names.iter().flat_map(|name| Way::ALL.map(|way| (*name, way))).collect();
+        let hosts = [&self.world.a, &self.world.b].map(|machine| self.world.host(machine));
+        let place = Place { hosts, built: &self.built, folder: &self.folder };
         let next = AtomicUsize::new(0);
         let done: Mutex<Vec<Option<Outcome>>> = Mutex::new(vec![None; jobs.len()]);
         std::thread::scope(|scope| {
@@ -106,7 +116,7 @@ impl Suite {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         jobs.get(at).map(|job| (at, *job))
                     } {
-                        let outcome = self.run(name, way);
+                        let outcome = place.run(name, way);
                         done.lock().unwrap()[at] = Some(outcome);
                     }
                 });
@@ -118,10 +128,22 @@ impl Suite {
         names.iter().map(|_| [(); 3].map(|()| done.next().unwrap())).collect()
     }
 
+    /// Ends the hosts: nothing of any program is left.
+    pub(crate) fn finish(self) {
+        let folders =
+            [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
+        self.world.finish();
+        for folder in folders {
+            // That of host-b has gone with it.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Place<'_> {
     fn run(&self, name: &str, way: Way) -> Outcome {
         let folder = self.folder.join(format!("{}-{}", name.replace('/', "-"), way.word()));
-        let folders =
-            [&self.world.a, &self.world.b].map(|machine| self.world.host(machine).outside(&folder));
+        let folders = self.hosts.map(|host| host.outside(&folder));
         for folder in &folders {
             fs::create_dir_all(folder).unwrap();
             fs::write(folder.join("kept"), KEPT).unwrap();
@@ -136,23 +158,11 @@ impl Suite {
             ],
             ..ExecOptions::default()
         };
-        let host = self.world.host(&self.world.a);
-        let outcome = wait_for(host.command_with(&options, [self.built.program(name)]));
+        let outcome = wait_for(self.hosts[0].command_with(&options, [self.built.program(name)]));
         for folder in folders {
             fs::remove_dir_all(folder).unwrap();
         }
         outcome
-    }
-
-    /// Ends the hosts: nothing of any program is left.
-    pub(crate) fn finish(self) {
-        let folders =
-            [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
-        self.world.finish();
-        for folder in folders {
-            // That of host-b has gone with it.
-            let _ = fs::remove_dir_all(folder);
-        }
     }
 }
 
