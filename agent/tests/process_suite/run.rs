@@ -95,7 +95,7 @@ impl Suite {
         let mut tools_on_b: Vec<&'static str> = TOOLS_ON_B.to_vec();
         // As long as this process, which starts one suite.
         tools_on_b.push(String::leak(plugin));
-        let world = World::with(Plan { tools_on_b, ..Plan::default() });
+        let world = World::with(Plan { tools_on_b, agents: vec!["--no-rehearsal"], ..Plan::default() });
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
         let folder = PathBuf::from(format!("/tmp/test-{name}"));
         Suite { world, built, folder }

@@ -25,8 +25,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mitosis.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +79,12 @@ static inline void suite_check(bool holds, const char *what, int line)
 static inline void about(const char *state)
 {
     const char *way = getenv("SUITE_WAY");
+    sigset_t none;
+    /* Nothing of what this process inherits is to be its state. */
+    close_range(3, ~0U, 0);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
     suite.state = state;
     suite.way = way && !strcmp(way, "fork") ? FORK : way && !strcmp(way, "whole") ? WHOLE : PLAIN;
 }
@@ -147,6 +155,14 @@ static inline void prepare_here(void)
 static inline void prepare_here_with_files(void)
 {
     suite_prepare(MITOSIS_PREPARE_CARRY_FILES);
+}
+
+/* What a number answers that is not carried. It is taken all the same, so that no other file gets
+ * it. */
+static inline bool is_closed(int fd)
+{
+    char byte;
+    return read(fd, &byte, 1) == -1 && errno == EBADF;
 }
 
 /* A file of this name on either host, with the runner's text in it ("kept") or of the program's

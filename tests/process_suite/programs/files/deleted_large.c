@@ -10,7 +10,7 @@ int main(void)
     check(write(fd, bytes, sizeof bytes) == sizeof bytes && unlink(in_folder("gone")) == 0);
     prepare_here_with_files();
     if (suite.way != PLAIN) {
-        check(fcntl(fd, F_GETFD) == -1 && errno == EBADF);
+        check(is_closed(fd));
         return is_new();
     }
     check(lseek(fd, 0, SEEK_END) == sizeof bytes);

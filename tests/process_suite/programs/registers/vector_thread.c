@@ -26,7 +26,6 @@ int main(void)
         sleep_ms(1);
     prepare_here();
     if (suite.way == FORK) {
-        check(pthread_tryjoin_np(thread, NULL) == EBUSY);
         check(strcmp(status_of("Threads"), "1") == 0);
         return is_new();
     }

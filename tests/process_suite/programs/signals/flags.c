@@ -3,6 +3,9 @@
 
 #include <signal.h>
 
+/* SA_RESTORER, which libc sets. */
+enum { RESTORER = 0x04000000 };
+
 static volatile sig_atomic_t calls;
 
 static void handler(int signal)
@@ -23,7 +26,7 @@ int main(void)
     prepare_here();
     for (int at = 0; at < 7; at++) {
         struct sigaction now;
-        check(sigaction(SIGRTMIN + at, NULL, &now) == 0 && now.sa_flags == flags[at]);
+        check(sigaction(SIGRTMIN + at, NULL, &now) == 0 && (now.sa_flags & ~RESTORER) == flags[at]);
     }
     /* SA_NODEFER: the handler is entered again from within. */
     raise(SIGRTMIN + 5);
