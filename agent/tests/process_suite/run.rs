@@ -14,12 +14,14 @@ use mitosis_hosts::{ExecOptions, Host};
 use crate::compile::Built;
 use crate::world::{Plan, World};
 
-/// At a time: most of their time they wait for each other host's answers.
+/// At a time: most of their time they wait for answers of the hosts.
 const RUNNERS: usize = 4;
 /// A program that takes as long hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// In `kept` of a program's folder, on either host.
 const KEPT: &str = "the file's text\n";
+/// One child a seed: a rehearsal would be a second one, and nobody would gain by it.
+const AGENTS: [&str; 1] = ["--no-rehearsal"];
 /// What children start on host-b.
 const TOOLS_ON_B: [&str; 3] = ["/bin/sh", "/bin/cat", "/bin/true"];
 
@@ -95,7 +97,7 @@ impl Suite {
         let mut tools_on_b: Vec<&'static str> = TOOLS_ON_B.to_vec();
         // As long as this process, which starts one suite.
         tools_on_b.push(String::leak(plugin));
-        let world = World::with(Plan { tools_on_b, agents: vec!["--no-rehearsal"], ..Plan::default() });
+        let world = World::with(Plan { tools_on_b, agents: AGENTS.to_vec(), ..Plan::default() });
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
         let folder = PathBuf::from(format!("/tmp/test-{name}"));
         Suite { world, built, folder }

@@ -14,9 +14,8 @@ int main(void)
         memset(area + (page << 12), page, 4096);
     prepare_here();
     for (int at = 0; at < 13; at++) {
-        if (madvise(area, 64 << 12, advices[at]) != 0)
-            say("advice %d: errno %d", advices[at], errno);
-        check(errno != EBADF);
+        /* Older kernels do not know all of it. */
+        check(madvise(area, 64 << 12, advices[at]) == 0 || errno == EINVAL);
         for (int page = at; page < 64; page += 7)
             check(area[page << 12] == page && area[(page << 12) + 4095] == page);
     }

@@ -1,5 +1,5 @@
-/* A process that has changed its root before the fork; the agent's socket and /proc are in the new one. The
- * mounts are those of a namespace of its own. */
+/* A process that has changed its root before the fork; the agent's socket and /proc are in the new
+ * one. The mounts are those of a namespace of its own. */
 #include "suite.h"
 
 #include <sched.h>
