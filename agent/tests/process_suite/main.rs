@@ -5,6 +5,9 @@
 //! What is expected of each stands in `docs/what-crosses.md`, state by state, and nowhere else: a program that
 //! is not in that table, a name in it that is no test, and an outcome that it does not tell are failures.
 //!
+//! What this machine cannot have (AMX, protection keys, calls of newer kernels) is `absent` in the
+//! results, and no failure.
+//!
 //! Needs root, /dev/fuse, a C and a C++ compiler, and fails without them.
 #![allow(missing_docs)]
 

@@ -75,7 +75,7 @@ impl Way {
 impl Outcome {
     /// The kind of it.
     pub(crate) fn word(&self) -> &'static str {
-        let kinds = ["carried", "new", "refused"];
+        let kinds = ["carried", "new", "refused", "absent"];
         let begins = |kind: &&&str| self.line.starts_with(&format!("{kind}: "));
         if !self.success {
             return "differs";

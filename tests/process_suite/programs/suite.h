@@ -17,6 +17,7 @@
  *     carried: STATE        the child finds what its parent had
  *     new: STATE            what differs on purpose is as docs/what-crosses.md says
  *     refused: MESSAGE      prepare or resume failed
+ *     absent: WHAT          this machine has not what the state is made of; nothing was looked at
  *     differs: LINE: WHAT   anything else
  */
 #ifndef SUITE_H
@@ -98,6 +99,13 @@ static inline int carried(void)
 static inline int is_new(void)
 {
     say("new: %s", suite.state);
+    return 0;
+}
+
+/* Before the fork: nothing here can have the state. */
+static inline int absent(const char *what)
+{
+    say("absent: %s", what);
     return 0;
 }
 
