@@ -2,7 +2,6 @@
 #include "suite.h"
 
 #include <asm/prctl.h>
-#include <setjmp.h>
 #include <signal.h>
 
 #ifndef ARCH_REQ_XCOMP_PERM
@@ -35,12 +34,11 @@ int main(void)
         in[at] = (unsigned char)(at * 7);
     signal(SIGUSR1, handler);
     asm volatile("ldtilecfg %[config]; tileloadd (%[in],%[stride],1), %%tmm0; syscall;"
-                     "tilestored %%tmm0, (%[out],%[stride],1); tilerelease"
-                     : "+a"(number)
-                     : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1),
-                         [config] "m"(config),
-                       [in] "r"(in), [out] "r"(out), [stride] "r"(64L)
-                     : "rcx", "r11", "memory");
+                 "tilestored %%tmm0, (%[out],%[stride],1); tilerelease"
+                 : "+a"(number)
+                 : "D"((long)getpid()), "S"((long)gettid()), "d"((long)SIGUSR1),
+                   [config] "m"(config), [in] "r"(in), [out] "r"(out), [stride] "r"(64L)
+                 : "rcx", "r11", "memory");
     check(suite.crossed && memcmp(in, out, sizeof in) == 0);
     check(syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &allowed) == 0 && allowed >> TILE_DATA & 1);
     return carried();
