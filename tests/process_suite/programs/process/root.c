@@ -1,5 +1,5 @@
-/* A process that has changed its root before the fork; the agent's socket and /proc are in the new
- * one. The mounts are those of a namespace of its own. */
+/* A process that has changed its root before the fork; the agent's socket, /proc and /dev are in
+ * the new one. The mounts are those of a namespace of its own. */
 #include "suite.h"
 
 #include <sched.h>
@@ -19,6 +19,7 @@ int main(void)
     check(mkdir(in_folder("run"), 0700) == 0);
     show("/run/mitosis", "run/mitosis");
     show("/proc", "proc");
+    show("/dev", "dev");
     check(chroot(in_folder("")) == 0 && chdir("/") == 0);
     check(access("/kept", R_OK) == 0);
     prepare_here();
