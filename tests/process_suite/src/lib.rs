@@ -13,6 +13,8 @@
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |
 //! | `suite-fabric` | no child: owners of memory and readers, on hosts with an RDMA device |
 //!
+//! Small C programs, one a state, are in `programs`; `agent/tests/process_suite` compiles and runs them.
+//!
 //! Each runs alone, too (`plain` in place of a fork), so that a difference is the fork's and not the
 //! program's.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]

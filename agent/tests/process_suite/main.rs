@@ -1,0 +1,76 @@
+//! Small C programs, each of which sets up one state, is forked to the other host and checks itself there.
+//!
+//! `cargo test -p mitosis-agent --test process_suite [-- WORD...]` runs those whose name holds one of the
+//! words, or all: each plainly, in fork mode and in whole-process mode, between two hosts that they share.
+//! What is expected of each stands in `docs/what-crosses.md`, state by state, and nowhere else: a program that
+//! is not in that table, a name in it that is no test, and an outcome that it does not tell are failures.
+//!
+//! What this machine cannot have (AMX, protection keys, calls of newer kernels) is `absent` in the
+//! results, and no failure.
+//!
+//! Needs root, /dev/fuse, a C and a C++ compiler, and fails without them.
+#![allow(missing_docs)]
+
+mod compile;
+#[allow(dead_code, reason = "shared with two_hosts, which uses all of it")]
+#[path = "../two_hosts/process.rs"]
+mod process;
+mod run;
+mod table;
+#[allow(dead_code, reason = "shared with two_hosts, which uses all of it")]
+#[path = "../two_hosts/world.rs"]
+mod world;
+
+use std::process::ExitCode;
+
+use run::{Outcome, Suite, Way};
+use table::{Row, Table};
+
+fn main() -> ExitCode {
+    // What cargo hands on to test targets that know options; none of them changes what is run here.
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let table = Table::read();
+    let mut failures = table.differences(&compile::names());
+    let rows: Vec<&Row> = table.rows.iter().filter(|row| row.program().is_some()).collect();
+    let is_asked_for = |row: &&Row| {
+        let name = row.program().unwrap_or_default();
+        words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+    };
+    let rows: Vec<&Row> = rows.into_iter().filter(is_asked_for).collect();
+    if !rows.is_empty() && failures.is_empty() {
+        let names: Vec<&str> = rows.iter().filter_map(|row| row.program()).collect();
+        let suite = Suite::start(compile::compile(&names));
+        let outcomes = suite.run_all(&names);
+        failures.extend(judge(&rows, &outcomes));
+        suite.finish();
+    }
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    println!("process suite: {} programs, {} failures", rows.len(), failures.len());
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints the table of results, and gives what is not as the document tells.
+fn judge(rows: &[&Row], outcomes: &[[Outcome; 3]]) -> Vec<String> {
+    let mut failures = Vec::new();
+    println!(
+        "{:<24} {:<56} {:<10} {:<10} {:<10} seconds",
+        "program", "state", "plain", "fork", "whole"
+    );
+    for (row, outcomes) in rows.iter().zip(outcomes) {
+        let name = row.program().unwrap_or_default();
+        let state: String = row.state.chars().take(56).collect();
+        let [plain, fork, whole] = outcomes.each_ref().map(Outcome::word);
+        let took: f64 = outcomes.iter().map(|outcome| outcome.took.as_secs_f64()).sum();
+        println!("{name:<24} {state:<56} {plain:<10} {fork:<10} {whole:<10} {took:.2}");
+        for (way, outcome) in Way::ALL.into_iter().zip(outcomes) {
+            let expected = row.expected(way);
+            if let Err(why) = expected.judge(&row.state, outcome) {
+                failures.push(format!("{name}, {}: {why}", way.word()));
+            }
+        }
+    }
+    failures
+}

@@ -1,0 +1,19 @@
+#include "suite.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+int main(void)
+{
+    about("POSIX shared memory (shm_open(3)), mapped");
+    int fd = shm_open("/suite-memory", O_RDWR | O_CREAT, 0600);
+    check(fd >= 0 && shm_unlink("/suite-memory") == 0 && ftruncate(fd, 8192) == 0);
+    char *area = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    strcpy(area, "shared");
+    prepare_here();
+    check(strcmp(area, "shared") == 0);
+    area[0] = 'S';
+    check(strcmp(area, "Shared") == 0);
+    return carried();
+}
