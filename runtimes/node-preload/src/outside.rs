@@ -81,6 +81,7 @@ fn serve(nonce: u32) -> io::Result<()> {
         agent: AgentAddress(ask.agent.into()),
         shared_copy_limit: ask.shared_copy_limit,
         stop_threads: Duration::from_millis(ask.stop_threads_ms),
+        refuse: Refuse::from_bits(ask.refuse).ok_or(io::ErrorKind::InvalidData)?,
     };
     let answer = match whole_process(&wanted) {
         Ok(Outcome::Child(resumed)) => {
