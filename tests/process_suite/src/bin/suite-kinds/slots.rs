@@ -96,19 +96,21 @@ impl Slot {
 
     /// Every byte, whatever its rights are.
     fn digest(&self) -> u64 {
-        self.protect(libc::PROT_READ);
+        let is_readable = self.kind.rights() & libc::PROT_READ != 0;
+        if !is_readable {
+            self.protect(libc::PROT_READ);
+        }
         // SAFETY: mapped, readable, and written by this thread alone. No guard page is in it: these are put up for
         // the time of a call.
         let bytes = unsafe { std::slice::from_raw_parts(self.start as *const u8, self.bytes()) };
         let sum = digest(bytes);
-        self.protect(self.kind.rights());
+        if !is_readable {
+            self.protect(self.kind.rights());
+        }
         sum
     }
 
     pub fn protect(&self, rights: i32) {
-        if rights == self.kind.rights() && self.kind.rights() & libc::PROT_READ != 0 {
-            return;
-        }
         // SAFETY: memory of ours that no reference leads to.
         if unsafe { libc::mprotect(self.start as *mut _, self.bytes(), rights) } != 0 {
             fail(&format!("mprotect of {self:?}: {}", std::io::Error::last_os_error()));
@@ -131,24 +133,19 @@ impl Slot {
 
 pub struct Slots {
     pub all: Vec<Slot>,
-    _files: [File; 2],
+    _files: [File; 4],
 }
 
 impl Slots {
     pub fn new(chance: &mut Chance, path: &str) -> Slots {
         let bytes: Vec<u8> =
             (0..MAX_PAGES * PAGE / 8).flat_map(|_| chance.number().to_le_bytes()).collect();
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(path);
-        let mut file = file.unwrap_or_else(|error| fail(&format!("{path}: {error}")));
-        // SAFETY: a new descriptor of nobody else's.
-        let mut memory = File::from(unsafe {
-            let fd = libc::memfd_create(c"kinds".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 { fail(&"memfd_create") } else { OwnedFd::from_raw_fd(fd) }
-        });
-        for file in [&mut file, &mut memory] {
+        // Each of a mapping's own: a private mapping that has not been written may show what others write to its file,
+        // which a child has as it was.
+        let files = [named(path), memory(), named(&format!("{path}-shared")), memory()];
+        for mut file in &files {
             file.write_all(&bytes).unwrap_or_else(|error| fail(&error));
         }
-        let files = [file, memory];
         let slots = KINDS.iter().enumerate().map(|(index, kind)| {
             let mut slot = Slot {
                 kind: *kind,
@@ -201,26 +198,39 @@ impl Slots {
     }
 }
 
-fn map(slot: &mut Slot, files: &[File; 2]) {
+fn named(path: &str) -> File {
+    let file = File::options().create(true).truncate(true).read(true).write(true).open(path);
+    file.unwrap_or_else(|error| fail(&format!("{path}: {error}")))
+}
+
+fn memory() -> File {
+    // SAFETY: a new descriptor of nobody else's.
+    File::from(unsafe {
+        let fd = libc::memfd_create(c"kinds".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 { fail(&"memfd_create") } else { OwnedFd::from_raw_fd(fd) }
+    })
+}
+
+fn map(slot: &mut Slot, files: &[File; 4]) {
     let (private, shared) = (libc::MAP_PRIVATE, libc::MAP_SHARED);
     let anonymous = libc::MAP_ANONYMOUS;
-    let [file, memory] = files.each_ref().map(AsRawFd::as_raw_fd);
+    let [file, memory, file_shared, memory_private] = files.each_ref().map(AsRawFd::as_raw_fd);
     let (flags, fd) = match slot.kind {
         Kind::NoReserve => (private | anonymous | libc::MAP_NORESERVE, -1),
         Kind::Shared => (shared | anonymous, -1),
         Kind::Memory | Kind::MemoryAgain => (shared, memory),
-        Kind::MemoryPrivate => (private, memory),
+        Kind::MemoryPrivate => (private, memory_private),
         Kind::File => (private, file),
-        Kind::FileShared => (shared, file),
+        Kind::FileShared => (shared, file_shared),
         Kind::Growing => (private | anonymous | libc::MAP_GROWSDOWN, -1),
         Kind::Droppable => (MAP_DROPPABLE | anonymous, -1),
         _ => (private | anonymous, -1),
     };
     let rights = libc::PROT_READ | libc::PROT_WRITE;
-    let place = slot.start as *mut libc::c_void;
+    let (place, bytes) = (slot.start as *mut libc::c_void, slot.bytes());
     let try_map = |flags| {
         // SAFETY: a place that nothing else uses.
-        unsafe { libc::mmap(place, slot.bytes(), rights, flags | libc::MAP_FIXED, fd, 0) }
+        unsafe { libc::mmap(place, bytes, rights, flags | libc::MAP_FIXED, fd, 0) }
     };
     let mut at = try_map(flags);
     if at == libc::MAP_FAILED && slot.kind == Kind::Droppable {
