@@ -151,14 +151,14 @@ pub unsafe extern "C" fn mitosis_lost(index: usize, loss: *mut Loss) -> c_int {
     boundary(|| {
         let loss = not_null!(loss);
         // SAFETY: C's: a struct of the size that it says.
-        let size = unsafe { size_of_callers(loss)? };
+        let size = unsafe { size_of_callers(loss.as_ptr())? };
         let lost = woken().and_then(|woken| woken.lost.get(index));
         let (kind, fd, was) = lost.ok_or_else(|| {
             Failed::new(MitosisErr::Argument, "this process has lost no more than that")
         })?;
         let value = Loss { size, kind: *kind, fd: *fd, reserved: 0, was: was.as_ptr() };
         // SAFETY: as above.
-        unsafe { write(&value, loss, size) };
+        unsafe { write(&value, loss.as_ptr(), size) };
         Ok(MITOSIS_OK)
     })
 }

@@ -226,7 +226,12 @@ fn nothing_of_an_agent_or_a_template_is_open_in_a_child() {
         for _ in 0..3 {
             let resume = ["resume", "--json", &seed.handle, "--on", "host-b", "--payload", payload];
             let mut child = world.mitosis(&world.a, &resume);
-            let json: serde_json::Value = serde_json::from_str(&child.line()).unwrap();
+            // What the child says itself may come first.
+            let mut line = child.line();
+            while !line.starts_with('{') {
+                line = child.line();
+            }
+            let json: serde_json::Value = serde_json::from_str(&line).unwrap();
             let inner = u32::try_from(json["pid"].as_u64().unwrap()).unwrap();
             let pid = world.b.process(inner).unwrap().pid;
             std::thread::sleep(Duration::from_millis(100));
