@@ -142,6 +142,8 @@ impl Mapping {
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         ops.push(calls::mmap(start, len, self.prot, flags, Some(fd), self.offset));
         for (bit, advice, expect) in [
+            // What was marked ahead lay where this lies now.
+            (VmaFlags::DONT_FORK, libc::MADV_DONTFORK, Expect::Success),
             (VmaFlags::DONT_DUMP, libc::MADV_DONTDUMP, Expect::Success),
             (VmaFlags::HUGE_PAGE, libc::MADV_HUGEPAGE, Expect::Ignored),
             (VmaFlags::NO_HUGE_PAGE, libc::MADV_NOHUGEPAGE, Expect::Ignored),

@@ -199,7 +199,7 @@ impl Template {
     fn tail_place(&self, is_ahead: bool) -> TailPlace {
         let (keeper, base) = (self.keeper.pid(), self.base);
         let stdio = if is_ahead { STDIO_FD_AHEAD } else { STDIO_FD };
-        TailPlace { keeper, base, stdio, makes_threads: !is_ahead, runs_timers: true }
+        TailPlace { keeper, base, stdio, is_ahead, runs_timers: true }
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -366,17 +366,17 @@ fn pid_max() -> u32 {
 /// A tail like any of this template's, for its steps' texts.
 fn a_tail(tail: &TailFacts) -> Program {
     let place =
-        TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, makes_threads: true, runs_timers: true };
+        TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, is_ahead: false, runs_timers: true };
     tail.tail(&place, &[0; super::child::INFO_LEN], &[])
 }
 
-/// The mail that warms a child, and makes its threads; one that is too long for that makes them alone.
+/// The mail that warms a child and does what can be done of its tail; one that is too long for that only does the latter.
 fn warming_mail(descriptor: &Descriptor, tail: &TailFacts, base: u64) -> (Vec<u8>, u64) {
-    let threads = Program { ops: tail.make_threads(base).into_iter().collect() };
+    let ahead = Program { ops: tail.ahead(base) };
     let mut program = warming(descriptor);
-    program.ops.extend(threads.ops.iter().cloned());
+    program.ops.extend(ahead.ops.iter().cloned());
     if program.encoded_len() as u64 > MAIL_LEN {
-        program = threads;
+        program = ahead;
     }
     (program.encode(base + MAIL), program.ops.len() as u64)
 }

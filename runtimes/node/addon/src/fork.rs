@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
+use mitosis::id::{ChildId, SeedId};
 use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 
 use crate::failure::Failure;
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
 use crate::owned::own;
-use crate::{unique, work};
+use crate::{unique, wake, work};
 
 const WHAT: &str = "seed";
 
@@ -20,7 +21,7 @@ struct Seed(Arc<Mutex<Option<OfProcess<client::Seed>>>>);
 
 /// Forks between this process and the first one.
 pub(crate) fn generation<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    env.number(exact(core::generation()))
+    env.number(exact(wake::generation()))
 }
 
 /// CLOCK_REALTIME in ns, as reports of agents tell times; JavaScript's own tells ms.
@@ -67,6 +68,24 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
     }
 }
 
+/// (): what `prepare` returns in a child, as if this process were one: V8 makes its shapes once, here, instead of in
+/// each child.
+pub(crate) fn like_a_child<'s>(
+    env: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let resumed = core::Resumed {
+        seed: SeedId(0),
+        child: ChildId(0),
+        index: 0,
+        generation: core::generation(),
+        payload: vec![0],
+        rehearsal: false,
+        environment: Vec::new(),
+    };
+    woken(env, &resumed)
+}
+
 /// What JavaScript has checked to be a whole number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn whole(number: f64) -> u64 {
@@ -78,7 +97,7 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     object.set(env, "seed", env.string(&resumed.seed.to_string())?)?;
     object.set(env, "child", env.string(&resumed.child.to_string())?)?;
     object.set(env, "index", env.number(f64::from(resumed.index))?)?;
-    object.set(env, "generation", env.number(exact(resumed.generation))?)?;
+    object.set(env, "generation", env.number(exact(wake::generation()))?)?;
     object.set(env, "payload", env.buffer(&resumed.payload)?)?;
     object.set(env, "rehearsal", env.boolean(resumed.rehearsal)?)?;
     let names = env.array()?;
