@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use mitosis_core::prepare::{Refuse, Resumed, generation};
+use mitosis_core::prepare::{LossKind, Refuse, Resumed, generation};
 
 use crate::boundary::{boundary, guard, not_null};
 use crate::error::{Failed, MITOSIS_OK, MitosisErr};
@@ -28,6 +28,20 @@ pub const MITOSIS_LOSS_WATCHES: u64 = 64;
 pub const MITOSIS_LOSS_TERMINALS: u64 = 128;
 /// For mitosis_prepare_options.refuse and mitosis_loss.kind. Memory that another living process maps, too. Told of only where it is refused.
 pub const MITOSIS_LOSS_SHARED_MEMORY: u64 = 256;
+
+// Each kind has a bit of its own, and there is no other kind.
+const _: () = assert!(
+    MITOSIS_LOSS_CONNECTIONS
+        | MITOSIS_LOSS_PIPES
+        | MITOSIS_LOSS_PROCESSES
+        | MITOSIS_LOSS_DEVICES
+        | MITOSIS_LOSS_UNNAMED
+        | MITOSIS_LOSS_LOCKS
+        | MITOSIS_LOSS_WATCHES
+        | MITOSIS_LOSS_TERMINALS
+        | MITOSIS_LOSS_SHARED_MEMORY
+        == (1 << LossKind::ALL.len()) - 1
+);
 
 /// What the process had and this child has not.
 #[repr(C)]
@@ -166,7 +180,7 @@ pub unsafe extern "C" fn mitosis_lost(index: usize, loss: *mut Loss) -> c_int {
 #[cfg(test)]
 mod tests {
     use mitosis_core::id::{ChildId, SeedId};
-    use mitosis_core::prepare::{self, LossKind};
+    use mitosis_core::prepare;
 
     use super::*;
 

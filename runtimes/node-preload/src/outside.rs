@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use mitosis::client::{AgentAddress, may_ask};
+use mitosis::prepare::Refuse;
 use mitosis::wire::frame;
 use mitosis::wire::preload::{Answer, Ask, Heard, MAGIC, VERSION, socket_name};
 
