@@ -121,6 +121,7 @@ pub(crate) fn loss_kinds() -> Vec<&'static str> {
 /// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
 #[pyfunction]
 #[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse))]
+#[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn prepare(
     py: Python<'_>,
     agent: PathBuf,
