@@ -65,6 +65,51 @@
 #define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
 
 /**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Connections to other processes or hosts, and messages that lie in one of the process's own.
+ */
+#define MITOSIS_LOSS_CONNECTIONS 1
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Pipes and fifos whose other end is another process's.
+ */
+#define MITOSIS_LOSS_PIPES 2
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Pidfds of other processes.
+ */
+#define MITOSIS_LOSS_PROCESSES 4
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Devices, userfaultfds, perf events, BPF objects.
+ */
+#define MITOSIS_LOSS_DEVICES 8
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Files without a name of more than 256 KiB, and directories without a name.
+ */
+#define MITOSIS_LOSS_UNNAMED 16
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Locks and leases on files: the child has the file without the lock.
+ */
+#define MITOSIS_LOSS_LOCKS 32
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Watches of inotify.
+ */
+#define MITOSIS_LOSS_WATCHES 64
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Pseudo-terminals whose other side is another process's.
+ */
+#define MITOSIS_LOSS_TERMINALS 128
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Memory that another living process maps, too. Told of only where it is refused.
+ */
+#define MITOSIS_LOSS_SHARED_MEMORY 256
+
+/**
  * For the timeout_ms of a hook: it may take as long as it will.
  */
 #define MITOSIS_HOOK_NO_TIMEOUT 4294967295
@@ -277,6 +322,12 @@ typedef struct mitosis_prepare_options {
      * Zero.
      */
     uint32_t reserved;
+    /**
+     * MITOSIS_LOSS_* bits: with a loss of such a kind there is to be no seed: mitosis_seed_handle() then fails, and
+     * its message names each descriptor, what it is and who holds the other end. What is not refused is closed in
+     * children, which learn of it by mitosis_lost(). Of carried files alone.
+     */
+    uint64_t refuse;
 } mitosis_prepare_options;
 
 /**
@@ -348,6 +399,33 @@ typedef struct mitosis_child_status {
      */
     const char *message;
 } mitosis_child_status;
+
+/**
+ * What the process had and this child has not.
+ */
+typedef struct mitosis_loss {
+    /**
+     * sizeof(struct mitosis_loss).
+     */
+    size_t size;
+    /**
+     * One of MITOSIS_LOSS_*; treat one that you do not know as a device.
+     */
+    uint64_t kind;
+    /**
+     * Its number, which is closed or hung up; -1: none, it is memory.
+     */
+    int32_t fd;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * What it was, for people and for connecting again: the address of a peer, a path. Valid for the life of the
+     * process.
+     */
+    const char *was;
+} mitosis_loss;
 
 /**
  * A function that runs around a prepare or in a child. data is what it was registered with.
@@ -654,6 +732,22 @@ uint64_t mitosis_generation(void);
  * child.
  */
 int mitosis_child_index(void);
+
+/**
+ * What the process had open and this child has not, number by number: to make it again, and to know what will
+ * fail. Where files are carried; without, all numbers above 2 are lost and none is told.
+ *
+ * index: from 0 on.
+ * loss:  its size must be set; receives the loss of this index. Unchanged on failure.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL      loss is NULL.
+ * MITOSIS_ERR_ARGUMENT  there are no more, or loss->size is not that of a mitosis_loss.
+ */
+int mitosis_lost(size_t index,
+                 struct mitosis_loss *loss);
 
 /**
  * Registers a function to run before each mitosis_prepare() and mitosis_fork(), on the thread that calls

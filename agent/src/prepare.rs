@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, value_parser};
 use mitosis::client::{OutsideOptions, prepare_process, published};
 use mitosis::id::Handle;
+use mitosis::prepare::{LossKind, Refuse};
 use serde_json::json;
 
 use crate::verbs::Context;
@@ -37,6 +38,11 @@ pub struct How {
     /// MiB of shared memory that are copied while the program stands still; with more it is not prepared.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = value_parser!(u64).range(..=1 << 20))]
     shared_copy_limit_mib: u64,
+    /// What cannot cross and is then no seed, with its holder named: kinds with commas between, or 'all'. The kinds:
+    /// connections, pipes, processes, devices, unnamed, locks, watches, terminals, shared-memory. What is not refused
+    /// is closed in children.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = refused)]
+    refuse: Vec<Refuse>,
     /// Prepare a program under a seccomp filter, too: a filter that forbids what this takes may kill it.
     #[arg(long)]
     pub allow_seccomp: bool,
@@ -50,8 +56,20 @@ impl How {
             stop_threads: Duration::from_millis(self.stop_threads_ms),
             patience: Duration::from_millis(self.patience_ms),
             allow_seccomp: self.allow_seccomp,
+            refuse: self.refuse.iter().fold(Refuse::NONE, |all, more| all.with(*more)),
         }
     }
+}
+
+/// A kind of what cannot cross, or all.
+fn refused(name: &str) -> Result<Refuse, String> {
+    if name == "all" {
+        return Ok(Refuse::all());
+    }
+    LossKind::named(name).map(|kind| Refuse::NONE.and(kind)).ok_or_else(|| {
+        let kinds = LossKind::ALL.map(LossKind::name).join(", ");
+        format!("no such kind: give all, or some of {kinds}")
+    })
 }
 
 /// A process that is a seed now.

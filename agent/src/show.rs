@@ -263,11 +263,17 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
         .iter()
         .map(|file| json!({ "fd": file.fd, "was": file.link, "becomes": becomes(descriptor, file.fd) }))
         .collect();
+    let lost: Vec<Value> = descriptor
+        .losses
+        .all
+        .iter()
+        .map(|loss| json!({ "kind": loss.kind.name(), "fds": loss.fds, "was": loss.was }))
+        .collect();
     json!({
         "seed": descriptor.seed.to_string(), "generation": descriptor.generation, "bytes": bytes,
         "page_bytes": page, "pages": descriptor.page_table.pages(page),
         "runs": descriptor.page_table.runs().len(), "owners": owners,
-        "program": descriptor.process.exe, "cwd": descriptor.process.cwd,
+        "lost": lost, "program": descriptor.process.exe, "cwd": descriptor.process.cwd,
         "kernel": descriptor.needs.kernel, "threads": descriptor.threads.len(),
         "vmas": vmas, "open_files": files, "call_sites": descriptor.sites.len(),
     })

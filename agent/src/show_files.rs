@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use mitosis::descriptor::carried::{Listening, LostContent, NotCarried};
-use mitosis::descriptor::{CarriedFile, Descriptor, FileKind};
+use mitosis::descriptor::carried::{Listening, LostContent, NotCarried, Terminal};
+use mitosis::descriptor::{CarriedFile, Descriptor, FileKind, Loss, LossKind};
 
 /// What a child finds under a number.
 pub fn becomes(descriptor: &Descriptor, fd: u32) -> String {
@@ -12,7 +12,11 @@ pub fn becomes(descriptor: &Descriptor, fd: u32) -> String {
     }
     let Some(carried) = &descriptor.carried else { return "EBADF".to_owned() };
     let Some(file) = carried.at(fd) else { return "EBADF".to_owned() };
-    let text = kind(file, carried.files());
+    let mut text = kind(file, carried.files());
+    let lost = |loss: &&Loss| loss.kind == LossKind::Locks && loss.fds.contains(&fd);
+    if descriptor.losses.all.iter().any(|loss| lost(&loss)) {
+        text += "; the lock on it is not carried";
+    }
     match file.numbers.first() {
         Some(first) if first.fd != fd => format!("the same as {}: {text}", first.fd),
         _ => text,
@@ -71,6 +75,21 @@ fn kind(file: &CarriedFile, files: &[CarriedFile]) -> String {
         FileKind::Inotify { watches } => {
             format!("an inotify without its {watches} watches: they are not carried")
         }
+        FileKind::ReadWritePipe { content, .. } => {
+            format!("a pipe of its own, to read and to write, with {} bytes", content.len())
+        }
+        FileKind::OwnProcess => "a pidfd of the child".to_owned(),
+        FileKind::Terminal(Terminal { master: None, is_hung_up: true, .. }) => {
+            "the master of a pseudo-terminal that has hung up: its slave is another process's"
+                .to_owned()
+        }
+        FileKind::Terminal(Terminal { master: None, .. }) => {
+            "the master of a new pseudo-terminal".to_owned()
+        }
+        FileKind::Terminal(terminal) => match other_end(&terminal.master) {
+            Some(fd) => format!("the slave of the pseudo-terminal of {fd}"),
+            None => "the slave of a new pseudo-terminal".to_owned(),
+        },
         FileKind::Closed(why) => format!("EBADF: {}", reason(*why)),
     }
 }
@@ -106,7 +125,7 @@ fn reason(why: NotCarried) -> &'static str {
         NotCarried::Perf => "a perf event",
         NotCarried::Bpf => "a BPF object",
         NotCarried::Unknown => "a device or file that cannot be made again",
-        NotCarried::TooLarge => "a file without a name that is too large to travel",
+        NotCarried::TooLarge => "a file without a name that is too large to travel (256 KiB do)",
         NotCarried::Deleted => "a directory without a name",
     }
 }

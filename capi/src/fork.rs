@@ -5,11 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use mitosis_core::client::{AgentAddress, Forked, fork_by};
-use mitosis_core::prepare::{self, Files, Prepared, SHARED_COPY_LIMIT_BYTES, Threads};
+use mitosis_core::prepare::{self, Files, Prepared, Refuse, SHARED_COPY_LIMIT_BYTES, Threads};
 
 use crate::boundary::{fork_boundary, not_null};
 use crate::child::Child;
-use crate::error::Failed;
+use crate::error::{Failed, MitosisErr};
 use crate::hooks::prepare_with_hooks;
 use crate::options::{SizeFirst, check_flags, read};
 use crate::resumed;
@@ -50,13 +50,17 @@ pub struct PrepareOptions {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
+    /// MITOSIS_LOSS_* bits: with a loss of such a kind there is to be no seed: mitosis_seed_handle() then fails, and
+    /// its message names each descriptor, what it is and who holds the other end. What is not refused is closed in
+    /// children, which learn of it by mitosis_lost(). Of carried files alone.
+    pub refuse: u64,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for PrepareOptions {
     const NAME: &'static str = "mitosis_prepare_options";
 }
-const _: () = assert!(size_of::<PrepareOptions>() == 2 * size_of::<usize>() + 8 + 4 + 4);
+const _: () = assert!(size_of::<PrepareOptions>() == 2 * size_of::<usize>() + 8 + 4 + 4 + 8);
 
 /// Forks this process onto a host.
 ///
@@ -195,6 +199,13 @@ unsafe fn prepare_options(
     if options.flags & MITOSIS_PREPARE_CARRY_FILES != 0 {
         wanted.files = Files::Carried;
     }
+    wanted.refuse = Refuse::from_bits(options.refuse).ok_or_else(|| {
+        let text = format!(
+            "mitosis_prepare_options.refuse is {:#x}: give MITOSIS_LOSS_* bits",
+            options.refuse
+        );
+        Failed::new(MitosisErr::Argument, text)
+    })?;
     Ok(wanted)
 }
 
@@ -211,8 +222,10 @@ pub(crate) unsafe fn agent(path: *const c_char) -> Option<AgentAddress> {
 
 #[cfg(test)]
 mod tests {
+    use mitosis_core::prepare::LossKind;
+
     use super::*;
-    use crate::error::MitosisErr;
+    use crate::resumed::{MITOSIS_LOSS_CONNECTIONS, MITOSIS_LOSS_SHARED_MEMORY};
 
     fn options() -> PrepareOptions {
         PrepareOptions {
@@ -221,6 +234,7 @@ mod tests {
             shared_copy_limit: 0,
             flags: 0,
             reserved: 0,
+            refuse: 0,
         }
     }
 
@@ -253,6 +267,16 @@ mod tests {
         assert_eq!(self::parsed(&all).unwrap().threads, Threads::All);
         let carried = PrepareOptions { flags: MITOSIS_PREPARE_CARRY_FILES, ..options() };
         assert_eq!(self::parsed(&carried).unwrap().files, Files::Carried);
+    }
+
+    #[test]
+    fn what_is_refused_arrives() {
+        let refuse = MITOSIS_LOSS_CONNECTIONS | MITOSIS_LOSS_SHARED_MEMORY;
+        let parsed = self::parsed(&PrepareOptions { refuse, ..options() }).unwrap();
+        let wanted = Refuse::NONE.and(LossKind::Connections).and(LossKind::SharedMemory);
+        assert_eq!(parsed.refuse, wanted);
+        let unknown = PrepareOptions { refuse: MITOSIS_LOSS_SHARED_MEMORY << 1, ..options() };
+        assert!(self::parsed(&unknown).unwrap_err().message.contains("MITOSIS_LOSS"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::abi::RawOp;
 use crate::{arch, syscall};
 
 const SOCKETPAIR: u32 = 53;
+/// Its process is this one.
+const PIDFD_OPEN: u32 = 434;
 const EBADF: i64 = 9;
 
 /// `op::OPEN`: a system call that answers a descriptor, which goes to a number.
@@ -14,7 +16,10 @@ const EBADF: i64 = 9;
 /// # Safety
 /// As the system call.
 pub unsafe fn open(op: &RawOp) -> Result<(), i64> {
-    let [a, b, c, d, e, number] = op.args;
+    let [mut a, b, c, d, e, number] = op.args;
+    if op.number == PIDFD_OPEN {
+        a = syscall::process_id();
+    }
     // SAFETY: the caller's promise.
     match unsafe { arch::syscall(u64::from(op.number), [a, b, c, d, e, 0]) } {
         fd @ 0.. => place(fd as u64, number, op.expect),

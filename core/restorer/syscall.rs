@@ -273,6 +273,12 @@ pub fn write_byte(fd: i32) {
     unsafe { syscall(WRITE, [fd as u64, address, 1, 0, 0, 0]) };
 }
 
+/// getpid(2).
+pub fn process_id() -> u64 {
+    // SAFETY: no memory is passed.
+    unsafe { syscall(GETPID, [0; 6]) as u64 }
+}
+
 /// getppid(2).
 pub fn parent() -> u64 {
     // SAFETY: no memory is passed.

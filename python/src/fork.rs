@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
-use mitosis::prepare::{self as core, Files, PrepareOptions, Prepared, Threads};
+use mitosis::prepare::{self as core, Files, LossKind, PrepareOptions, Prepared, Refuse, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -97,13 +97,28 @@ pub(crate) struct Resumed {
     payload: Py<PyBytes>,
     rehearsal: bool,
     environment: Vec<(String, Option<String>)>,
+    /// Kind, numbers, what it was.
+    lost: Vec<(&'static str, Vec<u32>, String)>,
+}
+
+/// Kinds of what cannot cross, by their names; the package has checked them.
+fn refused(names: &[String]) -> Refuse {
+    let kinds = names.iter().filter_map(|name| LossKind::named(name));
+    kinds.fold(Refuse::NONE, Refuse::and)
+}
+
+/// Names of the kinds of what cannot cross.
+#[pyfunction]
+pub(crate) fn loss_kinds() -> Vec<&'static str> {
+    LossKind::ALL.map(LossKind::name).to_vec()
 }
 
 /// Freezes a copy of this process. Holds the interpreter lock from the first handler to the last.
 ///
 /// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
 #[pyfunction]
-#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files))]
+#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse))]
+#[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn prepare(
     py: Python<'_>,
     agent: PathBuf,
@@ -112,6 +127,7 @@ pub(crate) fn prepare(
     allow_visible_seed: bool,
     all_threads: bool,
     carry_files: bool,
+    refuse: Vec<String>,
 ) -> PyResult<Py<PyAny>> {
     let options = PrepareOptions {
         files: if carry_files { Files::Carried } else { Files::Closed },
@@ -119,6 +135,7 @@ pub(crate) fn prepare(
         agent: Some(AgentAddress(agent)),
         shared_copy_limit,
         allow_visible_seed,
+        refuse: refused(&refuse),
         rehearsal_returns: true,
         ..PrepareOptions::default()
     };
@@ -186,6 +203,7 @@ fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
         payload: PyBytes::new(py, &resumed.payload).unbind(),
         rehearsal: resumed.rehearsal,
         environment: resumed.environment,
+        lost: resumed.lost.into_iter().map(|loss| (loss.kind.name(), loss.fds, loss.was)).collect(),
     };
     Ok(Py::new(py, resumed)?.into_any())
 }

@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::child::Child;
     #[pymodule_export]
-    use super::fork::{Resumed, Seed, end_rehearsal, generation, prepare};
+    use super::fork::{Resumed, Seed, end_rehearsal, generation, loss_kinds, prepare};
     #[pymodule_export]
     use super::handle::Handle;
     #[pymodule_export]

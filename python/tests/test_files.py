@@ -55,3 +55,69 @@ def test_what_files_can_be(agent):
     said = agent.run(code).splitlines()
     assert said[0] == "files is 'open': give 'closed' or 'carried'"
     assert said[1].startswith("threads='all' carries files")
+
+
+def test_a_hook_is_told_what_could_not_cross_and_makes_it_again(agent):
+    code = """
+        import os, socket, mitosis
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+        port = server.getsockname()[1]
+        read, write = os.pipe()
+        os.close(read)
+
+        @mitosis.after_resume
+        def connect_again(resumed):
+            for lost in resumed.lost:
+                if lost.kind == "connections" and lost.was.endswith(f":{port}"):
+                    ours, theirs = socket.socketpair()
+                    theirs.send(b"again")
+                    os.dup2(ours.fileno(), lost.fds[0])
+                    theirs.detach()
+
+        me = mitosis.prepare(files="carried")
+        if isinstance(me, mitosis.Resumed):
+            kinds = sorted(lost.kind for lost in me.lost)
+            said = client.recv(9), peer.recv(9), kinds
+            os._exit(0 if said == (b"again", b"", ["connections", "connections", "pipes"]) else 1)
+        assert mitosis.resume(me.handle).wait() == 0
+        print("done")
+    """
+    assert agent.run(code) == "done\n"
+
+
+def test_what_is_refused_is_named(agent):
+    code = """
+        import os, socket, mitosis
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        for losses in ["refuse", {"connections": "refuse", "pipes": "close"}]:
+            seed = mitosis.prepare(files="carried", losses=losses)
+            try:
+                seed.handle
+            except mitosis.NotForkable as error:
+                print(error)
+        fine = mitosis.prepare(files="carried", losses={"pipes": "refuse"})
+        if isinstance(fine, mitosis.Resumed):
+            os._exit(0)
+        assert mitosis.resume(fine.handle).wait() == 0
+        for wrong in [
+            dict(losses="refuse"),
+            dict(files="carried", losses={"sockets": "refuse"}),
+            dict(files="carried", losses="keep"),
+        ]:
+            try:
+                mitosis.prepare(**wrong)
+            except mitosis.ArgumentError as error:
+                print(error)
+        print(client.fileno(), server.getsockname()[1])
+    """
+    *said, last = agent.run(code).splitlines()
+    number, port = last.split()
+    for text in said[:2]:
+        assert f"descriptor {number}, a connection from 127.0.0.1:" in text
+        assert f"to 127.0.0.1:{port} (connections)" in text
+    assert "files='carried'" in said[2]
+    assert said[3].startswith("losses names 'sockets': the kinds are connections, pipes")
+    assert said[4] == "losses has 'keep': give 'close' or 'refuse'"

@@ -18,13 +18,18 @@ struct Opened {
 
 impl Opened {
     fn new() -> Opened {
+        Opened::with(&[])
+    }
+
+    fn with(more: &[&str]) -> Opened {
         let world = World::new();
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
         let folder = PathBuf::from(format!("/tmp/test-{name}"));
         for machine in [&world.a, &world.b] {
             fs::create_dir_all(world.host(machine).outside(&folder)).unwrap();
         }
-        let seed = world.seed_of(&world.a, "suite-files", &[folder.to_str().unwrap()]);
+        let arguments = [&[folder.to_str().unwrap()], more].concat();
+        let seed = world.seed_of(&world.a, "suite-files", &arguments);
         let opened = Opened { world, seed, folder };
         opened.write_kept(&opened.world.b);
         opened
@@ -40,7 +45,11 @@ impl Opened {
 
     /// Where the parent's socket listens.
     fn port(&self) -> &str {
-        let said = self.seed.before.iter().find_map(|line| line.strip_prefix("port "));
+        self.said("port ")
+    }
+
+    fn said(&self, what: &str) -> &str {
+        let said = self.seed.before.iter().find_map(|line| line.strip_prefix(what));
         said.expect("its parent says it")
     }
 
@@ -72,7 +81,16 @@ fn greet(world: &World, port: &str) -> Process {
 
 #[test]
 fn files_of_each_kind_are_what_they_were() {
-    let opened = Opened::new();
+    files_are_what_they_were(&[]);
+}
+
+#[test]
+fn files_of_a_whole_process_are_what_they_were() {
+    files_are_what_they_were(&["all"]);
+}
+
+fn files_are_what_they_were(more: &[&str]) {
+    let opened = Opened::with(more);
     // The first child is made at once, the others ahead of their start.
     for _ in 0..3 {
         opened.write_kept(&opened.world.b);
@@ -81,7 +99,8 @@ fn files_of_each_kind_are_what_they_were() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let missing = &opened.world.stats_of_b()["files_missing"];
-    assert_eq!(missing, 1, "it counts what is not there: {missing}");
+    // The folder's `gone` and `link`.
+    assert_eq!(missing, 2, "it counts what is not there: {missing}");
     // A child on the seed's own host.
     opened.write_kept(&opened.world.a);
     fs::remove_file(opened.outside(&opened.world.a, "gone")).unwrap();
@@ -110,12 +129,131 @@ fn inspect_tells_what_becomes_of_each_number() {
         (23, "a copy of its 9 bytes".to_owned()),
         (25, "the child's own 1".to_owned()),
         (26, "EBADF: a pidfd, whose process is not there".to_owned()),
+        (32, "a pipe of its own, to read and to write, with 11 bytes".to_owned()),
+        (33, "the master of a new pseudo-terminal".to_owned()),
+        (34, "a pidfd of the child".to_owned()),
+        (35, format!("is bound at 127.0.0.1:{}", opened.said("datagrams "))),
+        (36, "; the lock on it is not carried".to_owned()),
+        (63, "the slave of the pseudo-terminal of 33".to_owned()),
         (27, format!("listens at 127.0.0.1:{port} with 'resume --listen {port}'; without")),
     ] {
         let line = text.lines().find(|line| line.starts_with(&format!("{fd:<4} "))).unwrap();
         assert!(line.contains(&becomes), "{fd}: {line}");
     }
     opened.finish();
+}
+
+#[test]
+fn children_are_told_what_they_have_lost() {
+    let opened = Opened::new();
+    let told = opened.resume(&["--payload", "lost"]).end().ok();
+    let folder = opened.folder.to_str().unwrap();
+    let port = opened.port();
+    let lines: Vec<&str> = told.lines().collect();
+    for wanted in [
+        "pipes [5] pipe:[",
+        "pipes [6] pipe:[",
+        "connections [9] a unix socket",
+        "connections [10] a connection from 127.0.0.1:",
+        "processes [26] a pidfd of process ",
+        &format!("locks [36] a lock on {folder}/kept"),
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {told}");
+    }
+    let connected = lines.iter().find(|line| line.starts_with("connections [10]")).unwrap();
+    assert!(connected.ends_with(&format!("to 127.0.0.1:{port}")), "{connected}");
+    // 18 and 28 are the same file, opened apart: fcntl(2)'s lock is on all of them.
+    let locks = lines.iter().filter(|line| line.starts_with("locks")).count();
+    assert_eq!(locks, 3, "{told}");
+    opened.finish();
+}
+
+#[test]
+fn what_is_to_be_refused_is_named_with_its_holder() {
+    let world = World::new();
+    let folder = world.directory.path().join("files").display().to_string();
+    fs::create_dir(&folder).unwrap();
+    let path = crate::world::program("suite-files").display().to_string();
+    for (kinds, named) in [
+        ("pipes", vec!["descriptor 5, pipe:[", "held by 'sleep' (process "]),
+        (
+            "connections,locks",
+            vec!["descriptor 9, a unix socket", "held by 'sleep'", "descriptor 10, "],
+        ),
+        ("processes", vec!["descriptor 26, a pidfd of process "]),
+        ("locks", vec!["descriptor 36, a lock on ", "/kept (locks)", "locks: close"]),
+    ] {
+        let ended = world.run(&world.a, &[&path, &folder, kinds]).end();
+        assert_eq!(ended.code, Some(3), "{kinds}: {ended:?}");
+        assert!(ended.err.contains("Close it before prepare"), "{kinds}: {ended:?}");
+        named
+            .iter()
+            .for_each(|text| assert!(ended.err.contains(text), "{kinds}, {text}: {ended:?}"));
+    }
+    // What it has not got is no reason.
+    let seed =
+        world.seed_of(&world.a, "suite-files", &[&folder, "devices,unnamed,watches,terminals"]);
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
+    world.finish();
+}
+
+/// What a process of a host has open: numbers, and what they lead to.
+fn descriptors(pid: i32) -> Vec<(u32, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut open: Vec<(u32, String)> = entries
+        .filter_map(|entry| {
+            let link = fs::read_link(entry.path()).ok()?;
+            Some((entry.file_name().to_str()?.parse().ok()?, link.display().to_string()))
+        })
+        .collect();
+    open.sort_unstable();
+    open
+}
+
+#[test]
+fn nothing_of_an_agent_or_a_template_is_open_in_a_child() {
+    let world = World::new();
+    let folder = world.directory.path().join("files").display().to_string();
+    fs::create_dir(&folder).unwrap();
+    for (program, arguments, payload) in [
+        ("suite-told", &[][..], "sleep"),
+        ("suite-files", &[folder.as_str()], "hold"),
+        ("suite-files", &[folder.as_str(), "all"], "hold"),
+    ] {
+        let seed = world.seed_of(&world.a, program, arguments);
+        // The first child, and others that were cloned ahead.
+        for _ in 0..3 {
+            let resume = ["resume", "--json", &seed.handle, "--on", "host-b", "--payload", payload];
+            let mut child = world.mitosis(&world.a, &resume);
+            // What the child says itself may come first.
+            let mut line = child.line();
+            while !line.starts_with('{') {
+                line = child.line();
+            }
+            let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let inner = u32::try_from(json["pid"].as_u64().unwrap()).unwrap();
+            let pid = world.b.process(inner).unwrap().pid;
+            std::thread::sleep(Duration::from_millis(100));
+            let open = descriptors(pid);
+            assert!(open.iter().map(|(fd, _)| *fd).take(3).eq(0..3), "{open:?}");
+            // Of the agent's there would be sockets, devices and images; of a template its command socket.
+            let links = open.iter().skip(3).map(|(_, link)| link.as_str());
+            let foreign: Vec<&str> = match arguments {
+                [] => links.filter(|link| *link != "/dev/null").collect(),
+                _ => {
+                    links.filter(|link| link.contains("fuse") || link.contains("mitosis")).collect()
+                }
+            };
+            assert!(foreign.is_empty(), "{program} {arguments:?}: {open:?}");
+            world.on_b(&["kill", json["child"].as_str().unwrap()]).ok();
+            let ended = child.end();
+            assert!(ended.code != Some(0), "{ended:?}");
+        }
+        world.on_a(&["drop", seed.id()]).ok();
+    }
+    world.settled(&world.b);
+    world.finish();
 }
 
 #[test]

@@ -247,3 +247,73 @@ fn memory_calls_do_in_a_child_what_they_do_in_any_process() {
     world.settled(&world.b);
     world.finish();
 }
+
+#[test]
+fn memory_of_every_kind_does_in_a_child_what_it_does_in_any_process() {
+    let world = World::with(Plan { programs_on_b: true, ..Plan::default() });
+    let kinds = program("suite-kinds").display().to_string();
+    let file = world.directory.path().join("kinds").display().to_string();
+    let numbers = std::env::var("MITOSIS_KINDS_SEED")
+        .map_or_else(|_| (1..=4).collect(), |number| vec![number.parse().unwrap()]);
+    for number in numbers {
+        let number: u32 = number;
+        let number = number.to_string();
+        for more in [&[][..], &["all"]] {
+            let arguments = [&[number.as_str(), &file], more].concat();
+            let plain = [&[kinds.as_str()], &arguments[..], &["plain"]].concat();
+            let plain = world.run(&world.a, &plain).end().ok();
+            let seed = world.seed_of(&world.a, "suite-kinds", &arguments);
+            for host in ["host-b", "host-a"] {
+                let ended = world.on_a(&["resume", &seed.handle, "--on", host]);
+                let differs =
+                    plain.lines().zip(ended.out.lines()).find(|(plain, forked)| plain != forked);
+                assert_eq!(
+                    differs, None,
+                    "MITOSIS_KINDS_SEED={number} {more:?} on {host}: plain, forked; {}",
+                    ended.err
+                );
+                let same = (ended.code, ended.out.len()) == (Some(0), plain.len());
+                assert!(same, "{number} {more:?} on {host}: {}", ended.err);
+            }
+            world.on_a(&["drop", seed.id()]).ok();
+        }
+    }
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+/// As `suite-told` fills its array: splitmix64.
+fn word_of_array(index: u64) -> u64 {
+    let z = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[test]
+fn a_core_of_a_child_has_memory_that_it_never_touched() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.starts_with(['|', '/']) {
+        // It is the whole machine's, and not a test's to change.
+        println!("skipped: cores of this machine go to {}", pattern.trim());
+        return;
+    }
+    let world = World::new();
+    let seed = world.seed();
+    let folder = world.pair.b().outside("/tmp/test-core");
+    std::fs::create_dir(&folder).unwrap();
+    let ended = world.children(&seed.handle, "core /tmp/test-core").end();
+    assert!(ended.err.contains("SIGABRT") || ended.code == Some(128 + 6), "{ended:?}");
+    let core = std::fs::read_dir(&folder).unwrap().next().expect("a core").unwrap();
+    let core = std::fs::read(core.path()).unwrap();
+    // Words of the array, each at the start of a page, ascending as in memory.
+    let (mut from, array) = (0, [0, 77 * 512, 2047 * 512]);
+    for index in array {
+        let word = word_of_array(index).to_le_bytes();
+        let at = core[from..].chunks_exact(8).position(|bytes| bytes == word);
+        from += 8 * at.unwrap_or_else(|| panic!("word {index} is not in a core of {}", core.len()));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.finish();
+}

@@ -104,7 +104,9 @@ impl World {
         config.files.push(FileSpec::new(MITOSIS, MITOSIS_ON_B).unwrap());
         config.files.push(FileSpec::new(&secret, SECRET_ON_B).unwrap());
         if plan.programs_on_b {
-            for name in ["suite-told", "suite-memory", "suite-calls", "suite-threads"] {
+            for name in
+                ["suite-told", "suite-memory", "suite-calls", "suite-kinds", "suite-threads"]
+            {
                 config = config.file(program(name)).unwrap();
             }
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::hosted::Hosted;
 use crate::id::SeedId;
@@ -79,10 +79,7 @@ impl Ahead {
             if begun.elapsed() >= MAX_WAIT.max(2 * rest) {
                 break;
             }
-            next = match self.notes.recv_timeout(rest) {
-                Ok(hosted) => Some(hosted),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            next = self.notes.recv_timeout(rest).ok();
         }
         noted
     }

@@ -153,7 +153,7 @@ impl Agent {
         exports.push(export);
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
-        let identity = SeedIdentity { seed: record.id, owner, stub };
+        let identity = SeedIdentity { seed: record.id, pid: record.pid, owner, stub };
         let begun = Instant::now();
         let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;

@@ -12,14 +12,18 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
-    CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind, WarmSet,
+    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Owner, OwnerIndex,
+    PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, Vma, VmaFlags, VmaKind,
+    WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
+use crate::prepare::reported::ReportedFile;
 use crate::resume::abi::REGION_LEN as RESTORER_LEN;
 use crate::sys::{arch, pagemap, pagemap::PageKind};
+use files::losses::Was;
 use smaps::SmapsEntry;
 
 /// What a seed handed over.
@@ -82,6 +86,8 @@ pub enum DescribeError {
 pub struct SeedIdentity {
     /// Its id.
     pub seed: SeedId,
+    /// The frozen process, as this host numbers it.
+    pub pid: u32,
     /// Itself, as owner 0.
     pub owner: Owner,
     /// For a seed of a child: where its stub lies, and the call sites that lead there.
@@ -130,12 +136,29 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
-    let carried = report
-        .files
-        .map(|files| files::carried(&files, &report.open_files, report.process.parent_pid))
-        .transpose()?;
+    let (carried_files, losses) = match &report.files {
+        Some(reported) => {
+            let own = report.process.parent_pid;
+            let carried_files = files::carried(reported, &report.open_files, own)?;
+            let was = Was { files: reported, open: &report.open_files };
+            let shared = carried.iter().filter(|entry| {
+                report.shared_copies.iter().any(|(range, _)| *range == entry.range)
+            });
+            let losses = was.not_refused(&carried_files, shared, report.refuse, identity.pid)?;
+            (Some(carried_files), Losses { told_at: report.losses_area, all: losses })
+        }
+        None => (None, Losses::default()),
+    };
+    let shared = shared_parts(
+        &carried,
+        &report.shared_copies,
+        report.files.as_deref(),
+        carried_files.as_ref(),
+    );
     Ok(Descriptor {
-        carried,
+        shared,
+        carried: carried_files,
+        losses,
         seed: identity.seed,
         generation: report.generation + 1,
         needs,
@@ -271,6 +294,42 @@ impl<'a> Builder<'a> {
         self.known.insert(key, index);
         index
     }
+}
+
+/// Which mappings are of one object. What was not copied cannot be written here, nor in a child.
+fn shared_parts(
+    entries: &[SmapsEntry<'_>],
+    copies: &[(SeedRange, SeedAddr)],
+    files: Option<&[ReportedFile]>,
+    carried: Option<&CarriedFiles>,
+) -> Vec<SharedPart> {
+    let mut objects: Vec<(u64, u64)> = Vec::new();
+    let copied = entries.iter().filter(|entry| {
+        entry.shared && !entry.device && copies.iter().any(|(range, _)| *range == entry.range)
+    });
+    let mut parts = Vec::new();
+    for entry in copied {
+        let key = (entry.device_number, entry.inode);
+        let known = objects.iter().position(|other| *other == key);
+        let object = known.unwrap_or_else(|| {
+            objects.push(key);
+            objects.len() - 1
+        });
+        let Ok(object) = u32::try_from(object) else { continue };
+        if object >= MAX_SHARED_OBJECTS {
+            continue;
+        }
+        let fds = files.unwrap_or(&[]).iter().filter(|file| file.dev_ino == key);
+        let record = fds.filter_map(|file| {
+            let records = carried?.files().iter();
+            let mut numbers = records.map(|record| record.numbers.iter().map(|number| number.fd));
+            let at = numbers.position(|mut numbers| numbers.any(|fd| fd == file.fd))?;
+            u32::try_from(at).ok()
+        });
+        let file = record.into_iter().next();
+        parts.push(SharedPart { range: entry.range, object, offset: entry.offset, file });
+    }
+    parts
 }
 
 struct VmaText<'a> {

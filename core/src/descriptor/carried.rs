@@ -142,7 +142,34 @@ pub enum FileKind {
     },
     /// Nothing: the number answers EBADF.
     Closed(NotCarried),
+    /// A pipe or fifo that was opened to read and to write: a pipe of the child's own.
+    ReadWritePipe {
+        /// F_GETPIPE_SZ.
+        capacity: u32,
+        /// What can be read.
+        content: Vec<u8>,
+    },
+    /// A pidfd of the process itself: one of the child.
+    OwnProcess,
+    /// One side of a pseudo-terminal.
+    Terminal(Terminal),
 }
+
+/// One side of a pseudo-terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Of a slave the record of its master; `None`: it is the master.
+    pub master: Option<u32>,
+    /// At the master: nobody here has the slave, so that it has hung up.
+    pub is_hung_up: bool,
+    /// A `struct termios` and a `struct winsize` of the kernel's, both of the pair. At the master alone.
+    pub settings: Vec<u8>,
+}
+
+/// Bytes of [`Terminal::settings`]: a `struct termios`, and behind it a `struct winsize`.
+pub const TERMIOS_BYTES: usize = 36;
+/// The latter's bytes.
+pub const WINSIZE_BYTES: usize = 8;
 
 /// Why bytes in a socket are not carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,7 +298,8 @@ impl FileKind {
         match self {
             FileKind::Memory { content, .. }
             | FileKind::Pipe { content, .. }
-            | FileKind::Connection { content, .. } => content,
+            | FileKind::Connection { content, .. }
+            | FileKind::ReadWritePipe { content, .. } => content,
             _ => &[],
         }
     }
@@ -305,6 +333,14 @@ fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(
             (2..=MAX_ADDRESS_BYTES).contains(&address.len())
         }
         FileKind::Epoll { watches } => watches.len() <= MAX_CARRIED_NUMBERS,
+        FileKind::Terminal(Terminal { master: Some(master), settings, .. }) => {
+            let is_master =
+                |of: &FileKind| matches!(of, FileKind::Terminal(Terminal { master: None, .. }));
+            of(*master).is_some_and(is_master) && settings.is_empty()
+        }
+        FileKind::Terminal(Terminal { master: None, settings, .. }) => {
+            settings.is_empty() || settings.len() == TERMIOS_BYTES + WINSIZE_BYTES
+        }
         _ => true,
     };
     match sound {

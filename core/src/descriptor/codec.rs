@@ -19,11 +19,12 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::owner::{self, OwnerRecord, RdmaRecord};
+use super::vma::MAX_SHARED_OBJECTS;
 use super::warm::WarmRecord;
 use super::{
-    CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, MAX_OWNERS, MAX_THREADS,
+    CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
     MappedFile, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange,
-    Source, StubPlace, Thread, Vma, WarmSet, Whole,
+    SharedPart, Source, StubPlace, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -66,8 +67,12 @@ mod section {
     pub(super) const WHOLE: u16 = 15;
     /// Critical: a child without its files is another program.
     pub(super) const CARRIED_FILES: u16 = 16;
+    /// Not critical: what children have not, they have not without being told, too.
+    pub(super) const LOSSES: u16 = 17;
+    /// Not critical: without, such memory is private to each process that a child forks.
+    pub(super) const SHARED: u16 = 18;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 17;
+    pub(super) const END: usize = 19;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -156,6 +161,12 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if let Some(carried) = &descriptor.carried {
         put(&mut body, section::CARRIED_FILES, &carried.files());
+    }
+    if !descriptor.losses.all.is_empty() {
+        put_bytes(&mut body, section::LOSSES, 0, &serialised(&descriptor.losses));
+    }
+    if !descriptor.shared.is_empty() {
+        put_bytes(&mut body, section::SHARED, 0, &serialised(&descriptor.shared));
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -265,6 +276,13 @@ impl<'a> Sections<'a> {
         files.map(Some).map_err(|reason| DescriptorError::Section { section, reason })
     }
 
+    fn losses(&self) -> Result<Losses, DescriptorError> {
+        let losses = self.parse::<Losses>(section::LOSSES)?;
+        let section = section::LOSSES;
+        let broken = |reason: &str| DescriptorError::Section { section, reason: reason.to_owned() };
+        losses.check().map_err(broken).map(|()| losses)
+    }
+
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {
         let identity: (u64, u64) = self.parse(section::IDENTITY)?;
         if !(12..=16).contains(&page_shift) {
@@ -289,6 +307,7 @@ impl<'a> Sections<'a> {
                 reason,
             })?,
             vmas: self.parse::<Vec<Vma>>(section::VMAS)?,
+            shared: self.parse::<Vec<SharedPart>>(section::SHARED)?,
             page_table: page_table.map_err(|reason| DescriptorError::Section {
                 section: section::PAGE_TABLE,
                 reason,
@@ -298,6 +317,7 @@ impl<'a> Sections<'a> {
             process: self.parse::<Process>(section::PROCESS)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             carried: self.carried_files()?,
+            losses: self.losses()?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
             resume_area: self.parse::<ResumeArea>(section::RESUME_AREA)?,
             stub_place: self.parse_optional::<StubPlace>(section::STUB_PLACE)?,
@@ -344,6 +364,19 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
             return fail(section::VMAS, "a VMA names a file that is not in the table");
         }
         end = vma.range.end;
+    }
+    for part in &descriptor.shared {
+        let is_one = |vma: &&Vma| vma.range == part.range && vma.kind == super::VmaKind::Shared;
+        let is_whole = (part.offset & (page - 1)) == 0 && part.offset / page <= MAX_PAGE;
+        if part.object >= MAX_SHARED_OBJECTS
+            || !is_whole
+            || !descriptor.vmas.iter().any(|vma| is_one(&vma))
+        {
+            return fail(
+                section::SHARED,
+                "it names memory that is not shared, or no part of an object",
+            );
+        }
     }
     for run in descriptor.page_table.runs() {
         let (owner, file) = match run.source {

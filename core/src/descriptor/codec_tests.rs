@@ -68,6 +68,8 @@ pub(crate) fn sample() -> Descriptor {
         process: Process { cwd: "/".to_owned(), ..Process::default() },
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         carried: None,
+        losses: Losses::default(),
+        shared: Vec::new(),
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
@@ -553,5 +555,37 @@ proptest! {
         if let Ok(descriptor) = decode(&bytes) {
             prop_assert!(encode(&descriptor).is_ok());
         }
+    }
+}
+
+#[test]
+fn losses_and_shared_memory_survive_and_need_no_new_reader() {
+    use crate::descriptor::{Loss, LossKind};
+    let loss = Loss { kind: LossKind::Pipes, fds: vec![3], was: "pipe:[1]".to_owned() };
+    let losses = Losses { told_at: SeedAddr(0x50_2100), all: vec![loss] };
+    let mut shared = sample();
+    shared.vmas[1].kind = VmaKind::Shared;
+    let range = shared.vmas[1].range;
+    let plain = encode(&shared).unwrap().len();
+    shared.shared = vec![SharedPart { range, object: 0, offset: 4096, file: Some(2) }];
+    for (descriptor, plain, wanted) in [
+        (Descriptor { losses, ..sample() }, encode(&sample()).unwrap().len(), section::LOSSES),
+        (shared.clone(), plain, section::SHARED),
+    ] {
+        let bytes = encode(&descriptor).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), descriptor);
+        let [id, flags] =
+            [0, 2].map(|at| u16::from_le_bytes([bytes[plain + at], bytes[plain + at + 1]]));
+        assert_eq!((id, flags & CRITICAL), (wanted, 0));
+    }
+    let part = shared.shared[0].clone();
+    for bad in [
+        SharedPart { object: super::super::vma::MAX_SHARED_OBJECTS, ..part.clone() },
+        SharedPart { offset: 1, ..part.clone() },
+        SharedPart { offset: u64::MAX << 12, ..part.clone() },
+        SharedPart { range: shared.vmas[0].range, ..part },
+    ] {
+        let bytes = encode(&Descriptor { shared: vec![bad], ..shared.clone() }).unwrap();
+        assert!(decode(&bytes).unwrap_err().to_string().contains("not shared"));
     }
 }

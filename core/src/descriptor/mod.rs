@@ -5,6 +5,7 @@
 pub mod addr;
 pub mod carried;
 pub mod codec;
+pub mod losses;
 pub mod owner;
 pub mod page_table;
 pub mod process;
@@ -16,11 +17,12 @@ use serde::{Deserialize, Serialize};
 
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
 pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
+pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use thread::{Rseq, Sched, Thread, Whole};
-pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
+pub use vma::{MappedFile, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
@@ -46,6 +48,8 @@ pub struct Descriptor {
     pub owners: Vec<Owner>,
     /// Its memory, ascending.
     pub vmas: Vec<Vma>,
+    /// Which of it is shared memory that was copied, ascending.
+    pub shared: Vec<SharedPart>,
     /// Who owns which page.
     pub page_table: PageTable,
     /// Files that it had mapped.
@@ -60,6 +64,8 @@ pub struct Descriptor {
     pub open_files: Vec<OpenFile>,
     /// Those of them that children have again; `None`: children have none.
     pub carried: Option<CarriedFiles>,
+    /// What of its files, locks and memory children do not have.
+    pub losses: Losses,
     /// System-call sites in its text that a child needs patched (design §6.1).
     pub sites: Vec<CallSite>,
     /// Where libmitosis looks in the child.

@@ -31,7 +31,8 @@ pub enum VmaKind {
         /// Byte offset in the file.
         offset: u64,
     },
-    /// Shared memory (anonymous, memfd or a shared file mapping): copied at prepare, each child's own.
+    /// Shared memory (anonymous, memfd or a shared file mapping): copied at prepare, each child's own, which it
+    /// shares with processes that it forks ([`SharedPart`]).
     Shared,
     /// `[vvar]` and its relatives, moved from the template's own.
     Vvar,
@@ -39,6 +40,22 @@ pub enum VmaKind {
     Vdso,
     /// An address range that a child gets as PROT_NONE memory because nothing can be carried (a device).
     Hole,
+}
+
+/// Objects of shared memory at most: as many as a seed may have copies of.
+pub const MAX_SHARED_OBJECTS: u32 = 256;
+
+/// A mapping of shared memory that was copied at prepare: those of one object are one again in a child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedPart {
+    /// Of one of the VMAs.
+    pub range: SeedRange,
+    /// Which object it shows; below [`MAX_SHARED_OBJECTS`].
+    pub object: u32,
+    /// From this byte on.
+    pub offset: u64,
+    /// The record of a carried file that is the same object.
+    pub file: Option<u32>,
 }
 
 /// VmFlags of proc_pid_smaps(5) that a child needs applied again.

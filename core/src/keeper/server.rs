@@ -27,6 +27,7 @@ const EXIT_BROKEN: i32 = 127;
 /// that was the agent's own.
 pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
     enter::new_session();
+    dump_image_memory();
     let status = match Server::start(socket).and_then(Server::serve) {
         Err(error) if agent_has_gone(&error) => 0,
         Err(error) => {
@@ -38,6 +39,18 @@ pub fn run(socket: OwnedFd, own_directory: Option<&Path>) -> ! {
         leave_nothing(own);
     }
     std::process::exit(status)
+}
+
+/// A core dump of a child shall have the memory that is mapped from its image, which the kernel counts as a file's:
+/// bit 2 of core(5)'s filter, which templates and children inherit. Where it cannot be set, a core has less.
+fn dump_image_memory() {
+    const PATH: &str = "/proc/self/coredump_filter";
+    const PRIVATE_FILES: u32 = 4;
+    let own = std::fs::read_to_string(PATH).ok();
+    let own = own.and_then(|text| u32::from_str_radix(text.trim(), 16).ok());
+    if let Some(own) = own {
+        let _ = std::fs::write(PATH, format!("{:#x}", own | PRIVATE_FILES));
+    }
 }
 
 /// The agent has closed its end: before the next request, or with something of ours unread.

@@ -15,6 +15,7 @@ use super::proc_files::{close, each_entry, open, read_file};
 use super::proc_text::{Path, decimal, fdinfo};
 use super::report::{ReportWriter, tag};
 use super::seed::Refusal;
+use crate::descriptor::carried::{TERMIOS_BYTES, WINSIZE_BYTES};
 use crate::sys::rawcall::rawcall;
 
 /// Bytes of one file's content that a report takes; what has more is told as too large.
@@ -24,6 +25,11 @@ const ENTRIES_BYTES: usize = 16 << 10;
 /// Of the work area: what is remembered of each file for the second look.
 const KNOWN_BYTES: usize = 24 << 10;
 const KCMP_FILE: i32 = 0;
+/// /dev/null and its relatives.
+const MEMORY_MAJOR: u32 = 1;
+/// F_WRLCK and F_UNLCK, as a `struct flock` has them.
+const WRITE_LOCK: libc::c_short = 1;
+const NO_LOCK: libc::c_short = 2;
 const SIOCINQ: u64 = 0x541b;
 const F_GETPIPE_SZ: i32 = 1032;
 const F_SETPIPE_SZ: i32 = 1031;
@@ -162,6 +168,11 @@ fn describe(
         libc::S_IFREG if unlinked => file_content(writer, fd, stat.st_size),
         _ => {}
     }
+    match kind {
+        libc::S_IFREG => lock(writer, fd),
+        libc::S_IFCHR if libc::major(stat.st_rdev) != MEMORY_MAJOR => terminal(writer, fd),
+        _ => {}
+    }
     // Of one description all of these are equal, whoever moves its position meanwhile; of two, seldom.
     let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
     Ok(stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40))
@@ -194,6 +205,38 @@ fn info(
         }
     });
     outcome.map(|()| found)
+}
+
+/// Settings and size, of a terminal.
+fn terminal(writer: &mut ReportWriter<'_>, fd: u64) {
+    let mut bytes = [0u8; TERMIOS_BYTES + WINSIZE_BYTES];
+    let (settings, size) = bytes.split_at_mut(TERMIOS_BYTES);
+    // SAFETY: the kernel writes a termios and a winsize, whose sizes these are.
+    let is_terminal = unsafe {
+        rawcall!(libc::SYS_ioctl, fd, libc::TCGETS, settings.as_mut_ptr()) == 0
+            && rawcall!(libc::SYS_ioctl, fd, libc::TIOCGWINSZ, size.as_mut_ptr()) == 0
+    };
+    if is_terminal {
+        writer.record(tag::TERMINAL, &[fd], &bytes);
+    }
+}
+
+/// Whether somebody holds a lock of fcntl(2) on the file: this copy of a process has none of its own, and its
+/// parent counts as another.
+fn lock(writer: &mut ReportWriter<'_>, fd: u64) {
+    // SAFETY: a `flock` of zeros is the whole file; the kernel writes to it alone.
+    let held = unsafe {
+        let mut held: libc::flock = zeroed();
+        held.l_type = WRITE_LOCK;
+        let answer = rawcall!(libc::SYS_fcntl, fd, libc::F_GETLK, &raw mut held);
+        (answer == 0 && held.l_type != NO_LOCK).then_some(held)
+    };
+    // SAFETY: takes nothing.
+    let parent = unsafe { rawcall!(libc::SYS_getppid) };
+    let is_parents = |held: &libc::flock| isize::try_from(held.l_pid) == Ok(parent);
+    if let Some(held) = held.filter(is_parents) {
+        writer.record(tag::LOCK, &[fd, u64::from(held.l_type.cast_unsigned())], &[]);
+    }
 }
 
 /// What lies in the pipe that `fd` reads from.

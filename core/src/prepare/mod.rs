@@ -37,6 +37,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::client::{AgentAddress, ClientError, Seed};
+pub use crate::descriptor::losses::{Loss, LossKind, Refuse};
 use crate::id::PrepareToken;
 use crate::sys::dispatch::{self, Outcome};
 use atfork::Forked;
@@ -89,6 +90,10 @@ pub struct PrepareOptions {
     pub threads: Threads,
     /// What becomes of open files.
     pub files: Files,
+    /// Kinds of what cannot cross with which there is to be no seed: [`Seed::handle`] then fails and names each.
+    /// What is not refused is closed in children, which are told of it ([`Resumed::lost`]). Of carried files alone;
+    /// where they are closed, all are.
+    pub refuse: Refuse,
     /// How long the other threads may take to stop, with [`Threads::All`].
     pub stop_threads: Duration,
     /// Return in a rehearsal child, too ([`Resumed::rehearsal`]): the caller then ends it by
@@ -108,6 +113,7 @@ impl Default for PrepareOptions {
             allow_visible_seed: false,
             threads: Threads::Caller,
             files: Files::Closed,
+            refuse: Refuse::NONE,
             stop_threads: STOP_THREADS,
             rehearsal_returns: false,
             holds_threads: false,
@@ -288,6 +294,7 @@ impl Before {
         before._copies = copies;
         if let Some(seen) = &seen {
             freeze.carry_files = true;
+            freeze.refuse = options.refuse.bits();
             freeze.seen = seen.address();
             freeze.not_carried[0] = seen.range();
         }
@@ -306,6 +313,7 @@ impl Before {
         freeze.parent_tid = thread_id();
         freeze.generation = wake::generation();
         freeze.resume_area = wake::area();
+        freeze.losses_area = wake::losses_area();
         freeze.timers = timers();
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);

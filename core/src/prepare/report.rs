@@ -12,7 +12,8 @@ use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::{
-    MmLayout, OpenFile, Process, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, Thread, Whole,
+    MmLayout, OpenFile, Process, Refuse, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, Thread,
+    Whole,
 };
 
 /// First bytes.
@@ -73,6 +74,12 @@ pub mod tag {
     pub const SOCKET: u16 = 26;
     /// 2 x u64: fd, and a lower one that leads to the same open file description. Behind all `FILE`s.
     pub const SAME_FILE: u16 = 27;
+    /// u64 address where children are told what they have lost, and `Refuse::bits`. Where files are carried.
+    pub const LOSSES: u16 = 28;
+    /// 2 x u64: fd, and F_WRLCK or F_RDLCK: the parent holds a lock of fcntl(2) on the file. Behind its `FILE`.
+    pub const LOCK: u16 = 29;
+    /// u64 fd, then its `struct termios` and `struct winsize`. Behind its `FILE`.
+    pub const TERMINAL: u16 = 30;
 }
 
 /// Everything that a report says.
@@ -97,6 +104,10 @@ pub struct Report {
     pub whole: Option<Whole>,
     /// Memory that the parent had marked MADV_DONTFORK, and that a child must mark again.
     pub dont_fork: Vec<SeedRange>,
+    /// Where children are told of losses; 0: nowhere.
+    pub losses_area: SeedAddr,
+    /// Losses with which there is to be no seed.
+    pub refuse: Refuse,
     /// Generation of the parent.
     pub generation: u64,
     /// Why there can be no seed.
@@ -276,6 +287,18 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             let files = report.files.as_mut()?;
             files.iter_mut().find(|file| file.fd == fd)?.same_as = Some(lower);
         }
+        tag::LOSSES => {
+            let n = numbers(record, 2)?;
+            (report.losses_area, report.refuse) = (SeedAddr(n[0]), Refuse::from_bits(n[1])?);
+        }
+        tag::LOCK => {
+            let n = numbers(record, 2)?;
+            last_file(report, u32::try_from(n[0]).ok()?)?.is_locked = true;
+        }
+        tag::TERMINAL => {
+            let fd = u32::try_from(numbers(record, 1)?[0]).ok()?;
+            last_file(report, fd)?.terminal = Some(record.get(8..)?.to_vec());
+        }
         tag::SCHED => report.whole.get_or_insert_default().sched.push(sched(record)?),
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
@@ -372,7 +395,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_records_are_a_report_or_an_error(
-            records in prop::collection::vec((0u16..30, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
+            records in prop::collection::vec((0u16..32, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
             cut in 0usize..20,
         ) {
             let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
@@ -500,6 +523,25 @@ mod tests {
         assert_eq!((ends.bits, ends.backlog, ends.peer_inode), (65, 128, 77));
         assert_eq!((file.dev_ino, file.size, file.device), ((8, 9), 10, 11));
         assert_eq!((file.same_as, file.is_unlinked, socket.extra), (Some(3), true, 12));
+    }
+
+    #[test]
+    fn losses_locks_and_terminals() {
+        let mut buffer = [0u8; 1024];
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::FILE, &[3, 0o100_644, 8, 9, 10, 11, 1, 12, 0], b"");
+        writer.record(tag::LOCK, &[3, 1], b"");
+        writer.record(tag::TERMINAL, &[3], b"settings");
+        writer.record(tag::LOSSES, &[0x1000, Refuse::all().bits()], b"");
+        let len = writer.finish().unwrap();
+        let report = parse(&buffer[..len]).unwrap();
+        assert_eq!((report.losses_area, report.refuse), (SeedAddr(0x1000), Refuse::all()));
+        let file = &report.files.unwrap()[0];
+        assert!(file.is_locked && file.terminal.as_deref() == Some(b"settings"));
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::LOSSES, &[0, u64::MAX], b"");
+        let len = writer.finish().unwrap();
+        assert!(parse(&buffer[..len]).is_err(), "a kind that nobody knows is not refused silently");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct ReportedFile {
     pub content: Option<ReportedContent>,
     /// If it is a socket.
     pub socket: Option<ReportedSocket>,
+    /// The parent holds a lock of fcntl(2) on it.
+    pub is_locked: bool,
+    /// Settings and size of a terminal.
+    pub terminal: Option<Vec<u8>>,
     /// A lower number that leads to the same open file description.
     pub same_as: Option<u32>,
 }

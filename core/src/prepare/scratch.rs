@@ -53,8 +53,12 @@ pub(super) struct Freeze {
     pub(super) foreign_threads: bool,
     /// Address of the `ResumeInfo`.
     pub(super) resume_area: u64,
+    /// Address of where children are told of losses.
+    pub(super) losses_area: u64,
     /// Open files are carried.
     pub(super) carry_files: bool,
+    /// `Refuse::bits`.
+    pub(super) refuse: u64,
     /// The whole scratch mapping, guards included.
     pub(super) scratch: SeedRange,
     /// Other memory of ours that no child has.
@@ -148,7 +152,9 @@ impl Scratch {
             rseq_registered: 0,
             foreign_threads: false,
             resume_area: 0,
+            losses_area: 0,
             carry_files: false,
+            refuse: 0,
             scratch: scratch.mapping.whole(),
             not_carried: [SeedRange::default(); 2],
             whole: None,

@@ -264,6 +264,7 @@ impl Description<'_, '_> {
             // SAFETY: the parent keeps the page until this process has it, too.
             unsafe { seen::tell(freeze.seen) };
             carried::compare(self.writer, self.work, &looked?);
+            self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         } else {
             self.open_files()?;
         }

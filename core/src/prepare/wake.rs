@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::whole::environment;
 use super::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_NONE, ROLE_REHEARSAL, ResumeInfo};
+use crate::descriptor::{Loss, Losses};
 use crate::id::{ChildId, SeedId};
 use crate::sys::futex::{self, Reach};
 
@@ -25,6 +26,8 @@ pub struct Resumed {
     pub rehearsal: bool,
     /// Changes of the environment; already made.
     pub environment: Vec<(String, Option<String>)>,
+    /// What the process had and this child has not, of files that are carried: for hooks that make it again.
+    pub lost: Vec<Loss>,
 }
 
 static mut RESUME_INFO: ResumeInfo = ResumeInfo {
@@ -37,6 +40,9 @@ static mut RESUME_INFO: ResumeInfo = ResumeInfo {
     payload: (0, 0),
     environment: (0, 0),
 };
+
+/// Address and length of what a child is told of its losses, by its restore; zeros: it has none.
+static mut LOSSES: [u64; 2] = [0; 2];
 
 /// Of the process as it is now; 0 if it was never forked.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -52,6 +58,14 @@ pub(super) fn area() -> u64 {
     // SAFETY: only this module touches it, under the turn to prepare.
     unsafe { (&raw mut (*info).role).write_volatile(ROLE_NONE) };
     info as usize as u64
+}
+
+/// For the report, as [`area`].
+pub(super) fn losses_area() -> u64 {
+    let losses = &raw mut LOSSES;
+    // SAFETY: as above.
+    unsafe { losses.write_volatile([0; 2]) };
+    losses as usize as u64
 }
 
 /// Where the other threads of a whole process wait in a child while it is 0: children of an even generation
@@ -115,6 +129,11 @@ impl Told {
         let info = &self.0;
         // SAFETY: the restore vouches for its mail, which stands until it has been copied.
         let (payload, changes) = unsafe { (mail(info.payload), mail(info.environment)) };
+        // SAFETY: a restore has written it before this process ran, and vouches for its mail.
+        let lost = unsafe {
+            let [addr, len] = (&raw const LOSSES).read_volatile();
+            Losses::of_mail(&mail((addr, len)))
+        };
         Resumed {
             seed: SeedId(info.seed),
             child: ChildId(info.child),
@@ -123,6 +142,7 @@ impl Told {
             payload,
             rehearsal: self.is_rehearsal(),
             environment: parse_environment(&changes),
+            lost,
         }
     }
 }

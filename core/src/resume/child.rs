@@ -1,7 +1,7 @@
 //! A child's mail: its tail program, and what it will find in its `ResumeInfo`.
 //!
 //! ```text
-//! base + MAIL   tail: ops, bytes      payload      environment: NAME=VALUE\0 or NAME\0 ...
+//! base + MAIL   tail: ops, bytes      payload      environment: NAME=VALUE\0 or NAME\0 ...      losses
 //! ```
 
 use std::os::fd::BorrowedFd;
@@ -12,6 +12,7 @@ use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
+use super::shared::SharedPlan;
 use super::threads::{self, FurtherThreads};
 use crate::descriptor::{
     Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, VmaFlags,
@@ -62,10 +63,13 @@ pub struct TailFacts {
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
     timers: Vec<(u64, [u64; 4])>,
     resume_area: SeedAddr,
+    /// Where it is told what it has lost, and what; empty: nothing.
+    losses: (SeedAddr, Vec<u8>),
     /// Numbers that memory of the child's takes for open.
     numbers: Vec<NumberRange>,
     /// How they become files again, where they are carried.
     files: Option<FilePlan>,
+    shared: SharedPlan,
 }
 
 /// Where a tail runs.
@@ -105,8 +109,10 @@ impl TailFacts {
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
+            losses: told_losses(desc),
             numbers: numbers_in_use(&desc.open_files),
             files: desc.carried.as_ref().map(FilePlan::of),
+            shared: SharedPlan::of(desc),
         })
     }
 
@@ -203,11 +209,19 @@ impl TailFacts {
         if let Some(files) = &self.files {
             ops.extend(files.make(stdio, COMMAND_FD, listeners));
         }
+        // Where no file is carried: the numbers behind what came along.
+        let spare = self.files.as_ref().map(FilePlan::spare);
+        let (number, nothing) = spare.unwrap_or((stdio + 4, stdio + 3));
+        ops.extend(self.shared.make(number, nothing));
         // All signals are blocked until the threads are in their own code.
         ops.extend(self.timers.iter().map(|(which, timer)| {
             calls::setitimer(*which, if place.runs_timers { *timer } else { [0; 4] })
         }));
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
+        if !self.losses.1.is_empty() {
+            // Its place in the mail is filled in by `mail`.
+            ops.push(Op::Store { addr: self.losses.0.0, bytes: vec![0; LOSSES_LEN] });
+        }
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
@@ -285,20 +299,34 @@ impl TailFacts {
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
+        let losses = (environment_at.0 + environment_at.1, self.losses.1.len() as u64);
         let info = info_bytes(spec, payload, environment_at);
         for op in &mut tail.ops {
             match op {
                 Op::Store { addr, bytes } if *addr == self.resume_area.0 => *bytes = info.to_vec(),
+                Op::Store { addr, bytes } if *addr == self.losses.0.0 && losses.1 > 0 => {
+                    *bytes = [losses.0, losses.1].map(u64::to_le_bytes).concat();
+                }
                 _ => {}
             }
         }
         let mut mail = tail.encode(at);
         mail.extend_from_slice(spec.payload);
         mail.extend_from_slice(spec.environment);
+        mail.extend_from_slice(&self.losses.1);
         if mail.len() as u64 > MAIL_LEN {
             return Err(ResumeError::MailTooLarge { bytes: mail.len() });
         }
         Ok((mail, tail.ops.len() as u64))
+    }
+}
+
+/// Where and what children are told of losses.
+fn told_losses(desc: &Descriptor) -> (SeedAddr, Vec<u8>) {
+    let losses = &desc.losses;
+    match losses.told_at.0 != 0 && !losses.all.is_empty() {
+        true => (losses.told_at, losses.mail()),
+        false => (SeedAddr(0), Vec::new()),
     }
 }
 
@@ -326,6 +354,8 @@ fn numbers_in_use(files: &[OpenFile]) -> Vec<NumberRange> {
     ranges
 }
 
+/// An address and a length.
+const LOSSES_LEN: usize = 16;
 /// Bytes of a `ResumeInfo`.
 pub const INFO_LEN: usize = size_of::<ResumeInfo>();
 

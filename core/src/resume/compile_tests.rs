@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq,
-    Run, Sched, SiteKind, Thread, Vma, WarmSet, Whole,
+    CallSite, HostNeeds, Losses, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea,
+    Rseq, Run, Sched, SiteKind, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::{TailFacts, TailPlace};
@@ -36,6 +36,8 @@ pub(crate) fn descriptor() -> Descriptor {
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         open_files: Vec::<OpenFile>::new(),
         carried: None,
+        losses: Losses::default(),
+        shared: Vec::new(),
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,

@@ -99,6 +99,42 @@ fn pair(name: &'static str, call: i64, args: [Arg; 3], to: [(u32, bool); 2]) -> 
     Op::Pair { name, number, args, to: to.map(|(fd, _)| fd), flags }
 }
 
+/// A pidfd of the child itself: the restorer puts its id in.
+pub(super) fn own_pidfd(to: u32, flags: u32) -> Op {
+    let args = [number(0u32), number(0u32)];
+    open("pidfd_open", libc::SYS_pidfd_open, args, to, flags, false)
+}
+
+/// ioctl(2), TIOCGPTPEER: the slave of a terminal that may not be there.
+pub(super) fn slave_of(master: u32, to: u32, flags: u32) -> Op {
+    let how = flag(libc::O_RDWR | libc::O_NOCTTY);
+    let args = [number(master), number(TIOCGPTPEER), how];
+    open("ioctl", libc::SYS_ioctl, args, to, flags, true)
+}
+
+const TIOCGPTPEER: u64 = 0x5441;
+const TIOCSPTLCK: u64 = 0x4004_5431;
+
+fn terminal(fd: u32, request: u64, bytes: &[u8]) -> Op {
+    let args = [number(fd), number(request), bytes.to_vec().into()];
+    call("ioctl", libc::SYS_ioctl, args, Expect::Ignored)
+}
+
+/// ioctl(2), TIOCSPTLCK: unlockpt(3).
+pub(super) fn unlock_terminal(fd: u32) -> Op {
+    terminal(fd, TIOCSPTLCK, &0i32.to_le_bytes())
+}
+
+/// ioctl(2), TCSETS.
+pub(super) fn terminal_settings(fd: u32, termios: &[u8]) -> Op {
+    terminal(fd, libc::TCSETS, termios)
+}
+
+/// ioctl(2), TIOCSWINSZ.
+pub(super) fn terminal_size(fd: u32, winsize: &[u8]) -> Op {
+    terminal(fd, libc::TIOCSWINSZ, winsize)
+}
+
 /// dup3(2).
 pub(super) fn dup3_flags(fd: u32, to: u32, flags: u32) -> Op {
     let args = [number(fd), number(to), number(flags)];
@@ -129,6 +165,17 @@ pub(super) fn pwrite(fd: u32, bytes: &[u8]) -> Op {
     let len = bytes.len() as u64;
     let args = [number(fd), bytes.to_vec().into(), number(len), number(0u32)];
     call("pwrite64", libc::SYS_pwrite64, args, Expect::Exactly(len))
+}
+
+/// pwrite(2) of memory of the child's, whole.
+pub(super) fn pwrite_memory(fd: u32, addr: u64, len: u64, offset: u64) -> Op {
+    let args = [number(fd), number(addr), number(len), number(offset)];
+    call("pwrite64", libc::SYS_pwrite64, args, Expect::Exactly(len))
+}
+
+/// ftruncate(2).
+pub(super) fn ftruncate(fd: u32, bytes: u64) -> Op {
+    call("ftruncate", libc::SYS_ftruncate, [number(fd), number(bytes)], Expect::Success)
 }
 
 /// connect(2) of a datagram socket, which only remembers.

@@ -20,6 +20,7 @@ mod host;
 mod pieces;
 pub mod placement;
 pub mod program;
+mod shared;
 pub mod sites;
 pub mod stub;
 pub mod template;

@@ -142,6 +142,8 @@ pub fn table(
     for vma in &desc.vmas {
         let shared = match vma.kind {
             VmaKind::Anonymous => false,
+            // What the tail makes shared again is the kernel's.
+            VmaKind::Shared if desc.shared.iter().any(|part| part.range == vma.range) => continue,
             VmaKind::Shared => true,
             _ => continue,
         };

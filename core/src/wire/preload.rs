@@ -35,7 +35,7 @@ pub const SECCOMP_CALLS: &str = "clone, unshare, ptrace and rt_tgsigqueueinfo";
 /// The upper half of the signal's value.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTSP");
 /// Of these messages; the first field of each first message.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of the socket, in the abstract namespace.
 pub fn socket_name(nonce: u32) -> String {
@@ -58,6 +58,8 @@ pub struct Ask {
     pub shared_copy_limit: u64,
     /// `PrepareOptions::stop_threads`.
     pub stop_threads_ms: u64,
+    /// `Refuse::bits`.
+    pub refuse: u64,
 }
 
 /// From the process: how it went.
@@ -82,7 +84,8 @@ mod tests {
 
     #[test]
     fn messages_survive_the_wire() {
-        let ask = Ask { agent: "/a b".to_owned(), shared_copy_limit: 1 << 40, stop_threads_ms: 7 };
+        let agent = "/a b".to_owned();
+        let ask = Ask { agent, shared_copy_limit: 1 << 40, stop_threads_ms: 7, refuse: 5 };
         let bytes = frame::encode(&ask).unwrap();
         assert_eq!(frame::decode::<Ask>(&bytes[4..]).unwrap(), ask);
         let failure = Failure { kind: FailureKind::Limit, message: "why".to_owned() };

@@ -219,7 +219,7 @@ fn descriptor(pid: u32, report: report::Report) -> Descriptor {
     let files = SeedFiles { mem: open("mem"), pagemap: open("pagemap"), smaps: open("smaps") };
     let seed = SeedId::random();
     let owner = Owner { seed, epoch: 0, exports: Vec::new(), arena: None };
-    describe(SeedIdentity { seed, owner, stub: None }, report, &files, &mut NoSites)
+    describe(SeedIdentity { seed, pid: 0, owner, stub: None }, report, &files, &mut NoSites)
         .expect("it can be described")
 }
 

@@ -36,7 +36,7 @@ from ._errors import (
     SeedGone,
     Unreachable,
 )
-from ._fork import Resumed, Seed, fork, prepare, resume
+from ._fork import Lost, Resumed, Seed, fork, prepare, resume
 from ._hooks import after_prepare, after_resume, before_prepare
 from ._native import SHARED_COPY_LIMIT_BYTES, Handle, __version__, generation
 
@@ -55,6 +55,7 @@ __all__ = [
     "KeyRefused",
     "LimitError",
     "Listing",
+    "Lost",
     "MissingError",
     "NotForkable",
     "PageLost",

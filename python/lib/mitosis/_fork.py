@@ -23,6 +23,18 @@ _FRAMES_REHEARSED = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """What the process had open and a child has not; see `Resumed.lost`."""
+
+    kind: str
+    """As in `prepare`'s `losses`: "connections", "pipes" ..."""
+    fds: tuple[int, ...]
+    """The numbers that led to it: closed or hung up now, or a file without its lock. None of memory."""
+    was: str
+    """What it was: the address of a peer, a path."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """What `prepare` returns in each child. As a context manager it does nothing."""
 
@@ -36,6 +48,8 @@ class Resumed:
     """Forks between it and the first process."""
     payload: bytes
     """What `resume` was given."""
+    lost: tuple[Lost, ...] = ()
+    """What could not cross, where files are carried: for a hook of `after_resume` that makes it again."""
 
     def __enter__(self) -> Resumed:
         return self
@@ -184,6 +198,7 @@ def prepare(
     allow_visible_seed: bool = False,
     threads: Literal["caller", "all"] = "caller",
     files: Literal["closed", "carried"] | None = None,
+    losses: Literal["close", "refuse"] | Mapping[str, Literal["close", "refuse"]] = "close",
 ) -> Seed | Resumed:
     """Freeze a copy of this process, from which children can be resumed on any host.
 
@@ -207,6 +222,12 @@ def prepare(
         files: what children have where this process has descriptors above 2. "closed": numbers that
             answer EBADF, unless `threads` is "all". "carried": the same files at the same numbers, where
             they can be made again; `mitosis inspect` tells of each what becomes of it.
+        losses: what to do where carried files hold something that cannot cross. "close": children find it
+            closed or hung up, and listed in `Resumed.lost`. "refuse": there is no seed, and `Seed.handle`
+            raises NotForkable with the descriptor, what it is and who holds the other end. A mapping
+            says it for each kind; those that it does not name are closed. The kinds: "connections",
+            "pipes", "processes" (pidfds), "devices", "unnamed" (deleted files above 256 KiB), "locks",
+            "watches" (of inotify), "terminals", "shared_memory" (that another living process maps).
 
     Raises, in this process alone:
         NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of
@@ -228,9 +249,10 @@ def prepare(
         raise ArgumentError(f"shared_copy_limit is {shared_copy_limit}: give bytes, 0 or more")
     all_threads = _is_all(threads)
     carries = _are_carried(files, all_threads)
+    refuse = _refused(losses, carries)
     _refuse_in_event_loop(all_threads)
     prepared = _prepare(
-        _agent.address(), shared_copy_limit, allow_visible_seed, all_threads, carries
+        _agent.address(), shared_copy_limit, allow_visible_seed, all_threads, carries, refuse
     )
     return prepared if isinstance(prepared, Resumed) else Seed(prepared)
 
@@ -346,6 +368,21 @@ def _are_carried(files: object, all_threads: bool) -> bool:
     return all_threads or files == "carried"
 
 
+def _refused(losses: object, carries: bool) -> list[str]:
+    """The kinds of what cannot cross that are to be refused."""
+    kinds = _native.loss_kinds()
+    wanted = losses if isinstance(losses, Mapping) else dict.fromkeys(kinds, losses)
+    for kind, how in wanted.items():
+        if kind not in kinds:
+            raise ArgumentError(f"losses names {kind!r}: the kinds are {', '.join(kinds)}")
+        if how not in ("close", "refuse"):
+            raise ArgumentError(f"losses has {how!r}: give 'close' or 'refuse'")
+    refused = [kind for kind, how in wanted.items() if how == "refuse"]
+    if refused and not carries:
+        raise ArgumentError("losses can be refused of carried files alone: files='carried'")
+    return refused
+
+
 def _refuse_in_event_loop(all_threads: bool) -> None:
     if all_threads:
         return
@@ -364,6 +401,7 @@ def _prepare(
     allow_visible_seed: bool,
     all_threads: bool,
     carry_files: bool = False,
+    refuse: Sequence[str] = (),
 ) -> _native.Seed | Resumed:
     sys.audit("mitosis.prepare")
     try:
@@ -371,7 +409,7 @@ def _prepare(
             _warn_of_threads()
         _hooks.run_before_prepare()
         prepared = _freeze(
-            agent, shared_copy_limit, allow_visible_seed, all_threads, carry_files
+            agent, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse
         )
     except BaseException:
         _hooks.run_after_prepare()
@@ -393,6 +431,7 @@ def _freeze(
     allow_visible_seed: bool,
     all_threads: bool,
     carry_files: bool,
+    refuse: Sequence[str],
 ) -> _native.Seed | _native.Resumed:
     _flush()
     if not all_threads:
@@ -405,6 +444,7 @@ def _freeze(
             allow_visible_seed=allow_visible_seed,
             all_threads=all_threads,
             carry_files=carry_files,
+            refuse=list(refuse),
         )
     finally:
         _unique.disarmed()
@@ -426,6 +466,7 @@ def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
             index=native.index,
             generation=native.generation,
             payload=native.payload,
+            lost=tuple(Lost(kind, tuple(fds), was) for kind, fds, was in native.lost),
         )
         if native.rehearsal:
             _rehearse_return(sys._getframe(1))

@@ -66,6 +66,11 @@ class Resumed:
     def rehearsal(self) -> bool: ...
     @property
     def environment(self) -> list[tuple[str, str | None]]: ...
+    @property
+    def lost(self) -> list[tuple[str, list[int], str]]: ...
+
+def loss_kinds() -> list[str]:
+    """Names of the kinds of what cannot cross."""
 
 def generation() -> int:
     """Forks between this process and the first one: 0 in a process that no resume has made."""
@@ -100,6 +105,7 @@ def prepare(
     allow_visible_seed: bool,
     all_threads: bool,
     carry_files: bool,
+    refuse: list[str],
 ) -> Seed | Resumed: ...
 def resume(
     agent: str | PathLike[str],

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use mitosis::client::{AgentAddress, may_ask};
+use mitosis::prepare::Refuse;
 use mitosis::wire::frame;
 use mitosis::wire::preload::{Answer, Ask, Heard, MAGIC, VERSION, socket_name};
 
@@ -81,6 +82,7 @@ fn serve(nonce: u32) -> io::Result<()> {
         agent: AgentAddress(ask.agent.into()),
         shared_copy_limit: ask.shared_copy_limit,
         stop_threads: Duration::from_millis(ask.stop_threads_ms),
+        refuse: Refuse::from_bits(ask.refuse).ok_or(io::ErrorKind::InvalidData)?,
     };
     let answer = match whole_process(&wanted) {
         Ok(Outcome::Child(resumed)) => {

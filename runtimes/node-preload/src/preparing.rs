@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mitosis::client::{AgentAddress, Seed};
 use mitosis::prepare::{
-    Files, PrepareOptions, Prepared, Resumed, SHARED_COPY_LIMIT_BYTES, STOP_THREADS, Threads,
-    prepare, release_threads,
+    Files, PrepareOptions, Prepared, Refuse, Resumed, SHARED_COPY_LIMIT_BYTES, STOP_THREADS,
+    Threads, prepare, release_threads,
 };
 use mitosis::wire::local::{Failure, FailureKind};
 
@@ -21,6 +21,7 @@ pub(crate) struct Wanted {
     pub(crate) agent: AgentAddress,
     pub(crate) shared_copy_limit: u64,
     pub(crate) stop_threads: Duration,
+    pub(crate) refuse: Refuse,
 }
 
 impl Wanted {
@@ -30,6 +31,7 @@ impl Wanted {
             agent: AgentAddress::find(),
             shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
             stop_threads: STOP_THREADS,
+            refuse: Refuse::NONE,
         }
     }
 }
@@ -60,6 +62,7 @@ pub(crate) fn whole_process(wanted: &Wanted) -> Result<Outcome, Failure> {
         holds_threads: true,
         files: Files::Carried,
         stop_threads: wanted.stop_threads,
+        refuse: wanted.refuse,
         ..PrepareOptions::default()
     };
     match prepare(&options) {

@@ -21,11 +21,12 @@ const DEVICES: [(&str, u32, u32); 7] = [
     ("fuse", 10, 229),
 ];
 
-const DEVICE_LINKS: [(&str, &str); 4] = [
+const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
 ];
 
 /// Where the tree stands until it is the root. Any directory that every machine has will do.
@@ -85,6 +86,11 @@ pub(crate) fn in_memory(identity: &Identity<'_>, inventory: &Inventory) -> Resul
     for (name, target) in DEVICE_LINKS {
         symlink(target, root.join("dev").join(name))?;
     }
+    let terminals = root.join("dev/pts");
+    make_directory(&terminals, 0o755)?;
+    let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
+    ns::mount(Path::new("devpts"), &terminals, "devpts", flags, "ptmxmode=666,mode=620")
+        .context("cannot mount /dev/pts")?;
     fs::write(root.join("etc/hosts"), identity.hosts_file)?;
     fs::write(root.join("etc/hostname"), format!("{}\n", identity.name))?;
     for (path, entry) in &inventory.entries {

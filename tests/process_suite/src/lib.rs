@@ -6,6 +6,7 @@
 //! | `suite-told` | a child does as its payload says: output, ends, pages, processes |
 //! | `suite-memory` | a random mixture of mappings arrives as it was |
 //! | `suite-calls` | random memory calls do in a child what they do in a process that was never forked |
+//! | `suite-kinds` | the same of memory of every kind, of kinds of calls that few programs make |
 //! | `suite-files` | open files of each kind are what they were |
 //! | `suite-threads` | states of threads, of processes that are forked with all of them |
 //! | `suite-pause` | how long a process stands still for that (`benches/starts.py`) |

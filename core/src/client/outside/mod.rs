@@ -17,7 +17,7 @@ pub use program::{Unloadable, find as find_program, loads as loads_library};
 
 use super::{AgentAddress, ClientError};
 use crate::id::PrepareToken;
-use crate::prepare::{SHARED_COPY_LIMIT_BYTES, STOP_THREADS};
+use crate::prepare::{Refuse, SHARED_COPY_LIMIT_BYTES, STOP_THREADS};
 use crate::sys::pidfd::PidFd;
 use crate::sys::readiness::{any_of, readable};
 use crate::sys::{netns, socket, user_id};
@@ -42,6 +42,8 @@ pub struct OutsideOptions {
     pub stop_threads: Duration,
     /// How long the program may leave the signal alone.
     pub patience: Duration,
+    /// `PrepareOptions::refuse`.
+    pub refuse: Refuse,
     /// Try a process that is under a seccomp filter, too: the filter may kill it.
     pub allow_seccomp: bool,
 }
@@ -52,6 +54,7 @@ impl Default for OutsideOptions {
             shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
             stop_threads: STOP_THREADS,
             patience: HEAR_PATIENCE,
+            refuse: Refuse::NONE,
             allow_seccomp: false,
         }
     }
@@ -194,6 +197,7 @@ impl Target {
             agent: absolute(agent)?,
             shared_copy_limit: options.shared_copy_limit,
             stop_threads_ms: u64::try_from(options.stop_threads.as_millis()).unwrap_or(u64::MAX),
+            refuse: options.refuse.bits(),
         };
         frame::write(&mut stream, &ask).map_err(|error| self.broken(error))
     }

@@ -1,7 +1,7 @@
 //! What proc_pid_fdinfo(5) tells of files that are no files: counters, timers, sets of signals and of files.
 
 use crate::descriptor::FileKind;
-use crate::descriptor::carried::EpollWatch;
+use crate::descriptor::carried::{EpollWatch, NotCarried};
 
 /// CLOCK_MONOTONIC, where the text does not tell.
 const DEFAULT_CLOCK: u32 = 1;
@@ -35,6 +35,24 @@ pub(super) fn signals(info: &str) -> FileKind {
 pub(super) fn inotify(info: &str) -> FileKind {
     let watches = lines(info).filter(|line| line.starts_with("inotify wd:")).count();
     FileKind::Inotify { watches: u32::try_from(watches).unwrap_or(u32::MAX) }
+}
+
+/// A pidfd: of the process itself, whose id is `own`, or of another one.
+pub(super) fn process(info: &str, own: u32) -> FileKind {
+    match value(info, "Pid").and_then(|text| text.parse().ok()) == Some(own) {
+        true => FileKind::OwnProcess,
+        false => FileKind::Closed(NotCarried::Process),
+    }
+}
+
+/// The number of the pseudo-terminal whose master it is.
+pub(super) fn terminal(info: &str) -> Option<u32> {
+    value(info, "tty-index").and_then(|text| text.parse().ok())
+}
+
+/// Locks and leases that this very open file holds: flock(2)'s, and fcntl(2)'s of open file descriptions.
+pub(super) fn locks(info: &str) -> usize {
+    lines(info).filter(|line| line.starts_with("lock:")).count()
 }
 
 /// An epoll. `leads` tells whether a number still leads to the inode that was registered by it: a copy may

@@ -4,11 +4,13 @@
 //! both the seed's own is made again; of one that led elsewhere the child has an end whose other one is gone.
 
 mod fdinfo;
+mod holders;
+pub(super) mod losses;
 
 use std::collections::HashMap;
 
 use super::DescribeError;
-use crate::descriptor::carried::{Listening, LostContent, NotCarried};
+use crate::descriptor::carried::{Listening, LostContent, NotCarried, Terminal};
 use crate::descriptor::{CarriedFile, CarriedFiles, FileKind, Number, OpenFile};
 use crate::prepare::reported::{ReportedContent, ReportedFile, ReportedSocket, socket_bit};
 
@@ -20,6 +22,8 @@ const MEMORY_DEVICES: [(u64, &str); 5] =
     [(3, "null"), (5, "zero"), (7, "full"), (8, "random"), (9, "urandom")];
 /// Majors of terminals: virtual consoles and /dev/tty, and pseudo-terminals.
 const TERMINALS: [u64; 10] = [4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
+/// How /proc marks what has no name any more.
+const DELETED: &str = " (deleted)";
 /// /dev/ptmx.
 const PTMX: (u32, u32) = (5, 2);
 
@@ -118,14 +122,17 @@ impl Group<'_> {
         }
         let info = &self.file.info;
         let of_kind = self.file.mode & libc::S_IFMT;
+        if self.open.flags & libc::O_PATH.cast_unsigned() != 0 {
+            return Ok(self.place());
+        }
         if let Some(name) = self.open.link.strip_prefix("anon_inode:") {
             let leads = |fd: u32, inode: u64| {
                 files.iter().any(|file| file.fd == fd && file.dev_ino.1 == inode)
             };
-            return anonymous(name, info, &leads);
+            return anonymous(name, info, pid, &leads);
         }
         if self.open.link.starts_with("pidfd:") {
-            return Ok(FileKind::Closed(NotCarried::Process));
+            return Ok(fdinfo::process(info, pid));
         }
         let same = |other: &&Group<'_>| {
             other.file.dev_ino == self.file.dev_ino && other.access() == self.access()
@@ -141,7 +148,7 @@ impl Group<'_> {
             },
             libc::S_IFCHR => self.device(stdio),
             libc::S_IFREG if self.file.is_unlinked => self.memory(),
-            libc::S_IFDIR if self.open.link.ends_with(" (deleted)") => {
+            libc::S_IFDIR if self.open.link.ends_with(DELETED) => {
                 FileKind::Closed(NotCarried::Deleted)
             }
             libc::S_IFREG | libc::S_IFDIR if self.open.link.starts_with('/') => self.path(pid),
@@ -149,14 +156,23 @@ impl Group<'_> {
         })
     }
 
+    /// Opened with O_PATH: of a file without a path that can be opened there is nothing.
+    fn place(&self) -> FileKind {
+        let link = &self.open.link;
+        match link.starts_with('/') && !link.ends_with(DELETED) {
+            true => FileKind::Path { path: link.clone(), position: 0 },
+            false => FileKind::Closed(NotCarried::Deleted),
+        }
+    }
+
     fn pipe(&self) -> Result<FileKind, String> {
-        let writes = match i32::try_from(self.access()) {
-            Ok(libc::O_WRONLY) => true,
-            Ok(libc::O_RDONLY) => false,
-            _ => return Ok(FileKind::Closed(NotCarried::Unknown)),
-        };
         let content = whole(self.file.content.as_ref(), "a pipe")?;
-        Ok(FileKind::Pipe { writes, other: None, capacity: self.file.extra, content })
+        let (capacity, other) = (self.file.extra, None);
+        Ok(match i32::try_from(self.access()) {
+            Ok(libc::O_WRONLY) => FileKind::Pipe { writes: true, other, capacity, content },
+            Ok(libc::O_RDONLY) => FileKind::Pipe { writes: false, other, capacity, content },
+            _ => FileKind::ReadWritePipe { capacity, content },
+        })
     }
 
     fn device(&self, stdio: &[Group<'_>]) -> FileKind {
@@ -167,8 +183,12 @@ impl Group<'_> {
         {
             return FileKind::Path { path: format!("/dev/{name}"), position: 0 };
         }
-        // The other side of a pseudo-terminal is what this process made of it.
-        if !TERMINALS.contains(&u64::from(major)) || (major, minor) == PTMX {
+        if (major, minor) == PTMX {
+            let settings = self.file.terminal.clone().unwrap_or_default();
+            // Ends::join finds its slave.
+            return FileKind::Terminal(Terminal { master: None, is_hung_up: true, settings });
+        }
+        if !TERMINALS.contains(&u64::from(major)) {
             return FileKind::Closed(NotCarried::Unknown);
         }
         let same = stdio.iter().find(|other| other.file.device == self.file.device);
@@ -181,7 +201,7 @@ impl Group<'_> {
         if (content.bytes.len() as u64) < content.total {
             return FileKind::Closed(NotCarried::TooLarge);
         }
-        let name = self.open.link.trim_end_matches(" (deleted)");
+        let name = self.open.link.trim_end_matches(DELETED);
         let name = name.rsplit(['/', ':']).next().filter(|name| !name.is_empty());
         let name = cut(name.unwrap_or("unnamed"), MAX_NAME_BYTES).to_owned();
         let (content, seals) = (content.bytes, self.file.extra);
@@ -215,6 +235,10 @@ impl Group<'_> {
         };
         let is_connected = socket.has(socket_bit::CONNECTED);
         let is_inet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        if is_inet && is_datagram && !is_connected && has_name(socket) && !is_kernels_choice(socket)
+        {
+            return Ok(FileKind::Listener(listening(socket)));
+        }
         if is_inet && is_datagram {
             return Ok(new(is_connected.then(|| socket.peer.clone())));
         }
@@ -294,7 +318,32 @@ fn whole(content: Option<&ReportedContent>, what: &str) -> Result<Vec<u8>, Strin
     Ok(content.bytes.clone())
 }
 
-fn anonymous(name: &str, info: &str, leads: &dyn Fn(u32, u64) -> bool) -> Result<FileKind, String> {
+/// Whether the kernel has chosen the port, when the first datagram was sent: there is nobody who knows it. (Whoever
+/// asks it to choose by bind(2) names an address.)
+fn is_kernels_choice(socket: &ReportedSocket) -> bool {
+    /// Where the kernel does not tell: its own default.
+    const PORTS: (u16, u16) = (32_768, 60_999);
+    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let told = told.ok().and_then(|text| {
+        let mut words = text.split_ascii_whitespace().map(str::parse::<u16>);
+        Some((words.next()?.ok()?, words.next()?.ok()?))
+    });
+    let (first, last) = told.unwrap_or(PORTS);
+    let port = socket.name.get(2..4).and_then(<[u8]>::first_chunk).map(|p| u16::from_be_bytes(*p));
+    let ip = match i32::try_from(socket.domain) {
+        Ok(libc::AF_INET) => socket.name.get(4..8),
+        _ => socket.name.get(8..24),
+    };
+    let is_any = ip.is_some_and(|ip| ip.iter().all(|byte| *byte == 0));
+    is_any && port.is_some_and(|port| (first..=last).contains(&port))
+}
+
+fn anonymous(
+    name: &str,
+    info: &str,
+    pid: u32,
+    leads: &dyn Fn(u32, u64) -> bool,
+) -> Result<FileKind, String> {
     let is = |what: &str| name.trim_matches(['[', ']']) == what;
     Ok(match name {
         _ if is("eventfd") => fdinfo::event(info),
@@ -302,7 +351,7 @@ fn anonymous(name: &str, info: &str, leads: &dyn Fn(u32, u64) -> bool) -> Result
         _ if is("timerfd") => fdinfo::timer(info),
         _ if is("signalfd") => fdinfo::signals(info),
         _ if is("inotify") => fdinfo::inotify(info),
-        _ if is("pidfd") => FileKind::Closed(NotCarried::Process),
+        _ if is("pidfd") => fdinfo::process(info, pid),
         _ if is("userfaultfd") => FileKind::Closed(NotCarried::Userfaultfd),
         _ if is("perf_event") => FileKind::Closed(NotCarried::Perf),
         _ if name.contains("bpf") => FileKind::Closed(NotCarried::Bpf),
@@ -325,6 +374,10 @@ struct Ends {
     pipes: HashMap<((u64, u64), bool), u32>,
     /// By inode; the peer's inode behind it.
     sockets: HashMap<u64, (u32, u64)>,
+    /// Masters of pseudo-terminals, by their numbers.
+    masters: HashMap<u32, u32>,
+    /// What may be a slave, and the number of its master.
+    slaves: Vec<(u32, u32)>,
 }
 
 impl Ends {
@@ -346,6 +399,13 @@ impl Ends {
                 let peer = group.file.socket.as_ref().map_or(0, |socket| socket.peer_inode);
                 self.sockets.insert(group.file.dev_ino.1, (index, peer));
             }
+            FileKind::Terminal(Terminal { master: None, .. }) => {
+                let number = fdinfo::terminal(&group.file.info);
+                self.masters.extend(number.map(|number| (number, index)));
+            }
+            FileKind::Stdio { .. } => {
+                self.slaves.extend(slave(group).map(|number| (number, index)))
+            }
             _ => {}
         }
     }
@@ -363,10 +423,27 @@ impl Ends {
                 *other = found.map(|(index, _)| *index);
             }
         }
+        for (number, slave) in &self.slaves {
+            let Some(master) = self.masters.get(number).copied() else { continue };
+            let (is_hung_up, settings) = (false, Vec::new());
+            records[*slave as usize].kind =
+                FileKind::Terminal(Terminal { master: Some(master), is_hung_up, settings });
+            if let FileKind::Terminal(terminal) = &mut records[master as usize].kind {
+                terminal.is_hung_up = false;
+            }
+        }
         for record in records {
             record.numbers.sort_by_key(|number| number.fd);
         }
     }
+}
+
+/// The number of a pseudo-terminal whose slave this is.
+fn slave(group: &Group<'_>) -> Option<u32> {
+    const SLAVES: std::ops::RangeInclusive<u32> = 136..=143;
+    let (major, minor) = (libc::major(group.file.device), libc::minor(group.file.device));
+    let is_slave = group.file.mode & libc::S_IFMT == libc::S_IFCHR && SLAVES.contains(&major);
+    is_slave.then(|| (major - SLAVES.start()) * 256 + minor)
 }
 
 #[cfg(test)]

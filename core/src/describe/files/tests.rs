@@ -113,7 +113,6 @@ fn what_cannot_cross_is_named_or_refused() {
     files.add(6, libc::S_IFREG, 3, libc::O_RDWR, "/a (deleted)").is_unlinked = true;
     files.files[3].content = content(1 << 30, b"");
     files.add(7, libc::S_IFDIR, 4, libc::O_RDONLY, "/b (deleted)");
-    files.add(11, libc::S_IFCHR, 2, libc::O_RDWR, "/dev/ptmx").device = libc::makedev(5, 2);
     files.add(8, libc::S_IFREG, 4, libc::O_RDONLY, "net:[4026531840]");
     let closed: Vec<NotCarried> = files
         .kinds()
@@ -124,7 +123,7 @@ fn what_cannot_cross_is_named_or_refused() {
         })
         .collect();
     use NotCarried::{Deleted, Process, TooLarge, Unknown};
-    assert_eq!(closed, [Process, Process, Unknown, TooLarge, Deleted, Unknown, Unknown]);
+    assert_eq!(closed, [Process, Process, Unknown, TooLarge, Deleted, Unknown]);
     files.add(9, 0, 5, libc::O_RDWR, "anon_inode:[io_uring]");
     let refused = files.carried().unwrap_err();
     assert!(refused.contains("descriptor 9") && refused.contains("UV_USE_IO_URING=0"), "{refused}");
@@ -166,6 +165,7 @@ fn sockets_by_what_they_do() {
         inet(1, 0, 83),
         inet(2, socket_bit::CONNECTED, 84),
         inet(2, 0, 85),
+        inet(2, 0, 0),
     ]) {
         files.add(fd, libc::S_IFSOCK, fd.into(), libc::O_RDWR, "socket:[1]").socket = socket;
     }
@@ -180,7 +180,9 @@ fn sockets_by_what_they_do() {
     assert!(
         matches!(&kinds[5], FileKind::Socket { connected_to: Some(peer), .. } if *peer == name(9))
     );
-    assert!(matches!(kinds[6], FileKind::Socket { connected_to: None, socket_type: 2, .. }));
+    let FileKind::Listener(bound) = &kinds[6] else { panic!() };
+    assert_eq!((bound.socket_type, bound.backlog), (2, None));
+    assert!(matches!(kinds[7], FileKind::Socket { connected_to: None, socket_type: 2, .. }));
 }
 
 #[test]
@@ -210,4 +212,110 @@ fn paths_below_the_seeds_own_proc_are_the_childs() {
         })
         .collect();
     assert_eq!(paths, ["/proc/self/maps", "/proc/78/maps"]);
+}
+
+#[test]
+fn a_port_that_the_kernel_has_chosen_is_nobodys() {
+    let socket = |ip: [u8; 4], port: u16| {
+        let [high, low] = port.to_be_bytes();
+        let name = [&[2, 0, high, low][..], &ip, &[0; 8]].concat();
+        ReportedSocket { domain: 2, socket_type: 2, name, ..ReportedSocket::default() }
+    };
+    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let mut range = told.split_ascii_whitespace().map(|word| word.parse::<u16>().unwrap());
+    let (first, last) = (range.next().unwrap(), range.next().unwrap());
+    for (ip, port, chosen) in [
+        ([0; 4], first, true),
+        ([0; 4], last, true),
+        ([0; 4], first - 1, false),
+        ([127, 0, 0, 1], first, false),
+    ] {
+        assert_eq!(is_kernels_choice(&socket(ip, port)), chosen, "{ip:?} {port}");
+    }
+}
+
+#[test]
+fn places_and_fifos_and_own_processes() {
+    let place = libc::O_PATH | libc::O_NOFOLLOW;
+    let mut files = Files::default();
+    files.add(3, libc::S_IFLNK, 1, place, "/a/link");
+    files.add(4, libc::S_IFSOCK, 2, place, "/a/socket");
+    files.add(5, libc::S_IFREG, 3, place, "/a/file (deleted)");
+    files.add(6, libc::S_IFIFO, 4, libc::O_RDWR, "/a/fifo").content = content(2, b"ab");
+    files.add(7, 0, 5, libc::O_RDWR, "anon_inode:[pidfd]").info = "Pid:\t77\nNSpid:\t77\n".into();
+    files.add(8, libc::S_IFREG, 6, libc::O_RDWR, "pidfd:[9]").info = "Pid:\t78\n".into();
+    let kinds = files.kinds();
+    for (at, wanted) in [(0, "/a/link"), (1, "/a/socket")] {
+        assert!(matches!(&kinds[at], FileKind::Path { path, .. } if path == wanted));
+    }
+    assert_eq!(kinds[2], FileKind::Closed(NotCarried::Deleted));
+    assert!(matches!(&kinds[3], FileKind::ReadWritePipe { content, .. } if content == b"ab"));
+    assert_eq!(kinds[4..], [FileKind::OwnProcess, FileKind::Closed(NotCarried::Process)]);
+}
+
+#[test]
+fn both_sides_of_a_terminal_know_each_other() {
+    let mut files = Files::default();
+    let slave = |files: &mut Files, fd: u32, number: u32| {
+        let device = libc::makedev(136 + number / 256, number % 256);
+        files.add(fd, libc::S_IFCHR, fd.into(), libc::O_RDWR, "/dev/pts/1").device = device;
+    };
+    let master = |files: &mut Files, fd: u32, number: u32| {
+        let file = files.add(fd, libc::S_IFCHR, 5, libc::O_RDWR, "/dev/pts/ptmx");
+        (file.device, file.info) =
+            (libc::makedev(5, 2), format!("pos:\t0\ntty-index:\t{number}\n"));
+    };
+    slave(&mut files, 3, 300);
+    master(&mut files, 4, 300);
+    master(&mut files, 5, 7);
+    slave(&mut files, 6, 8);
+    let kinds = files.kinds();
+    let terminal = |master, is_hung_up| {
+        FileKind::Terminal(Terminal { master, is_hung_up, settings: Vec::new() })
+    };
+    assert_eq!(kinds[..3], [terminal(Some(1), false), terminal(None, false), terminal(None, true)]);
+    // Of another process's terminal: the child's own.
+    assert!(matches!(kinds[3], FileKind::Stdio { .. }));
+}
+
+#[test]
+fn losses_are_what_they_were_and_are_refused_by_kind() {
+    use crate::descriptor::{LossKind, Refuse};
+    let mut files = Files::default();
+    files.add(3, libc::S_IFIFO, 9, libc::O_RDONLY, "pipe:[9]").content = content(2, b"ab");
+    let name = |port: u8| vec![2, 0, 0, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    files.add(4, libc::S_IFSOCK, 22, libc::O_RDWR, "socket:[22]").socket = Some(ReportedSocket {
+        domain: 2,
+        socket_type: 1,
+        bits: socket_bit::CONNECTED,
+        name: name(80),
+        peer: name(9),
+        ..ReportedSocket::default()
+    });
+    files.add(5, libc::S_IFREG, 1, libc::O_RDWR, "/a").is_locked = true;
+    files.add(6, libc::S_IFREG, 1, libc::O_RDWR, "/a").info =
+        "lock:\t1: FLOCK  ADVISORY  WRITE 7 00:1:2 0 EOF\n".into();
+    let big = files.add(7, libc::S_IFREG, 3, libc::O_RDWR, "/b (deleted)");
+    (big.is_unlinked, big.size, big.content) = (true, 1 << 20, content(1 << 20, b""));
+    let carried = CarriedFiles::new(files.carried().unwrap()).unwrap();
+    let was = losses::Was { files: &files.files, open: &files.open };
+    let not_refused = |refuse| was.not_refused(&carried, std::iter::empty(), refuse, 0);
+    let losses = not_refused(Refuse::NONE).unwrap();
+    let told: Vec<_> = losses.iter().map(|loss| (loss.kind, &loss.fds[..], &*loss.was)).collect();
+    let wanted: [(LossKind, &[u32], &str); 5] = [
+        (LossKind::Pipes, &[3], "pipe:[9], to read from"),
+        (LossKind::Connections, &[4], "a connection from 127.0.0.1:80 to 127.0.0.1:9"),
+        (LossKind::Locks, &[5], "a lock on /a"),
+        (LossKind::Locks, &[6], "a lock on /a"),
+        (LossKind::Unnamed, &[7], "/b without a name, of 1048576 bytes; 256 KiB travel"),
+    ];
+    assert_eq!(told, wanted);
+    for (kind, fds, text) in wanted {
+        let refused = not_refused(Refuse::NONE.and(kind)).unwrap_err().to_string();
+        let named = format!("descriptor {}, {text}", fds[0]);
+        assert!(refused.contains(&named) && refused.contains(kind.name()), "{refused}");
+        let others = LossKind::ALL.into_iter().filter(|other| *other != kind);
+        assert!(!others.clone().any(|other| refused.contains(&format!("({})", other.name()))));
+    }
+    assert!(not_refused(Refuse::NONE.and(LossKind::Devices)).is_ok());
 }

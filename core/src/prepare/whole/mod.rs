@@ -164,6 +164,8 @@ impl Freezer {
         let seen = Seen::new().map_err(scratch)?;
         let table = table::get().map_err(scratch)?;
         let before = Before::alone(socket)?;
+        // SAFETY: the scratch is ours alone until the clone.
+        unsafe { before.scratch.freeze().as_mut() }.refuse = options.refuse.bits();
         let work = vec![0; WORK_BYTES].into_boxed_slice();
         let timers = Timers::of_this_process();
         Ok(Freezer { before, plan, map, seen, timers, table, work })

@@ -1,6 +1,6 @@
 //! The steps that make one open file.
 
-use crate::descriptor::carried::Listening;
+use crate::descriptor::carried::{Listening, TERMIOS_BYTES, Terminal};
 use crate::descriptor::{CarriedFile, FileKind};
 use crate::resume::calls;
 use crate::resume::file_calls;
@@ -89,6 +89,12 @@ impl Maker<'_> {
             }
             FileKind::Signals { mask } => ops.push(file_calls::signalfd(*mask, fd, flags)),
             FileKind::Inotify { .. } => ops.push(file_calls::inotify_init(fd, flags)),
+            FileKind::OwnProcess => ops.push(file_calls::own_pidfd(fd, flags)),
+            FileKind::ReadWritePipe { .. } => self.read_write_pipe(file, ops),
+            FileKind::Terminal(terminal) => match terminal.master {
+                None => self.terminal(fd, flags, terminal, ops),
+                Some(_) => return,
+            },
         }
         set_flags(file, ops);
         for number in &file.numbers[1..] {
@@ -113,6 +119,13 @@ impl Maker<'_> {
                     ops.push(file_calls::fcntl(writer.0, set, capacity, Expect::Ignored));
                 }
             }
+            FileKind::ReadWritePipe { .. } => {
+                ops.push(file_calls::pipe([this, that]));
+                if !matches!(capacity(file), 0 | PIPE_CAPACITY) {
+                    let set = libc::F_SETPIPE_SZ;
+                    ops.push(file_calls::fcntl(that.0, set, capacity(file), Expect::Ignored));
+                }
+            }
             FileKind::Connection { socket_type, .. } => {
                 ops.push(file_calls::socketpair(*socket_type, [this, that]));
             }
@@ -128,6 +141,49 @@ impl Maker<'_> {
         }
     }
 
+    /// A pipe that is opened once more, by way of /proc, to read and to write.
+    fn read_write_pipe(&self, file: &CarriedFile, ops: &mut Vec<Op>) {
+        let first = file.numbers[0];
+        self.make_pair(file, None, ops);
+        let path = format!("/proc/self/fd/{}", first.fd);
+        let how = (libc::O_RDWR | libc::O_NONBLOCK).cast_unsigned();
+        ops.push(file_calls::open_if_there(&path, how, first.fd, fd_flags(first.close_on_exec)));
+    }
+
+    /// The master of a new pseudo-terminal, if this host has such.
+    fn terminal(&self, fd: u32, flags: u32, terminal: &Terminal, ops: &mut Vec<Op>) {
+        let how = (libc::O_RDWR | libc::O_NOCTTY).cast_unsigned();
+        ops.push(file_calls::open_if_there("/dev/ptmx", how, fd, flags));
+        ops.push(file_calls::unlock_terminal(fd));
+        if let Some((settings, size)) = terminal.settings.split_at_checked(TERMIOS_BYTES) {
+            ops.push(file_calls::terminal_settings(fd, settings));
+            ops.push(file_calls::terminal_size(fd, size));
+        }
+        if terminal.is_hung_up {
+            // A slave that was open and is closed.
+            ops.push(calls::dup3(self.nothing, self.spare));
+            ops.push(file_calls::slave_of(fd, self.spare, 0));
+            ops.push(calls::close(self.spare));
+        }
+    }
+
+    /// Slaves of terminals, whose masters are there.
+    pub(super) fn slaves(&self, ops: &mut Vec<Op>) {
+        for file in self.files {
+            let FileKind::Terminal(Terminal { master: Some(master), .. }) = &file.kind else {
+                continue;
+            };
+            let (master, first) = (&self.files[*master as usize], file.numbers[0]);
+            let flags = fd_flags(first.close_on_exec);
+            ops.push(file_calls::slave_of(master.numbers[0].fd, first.fd, flags));
+            set_flags(file, ops);
+            for number in &file.numbers[1..] {
+                let flags = fd_flags(number.close_on_exec);
+                ops.push(file_calls::dup3_flags(first.fd, number.fd, flags));
+            }
+        }
+    }
+
     /// Three steps, whichever it becomes.
     fn listener(&self, index: usize, listening: &Listening, ops: &mut Vec<Op>) {
         let file = &self.files[index];
@@ -138,6 +194,17 @@ impl Maker<'_> {
             ops.push(calls::close(*place));
             let own = file.flags & SETTABLE.cast_unsigned();
             ops.push(file_calls::fcntl(fd, libc::F_SETFL, own, Expect::Success));
+            return;
+        }
+        let kind = listening.socket_type;
+        if listening.domain != libc::AF_UNIX.cast_unsigned()
+            && kind == libc::SOCK_DGRAM.cast_unsigned()
+        {
+            // Its port is the kernel's choice, and nobody knows it.
+            let (domain, protocol) = (listening.domain, listening.protocol);
+            ops.push(file_calls::socket(domain, kind, protocol, fd, flags, true));
+            let nothing = file_calls::fcntl(fd, libc::F_GETFD, 0, Expect::Ignored);
+            ops.extend([nothing.clone(), nothing]);
             return;
         }
         // Nobody knows the name that the kernel makes up, so no connection ever comes.
@@ -166,7 +233,12 @@ impl Maker<'_> {
                     // What the child was given may be a file, which nothing can watch.
                     None if watch.fd < STDIO => Expect::Ignored,
                     Some(
-                        FileKind::Stdio { .. } | FileKind::Path { .. } | FileKind::Socket { .. },
+                        FileKind::Stdio { .. }
+                        | FileKind::Path { .. }
+                        | FileKind::Socket { .. }
+                        | FileKind::Listener(_)
+                        | FileKind::Terminal(_)
+                        | FileKind::OwnProcess,
                     ) => Expect::Ignored,
                     None | Some(FileKind::Closed(_)) => continue,
                     Some(_) => Expect::Success,
@@ -185,14 +257,16 @@ fn fd_flags(close_on_exec: bool) -> u32 {
 /// What can be read at this end.
 fn content(file: &CarriedFile) -> &[u8] {
     match &file.kind {
-        FileKind::Pipe { content, .. } | FileKind::Connection { content, .. } => content,
+        FileKind::Pipe { content, .. }
+        | FileKind::ReadWritePipe { content, .. }
+        | FileKind::Connection { content, .. } => content,
         _ => &[],
     }
 }
 
 fn capacity(file: &CarriedFile) -> u32 {
     match &file.kind {
-        FileKind::Pipe { capacity, .. } => *capacity,
+        FileKind::Pipe { capacity, .. } | FileKind::ReadWritePipe { capacity, .. } => *capacity,
         _ => 0,
     }
 }
@@ -210,9 +284,15 @@ fn without_alarm(clock: u32) -> u32 {
 fn open_path(file: &CarriedFile, path: &str, position: u64, ops: &mut Vec<Op>) {
     let number = file.numbers[0];
     let kept = file.flags & KEPT.cast_unsigned();
-    let how = kept | (libc::O_NONBLOCK | libc::O_NOCTTY).cast_unsigned();
+    let is_place = kept & libc::O_PATH.cast_unsigned() != 0;
+    // What was opened with O_PATH may be a link itself: its path leads to it without another one.
+    let how = match is_place {
+        true => libc::O_NOFOLLOW,
+        false => libc::O_NONBLOCK | libc::O_NOCTTY,
+    };
+    let how = kept | how.cast_unsigned();
     ops.push(file_calls::open_if_there(path, how, number.fd, fd_flags(number.close_on_exec)));
-    if kept & libc::O_PATH.cast_unsigned() == 0 {
+    if !is_place {
         if position != 0 {
             ops.push(file_calls::lseek(number.fd, position));
         }
@@ -224,13 +304,20 @@ fn open_path(file: &CarriedFile, path: &str, position: u64, ops: &mut Vec<Op>) {
 fn set_flags(file: &CarriedFile, ops: &mut Vec<Op>) {
     let flags = file.flags & SETTABLE.cast_unsigned();
     // Pairs are made so that filling them never waits.
-    let is_set = matches!(file.kind, FileKind::Pipe { .. } | FileKind::Connection { .. });
+    let is_set = matches!(
+        file.kind,
+        FileKind::Pipe { .. } | FileKind::ReadWritePipe { .. } | FileKind::Connection { .. }
+    );
     let is_own = matches!(file.kind, FileKind::Stdio { .. } | FileKind::Path { .. });
     let nonblocking = flags == libc::O_NONBLOCK.cast_unsigned();
     if !is_own && (flags != 0 || is_set) && !(is_set && nonblocking) {
         // A socket of a kind that this host has not is not there.
         let expect = match file.kind {
-            FileKind::Socket { .. } => Expect::Ignored,
+            FileKind::Socket { .. }
+            | FileKind::Listener(_)
+            | FileKind::Terminal(_)
+            | FileKind::ReadWritePipe { .. }
+            | FileKind::OwnProcess => Expect::Ignored,
             _ => Expect::Success,
         };
         ops.push(file_calls::fcntl(file.numbers[0].fd, libc::F_SETFL, flags, expect));

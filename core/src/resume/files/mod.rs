@@ -87,8 +87,14 @@ impl FilePlan {
         for index in 0..self.carried.files().len() {
             maker.make(index, &mut ops);
         }
+        maker.slaves(&mut ops);
         maker.register(&mut ops);
         ops
+    }
+
+    /// A number that no file has, and a descriptor that may stand there.
+    pub(super) fn spare(&self) -> (u32, u32) {
+        (self.spare, self.nothing)
     }
 
     /// The end of a tail: what was moved is closed, the command socket last, for failures are told there.

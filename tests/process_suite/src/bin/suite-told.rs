@@ -36,6 +36,19 @@ fn main() {
     }
 }
 
+/// Ends by a signal that leaves a core in a folder.
+fn dump_core(folder: &str) -> ! {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: limits of this process alone.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+    }
+    std::env::set_current_dir(folder).unwrap_or_else(|error| fail(&error));
+    std::process::abort()
+}
+
 /// The paved path.
 fn fork(state: &mut State, host: Option<&str>) {
     match client::fork(host) {
@@ -100,6 +113,7 @@ impl State {
             ["again", host, ref commands @ ..] => {
                 self.again(host, &commands.join(" ").replace(',', ";"));
             }
+            ["core", folder] => dump_core(folder),
             ["leave"] => self.leave(),
             ref other => fail(&format!("{other:?} is no command")),
         }

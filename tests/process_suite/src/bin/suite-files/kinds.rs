@@ -52,6 +52,7 @@ pub fn open(folder: &str) {
     names(folder);
     sockets();
     epolls();
+    crate::more::open(folder);
     NUMBERS.get_or_init(numbers);
 }
 
@@ -228,10 +229,11 @@ pub fn differences(place: Where) -> Vec<String> {
     look("inotify, anew", &(sys!(inotify_add_watch, INOTIFY, c"/tmp".as_ptr(), 2) > 0), &true);
     names_as_they_were(place, &mut look);
     sockets_as_they_were(place, &mut look);
+    crate::more::as_they_were(place, &mut look);
     found
 }
 
-type Look<'a> = dyn FnMut(&str, &dyn std::fmt::Debug, &dyn std::fmt::Debug) + 'a;
+pub type Look<'a> = dyn FnMut(&str, &dyn std::fmt::Debug, &dyn std::fmt::Debug) + 'a;
 
 fn names_as_they_were(place: Where, look: &mut Look<'_>) {
     look("file", &read(KEPT), &Ok::<_, i32>(b"file's text\n"));

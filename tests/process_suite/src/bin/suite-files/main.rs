@@ -2,18 +2,20 @@
 //!
 //! `suite-files FOLDER` prepares with its files carried; FOLDER/kept is on both hosts, FOLDER/gone on the first one
 //! alone. With `plain` behind it, it looks at once. Children say `ok` where all is as it was, else a line for what is not;
-//! what is expected to differ in a child stands in `Where`. A payload of `serve` answers one connection on the socket
+//! what is expected to differ in a child stands in `Where`. With `all` all threads live on. With kinds of losses behind it (`connections,pipes`), there
+//! is to be no seed with such a loss. A payload of `lost` tells of all losses, one of `serve` answers one connection on the socket
 //! that listens instead.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod calls;
 mod kinds;
+mod more;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
 
-use mitosis::prepare::{Files, PrepareOptions};
+use mitosis::prepare::{Files, LossKind, PrepareOptions, Refuse, Threads};
 use mitosis_process_suite::{fail, prepare_and_hold_with, say};
 
 /// Whether what leads out of the process is still there.
@@ -32,11 +34,23 @@ fn main() {
     if rest.iter().any(|word| word == "plain") {
         return report(&kinds::differences(Where::Plain));
     }
-    let options = PrepareOptions { files: Files::Carried, ..PrepareOptions::default() };
+    let kinds = rest.iter().flat_map(|word| word.split(',')).filter_map(LossKind::named);
+    let refuse = kinds.fold(Refuse::NONE, Refuse::and);
+    let threads =
+        if rest.iter().any(|word| word == "all") { Threads::All } else { Threads::Caller };
+    let options =
+        PrepareOptions { files: Files::Carried, refuse, threads, ..PrepareOptions::default() };
     let resumed = prepare_and_hold_with(&options);
     match &resumed.payload[..] {
         b"serve" => serve(),
         b"leave" => {}
+        b"hold" => loop {
+            say("holds");
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        },
+        b"lost" => resumed.lost.iter().for_each(|loss| {
+            say(&format!("{} {:?} {}", loss.kind.name(), loss.fds, loss.was));
+        }),
         _ => report(&kinds::differences(Where::Child)),
     }
 }

@@ -1,0 +1,206 @@
+//! What a process had and its children do not have: what leads to other processes, and what nobody can make
+//! again. `prepare` can be told to refuse a kind of it; children are told of all that they have lost.
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::SeedAddr;
+
+/// Bytes of [`Loss::was`] at most.
+pub const MAX_WAS_BYTES: usize = 200;
+/// Losses that children are told of, at most: as many as numbers may be carried.
+pub const MAX_LOSSES: usize = super::carried::MAX_CARRIED_NUMBERS;
+
+/// A kind of what cannot cross; new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LossKind {
+    /// A connection to another process or host, or messages that lie in one of the process's own.
+    Connections,
+    /// A pipe or fifo whose other end is another process's.
+    Pipes,
+    /// A pidfd of another process.
+    Processes,
+    /// A device, a userfaultfd, a perf event, a BPF object.
+    Devices,
+    /// A file without a name that is too large to travel, or a directory without a name.
+    Unnamed,
+    /// A lock or a lease on a file: the child has the file, and not the lock.
+    Locks,
+    /// Watches of an inotify.
+    Watches,
+    /// A pseudo-terminal whose other side is another process's.
+    Terminals,
+    /// Memory that another living process maps, too: each child has a copy of its own.
+    SharedMemory,
+}
+
+impl LossKind {
+    /// All, in order.
+    pub const ALL: [LossKind; 9] = [
+        LossKind::Connections,
+        LossKind::Pipes,
+        LossKind::Processes,
+        LossKind::Devices,
+        LossKind::Unnamed,
+        LossKind::Locks,
+        LossKind::Watches,
+        LossKind::Terminals,
+        LossKind::SharedMemory,
+    ];
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossKind::Connections => "connections",
+            LossKind::Pipes => "pipes",
+            LossKind::Processes => "processes",
+            LossKind::Devices => "devices",
+            LossKind::Unnamed => "unnamed",
+            LossKind::Locks => "locks",
+            LossKind::Watches => "watches",
+            LossKind::Terminals => "terminals",
+            LossKind::SharedMemory => "shared_memory",
+        }
+    }
+
+    /// The kind of this name; a hyphen is as good as an underscore.
+    pub fn named(name: &str) -> Option<LossKind> {
+        let name = name.replace('-', "_");
+        LossKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    fn bit(self) -> u64 {
+        1 << self as u32
+    }
+}
+
+/// Kinds of losses with which there is to be no seed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refuse(u64);
+
+impl Refuse {
+    /// Nothing: what cannot cross is closed in children.
+    pub const NONE: Refuse = Refuse(0);
+
+    /// All kinds.
+    pub fn all() -> Refuse {
+        LossKind::ALL.into_iter().fold(Refuse::NONE, Refuse::and)
+    }
+
+    /// This kind, too.
+    #[must_use]
+    pub fn and(self, kind: LossKind) -> Refuse {
+        Refuse(self.0 | kind.bit())
+    }
+
+    /// These kinds, too.
+    #[must_use]
+    pub fn with(self, others: Refuse) -> Refuse {
+        Refuse(self.0 | others.0)
+    }
+
+    /// All but this kind.
+    #[must_use]
+    pub fn but(self, kind: LossKind) -> Refuse {
+        Refuse(self.0 & !kind.bit())
+    }
+
+    /// Whether this kind is refused.
+    pub fn has(self, kind: LossKind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    /// Whether nothing is.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// One bit for each kind, in the order of [`LossKind::ALL`].
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Of [`Self::bits`]; `None` where one is of no kind.
+    pub fn from_bits(bits: u64) -> Option<Refuse> {
+        (bits & !Refuse::all().0 == 0).then_some(Refuse(bits))
+    }
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// What it is.
+    pub kind: LossKind,
+    /// The numbers that led to it, ascending; none of memory.
+    pub fds: Vec<u32>,
+    /// What it was, for people and for hooks that make it again: the address of a peer, a path.
+    pub was: String,
+}
+
+/// All of a seed's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Where children are told: address and length of [`Losses::mail`], two u64. 0: nowhere.
+    pub told_at: SeedAddr,
+    /// In the order of their numbers.
+    pub all: Vec<Loss>,
+}
+
+impl Losses {
+    /// What children are told.
+    pub fn mail(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.all).expect("plain data serialises into a growing vector")
+    }
+
+    /// Of [`Self::mail`]; nothing, of what is none.
+    pub fn of_mail(bytes: &[u8]) -> Vec<Loss> {
+        postcard::from_bytes(bytes).unwrap_or_default()
+    }
+
+    /// Whether it can be one.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match () {
+            () if self.all.len() > MAX_LOSSES => Err("there are more losses than numbers"),
+            () if self.all.iter().any(|loss| loss.was.len() > MAX_WAS_BYTES) => {
+                Err("a loss has a longer text than any can have")
+            }
+            () => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_names_and_bits_of_their_own() {
+        for kind in LossKind::ALL {
+            assert_eq!(LossKind::named(kind.name()), Some(kind));
+            let others = LossKind::ALL.into_iter().filter(|other| *other != kind);
+            assert!(others.clone().all(|other| !Refuse::NONE.and(kind).has(other)));
+            assert!(others.clone().all(|other| Refuse::all().but(kind).has(other)));
+            assert!(!Refuse::all().but(kind).has(kind));
+        }
+        assert_eq!(LossKind::named("shared-memory"), Some(LossKind::SharedMemory));
+        assert_eq!(LossKind::named("files"), None);
+        assert_eq!(Refuse::from_bits(Refuse::all().bits()), Some(Refuse::all()));
+        assert_eq!(Refuse::from_bits(1 << LossKind::ALL.len()), None);
+    }
+
+    #[test]
+    fn mail_comes_back_and_what_is_none_is_nothing() {
+        let loss = Loss { kind: LossKind::Pipes, fds: vec![3, 9], was: "a pipe".to_owned() };
+        let losses = Losses { told_at: SeedAddr(16), all: vec![loss] };
+        let mail = losses.mail();
+        assert_eq!(Losses::of_mail(&mail), losses.all);
+        (0..mail.len()).for_each(|cut| assert!(Losses::of_mail(&mail[..cut]).is_empty(), "{cut}"));
+        assert!(losses.check().is_ok());
+        let long = Loss { was: "x".repeat(MAX_WAS_BYTES + 1), ..losses.all[0].clone() };
+        assert!(Losses { all: vec![long], ..losses.clone() }.check().is_err());
+        let many = vec![losses.all[0].clone(); MAX_LOSSES + 1];
+        assert!(Losses { all: many, ..losses }.check().is_err());
+    }
+}
