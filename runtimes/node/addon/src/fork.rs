@@ -82,6 +82,7 @@ pub(crate) fn like_a_child<'s>(
         payload: vec![0],
         rehearsal: false,
         environment: Vec::new(),
+        lost: Vec::new(),
     };
     woken(env, &resumed)
 }
