@@ -99,6 +99,7 @@ pub(crate) struct Resumed {
     generation: u64,
     payload: Py<PyBytes>,
     rehearsal: bool,
+    clock_delta_ns: i64,
     environment: Vec<(String, Option<String>)>,
 }
 
@@ -188,6 +189,7 @@ fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
         generation: resumed.generation,
         payload: PyBytes::new(py, &resumed.payload).unbind(),
         rehearsal: resumed.rehearsal,
+        clock_delta_ns: resumed.clock_delta_ns,
         environment: resumed.environment,
     };
     Ok(Py::new(py, resumed)?.into_any())

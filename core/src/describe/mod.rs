@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::{
     CallSite, Descriptor, HostNeeds, MappedFile, Owner, OwnerIndex, PageTable, Run, SeedAddr,
-    SeedRange, Source, StubPlace, Vma, VmaFlags, VmaKind, WarmSet,
+    SeedRange, Source, StubPlace, ThreadState, Vma, VmaFlags, VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -128,6 +128,10 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let mut state = report.state;
+    if state.threads.iter().all(|thread| *thread == ThreadState::default()) {
+        state.threads.clear();
+    }
     let carried = report
         .files
         .map(|files| files::carried(&files, &report.open_files, report.process.parent_pid))
@@ -145,6 +149,7 @@ pub fn describe(
         threads: report.threads,
         whole: report.whole,
         process: report.process,
+        state,
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,

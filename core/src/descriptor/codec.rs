@@ -23,7 +23,7 @@ use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, MAX_OWNERS, MAX_THREADS,
     MappedFile, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange,
-    Source, StubPlace, Thread, Vma, WarmSet, Whole,
+    Source, State, StubPlace, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -66,8 +66,10 @@ mod section {
     pub(super) const WHOLE: u16 = 15;
     /// Critical: a child without its files is another program.
     pub(super) const CARRIED_FILES: u16 = 16;
+    /// Critical: a child without it could do what its parent could not (no_new_privs).
+    pub(super) const STATE: u16 = 20;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 17;
+    pub(super) const END: usize = 21;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -156,6 +158,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if let Some(carried) = &descriptor.carried {
         put(&mut body, section::CARRIED_FILES, &carried.files());
+    }
+    if descriptor.state != State::default() {
+        put(&mut body, section::STATE, &descriptor.state);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -296,6 +301,7 @@ impl<'a> Sections<'a> {
             files: self.parse::<Vec<MappedFile>>(section::FILES)?,
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
+            state: self.parse::<State>(section::STATE)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             carried: self.carried_files()?,
             sites: self.parse::<Vec<CallSite>>(section::SITES)?,
@@ -324,6 +330,9 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         return fail(section::THREADS, "a thread has a name that none can have");
     }
     check_whole(descriptor)?;
+    if ![0, descriptor.threads.len()].contains(&descriptor.state.threads.len()) {
+        return fail(section::STATE, "there is not one record for each thread");
+    }
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {
         return fail(section::STUB_PLACE, "there is not one trampoline for each call site");

@@ -66,6 +66,7 @@ pub(crate) fn sample() -> Descriptor {
         }],
         threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
         process: Process { cwd: "/".to_owned(), ..Process::default() },
+        state: State::default(),
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         carried: None,
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],

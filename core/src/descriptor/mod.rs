@@ -8,6 +8,7 @@ pub mod codec;
 pub mod owner;
 pub mod page_table;
 pub mod process;
+pub mod state;
 pub mod thread;
 pub mod vma;
 pub mod warm;
@@ -19,6 +20,7 @@ pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
+pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
 pub use vma::{MappedFile, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
@@ -54,8 +56,10 @@ pub struct Descriptor {
     pub threads: Vec<Thread>,
     /// Set for a whole process, all of whose threads live on in its children.
     pub whole: Option<Whole>,
-    /// The rest of its state.
+    /// Its state, as every process has it.
     pub process: Process,
+    /// The rest of its state.
+    pub state: State,
     /// File descriptors that its parent had open.
     pub open_files: Vec<OpenFile>,
     /// Those of them that children have again; `None`: children have none.

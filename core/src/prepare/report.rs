@@ -12,7 +12,8 @@ use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::{
-    MmLayout, OpenFile, Process, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, Thread, Whole,
+    Clocks, MmLayout, OpenFile, Process, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, State,
+    Thread, ThreadState, Whole,
 };
 
 /// First bytes.
@@ -73,6 +74,13 @@ pub mod tag {
     pub const SOCKET: u16 = 26;
     /// 2 x u64: fd, and a lower one that leads to the same open file description. Behind all `FILE`s.
     pub const SAME_FILE: u16 = 27;
+    /// 8 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs; THP disabled;
+    /// MDWE; membarrier registrations; dynamic vector components permitted.
+    pub const STATE: u16 = 40;
+    /// 3 x u64: ioprio (0: none), timer slack ns, 1 if AMX tiles lie in its frame. Once for each thread, in the order of [`THREAD`].
+    pub const THREAD_STATE: u16 = 41;
+    /// 4 x u64: policy, priority, nice (sign-extended), SCHED_FLAG_*. Of the caller, if it is no whole process.
+    pub const OWN_SCHED: u16 = 42;
 }
 
 /// Everything that a report says.
@@ -82,6 +90,8 @@ pub struct Report {
     pub threads: Vec<Thread>,
     /// Process-wide state.
     pub process: Process,
+    /// More of it.
+    pub state: State,
     /// Open descriptors of the parent.
     pub open_files: Vec<OpenFile>,
     /// What is known of each of them, where they are carried: not empty, for 0, 1 and 2 stand here, too, or
@@ -276,7 +286,19 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             let files = report.files.as_mut()?;
             files.iter_mut().find(|file| file.fd == fd)?.same_as = Some(lower);
         }
-        tag::SCHED => report.whole.get_or_insert_default().sched.push(sched(record)?),
+        tag::SCHED => {
+            report.whole.get_or_insert_default().sched.push(sched(record.get(8..)?)?);
+        }
+        tag::STATE => state(&mut report.state, &numbers(record, 8)?)?,
+        tag::THREAD_STATE => {
+            let n = numbers(record, 3)?;
+            report.state.threads.push(ThreadState {
+                io_priority: u32::try_from(n[0]).ok()?,
+                timer_slack_ns: n[1],
+                has_tiles: n[2] != 0,
+            });
+        }
+        tag::OWN_SCHED => report.state.sched = sched(record)?,
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
         }
@@ -315,13 +337,23 @@ fn thread(record: &[u8]) -> Option<Thread> {
 }
 
 fn sched(record: &[u8]) -> Option<Sched> {
-    let n = numbers(record, 5)?;
+    let n = numbers(record, 4)?;
     Some(Sched {
-        policy: u32::try_from(n[1]).ok()?,
-        priority: u32::try_from(n[2]).ok()?,
-        nice: i32::try_from(n[3].cast_signed()).ok()?,
-        flags: n[4],
+        policy: u32::try_from(n[0]).ok()?,
+        priority: u32::try_from(n[1]).ok()?,
+        nice: i32::try_from(n[2].cast_signed()).ok()?,
+        flags: n[3],
     })
+}
+
+/// All but what stands in records of its own.
+fn state(state: &mut State, n: &[u64]) -> Option<()> {
+    let word = |at: usize| u32::try_from(n[at]).ok();
+    state.frozen_at = Clocks { monotonic_ns: n[0].cast_signed(), boottime_ns: n[1].cast_signed() };
+    (state.is_undumpable, state.no_new_privs) = (n[2] != 0, n[3] != 0);
+    (state.thp_disable, state.deny_write_execute) = (word(4)?, word(5)?);
+    (state.membarrier, state.vector_permits) = (word(6)?, n[7]);
+    Some(())
 }
 
 fn layout(n: &[u64]) -> MmLayout {

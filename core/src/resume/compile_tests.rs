@@ -3,9 +3,10 @@
 use super::*;
 use crate::descriptor::{
     CallSite, HostNeeds, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq,
-    Run, Sched, SiteKind, Thread, Vma, WarmSet, Whole,
+    Run, Sched, SiteKind, State, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
+use crate::resume::child::Own;
 use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
@@ -16,6 +17,8 @@ const PLACE: TailPlace = TailPlace {
     stdio: 4,
     makes_threads: true,
     runs_timers: true,
+    passed_ns: 0,
+    clock_delta_ns: 0,
 };
 
 /// A seed of one thread without memory.
@@ -39,6 +42,7 @@ pub(crate) fn descriptor() -> Descriptor {
         files: Vec::new(),
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
+        state: State::default(),
         open_files: Vec::<OpenFile>::new(),
         carried: None,
         sites: Vec::new(),
@@ -103,8 +107,9 @@ fn the_frame_of_a_program() {
    9 prctl(15, <5 bytes>, 0, 0, 0)
   10 personality(0)
   11 umask(18) (may fail)
-  12 chdir(<2 bytes>) (may fail)
-  13 close_range(4, 0xffffffff)
+  12 chdir(<2 bytes>)
+  13 chdir(<2 bytes>) (may fail)
+  14 close_range(4, 0xffffffff)
 ";
     assert_eq!(program, expected.trim_start_matches('\n'));
 }
@@ -325,7 +330,8 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]).to_string();
+    let tail =
+        facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default()).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
@@ -349,7 +355,7 @@ fn timers_of_a_whole_process_run_on() {
     desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
     let timers = |desc: &Descriptor, place| {
         let info = [0; crate::resume::child::INFO_LEN];
-        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
         let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
         tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
     };
@@ -369,7 +375,7 @@ fn last_steps(open: &[u32]) -> Vec<String> {
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]);
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default());
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
 }
@@ -421,7 +427,7 @@ fn whole() -> Descriptor {
 fn steps(desc: &Descriptor, makes_threads: bool) -> Vec<String> {
     let place = TailPlace { makes_threads, ..PLACE };
     let info = [0; crate::resume::child::INFO_LEN];
-    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
     assert_eq!(tail.encode(0).len(), tail.encoded_len());
     tail.ops.iter().map(Op::to_string).collect()
 }

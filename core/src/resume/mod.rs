@@ -21,6 +21,7 @@ mod pieces;
 pub mod placement;
 pub mod program;
 pub mod sites;
+mod state;
 pub mod stub;
 pub mod template;
 pub mod threads;
@@ -32,7 +33,7 @@ use crate::descriptor::SeedAddr;
 use crate::keeper::KeeperError;
 
 pub use ahead::warming;
-pub use child::{ChildSpec, TailFacts, TailPlace};
+pub use child::{ChildSpec, Own, TailFacts, TailPlace};
 pub use compile::{CompileError, HostFacts, TemplateFds, compile};
 pub use placement::Placement;
 pub use template::{NewProcess, Template, TemplateSpec};

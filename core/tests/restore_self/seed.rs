@@ -19,6 +19,7 @@ static mut INFO: ResumeInfo = ResumeInfo {
     child: 0,
     payload: (0, 0),
     environment: (0, 0),
+    clock_delta_ns: 0,
 };
 static FRAME: AtomicU64 = AtomicU64::new(0);
 static DIRECTORY: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();

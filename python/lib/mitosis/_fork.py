@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from types import FrameType, TracebackType
 from typing import Literal, overload
 
@@ -36,6 +37,9 @@ class Resumed:
     """Forks between it and the first process."""
     payload: bytes
     """What `resume` was given."""
+    clock_delta_ns: int = 0
+    """What `time.monotonic_ns()` has jumped by: 0 in a child that has its parent's clock, as ever where its host has
+    time namespaces for it. Otherwise moments of that clock that were noted before are to be moved by it."""
 
     def __enter__(self) -> Resumed:
         return self
@@ -239,6 +243,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child: ...
 @overload
 def resume(
@@ -248,6 +255,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child | list[Child]: ...
 def resume(
     handle: Handle | str,
@@ -256,6 +266,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child | list[Child]:
     """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
 
@@ -271,6 +284,12 @@ def resume(
         listen: where sockets of the seed's listen in the children: "all", a port, "PORT=PORT",
             "unix:/PATH" or "unix:/PATH=/PATH". They do before any child runs. A socket that is not named
             is there, and no connection comes to it. Children of one call share a port.
+        clock: what time.monotonic() and timers go by in the children. "live": as in their parent now; what
+            was to happen since `prepare` happens at once. "frozen": as at `prepare`, from where timers go on
+            with what they had left.
+        cwd: their working directory, an absolute path that is there on their host; without, the seed's
+            where it is there.
+        hostname: what they find as their host's name.
 
     Raises:
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
@@ -294,6 +313,9 @@ def resume(
         environment=_environment(env),
         seed_ends_with_children=False,
         listen=_listen(listen),
+        clock=clock,
+        cwd=None if cwd is None else os.fspath(cwd),
+        hostname=hostname,
     )
     children = children_of(started)
     return children[0] if n == 1 else children
@@ -421,6 +443,7 @@ def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
             child=native.child,
             index=native.index,
             generation=native.generation,
+            clock_delta_ns=native.clock_delta_ns,
             payload=native.payload,
         )
         if native.rehearsal:

@@ -29,6 +29,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use super::kept;
 use super::scratch::{self, SharedCopy};
 use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
 use crate::client::{AgentAddress, Seed};
@@ -121,7 +122,9 @@ fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
         }
         return told.resumed();
     }
-    timers.into_iter().for_each(Timers::make_again);
+    if let Some(timers) = timers {
+        timers.make_again(told.passed_since(timers.found_at()));
+    }
     if !options.holds_threads {
         wake::release_threads();
     }
@@ -236,6 +239,8 @@ impl Freezer {
         }
         self.plan.copy().map_err(Refusal::Copy)?;
         self.map.unmark();
+        // SAFETY: the scratch is ours alone until the clone.
+        unsafe { self.before.scratch.freeze().as_mut() }.frozen_at = kept::clocks();
         let cloning = now();
         // SAFETY: a copy of this process: no memory is shared, and the seed goes on in `freeze`.
         let pid = unsafe { rawcall!(libc::SYS_clone, 0, 0, 0, 0, 0) };

@@ -1,7 +1,8 @@
 //! What a thread is beside its registers: asked by the thread itself, with raw system calls.
 
 use super::table::Table;
-use crate::descriptor::Sched;
+use crate::descriptor::{self, Sched};
+use crate::prepare::kept;
 use crate::prepare::report::{ReportWriter, tag};
 use crate::sys::rawcall::rawcall;
 
@@ -26,19 +27,8 @@ pub(in crate::prepare) struct ThreadState {
     /// Base, flags, size.
     alt_stack: [u64; 3],
     sched: Sched,
+    kept: descriptor::ThreadState,
     name: [u8; 16],
-}
-
-/// linux/sched/types.h.
-#[repr(C)]
-#[derive(Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    rest: [u64; 4],
 }
 
 impl ThreadState {
@@ -50,8 +40,6 @@ impl ThreadState {
         let (mut fs_base, mut gs_base, mut tid_address) = (0u64, 0u64, 0u64);
         let mut robust = [0u64; 2];
         let mut name = [0u8; 16];
-        let mut attr = SchedAttr::default();
-        let len = size_of::<SchedAttr>();
         // SAFETY: each call writes to a live local of the size that it expects; a frame is the caller's.
         let (tid, alt) = unsafe {
             let [head, len_of] = robust.each_mut().map(|word| &raw mut *word);
@@ -60,7 +48,6 @@ impl ThreadState {
             rawcall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut tid_address);
             rawcall!(libc::SYS_get_robust_list, 0, head, len_of);
             rawcall!(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr());
-            rawcall!(libc::SYS_sched_getattr, 0, &raw mut attr, len, 0);
             let alt = match context.as_ref() {
                 // What stood before the kernel took it for this handler.
                 Some(context) => context.uc_stack,
@@ -85,11 +72,11 @@ impl ThreadState {
                 u64::from(alt.ss_flags.cast_unsigned()),
                 alt.ss_size as u64,
             ],
-            sched: Sched {
-                policy: attr.policy,
-                priority: attr.priority,
-                nice: attr.nice,
-                flags: attr.flags,
+            sched: kept::sched_of_this_thread(),
+            kept: descriptor::ThreadState {
+                // SAFETY: a frame is the caller's.
+                has_tiles: unsafe { context.as_ref().is_some_and(|at| kept::has_tiles(at)) },
+                ..kept::of_this_thread()
             },
             name,
         }
@@ -121,6 +108,7 @@ impl ThreadState {
         let nice = i64::from(nice).cast_unsigned();
         let numbers = [self.tid, u64::from(policy), u64::from(priority), nice, flags];
         writer.record(tag::SCHED, &numbers, &[]);
+        kept::report_thread(writer, self.kept);
     }
 }
 
