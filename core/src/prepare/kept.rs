@@ -115,6 +115,20 @@ pub(super) fn sched_of_this_thread() -> Sched {
     Sched { policy, priority, nice, flags }
 }
 
+/// PR_GET_CHILD_SUBREAPER, which no fork passes on.
+pub(super) fn is_subreaper() -> bool {
+    let mut answer = 0i32;
+    // SAFETY: the kernel writes to a live local.
+    unsafe { rawcall!(libc::SYS_prctl, libc::PR_GET_CHILD_SUBREAPER, &raw mut answer, 0, 0, 0) };
+    answer != 0
+}
+
+/// Orphans come to this process.
+pub(super) fn become_subreaper() {
+    // SAFETY: takes numbers.
+    unsafe { rawcall!(libc::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
 /// A thread's record.
 pub(super) fn report_thread(writer: &mut ReportWriter<'_>, thread: ThreadState) {
     let ThreadState { io_priority, timer_slack_ns, has_tiles } = thread;

@@ -535,6 +535,38 @@ mod tests {
     }
 
     #[test]
+    fn state_comes_back_and_a_number_that_is_none_is_refused() {
+        let report = |state: &[u64], thread: &[u64]| {
+            let mut buffer = [0u8; 512];
+            let mut writer = ReportWriter::new(&mut buffer);
+            writer.record(tag::STATE, state, b"");
+            writer.record(tag::THREAD_STATE, thread, b"");
+            writer.record(tag::OWN_SCHED, &[3, 0, 7, 1], b"");
+            let len = writer.finish().unwrap();
+            parse(&buffer[..len])
+        };
+        let numbers = [u64::MAX, 5, 1, 1, 3, 1, 16, 1 << 18];
+        let state = report(&numbers, &[0x4003, 9, 1]).unwrap().state;
+        let frozen_at = Clocks { monotonic_ns: -1, boottime_ns: 5 };
+        let thread = ThreadState { io_priority: 0x4003, timer_slack_ns: 9, has_tiles: true };
+        let expected = State {
+            frozen_at,
+            is_undumpable: true,
+            no_new_privs: true,
+            thp_disable: 3,
+            deny_write_execute: 1,
+            membarrier: 16,
+            vector_permits: 1 << 18,
+            sched: Sched { policy: 3, priority: 0, nice: 7, flags: 1 },
+            threads: vec![thread],
+        };
+        assert_eq!(state, expected);
+        assert!(report(&numbers[1..], &[0, 0, 0]).is_err(), "too short");
+        assert!(report(&[0, 0, 0, 0, u64::MAX, 0, 0, 0], &[0, 0, 0]).is_err());
+        assert!(report(&numbers, &[u64::MAX, 0, 0]).is_err());
+    }
+
+    #[test]
     fn every_truncation_is_an_error_or_a_shorter_report() {
         let mut buffer = [0u8; 256];
         let mut writer = ReportWriter::new(&mut buffer);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::descriptor::{
     CallSite, HostNeeds, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Rseq,
-    Run, Sched, SiteKind, State, Thread, Vma, WarmSet, Whole,
+    Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
@@ -529,4 +529,74 @@ fn ids_that_a_namespace_cannot_give_are_told() {
     (desc.threads[0].tid, desc.process.parent_pid) = (1, 1);
     assert!(own(&desc, 10).unwrap_err().contains("init"));
     assert_eq!(own(&descriptor(), 10), Ok(None));
+}
+
+/// What is as in any process is no step, and the rest is one each, in this order.
+#[test]
+fn state_is_restored_where_it_is_none_of_any_process() {
+    let steps = |desc: &Descriptor| {
+        let (host, fds) = (HostFacts::default(), TemplateFds::number(&[]));
+        let program = compile(desc, &offset_of, &placement(), &[], &host, &fds).unwrap();
+        let text = program.to_string();
+        let behind = text.split_once("(may fail)\n  14").unwrap().1.to_owned();
+        let is_number = |letter: char| letter == ' ' || letter.is_ascii_digit();
+        let lines = behind.lines().map(|line| line.trim_start_matches(is_number).to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    let mut desc = descriptor();
+    let plain = steps(&desc);
+    assert_eq!(plain.len(), 1, "{plain:?}");
+    let tiles = ThreadState { io_priority: 0x4003, timer_slack_ns: 9, has_tiles: true };
+    desc.state = State {
+        is_undumpable: true,
+        no_new_privs: true,
+        thp_disable: 3,
+        deny_write_execute: 1,
+        // Bit 0 asks, and is no registration.
+        membarrier: 1 << 4 | 1,
+        vector_permits: 1 << 18,
+        threads: vec![tiles],
+        ..State::default()
+    };
+    let expected = [
+        "arch_prctl(0x1023, 18)",
+        "membarrier(16, 0, 0)",
+        "prctl(41, 1, 2, 0, 0)",
+        "ioprio_set(1, 0, 0x4003)",
+        "prctl(29, 9, 0, 0, 0)",
+        "prctl(65, 1, 0, 0, 0)",
+        "prctl(38, 1, 0, 0, 0)",
+        "prctl(4, 0, 0, 0, 0)",
+    ];
+    assert_eq!(steps(&desc)[..8], expected);
+    desc.state.sched = Sched { policy: 3, nice: 7, ..Sched::default() };
+    let info = [0; crate::resume::child::INFO_LEN];
+    let tail = TailFacts::of(&desc).unwrap().tail(&PLACE, &info, &[], &Own::default()).to_string();
+    for step in ["sched_setattr(0, <48 bytes>, 0)", "tilezero"] {
+        assert!(tail.contains(step), "{step}: {tail}");
+    }
+}
+
+#[test]
+fn time_passes_for_an_interval_timer_and_not_for_cpu_time() {
+    let mut desc = whole();
+    desc.process.timers = vec![[1, 0, 9, 500_000], [0, 0, 9, 0], [0; 4]];
+    let timers = |passed_ns: u64| -> Vec<Vec<u64>> {
+        let place = TailPlace { passed_ns, ..PLACE };
+        let info = [0; crate::resume::child::INFO_LEN];
+        let tail = TailFacts::of(&desc).unwrap().tail(&place, &info, &[], &Own::default());
+        let timer = |op: &Op| match op {
+            Op::Syscall { name: "setitimer", args, .. } => match &args[1] {
+                crate::resume::program::Arg::Bytes(bytes) => Some(
+                    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+                ),
+                _ => None,
+            },
+            _ => None,
+        };
+        tail.ops.iter().filter_map(timer).collect()
+    };
+    assert_eq!(timers(0), [vec![1, 0, 9, 500_000], vec![0, 0, 9, 0]]);
+    assert_eq!(timers(2_600_000_000), [vec![1, 0, 6, 900_000], vec![0, 0, 9, 0]]);
+    assert_eq!(timers(20_000_000_000), [vec![1, 0, 0, 1], vec![0, 0, 9, 0]], "it fires at once");
 }

@@ -74,6 +74,10 @@ pub(crate) fn run(directory: &Path, is_whole: bool) -> ! {
             println!("clock {}", super::world::monotonic().as_nanos());
             std::process::exit(0)
         }
+        "delta" => {
+            println!("clock {} {}", super::world::monotonic().as_nanos(), info.clock_delta_ns);
+            std::process::exit(0)
+        }
         _ => {}
     }
     let sum: u64 = numbers.iter().sum();

@@ -17,6 +17,7 @@ mod failure;
 mod memory;
 mod open;
 mod park;
+mod pending;
 pub(super) mod seen;
 mod signal;
 mod state;
@@ -39,6 +40,7 @@ pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
 use park::{Parking, Reason, now};
+use pending::Pending;
 use seen::Seen;
 use state::ThreadState;
 pub(super) use table::Table;
@@ -82,8 +84,7 @@ pub(super) fn prepare(
             Err(_) => Err(Refusal::Shared),
         };
         if let Ok(Side::Child) = outcome {
-            let timers = before.as_ref().ok().map(|freezer| &freezer.timers);
-            return Ok(Prepared::Child(child(options, timers)));
+            return Ok(Prepared::Child(child(options, before.as_ref().ok())));
         }
         let freezer = match ManuallyDrop::into_inner(before) {
             Ok(freezer) => freezer,
@@ -113,7 +114,7 @@ pub(super) fn prepare(
 }
 
 /// In a child: the other threads wait at the gate, some of them perhaps with a lock of libc.
-fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
+fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed {
     let Some(told) = wake::told() else { seed::end(0) };
     told.change_environment();
     if told.is_rehearsal() {
@@ -122,8 +123,12 @@ fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
         }
         return told.resumed();
     }
-    if let Some(timers) = timers {
+    if let Some(Freezer { timers, pending, table, is_subreaper, .. }) = freezer {
+        if *is_subreaper {
+            kept::become_subreaper();
+        }
         timers.make_again(told.passed_since(timers.found_at()));
+        pending.queue_again(table);
     }
     if !options.holds_threads {
         wake::release_threads();
@@ -155,6 +160,8 @@ struct Freezer {
     map: Map,
     seen: Seen,
     timers: Timers,
+    pending: Pending,
+    is_subreaper: bool,
     table: &'static Table,
     work: Box<[u8]>,
 }
@@ -168,8 +175,9 @@ impl Freezer {
         let table = table::get().map_err(scratch)?;
         let before = Before::alone(socket)?;
         let work = vec![0; WORK_BYTES].into_boxed_slice();
-        let timers = Timers::of_this_process();
-        Ok(Freezer { before, plan, map, seen, timers, table, work })
+        let (timers, pending) = (Timers::of_this_process(), Pending::new());
+        let is_subreaper = kept::is_subreaper();
+        Ok(Freezer { before, plan, map, seen, timers, pending, is_subreaper, table, work })
     }
 
     /// Stops everybody, makes the seed, lets everybody go.
@@ -178,7 +186,7 @@ impl Freezer {
         self.fill_in();
         let mask = set_signal_mask(!0);
         let began = now();
-        let outcome = self.stopped(began, patience);
+        let outcome = self.stopped(began, patience, mask);
         if let Ok(Cloned::Seed) = outcome {
             reap::forget_all();
             // SAFETY: the scratch memory came along, and this is the only thread. In children it returns.
@@ -220,7 +228,7 @@ impl Freezer {
     }
 
     /// While the others stop or stand.
-    fn stopped(&mut self, began: u64, patience: Duration) -> Result<Cloned, Refusal> {
+    fn stopped(&mut self, began: u64, patience: Duration, mask: u64) -> Result<Cloned, Refusal> {
         let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
         let rseq = Rseq::known();
         let round = self.table.begin(rseq.offset, rseq.lengths);
@@ -229,8 +237,11 @@ impl Freezer {
         let parked = now();
         // SAFETY: nobody else touches the caller's state; this thread has no frame yet.
         unsafe {
-            *self.table.caller.get() = ThreadState::of_this_thread(self.table, std::ptr::null());
+            let mut caller = ThreadState::of_this_thread(self.table, std::ptr::null());
+            caller.pending = state::pending() & mask;
+            *self.table.caller.get() = caller;
         }
+        self.pending.take(self.table);
         if !self.map.is_current() {
             self.map.scan().map_err(Refusal::Map)?;
         }

@@ -1,5 +1,7 @@
 //! What a thread is beside its registers: asked by the thread itself, with raw system calls.
 
+use std::ptr;
+
 use super::table::Table;
 use crate::descriptor::{self, Sched};
 use crate::prepare::kept;
@@ -28,6 +30,8 @@ pub(in crate::prepare) struct ThreadState {
     alt_stack: [u64; 3],
     sched: Sched,
     kept: descriptor::ThreadState,
+    /// Signals that are pending for it or its process, and that it blocks.
+    pub(super) pending: u64,
     name: [u8; 16],
 }
 
@@ -40,6 +44,12 @@ impl ThreadState {
         let (mut fs_base, mut gs_base, mut tid_address) = (0u64, 0u64, 0u64);
         let mut robust = [0u64; 2];
         let mut name = [0u8; 16];
+        // SAFETY: a frame is the caller's, and its mask has eight bytes at least.
+        let blocked = unsafe {
+            context
+                .as_ref()
+                .map_or(0, |context| (&raw const context.uc_sigmask).cast::<u64>().read())
+        };
         // SAFETY: each call writes to a live local of the size that it expects; a frame is the caller's.
         let (tid, alt) = unsafe {
             let [head, len_of] = robust.each_mut().map(|word| &raw mut *word);
@@ -78,8 +88,18 @@ impl ThreadState {
                 has_tiles: unsafe { context.as_ref().is_some_and(|at| kept::has_tiles(at)) },
                 ..kept::of_this_thread()
             },
+            pending: pending() & blocked,
             name,
         }
+    }
+
+    /// In a child, its number there, which the kernel has written where libc keeps it.
+    pub(super) fn tid_here(&self) -> u32 {
+        let known = u32::try_from(self.tid).unwrap_or(0);
+        let written =
+            ptr::with_exposed_provenance::<u32>(usize::try_from(self.tid_address).unwrap_or(0));
+        // SAFETY: null, or the word that set_tid_address(2) was given.
+        unsafe { written.as_ref() }.map_or(known, |tid| *tid)
     }
 
     /// Its two records; `frame` if it is not known yet.
@@ -110,6 +130,14 @@ impl ThreadState {
         writer.record(tag::SCHED, &numbers, &[]);
         kept::report_thread(writer, self.kept);
     }
+}
+
+/// What is pending for the calling thread or its process.
+pub(super) fn pending() -> u64 {
+    let mut set = 0u64;
+    // SAFETY: the kernel fills eight bytes.
+    unsafe { rawcall!(libc::SYS_rt_sigpending, &raw mut set, 8usize) };
+    set
 }
 
 /// The registration of this thread: the kernel is asked to end it with a wrong signature, which it refuses
