@@ -19,7 +19,7 @@ module.exports = {
   fork: forking.fork,
   /** Forks between this process and the first one. */
   get generation() {
-    return forking.current()?.generation ?? 0;
+    return native.generation();
   },
   list: agent.list,
   off: hooks.off,

@@ -3,6 +3,7 @@
 // What a child has to renew that JavaScript keeps. The native half has given OpenSSL and V8 new state before.
 
 const crypto = require('node:crypto');
+const { syncBuiltinESMExports } = require('node:module');
 
 const native = require('./native.js');
 
@@ -37,8 +38,32 @@ function drawnForIntegers() {
 
 const integersAhead = drawnForIntegers();
 
+/** The generation of this process that drew them. */
+let drawnIn = native.generation();
+
+/** Has `object[name]` look first whether what lies ahead is an ancestor's: a worker hears of a fork only when its
+ * loop comes to it. */
+function guard(object, name) {
+  const draw = object[name];
+  const guarded = {
+    [name](...args) {
+      if (native.generation() !== drawnIn) {
+        drawOut();
+      }
+      return draw.apply(this, args);
+    },
+  }[name];
+  Object.defineProperty(object, name, { ...Object.getOwnPropertyDescriptor(object, name), value: guarded });
+}
+
+guard(crypto, 'randomUUID');
+guard(crypto, 'randomInt');
+guard(crypto.webcrypto.constructor.prototype, 'randomUUID');
+syncBuiltinESMExports();
+
 /** Uses up, or draws anew, what node:crypto has drawn ahead. */
 function drawOut() {
+  drawnIn = native.generation();
   for (let i = 0; i < UUIDS_AHEAD; i++) {
     crypto.randomUUID();
   }

@@ -36,6 +36,37 @@ test('what randomInt has drawn ahead is drawn anew', () => {
   assert.strictEqual(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }), '6144 false\n');
 });
 
+test('whoever draws before a worker is told draws anew', () => {
+  const script = `
+    const crypto = require('node:crypto');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    const read = Buffer.prototype.readUIntBE;
+    let bytes;
+    Buffer.prototype.readUIntBE = function (...args) { bytes = this; return read.apply(this, args); };
+    crypto.randomInt(9);
+    let generation = 0;
+    native.generation = () => generation;
+    let before = Buffer.alloc(0);
+    const isNew = () => {
+      const differs = !bytes.subarray(-64).equals(before);
+      before = Buffer.from(bytes.subarray(-64));
+      return differs;
+    };
+    isNew();
+    const said = [];
+    for (const draw of [crypto.randomUUID, crypto.randomInt.bind(null, 9), () => globalThis.crypto.randomUUID()]) {
+      draw();
+      said.push(isNew());
+      generation++;
+      draw();
+      said.push(isNew());
+    }
+    console.log(said.join());`;
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, 'false,true,false,true,false,true\n');
+});
+
 test('workers are told to reseed, and may end before', () => {
   const script = `
     const { Worker } = require('node:worker_threads');
@@ -112,4 +143,40 @@ test('two children and their parent draw different numbers everywhere', async (t
     const drawn = said.map((one) => one[name]);
     assert.strictEqual(new Set(drawn).size, 3, `${name}: ${drawn}`);
   }
+});
+
+test('a worker that draws all the time draws nothing twice', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say) => {
+    const { Worker } = require('node:worker_threads');
+    const drawing = `const { parentPort } = require('node:worker_threads');
+      const mitosis = require(${JSON.stringify(require.resolve('mitosis-fork'))});
+      const crypto = require('node:crypto');
+      const drawn = [];
+      const draw = () => {
+        const one = crypto.randomUUID();
+        if (mitosis.generation === 1 && drawn.length < 300) drawn.push(one);
+        setImmediate(draw);
+      };
+      parentPort.on('message', () => parentPort.postMessage(drawn));
+      draw();`;
+    const worker = new Worker(drawing, { eval: true });
+    await new Promise((resolve) => worker.once('online', resolve));
+    const me = await mitosis.prepare();
+    if (me.role === 'child') {
+      let drawn = [];
+      while (drawn.length < 300) {
+        worker.postMessage('drawn');
+        drawn = await new Promise((resolve) => worker.once('message', resolve));
+      }
+      say(drawn);
+      process.exit(0);
+    }
+    const children = await mitosis.resume(await me.seed.handle(), null, { n: 3 });
+    await Promise.all(children.map((child) => child.wait()));
+    await me.seed.drop();
+    process.exit(0);
+  });
+  assert.strictEqual(said.length, 3);
+  assert.strictEqual(new Set(said.flat()).size, 900);
 });

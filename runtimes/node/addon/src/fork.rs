@@ -10,7 +10,7 @@ use mitosis::wire::local::{DropMode, FailureKind};
 use crate::failure::Failure;
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
 use crate::owned::own;
-use crate::{unique, work};
+use crate::{unique, wake, work};
 
 const WHAT: &str = "seed";
 
@@ -20,7 +20,7 @@ struct Seed(Arc<Mutex<Option<OfProcess<client::Seed>>>>);
 
 /// Forks between this process and the first one.
 pub(crate) fn generation<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    env.number(exact(core::generation()))
+    env.number(exact(wake::generation()))
 }
 
 /// CLOCK_REALTIME in ns, as reports of agents tell times; JavaScript's own tells ms.
@@ -78,7 +78,7 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     object.set(env, "seed", env.string(&resumed.seed.to_string())?)?;
     object.set(env, "child", env.string(&resumed.child.to_string())?)?;
     object.set(env, "index", env.number(f64::from(resumed.index))?)?;
-    object.set(env, "generation", env.number(exact(resumed.generation))?)?;
+    object.set(env, "generation", env.number(exact(wake::generation()))?)?;
     object.set(env, "payload", env.buffer(&resumed.payload)?)?;
     object.set(env, "rehearsal", env.boolean(resumed.rehearsal)?)?;
     let names = env.array()?;

@@ -2,7 +2,8 @@
 //!
 //! OpenSSL notices a fork by the process id alone, which is the same in all children. V8 never notices one:
 //! `Math.random` hands out 64 numbers that it has drawn ahead, from a state of 128 bits in each context,
-//! which a generator of the isolate has seeded.
+//! which a generator of the isolate has seeded. A worker may be called before it hears that it is in a child: V8
+//! interrupts it first.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_double, c_int, c_void};
@@ -25,6 +26,7 @@ const RESET_CONTEXT: [&CStr; 2] = [
 const ISOLATE: &CStr = c"_ZN2v87Isolate10GetCurrentEv";
 const CONTEXT: &CStr = c"_ZN2v87Isolate17GetCurrentContextEv";
 const GENERATOR: &CStr = c"_ZN2v88internal7Isolate23random_number_generatorEv";
+const REQUEST_INTERRUPT: &CStr = c"_ZN2v87Isolate16RequestInterruptEPFvPS0_PvES2_";
 const SET_SEED: &CStr = c"_ZN2v84base21RandomNumberGenerator7SetSeedEl";
 
 /// (): new state for all generators of this thread; whether `Math.random` was among them, which it is not
@@ -72,8 +74,8 @@ fn math_random() -> Result<bool, Failure> {
     let Some([isolate, context, generator, set_seed, reset]) = v8() else { return Ok(false) };
     let seed = i64::from_ne_bytes(entropy()?);
     // SAFETY: the names say the types (Itanium C++ ABI: `this` first, a class of one word as that word, a
-    // Local<T> likewise: the address of a tagged pointer). The caller is in a call from JavaScript, so there
-    // are an isolate and a context.
+    // Local<T> likewise: the address of a tagged pointer). The caller is in a call from JavaScript, or in an
+    // interrupt of one, so there are an isolate and a context.
     unsafe {
         type Getter = extern "C" fn(*mut c_void) -> *mut c_void;
         let isolate = transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(isolate)();
@@ -89,6 +91,47 @@ fn math_random() -> Result<bool, Failure> {
         transmute::<*mut c_void, extern "C" fn(usize)>(reset)(*context);
     }
     Ok(true)
+}
+
+/// A worker's V8.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Isolate(*mut c_void);
+
+// SAFETY: all that other threads do with it is `reset_soon`, which any may.
+unsafe impl Send for Isolate {}
+
+impl Isolate {
+    /// The one that calls; `None` where this build of node does not say.
+    pub(crate) fn current() -> Option<Self> {
+        let current = symbol(ISOLATE)?;
+        // SAFETY: the name says the type.
+        let isolate =
+            unsafe { transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(current)() };
+        (!isolate.is_null()).then_some(Isolate(isolate))
+    }
+
+    /// New state for its `Math.random` before it calls its next function, whatever wakes it.
+    ///
+    /// # Safety
+    /// It lives.
+    pub(crate) unsafe fn reset_soon(self) {
+        let Some(request) = symbol(REQUEST_INTERRUPT) else { return };
+        type Interrupt = extern "C" fn(*mut c_void, *mut c_void);
+        // SAFETY: the caller's; the name says the type, and any thread may ask.
+        unsafe {
+            let request = transmute::<
+                *mut c_void,
+                extern "C" fn(*mut c_void, Interrupt, *mut c_void),
+            >(request);
+            request(self.0, interrupted, std::ptr::null_mut());
+        }
+    }
+}
+
+/// On the worker's thread, between two of its functions, where nothing may be run or allocated.
+extern "C" fn interrupted(_: *mut c_void, _: *mut c_void) {
+    // Without entropy it goes on as it was; its own callback raises that.
+    let _ = math_random();
 }
 
 /// A function that node, or a preloaded library, exports.

@@ -11,13 +11,17 @@ use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
-use crate::unique::symbol;
+use crate::unique::{Isolate, symbol};
 use crate::uv::{self, Handle};
 
 /// A worker that wants to be told.
-struct Listener(*mut Handle);
+struct Listener {
+    handle: *mut Handle,
+    isolate: Option<Isolate>,
+}
 
-// SAFETY: the handle is only woken, which any thread may do, while it stands in the list.
+// SAFETY: the handle is only woken, and the isolate interrupted, which any thread may do, while it stands in the
+// list.
 unsafe impl Send for Listener {}
 
 static WORKERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
@@ -30,20 +34,26 @@ fn workers() -> MutexGuard<'static, Vec<Listener>> {
 
 /// (callback): on a worker, calls it whenever the main thread says [`wake_workers`].
 pub(crate) fn on_wake<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let gone = |handle| workers().retain(|listener| listener.0 != handle);
+    let gone = |handle| workers().retain(|listener| listener.handle != handle);
     let handle = uv::wakeable(env, args[0], gone)?;
-    workers().push(Listener(handle));
+    workers().push(Listener { handle, isolate: Isolate::current() });
     env.undefined()
 }
 
-/// (): calls the callbacks of all workers, each on its own thread.
+/// (): calls the callbacks of all workers, each on its own thread. What else lies before them may come first, but
+/// not before V8 has reset their `Math.random`.
 pub(crate) fn wake_workers<'s>(
     env: Env<'s>,
     _: &[Value<'s>; MAX_ARGS],
 ) -> Result<Value<'s>, Raised> {
     for listener in workers().iter() {
         // SAFETY: it has not ended while it stands in the list.
-        unsafe { uv::wake(listener.0) };
+        unsafe {
+            if let Some(isolate) = listener.isolate {
+                isolate.reset_soon();
+            }
+            uv::wake(listener.handle);
+        }
     }
     env.undefined()
 }
@@ -74,27 +84,31 @@ unsafe extern "C" fn resumed_from_outside(_: *mut c_void) {
     }
 }
 
+/// Forks between this process and the first one, those from outside included, which a library of their own counts.
+pub(crate) fn generation() -> u64 {
+    let outside = symbol(c"mitosis_preload_generation").map_or(0, |count| {
+        // SAFETY: mitosis_preload.h says the type.
+        unsafe { transmute::<*mut c_void, unsafe extern "C" fn() -> u64>(count)() }
+    });
+    mitosis::prepare::generation() + outside
+}
+
 /// (): what the preloaded library says of this child: `{index, generation, payload}`; null where it says nothing.
 pub(crate) fn outside<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let symbols = (
-        symbol(c"mitosis_preload_child_index"),
-        symbol(c"mitosis_preload_generation"),
-        symbol(c"mitosis_preload_payload"),
-    );
-    let (Some(index), Some(generation), Some(payload)) = symbols else { return env.null() };
+    let symbols = (symbol(c"mitosis_preload_child_index"), symbol(c"mitosis_preload_payload"));
+    let (Some(index), Some(payload)) = symbols else { return env.null() };
     // SAFETY: mitosis_preload.h says these types; the payload lives until the next prepare.
-    let (index, generation, payload) = unsafe {
+    let (index, payload) = unsafe {
         type Payload = unsafe extern "C" fn(*mut usize) -> *const u8;
         let index = transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(index)();
-        let generation = transmute::<*mut c_void, unsafe extern "C" fn() -> u64>(generation)();
         let mut bytes = 0usize;
         let at = transmute::<*mut c_void, Payload>(payload)(&raw mut bytes);
         let payload = if at.is_null() { &[][..] } else { std::slice::from_raw_parts(at, bytes) };
-        (index, generation, payload.to_vec())
+        (index, payload.to_vec())
     };
     let told = env.object()?;
     told.set(env, "index", env.number(f64::from(index.max(0)))?)?;
-    told.set(env, "generation", env.number(exact(generation))?)?;
+    told.set(env, "generation", env.number(exact(generation()))?)?;
     told.set(env, "payload", env.buffer(&payload)?)?;
     told.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
     Ok(told)
