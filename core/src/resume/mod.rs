@@ -13,6 +13,7 @@ mod ahead;
 pub mod blob;
 mod calls;
 pub mod child;
+mod clock;
 pub mod compile;
 mod file_calls;
 pub(crate) mod files;

@@ -18,6 +18,7 @@ use super::abi::{
 };
 use super::ahead::{Ahead, warming};
 use super::child::{ChildSpec, Own, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
+use super::clock::ChildClock;
 use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::placement::Placement;
 use super::program::Program;
@@ -25,7 +26,7 @@ use super::{ResumeError, blob};
 use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
 use crate::keeper::{self, NewTemplate, TemplateRequest};
-use crate::sys::{clock, enter, scm};
+use crate::sys::{enter, scm};
 
 /// How long laying out a template may take: hundreds of system calls, and reads of its stack that may go
 /// to another host and be asked there twice.
@@ -106,34 +107,6 @@ pub struct Template {
     ahead: Mutex<VecDeque<Ahead>>,
     /// What warms them: mail, and its number of ops.
     warming: (Vec<u8>, u64),
-}
-
-/// What children have for a clock.
-#[derive(Debug)]
-struct ChildClock {
-    /// The seed's when it froze.
-    frozen_at: Clocks,
-    /// How far theirs is to be ahead of this host's.
-    offset: Clocks,
-    /// Why it is this host's instead.
-    refused: Option<String>,
-}
-
-impl ChildClock {
-    /// What has passed since the freeze on the clock that they are to have, ns.
-    fn passed_ns(&self) -> u64 {
-        // A descriptor that does not tell.
-        if self.frozen_at == Clocks::default() {
-            return 0;
-        }
-        let passed = clock::now().moved_by(self.offset).ahead_of(self.frozen_at);
-        u64::try_from(passed.monotonic_ns).unwrap_or(0)
-    }
-
-    /// What the clock has jumped by, seen from a child.
-    fn delta_ns(&self) -> i64 {
-        if self.refused.is_some() { self.offset.monotonic_ns.wrapping_neg() } else { 0 }
-    }
 }
 
 /// The command socket, and what came on it that nobody has asked for.
