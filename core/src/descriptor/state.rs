@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::thread::Sched;
 
+/// PR_MCE_KILL_DEFAULT.
+pub const MEMORY_FAILURE: u32 = 2;
+/// coredump_filter of whoever has not set it.
+pub const CORE_FILTER: u32 = 0x33;
 /// PR_SET_TIMERSLACK of whoever has not set it.
 pub const TIMER_SLACK_NS: u64 = 50_000;
 
@@ -21,6 +25,14 @@ pub struct State {
     pub thp_disable: u32,
     /// PR_GET_MDWE.
     pub deny_write_execute: u32,
+    /// PR_GET_KEEPCAPS.
+    pub keeps_capabilities: bool,
+    /// PR_MCE_KILL_GET, if it is not PR_MCE_KILL_DEFAULT.
+    pub memory_failure: Option<u32>,
+    /// /proc/self/oom_score_adj.
+    pub oom_score: i32,
+    /// /proc/self/coredump_filter, if it is not the kernel's own.
+    pub core_filter: Option<u32>,
     /// MEMBARRIER_CMD_REGISTER_* that have been made.
     pub membarrier: u32,
     /// Dynamic components of the vector state that arch_prctl(2) has permitted: bit 18 is AMX.

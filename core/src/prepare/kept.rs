@@ -1,6 +1,11 @@
 //! State that the kernel keeps for a process and that a fork keeps, asked by the seed, with raw system calls.
 
+use std::ffi::CStr;
+
+use super::proc_files::read_file;
+use super::proc_text::{decimal, hex};
 use super::report::{ReportWriter, tag};
+use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{Clocks, Sched, ThreadState};
 use crate::sys::rawcall::rawcall;
 
@@ -31,13 +36,15 @@ struct SchedAttr {
 pub(super) fn report(writer: &mut ReportWriter<'_>, frozen_at: Clocks) {
     let mut permits = 0u64;
     // SAFETY: the kernel writes one word to a live local; the others take numbers.
-    let [dumpable, no_new_privs, thp, write_execute] = unsafe {
+    let [dumpable, no_new_privs, thp, write_execute, keepcaps, memory_failure] = unsafe {
         rawcall!(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut permits);
         [
             rawcall!(libc::SYS_prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0),
             rawcall!(libc::SYS_prctl, libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
             rawcall!(libc::SYS_prctl, libc::PR_GET_THP_DISABLE, 0, 0, 0, 0),
             rawcall!(libc::SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0),
+            rawcall!(libc::SYS_prctl, libc::PR_GET_KEEPCAPS, 0, 0, 0, 0),
+            rawcall!(libc::SYS_prctl, libc::PR_MCE_KILL_GET, 0, 0, 0, 0),
         ]
     };
     // What a kernel does not know, nobody has set.
@@ -51,8 +58,27 @@ pub(super) fn report(writer: &mut ReportWriter<'_>, frozen_at: Clocks) {
         number(write_execute),
         u64::from(membarrier()),
         permits & DYNAMIC_COMPONENTS,
+        number(keepcaps),
+        u64::try_from(memory_failure).unwrap_or(MEMORY_FAILURE.into()),
+        number_of(c"/proc/self/oom_score_adj", signed).unwrap_or(0).cast_unsigned(),
+        number_of(c"/proc/self/coredump_filter", hex).unwrap_or(CORE_FILTER.into()),
     ];
     writer.record(tag::STATE, &numbers, &[]);
+}
+
+/// A file's one number.
+fn number_of<T>(path: &CStr, parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let mut text = [0u8; 32];
+    let len = read_file(path.as_ptr().cast(), &mut text).ok()?;
+    parse(text[..len].trim_ascii())
+}
+
+fn signed(text: &[u8]) -> Option<i64> {
+    let number = |text: &[u8]| i64::try_from(decimal(text)?).ok();
+    match text.strip_prefix(b"-") {
+        Some(rest) => number(rest).map(|number| -number),
+        None => number(text),
+    }
 }
 
 fn membarrier() -> u32 {
@@ -83,6 +109,14 @@ pub(super) fn of_this_thread() -> ThreadState {
         timer_slack_ns: u64::try_from(slack).unwrap_or(0),
         has_tiles: false,
     }
+}
+
+/// Whether AMX tiles may lie in a frame further up: a handler may have called prepare.
+pub(super) fn may_use_tiles() -> bool {
+    let mut permits = 0u64;
+    // SAFETY: the kernel writes one word to a live local.
+    unsafe { rawcall!(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut permits) };
+    permits & DYNAMIC_COMPONENTS != 0
 }
 
 /// Whether a signal's frame has AMX tiles in it: only then is it as large as theirs.

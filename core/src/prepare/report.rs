@@ -11,6 +11,7 @@
 use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
+use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{
     Clocks, MmLayout, OpenFile, Process, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, State,
     Thread, ThreadState, Whole,
@@ -74,8 +75,9 @@ pub mod tag {
     pub const SOCKET: u16 = 26;
     /// 2 x u64: fd, and a lower one that leads to the same open file description. Behind all `FILE`s.
     pub const SAME_FILE: u16 = 27;
-    /// 8 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs; THP disabled;
-    /// MDWE; membarrier registrations; dynamic vector components permitted.
+    /// 12 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs;
+    /// THP disabled; MDWE; membarrier registrations; dynamic vector components permitted; keepcaps; PR_MCE_KILL_GET;
+    /// oom_score_adj (sign-extended); coredump_filter.
     pub const STATE: u16 = 40;
     /// 3 x u64: ioprio (0: none), timer slack ns, 1 if AMX tiles lie in its frame. Once for each thread, in the order of [`THREAD`].
     pub const THREAD_STATE: u16 = 41;
@@ -289,7 +291,7 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         tag::SCHED => {
             report.whole.get_or_insert_default().sched.push(sched(record.get(8..)?)?);
         }
-        tag::STATE => state(&mut report.state, &numbers(record, 8)?)?,
+        tag::STATE => state(&mut report.state, &numbers(record, 12)?)?,
         tag::THREAD_STATE => {
             let n = numbers(record, 3)?;
             report.state.threads.push(ThreadState {
@@ -353,6 +355,10 @@ fn state(state: &mut State, n: &[u64]) -> Option<()> {
     (state.is_undumpable, state.no_new_privs) = (n[2] != 0, n[3] != 0);
     (state.thp_disable, state.deny_write_execute) = (word(4)?, word(5)?);
     (state.membarrier, state.vector_permits) = (word(6)?, n[7]);
+    state.keeps_capabilities = n[8] != 0;
+    state.memory_failure = Some(word(9)?).filter(|policy| *policy != MEMORY_FAILURE);
+    state.oom_score = i32::try_from(n[10].cast_signed()).ok()?;
+    state.core_filter = Some(word(11)?).filter(|filter| *filter != CORE_FILTER);
     Some(())
 }
 
@@ -545,7 +551,8 @@ mod tests {
             let len = writer.finish().unwrap();
             parse(&buffer[..len])
         };
-        let numbers = [u64::MAX, 5, 1, 1, 3, 1, 16, 1 << 18];
+        let minus_seven = (-7i64).cast_unsigned();
+        let numbers = [u64::MAX, 5, 1, 1, 3, 1, 16, 1 << 18, 1, 1, minus_seven, 0x7f];
         let state = report(&numbers, &[0x4003, 9, 1]).unwrap().state;
         let frozen_at = Clocks { monotonic_ns: -1, boottime_ns: 5 };
         let thread = ThreadState { io_priority: 0x4003, timer_slack_ns: 9, has_tiles: true };
@@ -555,6 +562,10 @@ mod tests {
             no_new_privs: true,
             thp_disable: 3,
             deny_write_execute: 1,
+            keeps_capabilities: true,
+            memory_failure: Some(1),
+            oom_score: -7,
+            core_filter: Some(0x7f),
             membarrier: 16,
             vector_permits: 1 << 18,
             sched: Sched { policy: 3, priority: 0, nice: 7, flags: 1 },
@@ -562,7 +573,7 @@ mod tests {
         };
         assert_eq!(state, expected);
         assert!(report(&numbers[1..], &[0, 0, 0]).is_err(), "too short");
-        assert!(report(&[0, 0, 0, 0, u64::MAX, 0, 0, 0], &[0, 0, 0]).is_err());
+        assert!(report(&[0, 0, 0, 0, u64::MAX, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0]).is_err());
         assert!(report(&numbers, &[u64::MAX, 0, 0]).is_err());
     }
 

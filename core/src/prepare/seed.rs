@@ -15,6 +15,7 @@ use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
 use super::whole::seen;
+use crate::descriptor::ThreadState;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
@@ -351,7 +352,8 @@ impl Description<'_, '_> {
         ];
         let len = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         self.writer.record(tag::THREAD, &numbers, &name[..len]);
-        kept::report_thread(self.writer, kept::of_this_thread());
+        let has_tiles = kept::may_use_tiles();
+        kept::report_thread(self.writer, ThreadState { has_tiles, ..kept::of_this_thread() });
         kept::report_sched(self.writer, kept::sched_of_this_thread());
     }
 

@@ -569,6 +569,18 @@ fn state_is_restored_where_it_is_none_of_any_process() {
         "prctl(4, 0, 0, 0, 0)",
     ];
     assert_eq!(steps(&desc)[..8], expected);
+    desc.state =
+        State { oom_score: -7, core_filter: Some(0x7f), keeps_capabilities: true, ..desc.state };
+    let expected = [
+        "prctl(41, 1, 2, 0, 0)",
+        "prctl(8, 1, 0, 0, 0)",
+        "0 = open(<28 bytes>, 0x80001) (may fail)",
+        "write(0, <4 bytes>, 4) (may fail)",
+        "dup2(1, 0) = 0x0",
+        "0 = open(<25 bytes>, 0x80001) (may fail)",
+        "write(0, <2 bytes>, 2) (may fail)",
+    ];
+    assert_eq!(steps(&desc)[2..9], expected);
     desc.state.sched = Sched { policy: 3, nice: 7, ..Sched::default() };
     let info = [0; crate::resume::child::INFO_LEN];
     let tail = TailFacts::of(&desc).unwrap().tail(&PLACE, &info, &[], &Own::default()).to_string();

@@ -1,7 +1,7 @@
 //! A template is given the state that few programs change. What is as in any process costs no step.
 
 use super::calls;
-use super::program::{Expect, Op};
+use super::program::{Arg, Expect, Op};
 use crate::descriptor::state::TIMER_SLACK_NS;
 use crate::descriptor::{Descriptor, State, ThreadState};
 
@@ -10,6 +10,9 @@ const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 /// MEMBARRIER_CMD_REGISTER_*: each bit is its command.
 const MEMBARRIER_REGISTER: u32 = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8;
 const IOPRIO_WHO_PROCESS: u64 = 1;
+const MCE_KILL_SET: u64 = 1;
+/// A template's 0, 1 and 2 are /dev/null; its children's are others. It has no further number to spare under its limit.
+const FILE_FD: u32 = 0;
 
 /// The process's, and that of the thread `first`, which clones inherit.
 pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
@@ -28,6 +31,19 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     if thp_disable & 1 == 1 {
         ops.push(set(libc::PR_SET_THP_DISABLE, 1, (thp_disable & !1).into()));
     }
+    if desc.state.keeps_capabilities {
+        ops.push(set(libc::PR_SET_KEEPCAPS, 1, 0));
+    }
+    if let Some(policy) = desc.state.memory_failure {
+        ops.push(set(libc::PR_MCE_KILL, MCE_KILL_SET, policy.into()));
+    }
+    if let Some(filter) = desc.state.core_filter {
+        ops.extend(write_to("/proc/self/coredump_filter", format!("{filter:#x}")));
+    }
+    if desc.state.oom_score != 0 {
+        // To be spared takes CAP_SYS_RESOURCE.
+        ops.extend(write_to("/proc/self/oom_score_adj", desc.state.oom_score.to_string()));
+    }
     if let Some(thread) = desc.state.threads.get(first) {
         ops.extend(of_thread(thread, &ThreadState::default()));
     }
@@ -41,6 +57,28 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     if desc.state.is_undumpable {
         ops.push(set(libc::PR_SET_DUMPABLE, 0, 0));
     }
+}
+
+/// Writes to a file of the template's own, as far as it may.
+fn write_to(path: &str, text: String) -> [Op; 3] {
+    let path = [path.as_bytes(), b"\0"].concat();
+    let flags = u64::from((libc::O_WRONLY | libc::O_CLOEXEC).cast_unsigned());
+    let (args, length) = ([path.into(), flags.into()], text.len() as u64);
+    let [path, flags] = args;
+    let unused = || Arg::Unused;
+    let write = [u64::from(FILE_FD).into(), text.into_bytes().into(), length.into()];
+    [
+        Op::Open {
+            name: "open",
+            number: u32::try_from(libc::SYS_open).unwrap_or(u32::MAX),
+            args: [path, flags, unused(), unused(), unused()],
+            to: FILE_FD,
+            flags: 0,
+            if_there: true,
+        },
+        calls::call("write", libc::SYS_write, write, Expect::Ignored),
+        calls::dup2(FILE_FD + 1, FILE_FD),
+    ]
 }
 
 /// What makes a thread's state `thread`, in one that has inherited `before`.

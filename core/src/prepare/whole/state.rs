@@ -85,7 +85,11 @@ impl ThreadState {
             sched: kept::sched_of_this_thread(),
             kept: descriptor::ThreadState {
                 // SAFETY: a frame is the caller's.
-                has_tiles: unsafe { context.as_ref().is_some_and(|at| kept::has_tiles(at)) },
+                has_tiles: match unsafe { context.as_ref() } {
+                    // SAFETY: the same.
+                    Some(context) => unsafe { kept::has_tiles(context) },
+                    None => kept::may_use_tiles(),
+                },
                 ..kept::of_this_thread()
             },
             pending: pending() & blocked,

@@ -20,6 +20,7 @@ const IOPRIO_WHO_PROCESS: i32 = 1;
 const IO_PRIORITY: i32 = 2 << 13 | 3;
 const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
 const SLACK_NS: u64 = 123_456;
+const FILES: [&str; 2] = ["/proc/self/oom_score_adj", "/proc/self/coredump_filter"];
 
 fn call(what: &str, answer: i64) -> i64 {
     if answer < 0 {
@@ -38,6 +39,16 @@ pub(crate) fn change(is_whole: bool) {
     set("no_new_privs", libc::PR_SET_NO_NEW_PRIVS, 1);
     set("timer slack", libc::PR_SET_TIMERSLACK, SLACK_NS);
     set("THP", libc::PR_SET_THP_DISABLE, 1);
+    set("keepcaps", libc::PR_SET_KEEPCAPS, 1);
+    // PR_MCE_KILL_SET, PR_MCE_KILL_EARLY.
+    // SAFETY: takes numbers.
+    call("PR_MCE_KILL", unsafe { libc::prctl(libc::PR_MCE_KILL, 1, 1, 0, 0) }.into());
+    for (path, value) in FILES.into_iter().zip(["321", "0x7f"]) {
+        if let Err(error) = fs::write(path, value) {
+            fail(&format!("{path}: {error}"));
+        }
+    }
+    // From here on its files in /proc are root's.
     set("dumpable", libc::PR_SET_DUMPABLE, 0);
     // Linux 6.3.
     // SAFETY: takes numbers.
@@ -107,6 +118,10 @@ fn numbers(state: &mut State) {
     state.insert("dumpable", get(libc::PR_GET_DUMPABLE));
     state.insert("MDWE", get(PR_GET_MDWE));
     state.insert("keepcaps", get(libc::PR_GET_KEEPCAPS));
+    state.insert("memory failure", get(libc::PR_MCE_KILL_GET));
+    for path in FILES {
+        state.insert(path, fs::read_to_string(path).unwrap_or_default());
+    }
     let (mut reaper, mut death, mut permits) = (0i32, 0i32, 0u64);
     let mut name = [0u8; 16];
     let mut sched = [0u32; 14];
