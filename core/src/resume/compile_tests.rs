@@ -574,7 +574,7 @@ fn state_is_restored_where_it_is_none_of_any_process() {
     let expected = [
         "prctl(41, 1, 2, 0, 0)",
         "prctl(8, 1, 0, 0, 0)",
-        "0 = open(<28 bytes>, 0x80001) (may fail)",
+        "0 = open(<27 bytes>, 0x80001) (may fail)",
         "write(0, <4 bytes>, 4) (may fail)",
         "dup2(1, 0) = 0x0",
         "0 = open(<25 bytes>, 0x80001) (may fail)",
