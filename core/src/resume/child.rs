@@ -103,13 +103,11 @@ pub struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// As many steps whatever is asked for: a step's number tells it. One that is not wanted does nothing.
-    fn steps(&self, base: u64) -> [Op; 2] {
-        let nothing = || Op::Store { addr: base + MAIL, bytes: Vec::new() };
-        [
-            self.hostname.map_or_else(nothing, calls::sethostname),
-            self.cwd.map_or_else(nothing, |path| calls::chdir(path, Expect::Success)),
-        ]
+    /// Where a failure can still be told, and no later step of a tail fails: a step's number tells it, and what comes
+    /// before has the same number in all children.
+    fn steps(&self) -> Vec<Op> {
+        let cwd = self.cwd.map(|path| calls::chdir(path, Expect::Success));
+        self.hostname.map(calls::sethostname).into_iter().chain(cwd).collect()
     }
 }
 
@@ -203,7 +201,6 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend(own.steps(place.base));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
@@ -234,6 +231,7 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
+        ops.extend(own.steps());
         match &self.files {
             Some(files) => ops.extend(files.close_helpers()),
             None => ops.extend(self.close_all_but_stdio(stdio + 3)),

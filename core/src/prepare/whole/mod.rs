@@ -123,12 +123,12 @@ fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed 
         }
         return told.resumed();
     }
-    if let Some(Freezer { timers, pending, table, is_subreaper, .. }) = freezer {
+    if let Some(Freezer { timers, pending, is_subreaper, .. }) = freezer {
         if *is_subreaper {
             kept::become_subreaper();
         }
         timers.make_again(told.passed_since(timers.found_at()));
-        pending.queue_again(table);
+        pending.queue();
     }
     if !options.holds_threads {
         wake::release_threads();

@@ -1,7 +1,7 @@
 //! Signals that are pending while threads stand: a child of a whole process has them, too.
 //!
 //! Those of the process are taken by the caller, with all that was sent along, and queued again at once: no thread runs
-//! meanwhile that could miss one. A thread's own ones only that thread could take: of these the number is carried.
+//! meanwhile that could miss one. A thread's own ones only that thread could take: as after fork(2) they stay behind.
 
 use std::ptr;
 
@@ -61,35 +61,17 @@ impl Pending {
         self.queue();
     }
 
-    /// In a child, whose other threads stand: no allocation, no libc.
-    pub(super) fn queue_again(&self, table: &Table) {
-        self.queue();
-        // SAFETY: nobody writes to the table any more.
-        let (caller, parked) = unsafe { (table.caller(), table.parked()) };
-        // SAFETY: both take nothing.
-        let (process, user) = unsafe { (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_getuid)) };
-        for thread in parked.chain([caller]) {
-            let own = thread.pending & !self.shared;
-            let signals = (1..=64).filter(|signal| own & signal_bit(*signal) != 0);
-            for signal in signals.filter(|signal| !NOT_CARRIED.contains(signal)) {
-                let pid = i32::try_from(process).unwrap_or(0);
-                let mut info =
-                    QueuedSignal::new(signal, 0).by(pid, u32::try_from(user).unwrap_or(0));
-                info.code = libc::SI_TKILL;
-                let (call, tid) = (libc::SYS_rt_tgsigqueueinfo, thread.tid_here());
-                // SAFETY: `info` lives; the thread blocks the signal.
-                unsafe { rawcall!(call, process, tid, signal, &raw mut info) };
-            }
-        }
-    }
-
-    /// What was taken, in its order.
-    fn queue(&self) {
+    /// Sends what was taken, in its order: in the parent, and in a child, whose other threads stand. No allocation, no libc.
+    pub(super) fn queue(&self) {
         for info in &self.room[..self.count] {
             // SAFETY: `info` lives; all threads of this process block the signal.
             unsafe {
                 let process = rawcall!(libc::SYS_getpid);
-                rawcall!(libc::SYS_rt_sigqueueinfo, process, info.signal, ptr::from_ref(info));
+                let (call, from) = (libc::SYS_rt_sigqueueinfo, ptr::from_ref(info));
+                // Only a main thread may say that it was another's kill(2): others send their own.
+                if rawcall!(call, process, info.signal, from) == -(libc::EPERM as isize) {
+                    rawcall!(libc::SYS_kill, process, info.signal);
+                }
             }
         }
     }

@@ -1,7 +1,5 @@
 //! What a thread is beside its registers: asked by the thread itself, with raw system calls.
 
-use std::ptr;
-
 use super::table::Table;
 use crate::descriptor::{self, Sched};
 use crate::prepare::kept;
@@ -95,15 +93,6 @@ impl ThreadState {
             pending: pending() & blocked,
             name,
         }
-    }
-
-    /// In a child, its number there, which the kernel has written where libc keeps it.
-    pub(super) fn tid_here(&self) -> u32 {
-        let known = u32::try_from(self.tid).unwrap_or(0);
-        let written =
-            ptr::with_exposed_provenance::<u32>(usize::try_from(self.tid_address).unwrap_or(0));
-        // SAFETY: null, or the word that set_tid_address(2) was given.
-        unsafe { written.as_ref() }.map_or(known, |tid| *tid)
     }
 
     /// Its two records; `frame` if it is not known yet.
