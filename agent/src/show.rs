@@ -305,7 +305,7 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
         keeper: keeper.pid(),
         base: placement.base,
         stdio: COMMAND_FD + 1,
-        makes_threads: true,
+        is_ahead: false,
         runs_timers: true,
     };
     let tail = facts.tail(&place, &[0; INFO_LEN], &[], &Own::default());

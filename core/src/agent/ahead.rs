@@ -14,6 +14,11 @@ use crate::id::SeedId;
 
 /// Without a start for so long nothing is disturbed: a child's own start takes about as long.
 const REST: Duration = Duration::from_millis(1);
+/// What a start and a clone that is warmed take longer for each page that the child touches first. Of a seed with many
+/// the clone would take the processors from the child that was just started.
+const REST_A_PAGE: Duration = Duration::from_micros(10);
+/// Pages that are within `REST`.
+const FEW_PAGES: u64 = 1000;
 /// On a host that never rests, seeds whose starts are rare are served all the same.
 const MAX_WAIT: Duration = Duration::from_millis(50);
 /// Starts that are noted at a time; one that finds no room is noted by the next.
@@ -64,18 +69,26 @@ impl Ahead {
     fn rest(&self, first: Weak<Hosted>) -> HashMap<SeedId, Weak<Hosted>> {
         let begun = Instant::now();
         let mut noted = HashMap::new();
-        let mut note = |hosted: Weak<Hosted>| {
-            if let Some(seed) = hosted.upgrade().map(|hosted| hosted.seed) {
+        let mut rest = REST;
+        let mut next = Some(first);
+        while let Some(hosted) = next {
+            if let Some((seed, pages)) = hosted.upgrade().map(|it| (it.seed, it.warm_pages)) {
+                rest = rest.max(rest_of(pages));
                 noted.insert(seed, hosted);
             }
-        };
-        note(first);
-        while begun.elapsed() < MAX_WAIT {
-            match self.notes.recv_timeout(REST) {
-                Ok(hosted) => note(hosted),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            if begun.elapsed() >= MAX_WAIT.max(2 * rest) {
+                break;
             }
+            next = match self.notes.recv_timeout(rest) {
+                Ok(hosted) => Some(hosted),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            };
         }
         noted
     }
+}
+
+fn rest_of(warm_pages: u64) -> Duration {
+    let many = u32::try_from(warm_pages.saturating_sub(FEW_PAGES)).unwrap_or(u32::MAX);
+    (REST + REST_A_PAGE * many.min(10_000)).max(REST)
 }

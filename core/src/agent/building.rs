@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  find (descriptor, digests, lease) --> fit? --> local files --> mount, image --> template
-//!                                                                       \-- push, beside it
+//!                                                                       \-- push, beside it and the first child
 //! ```
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use super::hosted::{Blueprint, Hosted, Lease, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::descriptor::{
-    ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, codec,
+    ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, codec,
 };
 use crate::fabric::tcp::PushReport;
 use crate::id::Handle;
@@ -146,25 +146,29 @@ impl Agent {
         self.counters.count_missing_files(count);
     }
 
-    /// Lets the owner push the seed's hot pages into the image.
-    fn take_push(&self, descriptor: &Descriptor, image: &Image, files: &HashMap<u16, File>) {
+    /// Lets the owner push the seed's hot pages into the image, on a thread of its own: whoever runs ahead of the push
+    /// misses as ever.
+    fn begin_push(self: &Arc<Self>, descriptor: &Descriptor, image: &Image, holes: Vec<SeedRange>) {
         let seed = descriptor.seed;
-        let Some((Some(owner), read_key)) =
-            descriptor.owners[0].exports.iter().find_map(Export::tcp)
-        else {
-            return;
+        let tcp = descriptor.owners[0].exports.iter().find_map(Export::tcp);
+        let Some((Some(owner), read_key)) = tcp else { return };
+        let (agent, inlet) = (Arc::clone(self), image.inlet());
+        let (owner, read_key) = (owner.to_owned(), read_key.clone());
+        let take = move || {
+            let pushed = agent.tcp.push(&owner, seed, &read_key, &holes, &mut |addr, bytes| {
+                if let Err(error) = inlet.store(addr, bytes) {
+                    tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
+                }
+            });
+            match pushed {
+                Ok(PushReport { runs, bytes, took }) => {
+                    tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
+                }
+                Err(error) => tracing::warn!(%seed, %error, "no push; pages are pulled on touch"),
+            }
         };
-        let holes = files::mapped_ranges(descriptor, files);
-        let pushed = self.tcp.push(owner, seed, read_key, &holes, &mut |addr, bytes| {
-            if let Err(error) = image.store(addr, bytes) {
-                tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
-            }
-        });
-        match pushed {
-            Ok(PushReport { runs, bytes, took }) => {
-                tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
-            }
-            Err(error) => tracing::warn!(%seed, %error, "no push; pages will be pulled on touch"),
+        if let Err(error) = std::thread::Builder::new().name("push".to_owned()).spawn(take) {
+            tracing::warn!(%seed, %error, "no thread for a push; pages are pulled on touch");
         }
     }
 }
@@ -208,21 +212,20 @@ pub(super) fn build(
         stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
     let trampolines = diversions.trampolines;
     let blueprint = Blueprint { descriptor, placement, trampolines, stub_table };
-    // The push arrives beside the making of the template: both take about a millisecond.
-    let template = std::thread::scope(|scope| {
-        if place == SeedPlace::Elsewhere {
-            scope.spawn(|| agent.take_push(&blueprint.descriptor, &image, image.local_files()));
-        }
-        blueprint.template(&agent.keeper, &image, clock_offset)
-    });
-    let template = template.map_err(|error| unfit(&error))?;
+    let descriptor = &blueprint.descriptor;
+    if place == SeedPlace::Elsewhere {
+        agent.begin_push(descriptor, &image, files::mapped_ranges(descriptor, image.local_files()));
+    }
+    let template =
+        blueprint.template(&agent.keeper, &image, clock_offset).map_err(|error| unfit(&error))?;
     let template_us = begun.elapsed().as_micros();
     tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
-    let descriptor = &blueprint.descriptor;
+    let (read_ahead, copied_ahead) = descriptor.warm.pages(descriptor.page_size());
     let hosted = Arc::new(Hosted {
         seed: handle.seed,
         descriptor_bytes: bytes,
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
+        warm_pages: read_ahead + copied_ahead,
         generation: descriptor.generation,
         stub: (blueprint.placement.as_stub_place(), descriptor.sites.clone()),
         listeners: SeedListeners::of(descriptor.carried.as_ref()),

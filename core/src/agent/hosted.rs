@@ -30,6 +30,8 @@ pub struct Hosted {
     pub descriptor_bytes: u64,
     /// Pages that it has in all.
     pub pages_total: u64,
+    /// Pages that a child touches first, which one that is cloned ahead is given.
+    pub(super) warm_pages: u64,
     /// Forks between its children and the first process.
     pub generation: u64,
     /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.

@@ -40,7 +40,7 @@ const STACK_IN_USE: u64 = 2048;
 /// What a rehearsal showed.
 #[derive(Debug)]
 pub(super) struct Rehearsed {
-    /// What is pushed, ascending: pages that it missed and that the seed owns.
+    /// What is pushed, by first touch: pages that it missed and that the seed owns.
     pub(super) hot: Vec<SeedRange>,
     /// What it touched.
     pub(super) warm: WarmSet,
@@ -95,10 +95,9 @@ impl Agent {
         };
         let _ = self.children.kill(child, libc::SIGKILL);
         let outcome = ended.recv_timeout(DEADLINE);
-        let mut touched = hosted.image().trace_take();
-        let standing = standing(descriptor);
-        touched.extend_from_slice(&standing);
-        written.extend_from_slice(&standing);
+        let mut touched = standing(descriptor);
+        written.extend_from_slice(&touched);
+        touched.extend(hosted.image().trace_take());
         let hot = pushable(&touched, &descriptor.page_table);
         let warm = WarmSet::new(&touched, &written);
         let took_us = begun.elapsed().as_micros();
@@ -159,8 +158,8 @@ fn standing(descriptor: &Descriptor) -> Vec<SeedRange> {
     super::publish::joined(ranges)
 }
 
-/// The parts of what a rehearsal touched that the seed owns where the child has them, ascending: zeros and
-/// absent pages are never sent.
+/// The parts of what a rehearsal touched that the seed owns where the child has them, those that touch as one:
+/// zeros and absent pages are never sent. In the order of their first touch: a child runs behind its push.
 fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
     let owned = |run: &Run| match run.source {
         Source::Owner { owner, addr } | Source::File { owner, addr, .. } => {
@@ -169,14 +168,42 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
         Source::Zero => false,
     };
     let runs = touched.iter().flat_map(|range| table.overlapping(*range));
-    super::publish::joined(runs.filter(owned).map(|run| run.range).collect())
+    let parts: Vec<SeedRange> = runs.filter(owned).map(|run| run.range).collect();
+    let joined = super::publish::joined(parts.clone());
+    let mut waits = vec![true; joined.len()];
+    let in_order = parts.iter().filter_map(|part| {
+        let at = joined.partition_point(|whole| whole.end <= part.start);
+        std::mem::take(&mut waits[at]).then(|| joined[at])
+    });
+    in_order.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::{Thread, Vma, VmaFlags, VmaKind};
+    use crate::descriptor::{OwnerIndex, Thread, Vma, VmaFlags, VmaKind};
     use crate::resume::compile::tests::descriptor;
+
+    #[test]
+    fn what_is_touched_first_is_pushed_first_and_nothing_twice() {
+        let owned = |start: u64, end: u64| Run {
+            range: SeedRange::new(start, end),
+            source: Source::Owner { owner: OwnerIndex(0), addr: SeedAddr(start) },
+        };
+        let zero = Run { range: SeedRange::new(0x6000, 0x7000), source: Source::Zero };
+        let table =
+            PageTable::new([owned(0x1000, 0x6000), zero, owned(0x7000, 0x9000)], 4096).unwrap();
+        let touched = [
+            (0x8000, 0x9000),
+            (0x3000, 0x4000),
+            (0x6000, 0x7000),
+            (0x2000, 0x3000),
+            (0x8000, 0x9000),
+        ];
+        let touched = touched.map(|(start, end)| SeedRange::new(start, end));
+        let expected = [SeedRange::new(0x8000, 0x9000), SeedRange::new(0x2000, 0x4000)];
+        assert_eq!(pushable(&touched, &table), expected);
+    }
 
     #[test]
     fn threads_stand_on_frame_and_storage_so_far_as_they_are_mapped() {

@@ -38,8 +38,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -295,13 +295,9 @@ impl Image {
         self.dev_inode
     }
 
-    /// Puts pages into the image unasked: whole pages at page-aligned addresses; others are left out.
-    /// Waits for READs of the same pages that are in flight. Any thread may call it.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub fn store(&self, addr: SeedAddr, bytes: &[u8]) -> io::Result<()> {
-        push::store(&self.shared, addr, bytes)
+    /// Where pages come in unasked.
+    pub fn inlet(&self) -> Inlet {
+        Inlet(Arc::downgrade(&self.shared))
     }
 
     /// Takes what the seed's owner has told of its arena.
@@ -331,6 +327,22 @@ impl Image {
     /// The connection's descriptors. Whoever keeps one keeps the connection from ending by itself.
     pub fn fuse_fds(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.shared.device.as_fd()]
+    }
+}
+
+/// Where pages come in that nobody has asked for. It does not keep an image from ending.
+#[derive(Clone, Debug)]
+pub struct Inlet(Weak<Shared>);
+
+impl Inlet {
+    /// Puts pages into the image: whole pages at page-aligned addresses; others are left out. Waits for READs of the same
+    /// pages that are in flight. Any thread may call it.
+    ///
+    /// # Errors
+    /// The image or its connection has ended.
+    pub fn store(&self, addr: SeedAddr, bytes: &[u8]) -> io::Result<()> {
+        let image = self.0.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        push::store(&image, addr, bytes)
     }
 }
 

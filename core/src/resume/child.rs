@@ -83,8 +83,8 @@ pub struct TailPlace {
     pub base: u64,
     /// Number of the first of the command's descriptors.
     pub stdio: u32,
-    /// It makes the threads that wait at the gate; in a child that was cloned ahead they stand there.
-    pub makes_threads: bool,
+    /// In a child that was cloned ahead, where [`TailFacts::ahead`] has run.
+    pub is_ahead: bool,
     /// Its timers run; in a rehearsal nothing may disturb what prepare() does before it returns.
     pub runs_timers: bool,
     /// What has passed since the freeze on the clock that it is to have, ns.
@@ -170,11 +170,33 @@ impl TailFacts {
         &self.further
     }
 
-    /// What makes them, so far as they wait at a gate.
-    pub(super) fn make_threads(&self, base: u64) -> Option<Op> {
+    /// What a child that is cloned ahead has behind it when its command comes.
+    pub(super) fn ahead(&self, base: u64) -> Vec<Op> {
+        let mut ops = self.mark_dont_fork();
+        ops.extend(self.make_threads(base));
+        ops
+    }
+
+    fn mark_dont_fork(&self) -> Vec<Op> {
+        let mark = |range: &SeedRange| {
+            calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
+        };
+        self.dont_fork.iter().map(mark).collect()
+    }
+
+    /// What makes its threads, so far as they wait at a gate. Before, while nobody shares it, the table of descriptors grows to
+    /// what the child's files need: a shared one grows after a grace period of RCU, some 10 ms.
+    fn make_threads(&self, base: u64) -> Vec<Op> {
         let count = self.further.waiting();
-        let table = base + TABLE;
-        (count > 0).then_some(Op::Threads { table, first: 0, count, waits: true })
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut ops = Vec::new();
+        if let Some(highest) = self.files.as_ref().map(FilePlan::highest) {
+            ops.extend([calls::dup3(COMMAND_FD, highest), calls::close(highest)]);
+        }
+        ops.push(Op::Threads { table: base + TABLE, first: 0, count, waits: true });
+        ops
     }
 
     /// The tail, whose last act before it leaves for the seed's code is to close what is not the child's, and
@@ -207,8 +229,8 @@ impl TailFacts {
         }
         // Before the command socket moves, on which a thread that cannot be made says so. None to make is a
         // step, too: a step's number tells it, wherever the tail runs.
-        ops.extend(self.make_threads(place.base).map(|op| match op {
-            Op::Threads { table, first, .. } if !place.makes_threads => {
+        ops.extend(self.make_threads(place.base).into_iter().map(|op| match op {
+            Op::Threads { table, first, .. } if place.is_ahead => {
                 Op::Threads { table, first, count: 0, waits: false }
             }
             op => op,
@@ -219,9 +241,6 @@ impl TailFacts {
         if let Some(files) = &self.files {
             ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns));
         }
-        ops.extend(self.dont_fork.iter().map(|range| {
-            calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
-        }));
         // All signals are blocked until the threads are in their own code.
         ops.extend(self.timers.iter().map(|(which, timer)| {
             let timer = left_after(*which, *timer, place.passed_ns);
@@ -230,6 +249,10 @@ impl TailFacts {
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
+        }
+        // Last of what can fail, for there may be hundreds, and other steps keep their numbers without them.
+        if !place.is_ahead {
+            ops.extend(self.mark_dont_fork());
         }
         ops.extend(own.steps());
         match &self.files {

@@ -168,7 +168,7 @@ fn check_numbers(desc: &Descriptor, host: &HostFacts) -> Result<(), CompileError
     let at = usize::try_from(libc::RLIMIT_NOFILE).unwrap_or(0);
     let Some((_, hard)) = host.limits.get(at) else { return Ok(()) };
     let limit = desc.process.limits.get(at).map_or(*hard, |(soft, _)| *soft.min(hard));
-    let number = FilePlan::highest(carried);
+    let number = FilePlan::of(carried).highest();
     match u64::from(number) < limit {
         true => Ok(()),
         false => Err(CompileError::TooManyFiles { number, limit }),

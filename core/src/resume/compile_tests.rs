@@ -15,7 +15,7 @@ const PLACE: TailPlace = TailPlace {
     keeper: 77,
     base: 0x6000_0000_0000,
     stdio: 4,
-    makes_threads: true,
+    is_ahead: false,
     runs_timers: true,
     passed_ns: 0,
     clock_delta_ns: 0,
@@ -340,9 +340,9 @@ fn the_tail_ends_in_the_seeds_own_code() {
    4 dup2(4, 0) = 0x0
    5 dup2(5, 1) = 0x1
    6 dup2(6, 2) = 0x2
-   7 madvise(0x1000000000, 0x1000, 10)
-   8 store 80 bytes at 0x70000040
-   9 rseq(153, 32, 0, 5)
+   7 store 80 bytes at 0x70000040
+   8 rseq(153, 32, 0, 5)
+   9 madvise(0x1000000000, 0x1000, 10)
   10 close_range(3, 0xffffffff)
   11 rt_sigreturn with rsp = 0x70000010
 ";
@@ -424,8 +424,8 @@ fn whole() -> Descriptor {
     desc
 }
 
-fn steps(desc: &Descriptor, makes_threads: bool) -> Vec<String> {
-    let place = TailPlace { makes_threads, ..PLACE };
+fn steps(desc: &Descriptor, is_ahead: bool) -> Vec<String> {
+    let place = TailPlace { is_ahead, ..PLACE };
     let info = [0; crate::resume::child::INFO_LEN];
     let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
     assert_eq!(tail.encode(0).len(), tail.encoded_len());
@@ -435,12 +435,12 @@ fn steps(desc: &Descriptor, makes_threads: bool) -> Vec<String> {
 #[test]
 fn further_threads_are_made_once_and_wait_at_the_gate() {
     let desc = whole();
-    let tail = steps(&desc, true);
+    let tail = steps(&desc, false);
     assert_eq!(tail[1], "getppid() = 77, or 0 in a pid namespace");
     assert_eq!(tail[3], "clone3 of 2 threads from number 0 on, until each waits");
     assert_eq!(tail.last().unwrap(), "rt_sigreturn with rsp = 0x70000010");
     // A step has one number, wherever the tail runs.
-    let ahead = steps(&desc, false);
+    let ahead = steps(&desc, true);
     assert_eq!(ahead[3], "clone3 of 0 threads from number 0 on");
     assert_eq!((&ahead[..3], &ahead[4..]), (&tail[..3], &tail[4..]));
     let further = TailFacts::of(&desc).unwrap().further().to_string();
@@ -458,12 +458,35 @@ thread 9 (worker), fs 0x70000200:
     assert!(further.starts_with(expected.trim_start_matches('\n')), "{further}");
 }
 
+#[test]
+fn what_can_be_done_before_the_command_comes_is_done_ahead() {
+    let mut desc = whole();
+    desc.carried = Some(crate::descriptor::CarriedFiles::new(Vec::new()).unwrap());
+    desc.vmas = vec![vma(0, 1, 3, VmaKind::Anonymous, VmaFlags::DONT_FORK)];
+    let (tail, in_ahead) = (steps(&desc, false), steps(&desc, true));
+    // The table of descriptors grows while nobody shares it.
+    let making = [
+        "dup3(3, 66, 0x80000) = 0x42",
+        "close(66)",
+        "clone3 of 2 threads from number 0 on, until each waits",
+    ];
+    assert_eq!(tail[3..6], making);
+    let is_mark = |step: &&String| step.starts_with("madvise") && step.contains(", 10)");
+    let marks = |steps: &[String]| steps.iter().filter(is_mark).count();
+    let ahead: Vec<String> =
+        TailFacts::of(&desc).unwrap().ahead(PLACE.base).iter().map(Op::to_string).collect();
+    assert_eq!((marks(&tail), marks(&in_ahead), marks(&ahead)), (1, 0, 1), "{tail:?} {ahead:?}");
+    assert_eq!(ahead[1..], making);
+    let before = tail.iter().position(|step| is_mark(&step)).unwrap();
+    assert_eq!(in_ahead[6..before], tail[6..before]);
+}
+
 /// The process's first thread is the child's, whoever has called prepare.
 #[test]
 fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
     let mut desc = whole();
     desc.threads.swap(0, 2);
-    let tail = steps(&desc, true);
+    let tail = steps(&desc, false);
     assert_eq!(tail[3], "clone3 of 1 threads from number 0 on, until each waits");
     let last = &tail[tail.len() - 3..];
     assert_eq!(last[0], "clone3 of 1 threads from number 1 on");
@@ -479,7 +502,7 @@ fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
 fn threads_are_scheduled_as_they_were_if_that_is_anything_special() {
     let mut desc = whole();
     desc.whole.as_mut().unwrap().sched[0].nice = -5;
-    assert_eq!(steps(&desc, true)[4], "sched_setattr(0, <48 bytes>, 0)");
+    assert_eq!(steps(&desc, false)[4], "sched_setattr(0, <48 bytes>, 0)");
     let further = TailFacts::of(&desc).unwrap().further().to_string();
     // The first thread's class is what its clones have, but for this.
     assert_eq!(further.matches("sched_setattr").count(), 2, "{further}");
@@ -498,7 +521,7 @@ fn a_first_thread_that_is_lowered_makes_the_caller_before() {
         let mut desc = whole();
         desc.threads.swap(0, 2);
         desc.whole.as_mut().unwrap().sched[2] = sched;
-        let tail = steps(&desc, true);
+        let tail = steps(&desc, false);
         let step = tail.iter().position(|step| step.starts_with("sched_setattr")).unwrap();
         let caller = tail.iter().position(|step| step.contains("1 threads from number 1")).unwrap();
         assert_eq!(step == caller + 1, is_late, "{tail:?}");

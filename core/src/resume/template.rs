@@ -216,7 +216,7 @@ impl Template {
             keeper,
             base,
             stdio,
-            makes_threads: !is_ahead,
+            is_ahead,
             runs_timers: true,
             passed_ns: self.clock.passed_ns(),
             clock_delta_ns: self.clock.delta_ns(),
@@ -390,7 +390,7 @@ fn a_tail(tail: &TailFacts) -> Program {
         keeper: 0,
         base: 0,
         stdio: STDIO_FD,
-        makes_threads: true,
+        is_ahead: false,
         runs_timers: true,
         passed_ns: 0,
         clock_delta_ns: 0,
@@ -399,13 +399,13 @@ fn a_tail(tail: &TailFacts) -> Program {
     tail.tail(&place, &[0; super::child::INFO_LEN], &[], &own)
 }
 
-/// The mail that warms a child, and makes its threads; one that is too long for that makes them alone.
+/// The mail that warms a child and does what can be done of its tail; one that is too long for that only does the latter.
 fn warming_mail(descriptor: &Descriptor, tail: &TailFacts, base: u64) -> (Vec<u8>, u64) {
-    let threads = Program { ops: tail.make_threads(base).into_iter().collect() };
+    let ahead = Program { ops: tail.ahead(base) };
     let mut program = warming(descriptor);
-    program.ops.extend(threads.ops.iter().cloned());
+    program.ops.extend(ahead.ops.iter().cloned());
     if program.encoded_len() as u64 > MAIL_LEN {
-        program = threads;
+        program = ahead;
     }
     (program.encode(base + MAIL), program.ops.len() as u64)
 }

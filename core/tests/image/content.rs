@@ -224,7 +224,7 @@ fn pushed_pages_are_never_missed_needs_root_and_fuse() {
     let mut pushed = vec![0u8; 2048];
     pushed.extend_from_slice(&bytes);
     pushed.extend_from_slice(&[0; 2048]);
-    fixture.image.store(SeedAddr(BASE - 2048), &pushed).unwrap();
+    fixture.image.inlet().store(SeedAddr(BASE - 2048), &pushed).unwrap();
     bytes[10 * PAGE as usize - 3..][..7].copy_from_slice(&[9; 7]);
     let mut reader = fork(&fixture.image, || {
         let view = View::new(&fixture.layout, SeedAddr(BASE), bytes.len());
@@ -249,7 +249,7 @@ fn pushing_what_is_being_read_ends_and_is_right_needs_root_and_fuse() {
     let mut bytes = vec![0u8; 8 * PAGE as usize];
     for page in (0..pages).step_by(8) {
         bytes_at(BASE + page * PAGE, &mut bytes);
-        fixture.image.store(SeedAddr(BASE + page * PAGE), &bytes).unwrap();
+        fixture.image.inlet().store(SeedAddr(BASE + page * PAGE), &bytes).unwrap();
     }
     for mut reader in readers {
         assert_eq!(reader.wait(LONG), End::Exited(0));

@@ -74,7 +74,7 @@ async function prepared(address, limit, stop) {
   try {
     await hooks.runBeforePrepare();
     // What a child will call first is compiled here, in place of in each child.
-    unique.drawOut();
+    seen(native.likeAChild());
     const begun = performance.now();
     made = call(native.prepare, address, limit, stop);
     made.pauseMs = performance.now() - begun;
@@ -100,15 +100,7 @@ async function prepared(address, limit, stop) {
 async function wake(woken) {
   let resumed;
   try {
-    unique.renew(woken);
-    resumed = Object.freeze({
-      role: 'child',
-      seed: woken.seed ?? null,
-      child: woken.child ?? null,
-      index: woken.index,
-      generation: woken.generation,
-      payload: woken.payload,
-    });
+    resumed = seen(woken);
     latest = resumed;
     if (woken.rehearsal) {
       await hooks.runRehearse();
@@ -123,6 +115,19 @@ async function wake(woken) {
     endHalfChild(error);
   }
   return resumed;
+}
+
+/** What the caller of prepare() sees of it, everything renewed. */
+function seen(woken) {
+  unique.renew(woken);
+  return Object.freeze({
+    role: 'child',
+    seed: woken.seed ?? null,
+    child: woken.child ?? null,
+    index: woken.index,
+    generation: woken.generation,
+    payload: woken.payload,
+  });
 }
 
 /** No error of a fork is raised twice, and a child that is half set up is worse than none. */

@@ -53,11 +53,10 @@ impl FilePlan {
     }
 
     /// The largest number that a tail uses.
-    pub(super) fn highest(carried: &CarriedFiles) -> u32 {
-        let plan = FilePlan::of(carried);
-        let helpers = [plan.command, plan.nothing, plan.spare];
-        let helpers = helpers.into_iter().chain(plan.listeners);
-        carried.numbers().chain(helpers).max().unwrap_or(0)
+    pub(super) fn highest(&self) -> u32 {
+        let helpers = [self.command, self.nothing, self.spare];
+        let helpers = helpers.into_iter().chain(self.listeners.iter().copied());
+        self.carried.numbers().chain(helpers).max().unwrap_or(0)
     }
 
     /// All files, where 0, 1 and 2 are the child's already. What its command brought begins at `stdio`, with

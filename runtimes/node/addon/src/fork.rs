@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
+use mitosis::id::{ChildId, SeedId};
 use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 
@@ -65,6 +66,24 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
             woken(env, &resumed)
         }
     }
+}
+
+/// (): what `prepare` returns in a child, as if this process were one: V8 makes its shapes once, here, instead of in
+/// each child.
+pub(crate) fn like_a_child<'s>(
+    env: Env<'s>,
+    _: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let resumed = core::Resumed {
+        seed: SeedId(0),
+        child: ChildId(0),
+        index: 0,
+        generation: core::generation(),
+        payload: vec![0],
+        rehearsal: false,
+        environment: Vec::new(),
+    };
+    woken(env, &resumed)
 }
 
 /// What JavaScript has checked to be a whole number.

@@ -32,6 +32,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("parseHandle", agent::parse_handle),
         ("generation", fork::generation),
         ("realtimeNs", fork::realtime_ns),
+        ("likeAChild", fork::like_a_child),
         ("prepare", fork::prepare),
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
