@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use mitosis::client::Listen;
+use mitosis::client::{Clock, Listen};
 
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
@@ -99,6 +99,16 @@ struct ResumeArgs {
     /// unix:/PATH=/PATH; without, no connection comes to it.
     #[arg(long, value_name = "WHERE")]
     listen: Vec<Listen>,
+    /// What CLOCK_MONOTONIC and CLOCK_BOOTTIME tell in the children: what they tell in the parent now (live), or what
+    /// they told at prepare (frozen), from where timers go on with what they had left.
+    #[arg(long, value_name = "live|frozen", default_value = "live")]
+    clock: Clock,
+    /// The children's working directory on their host; without, the seed's if it is there, else /.
+    #[arg(long, value_name = "PATH")]
+    cwd: Option<String>,
+    /// What the children find as their host's name, in a UTS namespace of their own.
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,

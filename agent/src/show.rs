@@ -9,7 +9,8 @@ use mitosis::resume::child::INFO_LEN;
 use mitosis::resume::compile::COMMAND_FD;
 use mitosis::resume::program::Program;
 use mitosis::resume::{
-    FurtherThreads, HostFacts, Placement, TailFacts, TailPlace, TemplateFds, blob, compile, stub,
+    FurtherThreads, HostFacts, Own, Placement, TailFacts, TailPlace, TemplateFds, blob, compile,
+    stub,
 };
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
 use serde_json::{Value, json};
@@ -305,13 +306,15 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
     let facts = TailFacts::of(descriptor)?;
     let place = TailPlace {
+        passed_ns: 0,
+        clock_delta_ns: 0,
         keeper: keeper.pid(),
         base: placement.base,
         stdio: COMMAND_FD + 1,
         is_ahead: false,
         runs_timers: true,
     };
-    let tail = facts.tail(&place, &[0; INFO_LEN], &[]);
+    let tail = facts.tail(&place, &[0; INFO_LEN], &[], &Own::default());
     Ok(Programs { template, tail, threads: facts.further().clone() })
 }
 

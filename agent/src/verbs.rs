@@ -50,6 +50,9 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         environment: environment.collect(),
         new_ids: args.new_ids,
         listen: args.listen.clone(),
+        clock: args.clock,
+        cwd: args.cwd.clone(),
+        hostname: args.hostname.clone(),
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
     let started = Arc::new(OnceLock::new());

@@ -18,6 +18,10 @@ use crate::text;
 /// For mitosis_resume_options.flags: the seed ends with the last of these children.
 pub const MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN: u32 = 1;
 
+/// For mitosis_resume_options.flags: CLOCK_MONOTONIC, CLOCK_BOOTTIME and timers go on in the children from where they stood
+/// at prepare. Without it they are as in their parent now, and what was to happen meanwhile happens at once.
+pub const MITOSIS_RESUME_CLOCK_FROZEN: u32 = 2;
+
 /// How to resume. Set all to zero, then size, then what you need; zero is the default everywhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +48,18 @@ pub struct ResumeOptions {
     /// Where sockets of the seed's listen in the children, ended by NULL: "all", "PORT", "PORT=PORT", "unix:/PATH" or
     /// "unix:/PATH=/PATH". They do before any child runs; to one that is not named no connection comes. NULL: none.
     pub listen: *const *const c_char,
+    /// The children's working directory, an absolute path that is there on their host; NULL: the seed's, if it is there,
+    /// else "/".
+    pub cwd: *const c_char,
+    /// What the children find as their host's name; NULL: the host's own.
+    pub hostname: *const c_char,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 72);
+const _: () = assert!(size_of::<ResumeOptions>() == 88);
 
 /// Starts children of a seed. All of them are started, or none.
 ///
@@ -128,7 +137,7 @@ unsafe fn resume_options(
     }
     // SAFETY: the caller's.
     let options = unsafe { read(options)? };
-    let known = MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN;
+    let known = MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN | MITOSIS_RESUME_CLOCK_FROZEN;
     check_flags(options.flags, known, options.reserved, ResumeOptions::NAME)?;
     // SAFETY: the caller's, for each pointer.
     unsafe {
@@ -137,8 +146,13 @@ unsafe fn resume_options(
         wanted.environment = environment(options.environment)?;
         wanted.stdio = stdio(options.stdio)?;
         wanted.listen = listen(options.listen)?;
+        wanted.cwd = text::optional(options.cwd, "cwd")?.map(str::to_owned);
+        wanted.hostname = text::optional(options.hostname, "hostname")?.map(str::to_owned);
     }
-    wanted.seed_ends_with_children = options.flags & known != 0;
+    let has = |flag: u32| options.flags & flag != 0;
+    wanted.seed_ends_with_children = has(MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN);
+    wanted.clock =
+        if has(MITOSIS_RESUME_CLOCK_FROZEN) { client::Clock::Frozen } else { client::Clock::Live };
     // SAFETY: the caller's: null or a string.
     let agent = unsafe { agent(options.agent) };
     Ok((agent.unwrap_or_else(AgentAddress::find), wanted))

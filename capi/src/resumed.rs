@@ -142,6 +142,15 @@ pub extern "C" fn mitosis_generation() -> u64 {
     guard(|| Ok(generation())).unwrap_or(0)
 }
 
+/// What CLOCK_MONOTONIC has jumped by in this child, ns. Moments of that clock that were noted before are to be moved by it.
+///
+/// RETURN VALUE: 0 where this process has its parent's clock, as ever where its host has time namespaces for it; 0 in a
+/// process that is no child.
+#[unsafe(no_mangle)]
+pub extern "C" fn mitosis_clock_delta_ns() -> i64 {
+    guard(|| Ok(current().map_or(0, |resumed| resumed.clock_delta_ns))).unwrap_or(0)
+}
+
 /// Which of the children of one mitosis_resume() this process is.
 ///
 /// RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). MITOSIS_ERR_ARGUMENT in a process that is no
@@ -213,6 +222,7 @@ mod tests {
             generation: 1,
             payload: b"\0mail".to_vec(),
             rehearsal: false,
+            clock_delta_ns: 0,
             environment: Vec::new(),
             lost: vec![prepare::Loss {
                 kind: LossKind::Pipes,

@@ -196,6 +196,8 @@ pub mod op {
     pub const PAIR: u32 = 18;
     /// args: number. The command socket moves there; failures are told on it from now on.
     pub const COMMAND_AT: u32 = 19;
+    /// Makes the kernel keep AMX tiles for this thread: it has permission to use them.
+    pub const TILES: u32 = 24;
 }
 
 /// A thread beside the first one, and what it runs before its own code.

@@ -120,6 +120,10 @@ unsafe fn perform(op: &RawOp, context: &Context, line: &mut u64) -> Result<(), i
                 *line = a;
                 Ok(())
             }
+            op::TILES => {
+                arch::use_tiles();
+                Ok(())
+            }
             _ => Err(-ENOSYS),
         }
     }

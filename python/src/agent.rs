@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mitosis::client::{self, AgentAddress, ClientError, Listen, ResumeOptions};
+use mitosis::client::{self, AgentAddress, ClientError, Clock, Listen, ResumeOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -31,7 +31,7 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
 
 /// Starts `count` children.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new()))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new(), clock="live", cwd=None, hostname=None))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn resume(
     py: Python<'_>,
@@ -43,9 +43,14 @@ pub(crate) fn resume(
     environment: Vec<(String, Option<String>)>,
     seed_ends_with_children: bool,
     listen: Vec<String>,
+    clock: &str,
+    cwd: Option<String>,
+    hostname: Option<String>,
 ) -> PyResult<Vec<Child>> {
     let parsed = listen.iter().map(|text| text.parse::<Listen>()).collect::<Result<Vec<_>, _>>();
     let listen = parsed.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
+    let clock = clock.parse::<Clock>();
+    let clock = clock.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
     let options = ResumeOptions {
         host,
         count,
@@ -53,6 +58,9 @@ pub(crate) fn resume(
         environment,
         seed_ends_with_children,
         listen,
+        clock,
+        cwd,
+        hostname,
         ..ResumeOptions::new(handle.0)
     };
     let started = py.detach(|| client::resume(&AgentAddress(agent), options));

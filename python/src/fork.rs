@@ -96,6 +96,7 @@ pub(crate) struct Resumed {
     generation: u64,
     payload: Py<PyBytes>,
     rehearsal: bool,
+    clock_delta_ns: i64,
     environment: Vec<(String, Option<String>)>,
     /// Kind, numbers, what it was.
     lost: Vec<(&'static str, Vec<u32>, String)>,
@@ -202,6 +203,7 @@ fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
         generation: resumed.generation,
         payload: PyBytes::new(py, &resumed.payload).unbind(),
         rehearsal: resumed.rehearsal,
+        clock_delta_ns: resumed.clock_delta_ns,
         environment: resumed.environment,
         lost: resumed.lost.into_iter().map(|loss| (loss.kind.name(), loss.fds, loss.was)).collect(),
     };

@@ -150,7 +150,7 @@ fn clocks(facts: &Facts) -> Check {
     if !facts.time_namespaces {
         return Check::missing(
             NAME,
-            "the kernel has no time namespaces: no children of other hosts' seeds",
+            "the kernel has no time namespaces: children of other hosts' seeds have this host's clock",
             "use a kernel with CONFIG_TIME_NS",
         );
     }
@@ -159,7 +159,7 @@ fn clocks(facts: &Facts) -> Check {
     }
     Check::missing(
         NAME,
-        "cannot be continued: no children of other hosts' seeds",
+        "cannot be continued: children of other hosts' seeds have this host's clock",
         "run the agent as root, or with CAP_SYS_ADMIN and CAP_SYS_TIME; or in 'unshare -UrmT --fork'",
     )
 }

@@ -11,6 +11,7 @@ mod losses;
 mod memory;
 mod process;
 mod refusals;
+mod state;
 mod threads;
 mod transport;
 mod verbs;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mitosis::id::PrepareToken;
 use mitosis::wire::frame::{self, FrameError};
-use mitosis::wire::local::{ChildEnd, FailureKind, LocalReply, LocalRequest, ResumeRequest};
+use mitosis::wire::local::{ChildEnd, Clock, FailureKind, LocalReply, LocalRequest, ResumeRequest};
 use mitosis_hosts::ExecOptions;
 
 use crate::process::{Process, within};
@@ -264,6 +264,9 @@ fn a_request_is_carried_out_once() {
         listen: Vec::new(),
         request_id: 77,
         new_ids: false,
+        clock: Clock::Live,
+        cwd: None,
+        hostname: None,
     });
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);

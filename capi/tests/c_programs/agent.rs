@@ -106,6 +106,9 @@ impl State {
         }
         assert_eq!(request.handle, self.handle);
         assert_eq!(request.payload, b"mail");
+        assert_eq!(request.clock, mitosis_core::wire::local::Clock::Frozen);
+        assert_eq!(request.cwd.as_deref(), Some("/work"));
+        assert_eq!(request.hostname.as_deref(), Some("other"));
         let changes = [("A".to_owned(), Some("1".to_owned())), ("B".to_owned(), None)];
         assert_eq!(request.environment, changes);
         let children = (0..3u32).map(|i| StartedChild { child: ChildId(i.into()), pid: 100 + i });

@@ -102,6 +102,12 @@ static void sizes(void)
     resume.payload = "";
     resume.payload_size = (1 << 20) + 1;
     FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "limit of 1048576");
+    resume = (mitosis_resume_options){.size = sizeof resume, .cwd = "usr"};
+    FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "absolute path");
+    resume = (mitosis_resume_options){.size = sizeof resume, .hostname = ""};
+    FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "1 to 64 bytes");
+    resume = (mitosis_resume_options){.size = sizeof resume, .flags = 4};
+    FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "unknown flags");
 }
 
 int main(void)
@@ -120,7 +126,7 @@ int main(void)
     CHECK(strcmp(mitosis_strerror(MITOSIS_ERR_SEED_GONE), "the seed is gone") == 0);
     CHECK(strcmp(mitosis_strerror(-9999), "unknown error") == 0);
     CHECK(strchr(mitosis_version(), '.') != NULL);
-    CHECK(mitosis_generation() == 0);
+    CHECK(mitosis_generation() == 0 && mitosis_clock_delta_ns() == 0);
     CHECK(mitosis_child_index() == MITOSIS_ERR_ARGUMENT);
     CHECK(mitosis_payload(&bytes, &size) == MITOSIS_OK && bytes == NULL && size == 0);
     return 0;

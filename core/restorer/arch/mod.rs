@@ -4,4 +4,4 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::{clone_init, clone_thread, copy, signal_return, syscall};
+pub use x86_64::{clone_init, clone_thread, copy, signal_return, syscall, use_tiles};

@@ -42,6 +42,31 @@ pub unsafe fn syscall(number: u64, args: [u64; 6]) -> i64 {
     result
 }
 
+/// Uses an AMX tile, and lets all of them go: the first use makes the kernel give this thread room for them.
+///
+/// # Safety
+/// The process has permission to use tiles (ARCH_REQ_XCOMP_PERM), and none of this thread's is in use.
+pub unsafe fn use_tiles() {
+    /// Palette 1, and one tile of one row of 64 bytes.
+    #[repr(C, align(64))]
+    struct TileConfiguration([u8; 64]);
+    let mut shape = TileConfiguration([0; 64]);
+    shape.0[0] = 1;
+    shape.0[16] = 64;
+    shape.0[48] = 1;
+    // SAFETY: the caller's promise; the first instruction reads the 64 bytes above. By their bytes, for assemblers
+    // may not know them: ldtilecfg [rax], tilezero tmm0, tilerelease.
+    unsafe {
+        asm!(
+            ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00",
+            ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0",
+            ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0",
+            in("rax") &raw const shape,
+            options(nostack),
+        );
+    }
+}
+
 /// Copies `len` bytes, ascending.
 ///
 /// # Safety

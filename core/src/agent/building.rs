@@ -16,16 +16,16 @@ use super::Agent;
 use super::failure::{fail, no_local_seed};
 use super::files;
 use super::fit;
-use super::hosted::{Hosted, Lease, Parts, Stay};
+use super::hosted::{Blueprint, Hosted, Lease, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::descriptor::{
-    ArenaNews, CarriedFiles, Descriptor, Export, FileKind, Patch, SeedRange, codec,
+    ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, codec,
 };
 use crate::fabric::tcp::PushReport;
 use crate::id::Handle;
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
-use crate::resume::{HostFacts, Placement, Template, TemplateSpec, blob, stub};
+use crate::resume::{HostFacts, Placement, blob, stub};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -37,7 +37,7 @@ pub(super) struct Found {
     channel: Option<Channel>,
     digests: Vec<Option<[u8; 32]>>,
     arena: ArenaNews,
-    clock_offset_ns: i64,
+    clock_offset: Clocks,
     place: SeedPlace,
 }
 
@@ -51,7 +51,7 @@ impl Found {
             arena: ArenaNews::default(),
             stay: Stay::Rehearsal,
             channel: None,
-            clock_offset_ns: 0,
+            clock_offset: Clocks::default(),
             place: SeedPlace::Rehearsal,
         }
     }
@@ -106,7 +106,7 @@ impl Agent {
                 arena: ArenaNews::default(),
                 stay,
                 channel: None,
-                clock_offset_ns: published.clock_offset_ns,
+                clock_offset: published.clock_offset,
                 place: SeedPlace::Here,
             });
         }
@@ -121,7 +121,7 @@ impl Agent {
             arena: fetched.arena,
             stay: Stay::Lease(Lease(stream)),
             channel: Some(fetched.lease),
-            clock_offset_ns: fetched.clock_offset_ns,
+            clock_offset: fetched.clock_offset,
             place: SeedPlace::Elsewhere,
         })
     }
@@ -184,7 +184,7 @@ pub(super) fn build(
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
     let begun = Instant::now();
-    let Found { descriptor, bytes, digests, arena, stay, channel, clock_offset_ns, place } = found;
+    let Found { descriptor, bytes, digests, arena, stay, channel, clock_offset, place } = found;
     let unfit = |error: &dyn Display| {
         let text = format!("seed {} cannot be resumed here: {error}", handle.seed);
         fail(FailureKind::HostUnfit, text)
@@ -204,26 +204,20 @@ pub(super) fn build(
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
-    let image = open_image(agent, &descriptor, &local_files, diversions.patches, place, &unfit)?;
+    let image = open_image(agent, &descriptor, local_files, diversions.patches, place, &unfit)?;
     image.arena_news(&arena).map_err(|error| unfit(&error))?;
     let image_us = begun.elapsed().as_micros();
     let offset_of = |addr| image.layout().offset_of(addr);
-    let table =
+    let stub_table =
         stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
-    let spec = TemplateSpec {
-        descriptor: &descriptor,
-        placement: &placement,
-        offset_of: &offset_of,
-        image: image.file(),
-        local_files: &local_files,
-        trampolines: &diversions.trampolines,
-        stub_table: &table,
-        clock_offset_ns,
-    };
+    let trampolines = diversions.trampolines;
+    let blueprint = Blueprint { descriptor, placement, trampolines, stub_table };
+    let descriptor = &blueprint.descriptor;
     if place == SeedPlace::Elsewhere {
-        agent.begin_push(&descriptor, &image, files::mapped_ranges(&descriptor, &local_files));
+        agent.begin_push(descriptor, &image, files::mapped_ranges(descriptor, image.local_files()));
     }
-    let template = Template::start(&agent.keeper, &spec).map_err(|error| unfit(&error))?;
+    let template =
+        blueprint.template(&agent.keeper, &image, clock_offset).map_err(|error| unfit(&error))?;
     let template_us = begun.elapsed().as_micros();
     tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
     let (read_ahead, copied_ahead) = descriptor.warm.pages(descriptor.page_size());
@@ -233,13 +227,13 @@ pub(super) fn build(
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
         warm_pages: read_ahead + copied_ahead,
         generation: descriptor.generation,
-        stub: (placement.as_stub_place(), descriptor.sites.clone()),
+        stub: (blueprint.placement.as_stub_place(), descriptor.sites.clone()),
         listeners: SeedListeners::of(descriptor.carried.as_ref()),
         key: handle.key.clone(),
         ends_with_children: AtomicBool::new(ends_with_children),
         dropping: AtomicBool::new(false),
         is_broken: AtomicBool::new(false),
-        parts: Some(Parts { template, image, stay }),
+        parts: Some(Parts { template, blueprint, image, stay }),
     });
     if let Some(channel) = channel {
         agent.watch_lease(&hosted, channel);
@@ -250,7 +244,7 @@ pub(super) fn build(
 fn open_image(
     agent: &Agent,
     descriptor: &Descriptor,
-    local_files: &HashMap<u16, File>,
+    local_files: HashMap<u16, File>,
     patches: Vec<Patch>,
     place: SeedPlace,
     unfit: &dyn Fn(&dyn Display) -> Failure,
@@ -266,7 +260,7 @@ fn open_image(
         page_table: descriptor.page_table.clone(),
         page_size: descriptor.page_size(),
         owners: descriptor.owners.clone(),
-        local_files: clone_files(local_files)?,
+        local_files,
         patches,
         buffers: agent.buffers.clone(),
         fabrics: agent.fabrics(),
@@ -286,14 +280,4 @@ fn open_image(
 
 fn said_of(handle: &Handle, failure: Failure) -> Failure {
     if handle.agent.is_some() { failure } else { no_local_seed(failure) }
-}
-
-fn clone_files(files: &HashMap<u16, File>) -> Result<HashMap<u16, File>, Failure> {
-    files
-        .iter()
-        .map(|(index, file)| Ok((*index, file.try_clone()?)))
-        .collect::<std::io::Result<_>>()
-        .map_err(|error| {
-            fail(FailureKind::Limit, format!("no descriptor left for a mapped file: {error}"))
-        })
 }

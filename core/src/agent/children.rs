@@ -14,7 +14,7 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
-use crate::resume::NewProcess;
+use crate::resume::{NewProcess, Template};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
@@ -36,6 +36,23 @@ pub struct ChildEvent {
     pub end: ChildEnd,
 }
 
+/// What a child needs. A template of its own batch goes first.
+#[derive(Debug)]
+struct LivesOn {
+    template: Option<Arc<Template>>,
+    hosted: Arc<Hosted>,
+    _hold: Option<Arc<Hold>>,
+}
+
+impl LivesOn {
+    fn why_failed(&self, child: ChildId) -> Option<String> {
+        match &self.template {
+            Some(template) => template.why_failed(child),
+            None => self.hosted.why_failed(child),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     child: ChildId,
@@ -47,14 +64,14 @@ struct Entry {
     events: Sender<ChildEvent>,
     stderr: Arc<File>,
     /// Keeps image, template and lease alive, and the seed if it is this host's.
-    lives_on: Option<(Arc<Hosted>, Option<Arc<Hold>>)>,
+    lives_on: Option<LivesOn>,
 }
 
 impl Entry {
     /// A program may end with that status, too; then there is nothing to say.
     fn say_why_it_never_ran(&self) {
-        let Some((hosted, _)) = &self.lives_on else { return };
-        if let Some(why) = hosted.why_failed(self.child) {
+        let Some(lives_on) = &self.lives_on else { return };
+        if let Some(why) = lives_on.why_failed(self.child) {
             let text = format!("mitosis: child {} never ran: {why}", self.child);
             tracing::error!("{text}");
             say(&self.stderr, text);
@@ -91,6 +108,8 @@ pub struct NewChild {
     pub events: Sender<ChildEvent>,
     /// What it lives on.
     pub hosted: Arc<Hosted>,
+    /// Who cloned it, if that is a template of its own batch.
+    pub template: Option<Arc<Template>>,
     /// Its seed, if that is this host's.
     pub hold: Option<Arc<Hold>>,
     /// Its standard error, for what the agent has to say of it.
@@ -222,7 +241,7 @@ impl Places {
             lost: None,
             events: new.events,
             stderr: new.stderr,
-            lives_on: Some((new.hosted, new.hold)),
+            lives_on: Some(LivesOn { template: new.template, hosted: new.hosted, _hold: new.hold }),
         };
         table.by_pid.insert(pid, entry);
     }

@@ -11,11 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::failure::fail;
 use super::listeners::SeedListeners;
 use super::seeds::Hold;
-use crate::descriptor::{CallSite, StubPlace};
+use crate::descriptor::{CallSite, Clocks, Descriptor, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
-use crate::resume::{ChildSpec, NewProcess, ResumeError, Template};
+use crate::keeper;
+use crate::resume::{ChildSpec, NewProcess, Placement, ResumeError, Template, TemplateSpec};
+use crate::sys::clock;
 use crate::wire::local::{Failure, FailureKind};
+
+const NEW_UTS: u64 = libc::CLONE_NEWUTS.cast_unsigned() as u64;
 
 /// A seed as it lives on this host.
 #[derive(Debug)]
@@ -51,8 +55,53 @@ pub struct Hosted {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) template: Template,
+    pub(super) blueprint: Blueprint,
     pub(super) image: Image,
     pub(super) stay: Stay,
+}
+
+/// What templates of a seed are made of here, beside its image.
+#[derive(Debug)]
+pub(super) struct Blueprint {
+    pub(super) descriptor: Descriptor,
+    pub(super) placement: Placement,
+    pub(super) trampolines: Vec<(u64, Vec<u8>)>,
+    pub(super) stub_table: Vec<u8>,
+}
+
+impl Blueprint {
+    /// A template whose clocks are so far ahead of this host's.
+    pub(super) fn template(
+        &self,
+        keeper: &keeper::Client,
+        image: &Image,
+        clock_offset: Clocks,
+    ) -> Result<Template, ResumeError> {
+        let offset_of = |addr| image.layout().offset_of(addr);
+        let template = Template::start(
+            keeper,
+            &TemplateSpec {
+                descriptor: &self.descriptor,
+                placement: &self.placement,
+                offset_of: &offset_of,
+                image: image.file(),
+                local_files: image.local_files(),
+                trampolines: &self.trampolines,
+                stub_table: &self.stub_table,
+                clock_offset,
+            },
+        )?;
+        if let Some(why) = template.clock_refused() {
+            let seed = self.descriptor.seed;
+            tracing::warn!(
+                %seed,
+                why,
+                "no time namespace is to be had: children have this host's CLOCK_MONOTONIC, and are told by how much \
+                 it jumps"
+            );
+        }
+        Ok(template)
+    }
 }
 
 /// What keeps the seed meanwhile.
@@ -71,7 +120,7 @@ impl Drop for Hosted {
     fn drop(&mut self) {
         let Some(parts) = self.parts.take() else { return };
         let outlast = move || {
-            let Parts { template, image, stay } = parts;
+            let Parts { template, image, stay, .. } = parts;
             drop(template);
             image.outlast();
             drop(stay);
@@ -113,6 +162,10 @@ pub struct Start<'a> {
     pub new_ids: bool,
     /// Sockets that listen, by the records of carried files whose place they take.
     pub listeners: &'a [(u32, BorrowedFd<'a>)],
+    /// Its working directory, if not the seed's.
+    pub cwd: Option<&'a str>,
+    /// Its host's name, if not this one's.
+    pub hostname: Option<&'a str>,
 }
 
 impl Hosted {
@@ -121,7 +174,19 @@ impl Hosted {
     /// # Errors
     /// The template's.
     pub fn start(&self, start: &Start<'_>) -> Result<NewProcess, Failure> {
-        self.child(&ChildSpec {
+        self.start_from(&self.parts().template, start)
+    }
+
+    /// Starts one child by a template of its own batch.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn start_from(
+        &self,
+        template: &Template,
+        start: &Start<'_>,
+    ) -> Result<NewProcess, Failure> {
+        let spec = ChildSpec {
             role: start.role,
             index: start.index,
             generation: self.generation,
@@ -131,8 +196,32 @@ impl Hosted {
             environment: start.environment,
             stdio: start.stdio,
             listeners: start.listeners,
-            extra_clone_flags: 0,
+            extra_clone_flags: if start.hostname.is_some() { NEW_UTS } else { 0 },
             new_ids: start.new_ids,
+            cwd: start.cwd,
+            hostname: start.hostname,
+        };
+        self.child(template, &spec)
+    }
+
+    /// A template whose clocks go on from where they stood when the seed froze.
+    ///
+    /// # Errors
+    /// The seed's parent has not told, or the keeper's.
+    pub fn frozen_template(&self, keeper: &keeper::Client) -> Result<Template, Failure> {
+        let Parts { blueprint, image, .. } = self.parts();
+        let frozen_at = blueprint.descriptor.state.frozen_at;
+        if frozen_at == Clocks::default() {
+            let text = format!(
+                "seed {} does not tell when it froze: prepare it anew, or resume it with the clock 'live'",
+                self.seed
+            );
+            return Err(fail(FailureKind::HostUnfit, text));
+        }
+        let offset = frozen_at.ahead_of(clock::now());
+        blueprint.template(keeper, image, offset).map_err(|error| {
+            let text = format!("seed {} cannot be resumed here: {error}", self.seed);
+            fail(FailureKind::HostUnfit, text)
         })
     }
 }
@@ -146,12 +235,8 @@ pub fn lost_page_text(lost: &PageLost) -> String {
 }
 
 impl Hosted {
-    /// Starts one child.
-    ///
-    /// # Errors
-    /// The template's.
-    pub fn child(&self, spec: &ChildSpec<'_>) -> Result<NewProcess, Failure> {
-        self.parts().template.child(spec).map_err(|error| {
+    fn child(&self, template: &Template, spec: &ChildSpec<'_>) -> Result<NewProcess, Failure> {
+        template.child(spec).map_err(|error| {
             if matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. }) {
                 self.is_broken.store(true, Ordering::Release);
             }

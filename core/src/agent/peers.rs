@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::failure::fail;
-use crate::descriptor::ArenaNews;
+use crate::descriptor::{ArenaNews, Clocks};
 use crate::fabric::ReadError;
 use crate::fabric::tcp::TokenSource;
 use crate::id::{Handle, StreamToken};
-use crate::sys::poll;
+use crate::sys::{clock, poll};
 use crate::wire::control::{Channel, ChannelError, ClusterSecret, ControlReply, ControlRequest};
 use crate::wire::frame;
 use crate::wire::local::{Failure, FailureKind};
@@ -49,8 +49,8 @@ pub struct Fetched {
     pub digests: Vec<Option<[u8; 32]>>,
     /// What of the seed lies in its owner's arena, beyond what the descriptor says.
     pub arena: ArenaNews,
-    /// The other host's CLOCK_MONOTONIC less this one's, ns.
-    pub clock_offset_ns: i64,
+    /// How far the seed's clocks are ahead of this host's.
+    pub clock_offset: Clocks,
     /// The connection, to be kept as lease.
     pub lease: Channel,
 }
@@ -107,14 +107,14 @@ impl Peers {
             key: handle.key.clone(),
             ends_with_children: ends,
         };
-        let asked_ns = crate::sys::clock::monotonic_ns();
+        let asked = clock::now();
         match self.converse(agent, &request)? {
-            (ControlReply::Descriptor { bytes, token, monotonic_ns, digests, arena }, lease) => {
-                let answered_ns = crate::sys::clock::monotonic_ns();
+            (ControlReply::Descriptor { bytes, token, clocks, digests, arena }, lease) => {
+                let took_ns = clock::monotonic_ns() - asked.monotonic_ns;
                 self.keep_token(agent, token);
-                let here_ns = asked_ns + (answered_ns - asked_ns) / 2;
-                let clock_offset_ns = monotonic_ns - here_ns;
-                Ok(Fetched { bytes, digests, arena, clock_offset_ns, lease })
+                let half = Clocks { monotonic_ns: took_ns / 2, boottime_ns: took_ns / 2 };
+                let clock_offset = clocks.ahead_of(asked.moved_by(half));
+                Ok(Fetched { bytes, digests, arena, clock_offset, lease })
             }
             (other, _) => Err(unexpected(agent, &other)),
         }

@@ -178,7 +178,7 @@ impl Agent {
             pages: descriptor.page_table.pages(descriptor.page_size()),
             descriptor: encoded(&descriptor)?.into(),
             slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
-            clock_offset_ns: timens::ahead_ns(record.pid),
+            clock_offset: timens::ahead(record.pid),
         };
         let read_key = record.read_key.clone();
         let export = ProcessExport { mem: files.mem, readable, read_key, arena };

@@ -71,6 +71,8 @@ impl Agent {
             stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
             new_ids: false,
             listeners: &[],
+            cwd: None,
+            hostname: None,
         })?;
         drop(theirs);
         let (events, ended) = crossbeam_channel::bounded(1);
@@ -83,6 +85,7 @@ impl Agent {
             process,
             events,
             hosted: living_on,
+            template: None,
             hold: None,
             stderr,
         });

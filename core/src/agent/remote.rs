@@ -151,9 +151,9 @@ fn fetch(
             let arena = teller.news(agent).0.unwrap_or_default();
             let bytes = published.descriptor.to_vec();
             let token = agent.pages.issue_token();
-            let monotonic_ns = clock::monotonic_ns() + published.clock_offset_ns;
+            let clocks = clock::now().moved_by(published.clock_offset);
             let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();
-            let reply = ControlReply::Descriptor { bytes, token, monotonic_ns, digests, arena };
+            let reply = ControlReply::Descriptor { bytes, token, clocks, digests, arena };
             (reply, Some((hold, teller)))
         }
         Err(failure) => (ControlReply::Failed(failure), None),
@@ -326,7 +326,7 @@ mod tests {
         let answer = ControlReply::Descriptor {
             bytes: vec![0; 4 << 20],
             token: crate::id::StreamToken::random(),
-            monotonic_ns: 0,
+            clocks: crate::descriptor::Clocks::default(),
             digests: Vec::new(),
             arena: ArenaNews::default(),
         };

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::failure::{fail, seed_gone};
 use super::lease::Lease;
-use crate::descriptor::MappedFile;
+use crate::descriptor::{Clocks, MappedFile};
 use crate::id::{ForkKey, Handle, PrepareToken, ReadKey, SeedId};
 use crate::wire::local::{Failure, FailureKind, SeedLine};
 
@@ -57,8 +57,8 @@ pub struct Published {
     pub files: Arc<[MappedFile]>,
     /// Slabs of the arena that the descriptor names.
     pub slabs: usize,
-    /// The seed's CLOCK_MONOTONIC less this host's, ns: not 0 for a seed of a child that came from elsewhere.
-    pub clock_offset_ns: i64,
+    /// How far the seed's clocks are ahead of this host's: not 0 for a seed of a child that came from elsewhere.
+    pub clock_offset: Clocks,
     /// For people.
     pub exe: String,
     /// For people.

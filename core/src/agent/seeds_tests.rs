@@ -16,7 +16,7 @@ fn record(token: u8) -> Arc<SeedRecord> {
 fn published() -> Published {
     Published {
         slabs: 0,
-        clock_offset_ns: 0,
+        clock_offset: Clocks::default(),
         descriptor: Arc::from([1u8, 2].as_slice()),
         files: Arc::from([].as_slice()),
         exe: "python3".to_owned(),

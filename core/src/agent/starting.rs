@@ -15,7 +15,8 @@ use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::{clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
-    Failure, FailureKind, MAX_COUNT, ResumeRequest, StartReport, StartedChild,
+    Clock, Failure, FailureKind, MAX_COUNT, MAX_HOSTNAME_BYTES, ResumeRequest, StartReport,
+    StartedChild,
 };
 
 /// Children that were started, and where their ends are told.
@@ -60,6 +61,10 @@ impl Agent {
             let text = "the caller has gone before its children were started: none was";
             return Err(fail(FailureKind::Unreachable, text));
         }
+        let frozen = match request.clock {
+            Clock::Live => None,
+            Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
+        };
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
@@ -80,8 +85,14 @@ impl Agent {
                 stdio,
                 new_ids: request.new_ids,
                 listeners: &listeners,
+                cwd: request.cwd.as_deref(),
+                hostname: request.hostname.as_deref(),
             };
-            let process = match hosted.start(&start) {
+            let process = match &frozen {
+                Some(template) => hosted.start_from(template, &start),
+                None => hosted.start(&start),
+            };
+            let process = match process {
                 Ok(process) => process,
                 Err(failure) => {
                     self.kill_started(&children);
@@ -94,7 +105,8 @@ impl Agent {
             let pid = process.pid;
             let (events, stderr) = (sender.clone(), stderr.clone());
             let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
-            places.take(NewChild { child, seed, process, events, hosted, hold, stderr });
+            let template = frozen.clone();
+            places.take(NewChild { child, seed, process, events, hosted, template, hold, stderr });
             children.push(StartedChild { child, pid });
         }
         once.done();
@@ -135,6 +147,17 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
     if request.listen.len() > MAX_CHOICES {
         let text = format!("{} places to listen are too many: {MAX_CHOICES}", request.listen.len());
         return Err(fail(FailureKind::Limit, text));
+    }
+    if let Some(cwd) = &request.cwd
+        && !std::fs::metadata(cwd).is_ok_and(|found| found.is_dir())
+    {
+        let text =
+            format!("no directory {cwd} is on this host: make it, or name another for --cwd");
+        return Err(fail(FailureKind::Argument, text));
+    }
+    if request.hostname.as_ref().is_some_and(|name| name.len() > MAX_HOSTNAME_BYTES) {
+        let text = format!("a host's name has up to {MAX_HOSTNAME_BYTES} bytes");
+        return Err(fail(FailureKind::Argument, text));
     }
     let mail = request.payload.len() + environment.len();
     if mail > MAX_MAIL_BYTES {

@@ -37,7 +37,7 @@ use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequ
 use connection::{Connection, ask, done, unexpected};
 
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
-pub use crate::wire::local::MAX_COUNT;
+pub use crate::wire::local::{Clock, ClockError, MAX_COUNT, MAX_HOSTNAME_BYTES};
 
 /// What to resume, where and how.
 #[derive(Debug)]
@@ -60,6 +60,12 @@ pub struct ResumeOptions {
     pub seed_ends_with_children: bool,
     /// Children of a whole process get new process and thread ids instead of those that it had.
     pub new_ids: bool,
+    /// What their CLOCK_MONOTONIC and CLOCK_BOOTTIME tell.
+    pub clock: Clock,
+    /// Their working directory, which must be there on their host; `None` is the seed's, if that is there.
+    pub cwd: Option<String>,
+    /// What they find as their host's name, in a UTS namespace of their own; `None` is the host's.
+    pub hostname: Option<String>,
 }
 
 impl ResumeOptions {
@@ -75,6 +81,9 @@ impl ResumeOptions {
             listen: Vec::new(),
             seed_ends_with_children: false,
             new_ids: false,
+            clock: Clock::Live,
+            cwd: None,
+            hostname: None,
         }
     }
 }
@@ -100,6 +109,9 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
         request_id: SeedId::random().0,
         new_ids: options.new_ids,
         listen: options.listen,
+        clock: options.clock,
+        cwd: options.cwd,
+        hostname: options.hostname,
     });
     let mut connection = Connection::open(agent)?;
     match connection.ask(&request, &stdio, WHILE)? {
@@ -131,6 +143,18 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
         let count = options.listen.len();
         return Err(ClientError::Argument(format!(
             "{count} places to listen are too many: {MAX_CHOICES} is the limit"
+        )));
+    }
+    if options.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || cwd.contains('\0')) {
+        return Err(ClientError::Argument(format!(
+            "'{}' cannot be a working directory: give an absolute path",
+            options.cwd.as_deref().unwrap_or_default()
+        )));
+    }
+    let is_name = |name: &String| (1..=MAX_HOSTNAME_BYTES).contains(&name.len());
+    if !options.hostname.as_ref().is_none_or(is_name) {
+        return Err(ClientError::Argument(format!(
+            "a host's name has 1 to {MAX_HOSTNAME_BYTES} bytes"
         )));
     }
     let mut bytes = options.payload.len();

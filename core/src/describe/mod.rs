@@ -15,8 +15,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
     CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Owner, OwnerIndex,
-    PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, Vma, VmaFlags, VmaKind,
-    WarmSet,
+    PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState, Vma, VmaFlags,
+    VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -136,6 +136,10 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let mut state = report.state;
+    if state.threads.iter().all(|thread| *thread == ThreadState::default()) {
+        state.threads.clear();
+    }
     let (carried_files, losses) = match &report.files {
         Some(reported) => {
             let own = report.process.parent_pid;
@@ -170,6 +174,7 @@ pub fn describe(
         threads: report.threads,
         whole: report.whole,
         process: report.process,
+        state,
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,

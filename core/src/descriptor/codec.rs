@@ -24,7 +24,7 @@ use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
     MappedFile, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange,
-    SharedPart, Source, StubPlace, Thread, Vma, WarmSet, Whole,
+    SharedPart, Source, State, StubPlace, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -71,8 +71,10 @@ mod section {
     pub(super) const LOSSES: u16 = 17;
     /// Not critical: without, such memory is private to each process that a child forks.
     pub(super) const SHARED: u16 = 18;
+    /// Critical: a child without it could do what its parent could not (no_new_privs).
+    pub(super) const STATE: u16 = 20;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 19;
+    pub(super) const END: usize = 21;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -167,6 +169,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if !descriptor.shared.is_empty() {
         put_bytes(&mut body, section::SHARED, 0, &serialised(&descriptor.shared));
+    }
+    if descriptor.state != State::default() {
+        put(&mut body, section::STATE, &descriptor.state);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -315,6 +320,7 @@ impl<'a> Sections<'a> {
             files: self.parse::<Vec<MappedFile>>(section::FILES)?,
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
+            state: self.parse::<State>(section::STATE)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             carried: self.carried_files()?,
             losses: self.losses()?,
@@ -344,6 +350,9 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         return fail(section::THREADS, "a thread has a name that none can have");
     }
     check_whole(descriptor)?;
+    if ![0, descriptor.threads.len()].contains(&descriptor.state.threads.len()) {
+        return fail(section::STATE, "there is not one record for each thread");
+    }
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {
         return fail(section::STUB_PLACE, "there is not one trampoline for each call site");

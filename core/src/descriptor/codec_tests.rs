@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, DcTarget, Export, FileKind, Number, Owner, RcEndpoint, Rseq, Sched, SiteKind, Slab,
-    VmaFlags, VmaKind, WarmSet, Whole,
+    ArenaMap, Clocks, DcTarget, Export, FileKind, Number, Owner, RcEndpoint, Rseq, Sched, SiteKind,
+    Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -66,6 +66,7 @@ pub(crate) fn sample() -> Descriptor {
         }],
         threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
         process: Process { cwd: "/".to_owned(), ..Process::default() },
+        state: State::default(),
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         carried: None,
         losses: Losses::default(),
@@ -103,6 +104,27 @@ fn a_warm_set_survives_and_needs_no_new_reader() {
     let [id, flags] =
         [0, 2].map(|at| u16::from_le_bytes([bytes[plain.len() + at], bytes[plain.len() + at + 1]]));
     assert_eq!((id, flags & CRITICAL), (section::WARM_SET, 0));
+}
+
+/// Whoever does not know what a child may not do must not run it.
+#[test]
+fn state_survives_and_is_critical() {
+    let mut descriptor = sample();
+    descriptor.state = State {
+        frozen_at: Clocks { monotonic_ns: 7, boottime_ns: -8 },
+        no_new_privs: true,
+        threads: vec![ThreadState { io_priority: 3, ..ThreadState::default() }],
+        ..State::default()
+    };
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    let plain = encode(&sample()).unwrap();
+    let [id, flags] =
+        [0, 2].map(|at| u16::from_le_bytes([bytes[plain.len() + at], bytes[plain.len() + at + 1]]));
+    assert_eq!((id, flags & CRITICAL), (section::STATE, CRITICAL));
+    descriptor.state.threads.push(ThreadState::default());
+    let refused = decode(&encode(&descriptor).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("one record for each thread"), "{refused}");
 }
 
 /// A whole process of two threads.

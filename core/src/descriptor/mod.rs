@@ -9,6 +9,7 @@ pub mod losses;
 pub mod owner;
 pub mod page_table;
 pub mod process;
+pub mod state;
 pub mod thread;
 pub mod vma;
 pub mod warm;
@@ -21,6 +22,7 @@ pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
+pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
 pub use vma::{MappedFile, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
@@ -58,8 +60,10 @@ pub struct Descriptor {
     pub threads: Vec<Thread>,
     /// Set for a whole process, all of whose threads live on in its children.
     pub whole: Option<Whole>,
-    /// The rest of its state.
+    /// Its state, as every process has it.
     pub process: Process,
+    /// The rest of its state.
+    pub state: State,
     /// File descriptors that its parent had open.
     pub open_files: Vec<OpenFile>,
     /// Those of them that children have again; `None`: children have none.

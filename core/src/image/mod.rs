@@ -285,6 +285,11 @@ impl Image {
         &self.shared.layout
     }
 
+    /// Files of this host that are identical to files of the seed's table, by index there.
+    pub fn local_files(&self) -> &HashMap<u16, File> {
+        &self.shared.local_files
+    }
+
     /// Device (major, minor) and inode of the file, as /proc/PID/maps shows them.
     pub fn dev_inode(&self) -> (u32, u32, u64) {
         self.dev_inode

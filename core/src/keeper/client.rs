@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use crate::descriptor::Clocks;
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket;
 use crate::sys::wait::{self, Interest};
@@ -81,10 +82,19 @@ pub struct TemplateRequest<'a> {
     pub base: u64,
     /// The blob's entry, from there.
     pub entry: u64,
-    /// CLOCK_MONOTONIC of the template minus this host's.
-    pub clock_offset_ns: i64,
+    /// How far the template's clocks are to be ahead of this host's.
+    pub clock_offset: Clocks,
     /// Its descriptors 3, 4, ...; the first is its command socket.
     pub descriptors: &'a [BorrowedFd<'a>],
+}
+
+/// A template that was forked.
+#[derive(Debug)]
+pub struct NewTemplate {
+    /// Its pid.
+    pub pid: u32,
+    /// Why it has this host's clocks and not those that were asked for.
+    pub clock_refused: Option<io::Error>,
 }
 
 /// The running keeper. Dropping its last clone ends the keeper and all that it keeps.
@@ -136,7 +146,7 @@ impl Client {
         let process = Mutex::new(process);
         let inner = Inner { socket, call: Mutex::new(0), answers, exits, process, pid };
         let client = Client { inner: Arc::new(inner) };
-        let [version, _, rseq, _] = client.inner.answer(0)?.args;
+        let [version, _, rseq, ..] = client.inner.answer(0)?.args;
         match (version, rseq) {
             (VERSION, 0) => Ok(client),
             (VERSION, _) => Err(KeeperError::Rseq),
@@ -155,21 +165,26 @@ impl Client {
         self.inner.exits.clone()
     }
 
-    /// Forks a template; answers its pid. How it fares is said on its command socket.
+    /// Forks a template. How it fares is said on its command socket.
     ///
     /// # Errors
-    /// The keeper is gone, or could not fork or enter a time namespace.
-    pub fn template(&self, request: &TemplateRequest<'_>) -> Result<u32, KeeperError> {
+    /// The keeper is gone, or could not fork.
+    pub fn template(&self, request: &TemplateRequest<'_>) -> Result<NewTemplate, KeeperError> {
         let fds: Vec<BorrowedFd<'_>> =
             std::iter::once(request.region).chain(request.descriptors.iter().copied()).collect();
         if fds.len() > MAX_TEMPLATE_FDS {
             return Err(KeeperError::TooManyFds(fds.len()));
         }
-        let offset_ns = request.clock_offset_ns.cast_unsigned();
-        let args = [request.base, request.entry, offset_ns, fds.len() as u64];
-        let what = "fork a template in its time namespace";
-        let pid = self.inner.request(Kind::Template, args, &fds, what)?;
-        u32::try_from(pid).map_err(|_| KeeperError::Gone)
+        let Clocks { monotonic_ns, boottime_ns } = request.clock_offset;
+        let [monotonic, boottime] = [monotonic_ns, boottime_ns].map(i64::cast_unsigned);
+        let args = [request.base, request.entry, monotonic, fds.len() as u64, boottime];
+        let [pid, refused, ..] =
+            self.inner.request(Kind::Template, args, &fds, "fork a template")?;
+        let refused = i32::try_from(refused).ok().filter(|errno| *errno != 0);
+        Ok(NewTemplate {
+            pid: u32::try_from(pid).map_err(|_| KeeperError::Gone)?,
+            clock_refused: refused.map(io::Error::from_raw_os_error),
+        })
     }
 
     /// Sends a signal to a template or child.
@@ -177,7 +192,7 @@ impl Client {
     /// # Errors
     /// ESRCH when it has ended.
     pub fn kill(&self, pid: u32, signal: i32) -> Result<(), KeeperError> {
-        let args = [pid.into(), signal.unsigned_abs().into(), 0, 0];
+        let args = [pid.into(), signal.unsigned_abs().into(), 0, 0, 0];
         self.inner.request(Kind::Kill, args, &[], "signal the child").map(drop)
     }
 }
@@ -186,10 +201,10 @@ impl Inner {
     fn request(
         &self,
         kind: Kind,
-        args: [u64; 4],
+        args: [u64; 5],
         fds: &[BorrowedFd<'_>],
         what: &'static str,
-    ) -> Result<u64, KeeperError> {
+    ) -> Result<[u64; 5], KeeperError> {
         let mut id = self.call.lock();
         *id = id.wrapping_add(1).max(1);
         let send = |message: Message, fds: &[BorrowedFd<'_>]| {
@@ -201,7 +216,7 @@ impl Inner {
         };
         send(Message::new(kind, *id, args), &[])?;
         for some in fds.chunks(FDS_PER_MESSAGE) {
-            send(Message::new(Kind::Fds, *id, [0; 4]), some)?;
+            send(Message::new(Kind::Fds, *id, [0; 5]), some)?;
         }
         let answer = self.answer(*id)?;
         match answer.kind {
@@ -210,7 +225,7 @@ impl Inner {
                 let source = io::Error::from_raw_os_error(errno);
                 Err(KeeperError::Failed { what, source })
             }
-            _ => Ok(answer.args[0]),
+            _ => Ok(answer.args),
         }
     }
 
@@ -233,7 +248,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let end = Message::new(Kind::End, 0, [0; 4]);
+        let end = Message::new(Kind::End, 0, [0; 5]);
         let mut process = self.process.lock();
         let asked = end.send_now(self.socket.as_fd()).is_ok();
         let ended = asked

@@ -4,15 +4,16 @@
 //! ```text
 //! agent                                           keeper
 //!                                            <--  HELLO    version, pid, 1 if rseq is registered
-//! TEMPLATE id base entry offset_ns n_fds     -->
+//! TEMPLATE id base entry monotonic_ns n_fds boottime_ns -->
 //!   FDS id (up to 60 at a time, n_fds in all) -->
-//!                                            <--  DONE id pid   or   FAILED id errno
+//!                                            <--  DONE id pid refused   or   FAILED id errno
 //! KILL     id pid signal                     -->
 //!                                            <--  DONE id 0     or   FAILED id errno
 //!                                            <--  EXIT pid status
 //! END                                        -->  (all end at once)
 //! ```
-//! The first descriptor of a template is its region, the others get the numbers 3, 4, ... in it.
+//! The first descriptor of a template is its region, the others get the numbers 3, 4, ... in it. `refused` is the errno
+//! of a time namespace that the keeper could not have: the template has the keeper's clocks.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -20,13 +21,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::sys::scm;
 
 /// Both ends are one program; another version is a mix-up of installations.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 /// Descriptors on one message: less than `scm::MAX_FDS`.
 pub(super) const FDS_PER_MESSAGE: usize = 60;
 /// Descriptors that a template may be given: mapped files, region, socket, image.
 pub(super) const MAX_TEMPLATE_FDS: usize = 1000;
 
-const MESSAGE_LEN: usize = 8 + 4 * 8;
+const MESSAGE_LEN: usize = 8 + 5 * 8;
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +62,11 @@ pub(super) struct Message {
     pub(super) kind: Kind,
     /// Request and answer carry the same.
     pub(super) id: u32,
-    pub(super) args: [u64; 4],
+    pub(super) args: [u64; 5],
 }
 
 impl Message {
-    pub(super) fn new(kind: Kind, id: u32, args: [u64; 4]) -> Self {
+    pub(super) fn new(kind: Kind, id: u32, args: [u64; 5]) -> Self {
         Message { kind, id, args }
     }
 
@@ -108,7 +109,8 @@ impl Message {
         let long = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         let code = word(0)?;
         let kind = Kind::ALL.into_iter().find(|kind| *kind as u32 == code)?;
-        Some(Message { kind, id: word(4)?, args: [long(8)?, long(16)?, long(24)?, long(32)?] })
+        let args = [long(8)?, long(16)?, long(24)?, long(32)?, long(40)?];
+        Some(Message { kind, id: word(4)?, args })
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_refused() {
-        let bytes = Message::new(Kind::Kill, 7, [1, 2, 3, 4]).encode();
+        let bytes = Message::new(Kind::Kill, 7, [1, 2, 3, 4, 5]).encode();
         for len in 1..MESSAGE_LEN {
             let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
             ours.send(&bytes[..len]).unwrap();
@@ -147,10 +149,10 @@ mod tests {
     #[test]
     fn each_kind_survives_its_bytes_and_others_are_refused() {
         for kind in Kind::ALL {
-            let message = Message::new(kind, 7, [1, u64::MAX, 3, 4]);
+            let message = Message::new(kind, 7, [1, u64::MAX, 3, 4, 5]);
             assert_eq!(Message::parse(&message.encode()), Some(message));
         }
-        let mut bytes = Message::new(Kind::Exit, 0, [0; 4]).encode();
+        let mut bytes = Message::new(Kind::Exit, 0, [0; 5]).encode();
         bytes[0] = 9;
         assert_eq!(Message::parse(&bytes), None);
     }

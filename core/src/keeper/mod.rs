@@ -22,7 +22,7 @@ mod server;
 
 use std::time::Duration;
 
-pub use client::{Client, Exit, KeeperError, TemplateRequest};
+pub use client::{Client, Exit, KeeperError, NewTemplate, TemplateRequest};
 pub use server::run;
 
 /// How long children outlive their agent: time to write out what they are at, and none to wait in.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::AGENT_GRACE;
 use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
 use crate::client::leave_nothing;
+use crate::descriptor::Clocks;
 use crate::resume::abi::{Reply, SETUP_FAILED};
 use crate::resume::template::reply_bytes;
 use crate::sys::clone3::{Fork, fork_with_default_signals};
@@ -65,7 +66,7 @@ struct Server {
     ended: OwnedFd,
     pid: u32,
     /// Of the time namespace that the next fork enters.
-    clock_offset_ns: i64,
+    clock_offset: Clocks,
     /// Not told yet, oldest first.
     ends: VecDeque<Ended>,
 }
@@ -74,8 +75,9 @@ impl Server {
     fn start(socket: OwnedFd) -> io::Result<Server> {
         let ended = wait::child_signals()?;
         let pid = std::process::id();
-        let server = Server { socket, ended, pid, clock_offset_ns: 0, ends: VecDeque::new() };
-        server.answer(Kind::Hello, 0, [VERSION, pid.into(), enter::has_rseq().into(), 0])?;
+        let clock_offset = Clocks::default();
+        let server = Server { socket, ended, pid, clock_offset, ends: VecDeque::new() };
+        server.answer(Kind::Hello, 0, [VERSION, pid.into(), enter::has_rseq().into(), 0, 0])?;
         Ok(server)
     }
 
@@ -111,7 +113,7 @@ impl Server {
     fn tell(&mut self) {
         while let Some(ended) = self.ends.front() {
             let status = u64::from(ended.status.cast_unsigned());
-            let message = Message::new(Kind::Exit, 0, [ended.pid.into(), status, 0, 0]);
+            let message = Message::new(Kind::Exit, 0, [ended.pid.into(), status, 0, 0, 0]);
             if message.send_now(self.socket.as_fd()).is_err() {
                 return;
             }
@@ -131,7 +133,7 @@ impl Server {
                 self.settle(message.id, made?)
             }
             Kind::Kill => {
-                let done = kill(first, second).map(|()| 0);
+                let done = kill(first, second).map(|()| (0, 0));
                 self.settle(message.id, done)
             }
             Kind::End => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -140,8 +142,8 @@ impl Server {
     }
 
     /// Collects a template's descriptors and forks it. The outer error is the connection's.
-    fn template(&mut self, request: &Message) -> io::Result<io::Result<u64>> {
-        let [base, entry, offset_ns, count] = request.args;
+    fn template(&mut self, request: &Message) -> io::Result<io::Result<(u64, u64)>> {
+        let [base, entry, monotonic, count, boottime] = request.args;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "a template's descriptors");
         if !(2..=MAX_TEMPLATE_FDS).contains(&count) {
@@ -157,22 +159,36 @@ impl Server {
                 return Err(broken());
             }
         }
-        Ok(self.fork_template(base, entry, offset_ns.cast_signed(), &fds))
+        let [monotonic_ns, boottime_ns] = [monotonic, boottime].map(u64::cast_signed);
+        let offset = Clocks { monotonic_ns, boottime_ns };
+        Ok(self.fork_template(base, entry, offset, &fds))
     }
 
+    /// The next fork enters a time namespace with this offset; errno if there is none to be had, 0 otherwise.
+    fn set_clock(&mut self, offset: Clocks) -> u64 {
+        if offset == self.clock_offset {
+            return 0;
+        }
+        let set = timens::set_for_children(offset);
+        // Wherever it fails, children are left with the keeper's own clocks, as far as can be.
+        self.clock_offset = if set.is_ok() { offset } else { Clocks::default() };
+        set.map_or_else(
+            |error| error.raw_os_error().unwrap_or(libc::EIO).unsigned_abs().into(),
+            |()| 0,
+        )
+    }
+
+    /// The template's pid, and why it has not the clock that it was to have.
     fn fork_template(
         &mut self,
         base: u64,
         entry: u64,
-        offset_ns: i64,
+        offset: Clocks,
         fds: &[OwnedFd],
-    ) -> io::Result<u64> {
-        if offset_ns != self.clock_offset_ns {
-            timens::set_for_children(offset_ns)?;
-            self.clock_offset_ns = offset_ns;
-        }
+    ) -> io::Result<(u64, u64)> {
+        let refused = self.set_clock(offset);
         match fork_with_default_signals()? {
-            Fork::Parent(pid) => Ok(pid.into()),
+            Fork::Parent(pid) => Ok((pid.into(), refused)),
             Fork::Child => {
                 let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
                 let (region, descriptors) = (borrowed[0], &borrowed[1..]);
@@ -187,17 +203,17 @@ impl Server {
         }
     }
 
-    fn settle(&self, id: u32, result: io::Result<u64>) -> io::Result<()> {
+    fn settle(&self, id: u32, result: io::Result<(u64, u64)>) -> io::Result<()> {
         match result {
-            Ok(value) => self.answer(Kind::Done, id, [value, 0, 0, 0]),
+            Ok((value, more)) => self.answer(Kind::Done, id, [value, more, 0, 0, 0]),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                self.answer(Kind::Failed, id, [errno.cast_unsigned().into(), 0, 0, 0])
+                self.answer(Kind::Failed, id, [errno.cast_unsigned().into(), 0, 0, 0, 0])
             }
         }
     }
 
-    fn answer(&self, kind: Kind, id: u32, args: [u64; 4]) -> io::Result<()> {
+    fn answer(&self, kind: Kind, id: u32, args: [u64; 5]) -> io::Result<()> {
         Message::new(kind, id, args).send(self.socket.as_fd(), &[])
     }
 

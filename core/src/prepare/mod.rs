@@ -17,6 +17,7 @@ mod atfork;
 mod carried;
 mod carried_sockets;
 mod header;
+mod kept;
 mod proc_files;
 mod proc_text;
 pub(crate) mod reap;
@@ -315,6 +316,7 @@ impl Before {
         freeze.resume_area = wake::area();
         freeze.losses_area = wake::losses_area();
         freeze.timers = timers();
+        freeze.frozen_at = kept::clocks();
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
         Ok(Before { token, scratch, hide: false, seen: None, _copies: Vec::new() })
@@ -429,10 +431,12 @@ pub struct ResumeInfo {
     pub payload: (u64, u64),
     /// Environment changes, `NAME=VALUE\0...` (a bare `NAME\0` unsets): address and bytes.
     pub environment: (u64, u64),
+    /// What CLOCK_MONOTONIC jumped by, ns: not 0 where the child could not have the clock that it was to have.
+    pub clock_delta_ns: i64,
 }
 
-/// "MITOSIS1".
-pub const RESUME_MAGIC: u64 = u64::from_le_bytes(*b"MITOSIS1");
+/// "MITOSIS2".
+pub const RESUME_MAGIC: u64 = u64::from_le_bytes(*b"MITOSIS2");
 /// Not a child.
 pub const ROLE_NONE: u32 = 0;
 /// A child.

@@ -11,9 +11,10 @@
 use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
+use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{
-    MmLayout, OpenFile, Process, Refuse, ResumeArea, Rseq, Sched, SeedAddr, SignalAction, Thread,
-    Whole,
+    Clocks, MmLayout, OpenFile, Process, Refuse, ResumeArea, Rseq, Sched, SeedAddr, SignalAction,
+    State, Thread, ThreadState, Whole,
 };
 
 /// First bytes.
@@ -80,6 +81,14 @@ pub mod tag {
     pub const LOCK: u16 = 29;
     /// u64 fd, then its `struct termios` and `struct winsize`. Behind its `FILE`.
     pub const TERMINAL: u16 = 30;
+    /// 12 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs;
+    /// THP disabled; MDWE; membarrier registrations; dynamic vector components permitted; keepcaps; PR_MCE_KILL_GET;
+    /// oom_score_adj (sign-extended); coredump_filter.
+    pub const STATE: u16 = 40;
+    /// 3 x u64: ioprio (0: none), timer slack ns, 1 if AMX tiles lie in its frame. Once for each thread, in the order of [`THREAD`].
+    pub const THREAD_STATE: u16 = 41;
+    /// 4 x u64: policy, priority, nice (sign-extended), SCHED_FLAG_*. Of the caller, if it is no whole process.
+    pub const OWN_SCHED: u16 = 42;
 }
 
 /// Everything that a report says.
@@ -89,6 +98,8 @@ pub struct Report {
     pub threads: Vec<Thread>,
     /// Process-wide state.
     pub process: Process,
+    /// More of it.
+    pub state: State,
     /// Open descriptors of the parent.
     pub open_files: Vec<OpenFile>,
     /// What is known of each of them, where they are carried: not empty, for 0, 1 and 2 stand here, too, or
@@ -299,7 +310,19 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             let fd = u32::try_from(numbers(record, 1)?[0]).ok()?;
             last_file(report, fd)?.terminal = Some(record.get(8..)?.to_vec());
         }
-        tag::SCHED => report.whole.get_or_insert_default().sched.push(sched(record)?),
+        tag::SCHED => {
+            report.whole.get_or_insert_default().sched.push(sched(record.get(8..)?)?);
+        }
+        tag::STATE => state(&mut report.state, &numbers(record, 12)?)?,
+        tag::THREAD_STATE => {
+            let n = numbers(record, 3)?;
+            report.state.threads.push(ThreadState {
+                io_priority: u32::try_from(n[0]).ok()?,
+                timer_slack_ns: n[1],
+                has_tiles: n[2] != 0,
+            });
+        }
+        tag::OWN_SCHED => report.state.sched = sched(record)?,
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
         }
@@ -338,13 +361,27 @@ fn thread(record: &[u8]) -> Option<Thread> {
 }
 
 fn sched(record: &[u8]) -> Option<Sched> {
-    let n = numbers(record, 5)?;
+    let n = numbers(record, 4)?;
     Some(Sched {
-        policy: u32::try_from(n[1]).ok()?,
-        priority: u32::try_from(n[2]).ok()?,
-        nice: i32::try_from(n[3].cast_signed()).ok()?,
-        flags: n[4],
+        policy: u32::try_from(n[0]).ok()?,
+        priority: u32::try_from(n[1]).ok()?,
+        nice: i32::try_from(n[2].cast_signed()).ok()?,
+        flags: n[3],
     })
+}
+
+/// All but what stands in records of its own.
+fn state(state: &mut State, n: &[u64]) -> Option<()> {
+    let word = |at: usize| u32::try_from(n[at]).ok();
+    state.frozen_at = Clocks { monotonic_ns: n[0].cast_signed(), boottime_ns: n[1].cast_signed() };
+    (state.is_undumpable, state.no_new_privs) = (n[2] != 0, n[3] != 0);
+    (state.thp_disable, state.deny_write_execute) = (word(4)?, word(5)?);
+    (state.membarrier, state.vector_permits) = (word(6)?, n[7]);
+    state.keeps_capabilities = n[8] != 0;
+    state.memory_failure = Some(word(9)?).filter(|policy| *policy != MEMORY_FAILURE);
+    state.oom_score = i32::try_from(n[10].cast_signed()).ok()?;
+    state.core_filter = Some(word(11)?).filter(|filter| *filter != CORE_FILTER);
+    Some(())
 }
 
 fn layout(n: &[u64]) -> MmLayout {
@@ -542,6 +579,43 @@ mod tests {
         writer.record(tag::LOSSES, &[0, u64::MAX], b"");
         let len = writer.finish().unwrap();
         assert!(parse(&buffer[..len]).is_err(), "a kind that nobody knows is not refused silently");
+    }
+
+    #[test]
+    fn state_comes_back_and_a_number_that_is_none_is_refused() {
+        let report = |state: &[u64], thread: &[u64]| {
+            let mut buffer = [0u8; 512];
+            let mut writer = ReportWriter::new(&mut buffer);
+            writer.record(tag::STATE, state, b"");
+            writer.record(tag::THREAD_STATE, thread, b"");
+            writer.record(tag::OWN_SCHED, &[3, 0, 7, 1], b"");
+            let len = writer.finish().unwrap();
+            parse(&buffer[..len])
+        };
+        let minus_seven = (-7i64).cast_unsigned();
+        let numbers = [u64::MAX, 5, 1, 1, 3, 1, 16, 1 << 18, 1, 1, minus_seven, 0x7f];
+        let state = report(&numbers, &[0x4003, 9, 1]).unwrap().state;
+        let frozen_at = Clocks { monotonic_ns: -1, boottime_ns: 5 };
+        let thread = ThreadState { io_priority: 0x4003, timer_slack_ns: 9, has_tiles: true };
+        let expected = State {
+            frozen_at,
+            is_undumpable: true,
+            no_new_privs: true,
+            thp_disable: 3,
+            deny_write_execute: 1,
+            keeps_capabilities: true,
+            memory_failure: Some(1),
+            oom_score: -7,
+            core_filter: Some(0x7f),
+            membarrier: 16,
+            vector_permits: 1 << 18,
+            sched: Sched { policy: 3, priority: 0, nice: 7, flags: 1 },
+            threads: vec![thread],
+        };
+        assert_eq!(state, expected);
+        assert!(report(&numbers[1..], &[0, 0, 0]).is_err(), "too short");
+        assert!(report(&[0, 0, 0, 0, u64::MAX, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0]).is_err());
+        assert!(report(&numbers, &[u64::MAX, 0, 0]).is_err());
     }
 
     #[test]

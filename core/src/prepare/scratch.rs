@@ -14,7 +14,7 @@ use super::header::MAX_HEADER_BYTES;
 use super::report::MAX_REPORT_BYTES;
 use super::shared::Copied;
 use super::whole::{Map, Table};
-use crate::descriptor::{SeedAddr, SeedRange};
+use crate::descriptor::{Clocks, SeedAddr, SeedRange};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::KernelAction;
 
@@ -42,6 +42,8 @@ pub(super) struct Freeze {
     pub(super) generation: u64,
     /// getitimer(2) of the parent.
     pub(super) timers: [[u64; 4]; 3],
+    /// The parent's clocks.
+    pub(super) frozen_at: Clocks,
     /// The parent's action of the signal that the freeze uses.
     pub(super) old_action: KernelAction,
     /// Offset of glibc's rseq area from the thread pointer and lengths it may have registered; 0: none.
@@ -146,6 +148,7 @@ impl Scratch {
             parent_tid: 0,
             generation: 0,
             timers: [[0; 4]; 3],
+            frozen_at: Clocks::default(),
             old_action: KernelAction::default(),
             rseq_offset: 0,
             rseq_lengths: [0; 3],

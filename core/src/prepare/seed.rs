@@ -9,11 +9,13 @@ use std::arch::global_asm;
 use super::REHEARSED;
 use super::carried;
 use super::header;
+use super::kept;
 use super::proc_files::{close, each_entry, open, own_entry, read_file, remedy};
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
 use super::whole::seen;
+use crate::descriptor::ThreadState;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
 use crate::sys::rawcall::{KernelAction, rawcall, sigaction};
@@ -276,6 +278,7 @@ impl Description<'_, '_> {
         self.signal_actions();
         self.paths();
         self.scalars();
+        kept::report(self.writer, freeze.frozen_at);
         self.limits();
         let mut timers = [0u64; 12];
         for (place, value) in timers.iter_mut().zip(freeze.timers.iter().flatten()) {
@@ -350,6 +353,9 @@ impl Description<'_, '_> {
         ];
         let len = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         self.writer.record(tag::THREAD, &numbers, &name[..len]);
+        let has_tiles = kept::may_use_tiles();
+        kept::report_thread(self.writer, ThreadState { has_tiles, ..kept::of_this_thread() });
+        kept::report_sched(self.writer, kept::sched_of_this_thread());
     }
 
     fn layout(&mut self) -> Result<(), Refusal> {

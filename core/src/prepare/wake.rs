@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::whole::environment;
 use super::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_NONE, ROLE_REHEARSAL, ResumeInfo};
-use crate::descriptor::{Loss, Losses};
+use crate::descriptor::{Clocks, Loss, Losses};
 use crate::id::{ChildId, SeedId};
 use crate::sys::futex::{self, Reach};
 
@@ -24,6 +24,9 @@ pub struct Resumed {
     pub payload: Vec<u8>,
     /// It is a rehearsal: it must end before the user's code runs.
     pub rehearsal: bool,
+    /// What CLOCK_MONOTONIC has jumped by, ns: 0 in a child that has its parent's clock, as ever where its host has time
+    /// namespaces for it. Otherwise moments of that clock that were noted before are to be moved by it.
+    pub clock_delta_ns: i64,
     /// Changes of the environment; already made.
     pub environment: Vec<(String, Option<String>)>,
     /// What the process had and this child has not, of files that are carried: for hooks that make it again.
@@ -39,6 +42,7 @@ static mut RESUME_INFO: ResumeInfo = ResumeInfo {
     child: 0,
     payload: (0, 0),
     environment: (0, 0),
+    clock_delta_ns: 0,
 };
 
 /// Address and length of what a child is told of its losses, by its restore; zeros: it has none.
@@ -114,6 +118,12 @@ impl Told {
         self.0.role == ROLE_REHEARSAL
     }
 
+    /// What has passed of CLOCK_MONOTONIC since it told `then`, before the freeze; ns.
+    pub(super) fn passed_since(&self, then: Clocks) -> u64 {
+        let now = super::kept::clocks().monotonic_ns.wrapping_sub(self.0.clock_delta_ns);
+        u64::try_from(now.wrapping_sub(then.monotonic_ns)).unwrap_or(0)
+    }
+
     /// Makes the changes of the environment, without libc: other threads stand who may hold its locks.
     pub(super) fn change_environment(&self) {
         let (addr, len) = self.0.environment;
@@ -141,6 +151,7 @@ impl Told {
             generation: info.generation,
             payload,
             rehearsal: self.is_rehearsal(),
+            clock_delta_ns: info.clock_delta_ns,
             environment: parse_environment(&changes),
             lost,
         }

@@ -115,6 +115,18 @@ pub(super) fn set_limit(resource: u64, soft: u64, hard: u64) -> Op {
     call("prlimit64", libc::SYS_prlimit64, args, Expect::Success)
 }
 
+/// membarrier(2).
+pub(super) fn membarrier(command: u32) -> Op {
+    let args = [u64::from(command).into(), 0.into(), 0.into()];
+    call("membarrier", libc::SYS_membarrier, args, Expect::Success)
+}
+
+/// ioprio_set(2) of the calling thread.
+pub(super) fn ioprio_set(who: u64, priority: u64) -> Op {
+    let args = [who.into(), 0.into(), priority.into()];
+    call("ioprio_set", libc::SYS_ioprio_set, args, Expect::Success)
+}
+
 /// umask(2).
 pub(super) fn umask(mask: u32) -> Op {
     call("umask", libc::SYS_umask, [u64::from(mask).into()], Expect::Ignored)
@@ -125,10 +137,16 @@ pub(super) fn personality(persona: u32) -> Op {
     call("personality", libc::SYS_personality, [u64::from(persona).into()], Expect::Success)
 }
 
-/// chdir(2): a host need not have the directory.
-pub(super) fn chdir(path: &str) -> Op {
+/// sethostname(2).
+pub(super) fn sethostname(name: &str) -> Op {
+    let args = [name.as_bytes().to_vec().into(), (name.len() as u64).into()];
+    call("sethostname", libc::SYS_sethostname, args, Expect::Success)
+}
+
+/// chdir(2).
+pub(super) fn chdir(path: &str, expect: Expect) -> Op {
     let path = [path.as_bytes(), b"\0"].concat();
-    call("chdir", libc::SYS_chdir, [path.into()], Expect::Ignored)
+    call("chdir", libc::SYS_chdir, [path.into()], expect)
 }
 
 /// close_range(2) from `first` up.

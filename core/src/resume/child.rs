@@ -44,6 +44,10 @@ pub struct ChildSpec<'a> {
     pub listeners: &'a [(u32, BorrowedFd<'a>)],
     /// Flags for clone3(2): namespaces of its own.
     pub extra_clone_flags: u64,
+    /// Its working directory, if not the seed's.
+    pub cwd: Option<&'a str>,
+    /// Its host's name, with CLONE_NEWUTS among the flags.
+    pub hostname: Option<&'a str>,
     /// A whole process gets new ids instead of those that it had.
     pub new_ids: bool,
 }
@@ -58,6 +62,8 @@ pub struct TailFacts {
     gate: Option<SeedAddr>,
     /// How the first one is scheduled, if that is anything special.
     sched: Option<Sched>,
+    /// Whether AMX tiles lie in its frame.
+    has_tiles: bool,
     is_whole: bool,
     dont_fork: Vec<SeedRange>,
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
@@ -85,6 +91,28 @@ pub struct TailPlace {
     pub is_ahead: bool,
     /// Its timers run; in a rehearsal nothing may disturb what prepare() does before it returns.
     pub runs_timers: bool,
+    /// What has passed since the freeze on the clock that it is to have, ns.
+    pub passed_ns: u64,
+    /// What its clock has jumped by, ns.
+    pub clock_delta_ns: i64,
+}
+
+/// What one child has other than its siblings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own<'a> {
+    /// Its working directory.
+    pub cwd: Option<&'a str>,
+    /// Its host's name.
+    pub hostname: Option<&'a str>,
+}
+
+impl Own<'_> {
+    /// Where a failure can still be told, and no later step of a tail fails: a step's number tells it, and what comes
+    /// before has the same number in all children.
+    fn steps(&self) -> Vec<Op> {
+        let cwd = self.cwd.map(|path| calls::chdir(path, Expect::Success));
+        self.hostname.map(calls::sethostname).into_iter().chain(cwd).collect()
+    }
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -98,13 +126,17 @@ impl TailFacts {
     pub fn of(desc: &Descriptor) -> Result<TailFacts, CompileError> {
         let first = threads::first(desc)?;
         let whole = desc.whole.as_ref();
-        let sched = whole.and_then(|whole| whole.sched.get(first)).copied();
+        let sched = match whole {
+            Some(whole) => whole.sched.get(first).copied(),
+            None => Some(desc.state.sched),
+        };
         let dont_fork = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::DONT_FORK));
         Ok(TailFacts {
             thread: desc.threads[first].clone(),
             further: FurtherThreads::of(desc)?,
             gate: whole.filter(|_| first != 0).map(|whole| whole.gate),
             sched: sched.filter(|sched| *sched != Sched::default()),
+            has_tiles: desc.state.threads.get(first).is_some_and(|thread| thread.has_tiles),
             is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
@@ -182,7 +214,13 @@ impl TailFacts {
     ///
     /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
     /// that was opened with O_PATH. Then sockets for the carried files `listeners`.
-    pub fn tail(&self, place: &TailPlace, info: &[u8; INFO_LEN], listeners: &[u32]) -> Program {
+    pub fn tail(
+        &self,
+        place: &TailPlace,
+        info: &[u8; INFO_LEN],
+        listeners: &[u32],
+        own: &Own<'_>,
+    ) -> Program {
         let TailPlace { keeper, stdio, .. } = *place;
         let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
@@ -207,7 +245,7 @@ impl TailFacts {
         ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, Expect::Success)));
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         if let Some(files) = &self.files {
-            ops.extend(files.make(stdio, COMMAND_FD, listeners));
+            ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns));
         }
         // Where no file is carried: the numbers behind what came along.
         let spare = self.files.as_ref().map(FilePlan::spare);
@@ -215,7 +253,8 @@ impl TailFacts {
         ops.extend(self.shared.make(number, nothing));
         // All signals are blocked until the threads are in their own code.
         ops.extend(self.timers.iter().map(|(which, timer)| {
-            calls::setitimer(*which, if place.runs_timers { *timer } else { [0; 4] })
+            let timer = left_after(*which, *timer, place.passed_ns);
+            calls::setitimer(*which, if place.runs_timers { timer } else { [0; 4] })
         }));
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if !self.losses.1.is_empty() {
@@ -229,6 +268,7 @@ impl TailFacts {
         if !place.is_ahead {
             ops.extend(self.mark_dont_fork());
         }
+        ops.extend(own.steps());
         match &self.files {
             Some(files) => ops.extend(files.close_helpers()),
             None => ops.extend(self.close_all_but_stdio(stdio + 3)),
@@ -239,6 +279,7 @@ impl TailFacts {
             let late = self.sched.as_ref().filter(|_| self.early_sched().is_none());
             ops.extend(late.map(|sched| threads::scheduling(sched, Expect::Ignored)));
         }
+        ops.extend(self.has_tiles.then_some(Op::Tiles));
         ops.extend(self.gate.map(|gate| Op::Gate { addr: gate.0 }));
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }
@@ -295,12 +336,13 @@ impl TailFacts {
         let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
         let place = TailPlace { keeper, runs_timers, ..*place };
         let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
-        let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners);
+        let own = Own { cwd: spec.cwd, hostname: spec.hostname };
+        let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners, &own);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
         let environment_at = (payload.0 + payload.1, spec.environment.len() as u64);
         let losses = (environment_at.0 + environment_at.1, self.losses.1.len() as u64);
-        let info = info_bytes(spec, payload, environment_at);
+        let info = info_bytes(spec, payload, environment_at, place.clock_delta_ns);
         for op in &mut tail.ops {
             match op {
                 Op::Store { addr, bytes } if *addr == self.resume_area.0 => *bytes = info.to_vec(),
@@ -334,6 +376,19 @@ fn told_losses(desc: &Descriptor) -> (SeedAddr, Vec<u8>) {
 fn running_timers(process: &Process) -> Vec<(u64, [u64; 4])> {
     let runs = |timer: &[u64; 4]| timer[2..] != [0, 0];
     (0..).zip(process.timers.iter().copied()).filter(|(_, timer)| runs(timer)).collect()
+}
+
+/// What is left of an interval timer, with its interval, when so much has passed: one whose moment has come
+/// meanwhile fires at once. CPU time has not passed.
+fn left_after(which: u64, [every_s, every_us, s, us]: [u64; 4], passed_ns: u64) -> [u64; 4] {
+    const US_PER_S: u64 = 1_000_000;
+    let is_real = which == u64::from(libc::ITIMER_REAL.cast_unsigned());
+    if !is_real || passed_ns == 0 {
+        return [every_s, every_us, s, us];
+    }
+    let left = s.saturating_mul(US_PER_S).saturating_add(us).saturating_sub(passed_ns / 1000);
+    let left = left.max(1);
+    [every_s, every_us, left / US_PER_S, left % US_PER_S]
 }
 
 /// The numbers above 2, as ascending ranges.
@@ -371,6 +426,7 @@ fn info_bytes(
     spec: &ChildSpec<'_>,
     payload: (u64, u64),
     environment: (u64, u64),
+    clock_delta_ns: i64,
 ) -> [u8; INFO_LEN] {
     let mut words = RESUME_MAGIC.to_le_bytes().to_vec();
     words.extend_from_slice(&spec.role.to_le_bytes());
@@ -379,6 +435,7 @@ fn info_bytes(
     for word in [spec.generation, seed, child, payload.0, payload.1, environment.0, environment.1] {
         words.extend_from_slice(&word.to_le_bytes());
     }
+    words.extend_from_slice(&clock_delta_ns.to_le_bytes());
     let mut bytes = [0; INFO_LEN];
     bytes.copy_from_slice(&words);
     bytes

@@ -29,7 +29,7 @@ use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
-use super::threads;
+use super::{state, threads};
 use crate::descriptor::{
     Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
 };
@@ -129,7 +129,8 @@ pub fn compile(
     host: &HostFacts,
     fds: &TemplateFds,
 ) -> Result<Program, CompileError> {
-    let thread = &desc.threads[threads::first(desc)?];
+    let first = threads::first(desc)?;
+    let thread = &desc.threads[first];
     check_numbers(desc, host)?;
     let moves = vdso_moves(desc, placement, host)?;
     let places = Places { desc, offset_of, files: &fds.files };
@@ -156,6 +157,7 @@ pub fn compile(
     let name = [thread.name.as_slice(), b"\0"].concat();
     ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
     set_process_state(&mut ops, desc, host);
+    state::restore(&mut ops, desc, first);
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
 }
@@ -329,13 +331,17 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
     }
     ops.push(calls::personality(process.personality));
     ops.push(calls::umask(process.umask));
-    ops.push(calls::chdir(&process.cwd));
-    for (resource, ((soft, _), (own_soft, hard))) in
+    // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
+    ops.push(calls::chdir("/", Expect::Success));
+    ops.push(calls::chdir(&process.cwd, Expect::Ignored));
+    for (resource, ((soft, hard), (own_soft, own_hard))) in
         (0..).zip(process.limits.iter().zip(&host.limits))
     {
-        let soft = *soft.min(hard);
-        if soft != *own_soft {
-            ops.push(calls::set_limit(resource, soft, *hard));
+        // Above its host's nobody goes.
+        let hard = *hard.min(own_hard);
+        let soft = *soft.min(&hard);
+        if (soft, hard) != (*own_soft, *own_hard) {
+            ops.push(calls::set_limit(resource, soft, hard));
         }
     }
 }

@@ -3,15 +3,23 @@
 use super::*;
 use crate::descriptor::{
     CallSite, HostNeeds, Losses, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea,
-    Rseq, Run, Sched, SiteKind, Thread, Vma, WarmSet, Whole,
+    Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
+use crate::resume::child::Own;
 use crate::resume::{TailFacts, TailPlace};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
-const PLACE: TailPlace =
-    TailPlace { keeper: 77, base: 0x6000_0000_0000, stdio: 4, is_ahead: false, runs_timers: true };
+const PLACE: TailPlace = TailPlace {
+    keeper: 77,
+    base: 0x6000_0000_0000,
+    stdio: 4,
+    is_ahead: false,
+    runs_timers: true,
+    passed_ns: 0,
+    clock_delta_ns: 0,
+};
 
 /// A seed of one thread without memory.
 pub(crate) fn descriptor() -> Descriptor {
@@ -34,6 +42,7 @@ pub(crate) fn descriptor() -> Descriptor {
         files: Vec::new(),
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
+        state: State::default(),
         open_files: Vec::<OpenFile>::new(),
         carried: None,
         losses: Losses::default(),
@@ -100,8 +109,9 @@ fn the_frame_of_a_program() {
    9 prctl(15, <5 bytes>, 0, 0, 0)
   10 personality(0)
   11 umask(18) (may fail)
-  12 chdir(<2 bytes>) (may fail)
-  13 close_range(4, 0xffffffff)
+  12 chdir(<2 bytes>)
+  13 chdir(<2 bytes>) (may fail)
+  14 close_range(4, 0xffffffff)
 ";
     assert_eq!(program, expected.trim_start_matches('\n'));
 }
@@ -281,7 +291,7 @@ fn process_state_is_set_where_it_differs() {
         signals,
         ["  10 rt_sigaction(1, <32 bytes>, 0, 8)", "  11 rt_sigaction(64, <32 bytes>, 0, 8)"]
     );
-    assert_eq!(text.matches("prlimit64").count(), 2, "{text}");
+    assert_eq!(text.matches("prlimit64").count(), 3, "{text}");
     let clamped = [50u64, 50].map(u64::to_le_bytes).concat();
     let second = program.ops.iter().find(|op| op.to_string().starts_with("prlimit64(0, 1,"));
     let Some(Op::Syscall { args, .. }) = second else { panic!("{text}") };
@@ -322,7 +332,8 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]).to_string();
+    let tail =
+        facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default()).to_string();
     let expected = "
    0 prctl(1, 9, 0, 0, 0)
    1 getppid() = 0x4d
@@ -331,7 +342,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
    4 dup2(4, 0) = 0x0
    5 dup2(5, 1) = 0x1
    6 dup2(6, 2) = 0x2
-   7 store 72 bytes at 0x70000040
+   7 store 80 bytes at 0x70000040
    8 rseq(153, 32, 0, 5)
    9 madvise(0x1000000000, 0x1000, 10)
   10 close_range(3, 0xffffffff)
@@ -346,7 +357,7 @@ fn timers_of_a_whole_process_run_on() {
     desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
     let timers = |desc: &Descriptor, place| {
         let info = [0; crate::resume::child::INFO_LEN];
-        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
         let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
         tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
     };
@@ -366,7 +377,7 @@ fn last_steps(open: &[u32]) -> Vec<String> {
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
     let facts = TailFacts::of(&desc).unwrap();
-    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[]);
+    let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default());
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
 }
@@ -418,7 +429,7 @@ fn whole() -> Descriptor {
 fn steps(desc: &Descriptor, is_ahead: bool) -> Vec<String> {
     let place = TailPlace { is_ahead, ..PLACE };
     let info = [0; crate::resume::child::INFO_LEN];
-    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[]);
+    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
     assert_eq!(tail.encode(0).len(), tail.encoded_len());
     tail.ops.iter().map(Op::to_string).collect()
 }
@@ -543,4 +554,86 @@ fn ids_that_a_namespace_cannot_give_are_told() {
     (desc.threads[0].tid, desc.process.parent_pid) = (1, 1);
     assert!(own(&desc, 10).unwrap_err().contains("init"));
     assert_eq!(own(&descriptor(), 10), Ok(None));
+}
+
+/// What is as in any process is no step, and the rest is one each, in this order.
+#[test]
+fn state_is_restored_where_it_is_none_of_any_process() {
+    let steps = |desc: &Descriptor| {
+        let (host, fds) = (HostFacts::default(), TemplateFds::number(&[]));
+        let program = compile(desc, &offset_of, &placement(), &[], &host, &fds).unwrap();
+        let text = program.to_string();
+        let behind = text.split_once("(may fail)\n  14").unwrap().1.to_owned();
+        let is_number = |letter: char| letter == ' ' || letter.is_ascii_digit();
+        let lines = behind.lines().map(|line| line.trim_start_matches(is_number).to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    let mut desc = descriptor();
+    let plain = steps(&desc);
+    assert_eq!(plain.len(), 1, "{plain:?}");
+    let tiles = ThreadState { io_priority: 0x4003, timer_slack_ns: 9, has_tiles: true };
+    desc.state = State {
+        is_undumpable: true,
+        no_new_privs: true,
+        thp_disable: 3,
+        deny_write_execute: 1,
+        // Bit 0 asks, and is no registration.
+        membarrier: 1 << 4 | 1,
+        vector_permits: 1 << 18,
+        threads: vec![tiles],
+        ..State::default()
+    };
+    let expected = [
+        "arch_prctl(0x1023, 18)",
+        "membarrier(16, 0, 0)",
+        "prctl(41, 1, 2, 0, 0)",
+        "ioprio_set(1, 0, 0x4003)",
+        "prctl(29, 9, 0, 0, 0)",
+        "prctl(65, 1, 0, 0, 0)",
+        "prctl(38, 1, 0, 0, 0)",
+        "prctl(4, 0, 0, 0, 0)",
+    ];
+    assert_eq!(steps(&desc)[..8], expected);
+    desc.state =
+        State { oom_score: -7, core_filter: Some(0x7f), keeps_capabilities: true, ..desc.state };
+    let expected = [
+        "prctl(41, 1, 2, 0, 0)",
+        "prctl(8, 1, 0, 0, 0)",
+        "= open(<27 bytes>, 0x80001) (may fail)",
+        "write(0, <4 bytes>, 4) (may fail)",
+        "dup2(1, 0) = 0x0",
+        "= open(<25 bytes>, 0x80001) (may fail)",
+        "write(0, <2 bytes>, 2) (may fail)",
+    ];
+    assert_eq!(steps(&desc)[2..9], expected);
+    desc.state.sched = Sched { policy: 3, nice: 7, ..Sched::default() };
+    let info = [0; crate::resume::child::INFO_LEN];
+    let tail = TailFacts::of(&desc).unwrap().tail(&PLACE, &info, &[], &Own::default()).to_string();
+    for step in ["sched_setattr(0, <48 bytes>, 0)", "tilezero"] {
+        assert!(tail.contains(step), "{step}: {tail}");
+    }
+}
+
+#[test]
+fn time_passes_for_an_interval_timer_and_not_for_cpu_time() {
+    let mut desc = whole();
+    desc.process.timers = vec![[1, 0, 9, 500_000], [0, 0, 9, 0], [0; 4]];
+    let timers = |passed_ns: u64| -> Vec<Vec<u64>> {
+        let place = TailPlace { passed_ns, ..PLACE };
+        let info = [0; crate::resume::child::INFO_LEN];
+        let tail = TailFacts::of(&desc).unwrap().tail(&place, &info, &[], &Own::default());
+        let timer = |op: &Op| match op {
+            Op::Syscall { name: "setitimer", args, .. } => match &args[1] {
+                crate::resume::program::Arg::Bytes(bytes) => Some(
+                    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+                ),
+                _ => None,
+            },
+            _ => None,
+        };
+        tail.ops.iter().filter_map(timer).collect()
+    };
+    assert_eq!(timers(0), [vec![1, 0, 9, 500_000], vec![0, 0, 9, 0]]);
+    assert_eq!(timers(2_600_000_000), [vec![1, 0, 6, 900_000], vec![0, 0, 9, 0]]);
+    assert_eq!(timers(20_000_000_000), [vec![1, 0, 0, 1], vec![0, 0, 9, 0]], "it fires at once");
 }

@@ -87,6 +87,8 @@ pub enum Op {
         /// dup3(2)'s, of each.
         flags: [u32; 2],
     },
+    /// Uses AMX tiles and lets them go: the kernel has room for them from then on.
+    Tiles,
     /// The command socket moves.
     CommandAt {
         /// Its number from now on.
@@ -147,6 +149,7 @@ impl Program {
             Op::Threads { .. }
             | Op::Gate { .. }
             | Op::Parent { .. }
+            | Op::Tiles
             | Op::CommandAt { .. }
             | Op::SignalReturn { .. } => 0,
         };
@@ -217,6 +220,7 @@ impl Program {
                     let expect = u64::from(flags[0]) | u64::from(flags[1]) << 32;
                     RawOp { kind: raw::PAIR, number: *number, args, expect }
                 }
+                Op::Tiles => RawOp { kind: raw::TILES, ..RawOp::default() },
                 Op::CommandAt { fd } => {
                     let args = [u64::from(*fd), 0, 0, 0, 0, 0];
                     RawOp { kind: raw::COMMAND_AT, args, ..RawOp::default() }
@@ -285,6 +289,7 @@ impl fmt::Display for Op {
                 let exec = flags.map(|flags| if flags == 0 { "" } else { " O_CLOEXEC" });
                 write!(f, "{}{}, {}{} = {name}({})", to[0], exec[0], to[1], exec[1], listed(args))
             }
+            Op::Tiles => write!(f, "tilezero"),
             Op::CommandAt { fd } => write!(f, "the command socket moves to {fd}"),
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }

@@ -17,14 +17,15 @@ use super::abi::{
     TABLE_LEN, TAIL_FAILED,
 };
 use super::ahead::{Ahead, warming};
-use super::child::{ChildSpec, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
+use super::child::{ChildSpec, Own, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
+use super::clock::ChildClock;
 use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::placement::Placement;
 use super::program::Program;
 use super::{ResumeError, blob};
-use crate::descriptor::{Descriptor, ImageOffset, SeedAddr};
+use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
-use crate::keeper::{self, TemplateRequest};
+use crate::keeper::{self, NewTemplate, TemplateRequest};
 use crate::sys::{enter, scm};
 
 /// How long laying out a template may take: hundreds of system calls, and reads of its stack that may go
@@ -51,8 +52,8 @@ pub struct TemplateSpec<'a> {
     pub trampolines: &'a [(u64, Vec<u8>)],
     /// What lies at `base + STUB`.
     pub stub_table: &'a [u8],
-    /// CLOCK_MONOTONIC of the seed's host minus this host's.
-    pub clock_offset_ns: i64,
+    /// How far the clocks of its children are to be ahead of this host's.
+    pub clock_offset: Clocks,
 }
 
 impl fmt::Debug for TemplateSpec<'_> {
@@ -98,6 +99,7 @@ pub struct Template {
     /// The id that children get in a namespace of their own, if they are to have a certain one; why they
     /// cannot have it.
     own_pid: Result<Option<u32>, String>,
+    clock: ChildClock,
     line: Mutex<Line>,
     /// What children find where the seed had a descriptor.
     nothing: File,
@@ -135,18 +137,29 @@ impl Template {
             region: region.as_fd(),
             base,
             entry: blob::entry(),
-            clock_offset_ns: spec.clock_offset_ns,
+            clock_offset: spec.clock_offset,
             descriptors: &descriptors,
         };
-        let pid = keeper.template(&request)?;
+        let NewTemplate { pid, clock_refused } = keeper.template(&request)?;
+        let clock = ChildClock {
+            frozen_at: spec.descriptor.state.frozen_at,
+            offset: spec.clock_offset,
+            refused: clock_refused.map(|error| error.to_string()),
+        };
         drop(theirs);
         let line = Mutex::new(Line { socket: ours, failures: HashMap::new() });
         let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, &tail, base));
         let own_pid = tail.own_pid(pid_max());
         let keeper = keeper.clone();
-        let template = Template { keeper, pid, base, tail, own_pid, line, nothing, ahead, warming };
+        let template =
+            Template { keeper, pid, base, tail, own_pid, clock, line, nothing, ahead, warming };
         template.wait_ready(&program).inspect_err(|_| template.kill())?;
         Ok(template)
+    }
+
+    /// Why its children have this host's clocks, where they were to have others.
+    pub fn clock_refused(&self) -> Option<&str> {
+        self.clock.refused.as_deref()
     }
 
     /// Its pid: one of those that the keeper will tell the end of.
@@ -199,7 +212,15 @@ impl Template {
     fn tail_place(&self, is_ahead: bool) -> TailPlace {
         let (keeper, base) = (self.keeper.pid(), self.base);
         let stdio = if is_ahead { STDIO_FD_AHEAD } else { STDIO_FD };
-        TailPlace { keeper, base, stdio, is_ahead, runs_timers: true }
+        TailPlace {
+            keeper,
+            base,
+            stdio,
+            is_ahead,
+            runs_timers: true,
+            passed_ns: self.clock.passed_ns(),
+            clock_delta_ns: self.clock.delta_ns(),
+        }
     }
 
     /// Has children cloned ahead until there are `count`.
@@ -365,9 +386,17 @@ fn pid_max() -> u32 {
 
 /// A tail like any of this template's, for its steps' texts.
 fn a_tail(tail: &TailFacts) -> Program {
-    let place =
-        TailPlace { keeper: 0, base: 0, stdio: STDIO_FD, is_ahead: false, runs_timers: true };
-    tail.tail(&place, &[0; super::child::INFO_LEN], &[])
+    let place = TailPlace {
+        keeper: 0,
+        base: 0,
+        stdio: STDIO_FD,
+        is_ahead: false,
+        runs_timers: true,
+        passed_ns: 0,
+        clock_delta_ns: 0,
+    };
+    let own = Own { cwd: Some(""), hostname: Some("") };
+    tail.tail(&place, &[0; super::child::INFO_LEN], &[], &own)
 }
 
 /// The mail that warms a child and does what can be done of its tail; one that is too long for that only does the latter.

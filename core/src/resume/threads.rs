@@ -14,7 +14,8 @@ use super::abi::{RawThread, TABLE};
 use super::calls;
 use super::compile::{CompileError, alternate_stack};
 use super::program::{Expect, Op, Program};
-use crate::descriptor::{Descriptor, Sched, SeedAddr, Thread};
+use super::state;
+use crate::descriptor::{Descriptor, Sched, SeedAddr, Thread, ThreadState};
 
 const ARCH_SET_GS: u64 = 0x1001;
 const SCHED_DEADLINE: u32 = 6;
@@ -56,12 +57,14 @@ impl FurtherThreads {
         let further = |index: usize| {
             let (thread, gate) = (&desc.threads[index], (index != 0).then_some(whole.gate));
             let sched = whole.sched.get(index).filter(|_| !plain);
+            let states = &desc.state.threads;
+            let kept = states.get(first).zip(states.get(index));
             Further {
                 tid: thread.tid,
                 tid_address: thread.tid_address.0,
                 fs_base: thread.fs_base,
                 name: String::from_utf8_lossy(&thread.name).into_owned(),
-                program: beginning(thread, sched, gate),
+                program: beginning(thread, sched, kept, gate),
             }
         };
         let others = 1..desc.threads.len();
@@ -130,8 +133,13 @@ impl fmt::Display for FurtherThreads {
 }
 
 /// What a thread runs before its own code. The signal mask and the rest of its registers come with the
-/// frame; rseq comes late, for the same reason as in a tail.
-fn beginning(thread: &Thread, sched: Option<&Sched>, gate: Option<SeedAddr>) -> Program {
+/// frame; rseq comes late, for the same reason as in a tail. `kept`: what the first thread's state is, and this one's.
+fn beginning(
+    thread: &Thread,
+    sched: Option<&Sched>,
+    kept: Option<(&ThreadState, &ThreadState)>,
+    gate: Option<SeedAddr>,
+) -> Program {
     let mut ops = Vec::with_capacity(8);
     let name = [thread.name.as_slice(), b"\0"].concat();
     ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
@@ -146,6 +154,10 @@ fn beginning(thread: &Thread, sched: Option<&Sched>, gate: Option<SeedAddr>) -> 
         ops.push(calls::set_robust_list(head.0, len));
     }
     ops.extend(sched.map(|sched| scheduling(sched, Expect::Success)));
+    if let Some((first, own)) = kept {
+        ops.extend(state::of_thread(own, first));
+        ops.extend(state::room_for_vectors(own));
+    }
     if let Some(rseq) = thread.rseq {
         ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
     }

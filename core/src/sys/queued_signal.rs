@@ -2,7 +2,7 @@
 
 /// The kernel's siginfo_t of a queued signal.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueuedSignal {
     pub(crate) signal: i32,
     pub(crate) errno: i32,

@@ -22,7 +22,7 @@ use snow::{Builder, StatelessTransportState};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::local::{ChildEnd, Failure, ResumeRequest, StartReport, StartedChild};
-use crate::descriptor::ArenaNews;
+use crate::descriptor::{ArenaNews, Clocks};
 use crate::id::{ChildId, ForkKey, SeedId, StreamToken};
 
 /// First bytes of a control connection.
@@ -99,8 +99,8 @@ pub enum ControlReply {
         bytes: Vec<u8>,
         /// Opens one READ stream.
         token: StreamToken,
-        /// CLOCK_MONOTONIC as the seed sees it, when its host answered, ns.
-        monotonic_ns: i64,
+        /// As the seed's parent sees them, when its host answered.
+        clocks: Clocks,
         /// BLAKE3 of the mapped files that the seed's host knows already, by index.
         digests: Vec<Option<[u8; 32]>>,
         /// What of the seed lies in the arena by now, beyond what the descriptor says.

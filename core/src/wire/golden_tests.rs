@@ -9,10 +9,10 @@ use super::control::{ControlReply, ControlRequest};
 use super::frame;
 use super::listen::Listen;
 use super::local::{
-    ChildEnd, ChildLine, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
+    ChildEnd, ChildLine, Clock, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
     ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
 };
-use crate::descriptor::{ArenaNews, Slab};
+use crate::descriptor::{ArenaNews, Clocks, Slab};
 use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
 
 const SEED: SeedId = SeedId(0x0123_4567_89ab_cdef);
@@ -38,6 +38,9 @@ fn resume() -> ResumeRequest {
             Listen::Port { was: 8080, now: 9090 },
             Listen::Unix { was: "/a".to_owned(), now: "/b".to_owned() },
         ],
+        clock: Clock::Frozen,
+        cwd: Some("/work".to_owned()),
+        hostname: Some("host-c".to_owned()),
     }
 }
 
@@ -169,7 +172,7 @@ pub(super) fn control_replies() -> Vec<ControlReply> {
         ControlReply::Descriptor {
             bytes: vec![1, 2, 3],
             token: StreamToken([5; 32]),
-            monotonic_ns: -1,
+            clocks: Clocks { monotonic_ns: -1, boottime_ns: 300 },
             digests: vec![Some([6; 32]), None],
             arena: news(),
         },

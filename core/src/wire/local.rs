@@ -4,6 +4,8 @@
 //! carries one request, its answer and, after `Resume`, the events of the children that it started, until
 //! either side closes it.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::listen::Listen;
@@ -95,7 +97,46 @@ pub struct ResumeRequest {
     pub new_ids: bool,
     /// Where sockets listen that the seed's did; others are there, and no connection comes.
     pub listen: Vec<Listen>,
+    /// What their CLOCK_MONOTONIC and CLOCK_BOOTTIME tell.
+    pub clock: Clock,
+    /// Their working directory, on their host; `None` is the seed's, if that is there.
+    pub cwd: Option<String>,
+    /// What they find as their host's name; `None` is the host's own.
+    pub hostname: Option<String>,
 }
+
+/// What clocks tell in children: CLOCK_MONOTONIC and CLOCK_BOOTTIME, and all timers by them. CLOCK_REALTIME is their
+/// host's, whatever is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Clock {
+    /// What they tell in their parent now: time has passed since prepare, and what was to happen meanwhile happens at
+    /// once.
+    #[default]
+    Live,
+    /// They go on from what they told at prepare: every timer has left what it had left then. Each resume makes a
+    /// template for it.
+    Frozen,
+}
+
+/// A name of a clock that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no choice of a clock: live or frozen")]
+pub struct ClockError(pub String);
+
+impl FromStr for Clock {
+    type Err = ClockError;
+
+    fn from_str(text: &str) -> Result<Self, ClockError> {
+        match text {
+            "live" => Ok(Clock::Live),
+            "frozen" => Ok(Clock::Frozen),
+            other => Err(ClockError(other.to_owned())),
+        }
+    }
+}
+
+/// A host's name is no longer (HOST_NAME_MAX).
+pub const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// How a seed ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -174,6 +174,7 @@ fn wake(agent: &Agent, process: &mut Child, role: u32) -> i32 {
         child: 8,
         payload: (mail, payload.len() as u64),
         environment: (mail + 4096, environment.len() as u64),
+        clock_delta_ns: 0,
     };
     // SAFETY: plain data without padding that matters.
     let raw = unsafe {

@@ -13,7 +13,7 @@ mod world;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use mitosis::descriptor::Descriptor;
+use mitosis::descriptor::{Clocks, Descriptor};
 use mitosis::resume::ResumeError;
 use world::World;
 
@@ -127,7 +127,8 @@ fn a_template_has_the_clock_of_the_seeds_host(world: &mut World) {
     let ahead = i64::try_from(day.as_nanos()).expect("fits");
     for days in [1u32, 2, 0, 1] {
         let (offset_ns, least) = (ahead * i64::from(days), day * days);
-        let template = world.template_with(offset_ns, |_| {}).expect("a template");
+        let offset = Clocks { monotonic_ns: offset_ns, boottime_ns: offset_ns };
+        let template = world.template_with(offset, |_| {}).expect("a template");
         let now = world::monotonic();
         let child = world.child(&template, 0, b"clock");
         let told = child.read_line().rsplit(' ').next().and_then(|ns| ns.parse().ok());
@@ -142,15 +143,18 @@ fn a_template_has_the_clock_of_the_seeds_host(world: &mut World) {
 }
 
 fn a_failing_program_names_its_step(world: &mut World) {
-    let error = world.template_with(0, |desc| desc.process.auxv = vec![0; 4096]).unwrap_err();
+    let error = world
+        .template_with(Clocks::default(), |desc| desc.process.auxv = vec![0; 4096])
+        .unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, ResumeError::Step { .. }), "{text}");
     assert!(text.contains("prctl(35, 14, ") && text.contains("Invalid argument"), "{text}");
 }
 
 fn a_failing_tail_names_its_step(world: &mut World) {
-    let template =
-        world.template_with(0, |desc| desc.threads[0].robust_list.1 = 7).expect("a template");
+    let template = world
+        .template_with(Clocks::default(), |desc| desc.threads[0].robust_list.1 = 7)
+        .expect("a template");
     let child = world.child(&template, 3, b"");
     assert_eq!(world.end_of(child.pid), 127 << 8);
     let text = template.why_failed(child.id).expect("a reason");
@@ -182,7 +186,7 @@ fn a_killed_keeper_leaves_nothing(world: &mut World) {
     let exits = world.keeper.exits();
     while let Ok(_earlier) = exits.recv_deadline(deadline) {}
     assert!(Instant::now() < deadline, "the agent is not told");
-    let error = world.template_with(0, |_| {}).unwrap_err();
+    let error = world.template_with(Clocks::default(), |_| {}).unwrap_err();
     assert!(error.to_string().contains("keeper"), "{error}");
 }
 
@@ -270,7 +274,7 @@ fn threads_ahead(world: &mut World) {
 
 fn a_failing_step_of_a_thread_is_named(world: &mut World) {
     let broken = |desc: &mut Descriptor| desc.threads[4].robust_list.1 = 7;
-    let template = world.template_with(0, broken).expect("a template");
+    let template = world.template_with(Clocks::default(), broken).expect("a template");
     let child = world.child(&template, 0, b"threads");
     assert_eq!(world.end_of(child.pid), 127 << 8);
     let text = template.why_failed(child.id).expect("a reason");
@@ -306,7 +310,7 @@ fn the_init_takes_orphans_and_ends_last(world: &mut World) {
 fn new_ids_that_cannot_be_helped_are_told_of(world: &mut World) {
     // The first process of a container.
     let first = |desc: &mut Descriptor| desc.threads[0].tid = 1;
-    let template = world.template_with(0, first).expect("a template");
+    let template = world.template_with(Clocks::default(), first).expect("a template");
     world.is_refused = true;
     for is_ahead in [false, true] {
         if is_ahead {

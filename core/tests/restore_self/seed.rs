@@ -19,6 +19,7 @@ static mut INFO: ResumeInfo = ResumeInfo {
     child: 0,
     payload: (0, 0),
     environment: (0, 0),
+    clock_delta_ns: 0,
 };
 static FRAME: AtomicU64 = AtomicU64::new(0);
 static DIRECTORY: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
@@ -71,6 +72,10 @@ pub(crate) fn run(directory: &Path, is_whole: bool) -> ! {
         "orphan" => orphan(),
         "clock" => {
             println!("clock {}", super::world::monotonic().as_nanos());
+            std::process::exit(0)
+        }
+        "delta" => {
+            println!("clock {} {}", super::world::monotonic().as_nanos(), info.clock_delta_ns);
             std::process::exit(0)
         }
         _ => {}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mitosis::describe::{SeedFiles, SeedIdentity, SiteScanner, TextSource, describe};
 use mitosis::descriptor::{
-    CallSite, Descriptor, ImageOffset, MappedFile, Owner, SeedAddr, Source, VmaKind,
+    CallSite, Clocks, Descriptor, ImageOffset, MappedFile, Owner, SeedAddr, Source, VmaKind,
 };
 use mitosis::id::{ChildId, SeedId};
 use mitosis::keeper::{Client, Exit};
@@ -83,12 +83,12 @@ impl World {
     }
 
     pub(crate) fn template(&self) -> Template {
-        self.template_with(0, |_| {}).expect("a template")
+        self.template_with(Clocks::default(), |_| {}).expect("a template")
     }
 
     pub(crate) fn template_with(
         &self,
-        clock_offset_ns: i64,
+        clock_offset: Clocks,
         change: impl FnOnce(&mut Descriptor),
     ) -> Result<Template, ResumeError> {
         let mut desc = self.desc.clone();
@@ -103,7 +103,7 @@ impl World {
             local_files: &self.files,
             trampolines: &[],
             stub_table: &[],
-            clock_offset_ns,
+            clock_offset,
         };
         if std::env::var_os("PRINT_PROGRAM").is_some() {
             println!("{placement:x?}\n{}", spec.program(&host)?.0);
@@ -155,6 +155,8 @@ impl World {
             listeners: &[],
             extra_clone_flags: 0,
             new_ids: payload == b"renumbered",
+            cwd: None,
+            hostname: None,
         };
         let process = template.child(&spec)?;
         let NewProcess { pid, init, renumbered } = process;

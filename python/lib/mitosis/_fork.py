@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from types import FrameType, TracebackType
 from typing import Literal, overload
 
@@ -50,6 +51,9 @@ class Resumed:
     """What `resume` was given."""
     lost: tuple[Lost, ...] = ()
     """What could not cross, where files are carried: for a hook of `after_resume` that makes it again."""
+    clock_delta_ns: int = 0
+    """What `time.monotonic_ns()` has jumped by: 0 in a child that has its parent's clock, as ever where its host has
+    time namespaces for it. Otherwise moments of that clock that were noted before are to be moved by it."""
 
     def __enter__(self) -> Resumed:
         return self
@@ -265,6 +269,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child: ...
 @overload
 def resume(
@@ -274,6 +281,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child | list[Child]: ...
 def resume(
     handle: Handle | str,
@@ -282,6 +292,9 @@ def resume(
     payload: bytes = b"",
     env: Mapping[str, str | None] | None = None,
     listen: Sequence[str | int] = (),
+    clock: Literal["live", "frozen"] = "live",
+    cwd: str | PathLike[str] | None = None,
+    hostname: str | None = None,
 ) -> Child | list[Child]:
     """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
 
@@ -297,6 +310,12 @@ def resume(
         listen: where sockets of the seed's listen in the children: "all", a port, "PORT=PORT",
             "unix:/PATH" or "unix:/PATH=/PATH". They do before any child runs. A socket that is not named
             is there, and no connection comes to it. Children of one call share a port.
+        clock: what time.monotonic() and timers go by in the children. "live": as in their parent now; what
+            was to happen since `prepare` happens at once. "frozen": as at `prepare`, from where timers go on
+            with what they had left.
+        cwd: their working directory, an absolute path that is there on their host; without, the seed's
+            where it is there.
+        hostname: what they find as their host's name.
 
     Raises:
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
@@ -320,6 +339,9 @@ def resume(
         environment=_environment(env),
         seed_ends_with_children=False,
         listen=_listen(listen),
+        clock=clock,
+        cwd=None if cwd is None else os.fspath(cwd),
+        hostname=hostname,
     )
     children = children_of(started)
     return children[0] if n == 1 else children
@@ -465,6 +487,7 @@ def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
             child=native.child,
             index=native.index,
             generation=native.generation,
+            clock_delta_ns=native.clock_delta_ns,
             payload=native.payload,
             lost=tuple(Lost(kind, tuple(fds), was) for kind, fds, was in native.lost),
         )

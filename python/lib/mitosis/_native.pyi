@@ -65,6 +65,8 @@ class Resumed:
     @property
     def rehearsal(self) -> bool: ...
     @property
+    def clock_delta_ns(self) -> int: ...
+    @property
     def environment(self) -> list[tuple[str, str | None]]: ...
     @property
     def lost(self) -> list[tuple[str, list[int], str]]: ...
@@ -117,6 +119,9 @@ def resume(
     environment: list[tuple[str, str | None]],
     seed_ends_with_children: bool,
     listen: list[str] = ...,
+    clock: str = ...,
+    cwd: str | None = ...,
+    hostname: str | None = ...,
 ) -> list[Child]: ...
 def list_all(
     agent: str | PathLike[str],

@@ -9,6 +9,8 @@
 //! | `suite-kinds` | the same of memory of every kind, of kinds of calls that few programs make |
 //! | `suite-files` | open files of each kind are what they were |
 //! | `suite-threads` | states of threads, of processes that are forked with all of them |
+//! | `suite-state` | what the kernel keeps for a process: limits, priorities, permissions, pending signals |
+//! | `suite-clock` | clocks, and what timers have left |
 //! | `suite-pause` | how long a process stands still for that (`benches/starts.py`) |
 //! | `suite-waits` | the same in C, by a program that knows nothing of Mitosis: 200 threads in every kind of wait |
 //! | `suite-impostor` | no child: an agent that answers with broken bytes |

@@ -17,6 +17,7 @@ mod failure;
 mod memory;
 mod open;
 mod park;
+mod pending;
 pub(super) mod seen;
 mod signal;
 mod state;
@@ -29,6 +30,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use super::kept;
 use super::scratch::{self, SharedCopy};
 use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
 use crate::client::{AgentAddress, Seed};
@@ -38,6 +40,7 @@ pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
 use park::{Parking, Reason, now};
+use pending::Pending;
 use seen::Seen;
 use state::ThreadState;
 pub(super) use table::Table;
@@ -81,8 +84,7 @@ pub(super) fn prepare(
             Err(_) => Err(Refusal::Shared),
         };
         if let Ok(Side::Child) = outcome {
-            let timers = before.as_ref().ok().map(|freezer| &freezer.timers);
-            return Ok(Prepared::Child(child(options, timers)));
+            return Ok(Prepared::Child(child(options, before.as_ref().ok())));
         }
         let freezer = match ManuallyDrop::into_inner(before) {
             Ok(freezer) => freezer,
@@ -112,7 +114,7 @@ pub(super) fn prepare(
 }
 
 /// In a child: the other threads wait at the gate, some of them perhaps with a lock of libc.
-fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
+fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed {
     let Some(told) = wake::told() else { seed::end(0) };
     told.change_environment();
     if told.is_rehearsal() {
@@ -121,7 +123,13 @@ fn child(options: &PrepareOptions, timers: Option<&Timers>) -> super::Resumed {
         }
         return told.resumed();
     }
-    timers.into_iter().for_each(Timers::make_again);
+    if let Some(Freezer { timers, pending, is_subreaper, .. }) = freezer {
+        if *is_subreaper {
+            kept::become_subreaper();
+        }
+        timers.make_again(told.passed_since(timers.found_at()));
+        pending.queue();
+    }
     if !options.holds_threads {
         wake::release_threads();
     }
@@ -152,6 +160,8 @@ struct Freezer {
     map: Map,
     seen: Seen,
     timers: Timers,
+    pending: Pending,
+    is_subreaper: bool,
     table: &'static Table,
     work: Box<[u8]>,
 }
@@ -167,8 +177,9 @@ impl Freezer {
         // SAFETY: the scratch is ours alone until the clone.
         unsafe { before.scratch.freeze().as_mut() }.refuse = options.refuse.bits();
         let work = vec![0; WORK_BYTES].into_boxed_slice();
-        let timers = Timers::of_this_process();
-        Ok(Freezer { before, plan, map, seen, timers, table, work })
+        let (timers, pending) = (Timers::of_this_process(), Pending::new());
+        let is_subreaper = kept::is_subreaper();
+        Ok(Freezer { before, plan, map, seen, timers, pending, is_subreaper, table, work })
     }
 
     /// Stops everybody, makes the seed, lets everybody go.
@@ -177,7 +188,7 @@ impl Freezer {
         self.fill_in();
         let mask = set_signal_mask(!0);
         let began = now();
-        let outcome = self.stopped(began, patience);
+        let outcome = self.stopped(began, patience, mask);
         if let Ok(Cloned::Seed) = outcome {
             reap::forget_all();
             // SAFETY: the scratch memory came along, and this is the only thread. In children it returns.
@@ -219,7 +230,7 @@ impl Freezer {
     }
 
     /// While the others stop or stand.
-    fn stopped(&mut self, began: u64, patience: Duration) -> Result<Cloned, Refusal> {
+    fn stopped(&mut self, began: u64, patience: Duration, mask: u64) -> Result<Cloned, Refusal> {
         let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
         let rseq = Rseq::known();
         let round = self.table.begin(rseq.offset, rseq.lengths);
@@ -228,8 +239,11 @@ impl Freezer {
         let parked = now();
         // SAFETY: nobody else touches the caller's state; this thread has no frame yet.
         unsafe {
-            *self.table.caller.get() = ThreadState::of_this_thread(self.table, std::ptr::null());
+            let mut caller = ThreadState::of_this_thread(self.table, std::ptr::null());
+            caller.pending = state::pending() & mask;
+            *self.table.caller.get() = caller;
         }
+        self.pending.take(self.table);
         if !self.map.is_current() {
             self.map.scan().map_err(Refusal::Map)?;
         }
@@ -238,6 +252,8 @@ impl Freezer {
         }
         self.plan.copy().map_err(Refusal::Copy)?;
         self.map.unmark();
+        // SAFETY: the scratch is ours alone until the clone.
+        unsafe { self.before.scratch.freeze().as_mut() }.frozen_at = kept::clocks();
         let cloning = now();
         // SAFETY: a copy of this process: no memory is shared, and the seed goes on in `freeze`.
         let pid = unsafe { rawcall!(libc::SYS_clone, 0, 0, 0, 0, 0) };

@@ -1,7 +1,8 @@
 //! What a thread is beside its registers: asked by the thread itself, with raw system calls.
 
 use super::table::Table;
-use crate::descriptor::Sched;
+use crate::descriptor::{self, Sched};
+use crate::prepare::kept;
 use crate::prepare::report::{ReportWriter, tag};
 use crate::sys::rawcall::rawcall;
 
@@ -26,19 +27,10 @@ pub(in crate::prepare) struct ThreadState {
     /// Base, flags, size.
     alt_stack: [u64; 3],
     sched: Sched,
+    kept: descriptor::ThreadState,
+    /// Signals that are pending for it or its process, and that it blocks.
+    pub(super) pending: u64,
     name: [u8; 16],
-}
-
-/// linux/sched/types.h.
-#[repr(C)]
-#[derive(Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    rest: [u64; 4],
 }
 
 impl ThreadState {
@@ -50,8 +42,12 @@ impl ThreadState {
         let (mut fs_base, mut gs_base, mut tid_address) = (0u64, 0u64, 0u64);
         let mut robust = [0u64; 2];
         let mut name = [0u8; 16];
-        let mut attr = SchedAttr::default();
-        let len = size_of::<SchedAttr>();
+        // SAFETY: a frame is the caller's, and its mask has eight bytes at least.
+        let blocked = unsafe {
+            context
+                .as_ref()
+                .map_or(0, |context| (&raw const context.uc_sigmask).cast::<u64>().read())
+        };
         // SAFETY: each call writes to a live local of the size that it expects; a frame is the caller's.
         let (tid, alt) = unsafe {
             let [head, len_of] = robust.each_mut().map(|word| &raw mut *word);
@@ -60,7 +56,6 @@ impl ThreadState {
             rawcall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut tid_address);
             rawcall!(libc::SYS_get_robust_list, 0, head, len_of);
             rawcall!(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr());
-            rawcall!(libc::SYS_sched_getattr, 0, &raw mut attr, len, 0);
             let alt = match context.as_ref() {
                 // What stood before the kernel took it for this handler.
                 Some(context) => context.uc_stack,
@@ -85,12 +80,17 @@ impl ThreadState {
                 u64::from(alt.ss_flags.cast_unsigned()),
                 alt.ss_size as u64,
             ],
-            sched: Sched {
-                policy: attr.policy,
-                priority: attr.priority,
-                nice: attr.nice,
-                flags: attr.flags,
+            sched: kept::sched_of_this_thread(),
+            kept: descriptor::ThreadState {
+                // SAFETY: a frame is the caller's.
+                has_tiles: match unsafe { context.as_ref() } {
+                    // SAFETY: the same.
+                    Some(context) => unsafe { kept::has_tiles(context) },
+                    None => kept::may_use_tiles(),
+                },
+                ..kept::of_this_thread()
             },
+            pending: pending() & blocked,
             name,
         }
     }
@@ -121,7 +121,16 @@ impl ThreadState {
         let nice = i64::from(nice).cast_unsigned();
         let numbers = [self.tid, u64::from(policy), u64::from(priority), nice, flags];
         writer.record(tag::SCHED, &numbers, &[]);
+        kept::report_thread(writer, self.kept);
     }
+}
+
+/// What is pending for the calling thread or its process.
+pub(super) fn pending() -> u64 {
+    let mut set = 0u64;
+    // SAFETY: the kernel fills eight bytes.
+    unsafe { rawcall!(libc::SYS_rt_sigpending, &raw mut set, 8usize) };
+    set
 }
 
 /// The registration of this thread: the kernel is asked to end it with a wrong signature, which it refuses

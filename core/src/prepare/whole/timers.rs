@@ -3,6 +3,8 @@
 //! Their ids lie in the program's memory, and the kernel counts them up from 0 in each process. So a child, which
 //! has made none, makes timers until it comes to each id, and lets those in between go.
 
+use crate::descriptor::Clocks;
+use crate::prepare::kept;
 use crate::prepare::proc_files::read_file;
 use crate::prepare::proc_text::{decimal, hex};
 use crate::sys::rawcall::rawcall;
@@ -39,14 +41,18 @@ struct Timer {
 
 /// Those of this process, as they were found; in a child they lie where they lay in its parent.
 #[derive(Debug, Default)]
-pub(super) struct Timers(Vec<Timer>);
+pub(super) struct Timers {
+    timers: Vec<Timer>,
+    /// When they were.
+    found_at: Clocks,
+}
 
 impl Timers {
     /// This process's. None where the kernel does not tell (CONFIG_CHECKPOINT_RESTORE).
     pub(super) fn of_this_process() -> Timers {
         let mut text = vec![0; TEXT_BYTES];
         let len = read_file(c"/proc/self/timers".as_ptr().cast(), &mut text).unwrap_or(0);
-        let mut timers = parse(&text[..len]);
+        let (mut timers, found_at) = (parse(&text[..len]), kept::clocks());
         timers.retain_mut(|timer| {
             // SAFETY: the kernel fills the four numbers.
             let answer =
@@ -54,17 +60,40 @@ impl Timers {
             answer == 0
         });
         timers.sort_unstable_by_key(|timer| timer.id);
-        Timers(timers)
+        Timers { timers, found_at }
     }
 
-    /// In a child, whose other threads stand: no allocation, no libc. One whose clock or thread is not there
+    /// When they were found.
+    pub(super) fn found_at(&self) -> Clocks {
+        self.found_at
+    }
+
+    /// In a child, whose other threads stand: no allocation, no libc. So much has passed since they were found; a timer
+    /// whose moment has come meanwhile expires at once. One whose clock or thread is not there
     /// (a CPU clock of another process, a child with new ids) is left out.
-    pub(super) fn make_again(&self) {
-        self.0.iter().filter(|timer| timer.id <= MAX_ID).all(|timer| timer.make_again());
+    pub(super) fn make_again(&self, passed_ns: u64) {
+        let timers = self.timers.iter().filter(|timer| timer.id <= MAX_ID);
+        timers.map(|timer| timer.after(passed_ns)).all(|timer| timer.make_again());
     }
 }
 
 impl Timer {
+    /// As it is when so much has passed.
+    fn after(&self, passed_ns: u64) -> Timer {
+        const NS_PER_S: i64 = 1_000_000_000;
+        let [every_s, every_ns, s, ns] = self.time;
+        // Clocks of CPU time have negative numbers, and numbers 2 and 3.
+        let is_cpu_time = self.clock < 0
+            || [libc::CLOCK_PROCESS_CPUTIME_ID, libc::CLOCK_THREAD_CPUTIME_ID]
+                .contains(&self.clock);
+        if (s, ns) == (0, 0) || is_cpu_time {
+            return *self;
+        }
+        let passed_ns = i64::try_from(passed_ns).unwrap_or(i64::MAX);
+        let left = s.saturating_mul(NS_PER_S).saturating_add(ns).saturating_sub(passed_ns).max(1);
+        Timer { time: [every_s, every_ns, left / NS_PER_S, left % NS_PER_S], ..*self }
+    }
+
     /// Makes timers until one has this id, and lets the others go. False if no timer can be made at all: no later
     /// one can be either. True also where this one cannot be made (its clock or thread is not there): its id is
     /// passed over, and later ones are tried.
@@ -180,8 +209,9 @@ mod tests {
         // SAFETY: the child makes raw calls and ends.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            let timers = Timers(vec![with(2, 100), with(7, 200)]);
-            timers.make_again();
+            let timers = vec![with(2, 110), with(7, 210)];
+            let timers = Timers { timers, found_at: Clocks::default() };
+            timers.make_again(10_000_000_000);
             let left = |id: i32| {
                 let mut time = [0i64; 4];
                 // SAFETY: four numbers to be filled.
@@ -197,5 +227,17 @@ mod tests {
         // SAFETY: our child.
         unsafe { libc::waitpid(pid, &raw mut status, 0) };
         assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn time_passes_for_clocks_that_count_it() {
+        let after = |clock: i32, s: i64, passed_ns: u64| {
+            Timer { clock, time: [5, 6, s, 0], ..Timer::default() }.after(passed_ns).time
+        };
+        assert_eq!(after(libc::CLOCK_MONOTONIC, 9, 2_500_000_000), [5, 6, 6, 500_000_000]);
+        assert_eq!(after(libc::CLOCK_REALTIME, 9, u64::MAX), [5, 6, 0, 1], "it expires at once");
+        assert_eq!(after(libc::CLOCK_MONOTONIC, 0, 9), [5, 6, 0, 0], "it does not run");
+        assert_eq!(after(libc::CLOCK_PROCESS_CPUTIME_ID, 9, u64::MAX), [5, 6, 9, 0]);
+        assert_eq!(after(-6, 9, u64::MAX), [5, 6, 9, 0]);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Maker<'a> {
     pub(super) nothing: u32,
     /// Records that listen for good, and where their sockets are.
     pub(super) given: &'a [(u32, u32)],
+    /// What has passed since timers were looked at, ns.
+    pub(super) passed_ns: u64,
 }
 
 impl Maker<'_> {
@@ -78,13 +80,15 @@ impl Maker<'_> {
             FileKind::Epoll { .. } => ops.push(file_calls::epoll_create(fd, flags)),
             FileKind::Timer { clock, left_ns, interval_ns, ticks } => {
                 ops.push(file_calls::timerfd_create(without_alarm(*clock), fd, flags));
-                // One that has expired and was not read expires at once.
-                let left_ns = if *left_ns == 0 && *ticks > 0 { 1 } else { *left_ns };
-                if left_ns != 0 {
-                    ops.push(file_calls::timerfd_settime(fd, left_ns, *interval_ns));
-                }
-                if *ticks > 0 {
-                    ops.push(file_calls::timerfd_set_ticks(fd, *ticks));
+                if *left_ns != 0 || *ticks > 0 {
+                    let (left_ns, ticks) = after(*left_ns, *interval_ns, *ticks, self.passed_ns);
+                    // One that has expired and was not read expires at once.
+                    ops.push(file_calls::timerfd_settime(fd, left_ns.max(1), *interval_ns));
+                    // As many steps whatever has passed: a step is told by its number.
+                    ops.push(match ticks {
+                        0 => Op::Store { addr: 0, bytes: Vec::new() },
+                        ticks => file_calls::timerfd_set_ticks(fd, ticks),
+                    });
                 }
             }
             FileKind::Signals { mask } => ops.push(file_calls::signalfd(*mask, fd, flags)),
@@ -321,5 +325,17 @@ fn set_flags(file: &CarriedFile, ops: &mut Vec<Op>) {
             _ => Expect::Success,
         };
         ops.push(file_calls::fcntl(file.numbers[0].fd, libc::F_SETFL, flags, expect));
+    }
+}
+
+/// What is left of a timer, and how often it has expired, when so much has passed.
+fn after(left_ns: u64, interval_ns: u64, ticks: u64, passed_ns: u64) -> (u64, u64) {
+    if left_ns == 0 || passed_ns < left_ns {
+        return (left_ns.saturating_sub(passed_ns), ticks);
+    }
+    let late_ns = passed_ns - left_ns;
+    match (late_ns.checked_div(interval_ns), late_ns.checked_rem(interval_ns)) {
+        (Some(more), Some(since)) => (interval_ns - since, ticks.saturating_add(1 + more)),
+        _ => (0, ticks.saturating_add(1)),
     }
 }

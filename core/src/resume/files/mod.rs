@@ -60,8 +60,14 @@ impl FilePlan {
     }
 
     /// All files, where 0, 1 and 2 are the child's already. What its command brought begins at `stdio`, with
-    /// sockets for these records, which listen, in order.
-    pub(super) fn make(&self, stdio: u32, command_fd: u32, given: &[u32]) -> Vec<Op> {
+    /// sockets for these records, which listen, in order. So much has passed for timers since they were looked at.
+    pub(super) fn make(
+        &self,
+        stdio: u32,
+        command_fd: u32,
+        given: &[u32],
+        passed_ns: u64,
+    ) -> Vec<Op> {
         let mut ops = vec![Op::CommandAt { fd: self.command }];
         ops.push(calls::dup3(stdio + 3, self.nothing));
         let places: Vec<(u32, u32)> =
@@ -83,6 +89,7 @@ impl FilePlan {
             spare: self.spare,
             nothing: self.nothing,
             given: &places,
+            passed_ns,
         };
         for index in 0..self.carried.files().len() {
             maker.make(index, &mut ops);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::descriptor::carried::{EpollWatch, Listening};
 use crate::descriptor::{CarriedFile, FileKind, Number};
+use crate::resume::program::Arg;
 
 fn file(fds: &[u32], flags: u32, kind: FileKind) -> CarriedFile {
     let number = |fd: &u32| Number { fd: *fd, close_on_exec: fd % 2 == 1 };
@@ -31,8 +32,12 @@ fn listener(fd: u32) -> CarriedFile {
 }
 
 fn steps(files: Vec<CarriedFile>, given: &[u32]) -> Vec<String> {
+    steps_after(files, given, 0)
+}
+
+fn steps_after(files: Vec<CarriedFile>, given: &[u32], passed_ns: u64) -> Vec<String> {
     let plan = FilePlan::of(&CarriedFiles::new(files).unwrap());
-    let ops = plan.make(4, 3, given).into_iter().chain(plan.close_helpers());
+    let ops = plan.make(4, 3, given, passed_ns).into_iter().chain(plan.close_helpers());
     ops.map(|op| op.to_string()).collect()
 }
 
@@ -166,7 +171,34 @@ fn a_timer_that_has_expired_expires_at_once() {
     assert_eq!(timer(0, 0).len(), 7);
     assert_eq!(timer(0, 3)[5], "timerfd_settime(4, 0, <32 bytes>, 0)");
     assert!(timer(0, 3)[6].starts_with("ioctl(4, "));
-    assert_eq!(timer(9, 0).len(), 8);
+    assert_eq!(timer(9, 0).len(), 9);
+}
+
+/// One that goes on meanwhile (`clock=live`) has expired as often as it would have.
+#[test]
+fn time_passes_for_a_timer() {
+    let timer = |left_ns, interval_ns, passed_ns| {
+        let kind = FileKind::Timer { clock: 1, left_ns, interval_ns, ticks: 2 };
+        let plan = FilePlan::of(&CarriedFiles::new(vec![file(&[4], 0, kind)]).unwrap());
+        let mut numbers = Vec::new();
+        for op in plan.make(4, 3, &[], passed_ns) {
+            let Op::Syscall { name, args, .. } = op else { continue };
+            let bytes = args.into_iter().find_map(|arg| match arg {
+                Arg::Bytes(bytes) if matches!(name, "timerfd_settime" | "ioctl") => Some(bytes),
+                _ => None,
+            });
+            numbers.extend(bytes.into_iter().flat_map(|bytes| {
+                let (words, _) = bytes.as_chunks::<8>();
+                words.iter().map(|word| u64::from_le_bytes(*word)).collect::<Vec<_>>()
+            }));
+        }
+        numbers
+    };
+    // Interval s and ns, left s and ns; expirations.
+    assert_eq!(timer(100, 0, 40), [0, 0, 0, 60, 2]);
+    assert_eq!(timer(100, 0, 100), [0, 0, 0, 1, 3]);
+    assert_eq!(timer(100, 30, 165), [0, 30, 0, 25, 5]);
+    assert_eq!(timer(0, 30, 165), [0, 30, 0, 1, 2], "it had expired, and was not read");
 }
 
 #[test]

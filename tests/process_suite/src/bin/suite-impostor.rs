@@ -44,7 +44,7 @@ fn main() {
 /// The real agent behind the handle.
 struct Genuine {
     bytes: Vec<u8>,
-    monotonic_ns: i64,
+    clocks: mitosis::descriptor::Clocks,
     digests: Vec<Option<[u8; 32]>>,
     /// Keeps the seed's lease.
     _lease: Channel,
@@ -62,13 +62,9 @@ impl Genuine {
         let (seed, key) = (handle.seed, handle.key.clone());
         let request = ControlRequest::Fetch { seed, key, ends_with_children: false };
         match converse(&mut lease, &request) {
-            Some(ControlReply::Descriptor { bytes, monotonic_ns, digests, .. }) => Genuine {
-                bytes,
-                digests,
-                monotonic_ns,
-                _lease: lease,
-                questions: Mutex::new(questions),
-            },
+            Some(ControlReply::Descriptor { bytes, clocks, digests, .. }) => {
+                Genuine { bytes, digests, clocks, _lease: lease, questions: Mutex::new(questions) }
+            }
             other => fail(&format!("no descriptor: {other:?}")),
         }
     }
@@ -116,7 +112,7 @@ fn serve(kind: &str, stream: TcpStream, secret: &ClusterSecret, genuine: &Genuin
             (_, ControlRequest::Fetch { seed, .. }) => ControlReply::Descriptor {
                 bytes: changed(kind, &genuine.bytes, *seed),
                 token: StreamToken::random(),
-                monotonic_ns: genuine.monotonic_ns,
+                clocks: genuine.clocks,
                 digests: genuine.digests.clone(),
                 arena: ArenaNews::default(),
             },

@@ -64,6 +64,13 @@ fn fork(state: &mut State, host: Option<&str>) {
     }
 }
 
+/// The working directory and the host's name, as this process has them.
+fn say_where() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let cwd = std::env::current_dir().unwrap_or_default();
+    say(&format!("{} {}", cwd.display(), host.trim()));
+}
+
 struct State {
     array: Vec<u64>,
     resumed: Option<Resumed>,
@@ -93,6 +100,7 @@ impl State {
             ["signal", signal] => raise(number(signal) as i32),
             ["flood", bytes] => flood(number(bytes)),
             ["who"] => self.who(),
+            ["where"] => say_where(),
             ["env", name] => say(&format!("{name}={:?}", std::env::var(name).ok())),
             ["pid"] => say(&format!("pid {}", std::process::id())),
             ["sleep"] => loop {

@@ -68,9 +68,10 @@ fn pending_signals() -> u64 {
     set
 }
 
-/// As after fork(2): what is pending stays with the parent, for its threads and for the process.
+/// What is pending for the process is so afterwards; for one of its threads, as after fork(2), in the parent alone.
 pub(crate) fn pending(crossing: &mut Crossing) {
     let blocked = of(&[libc::SIGUSR1, libc::SIGUSR2]);
+    let of_process = of(&[libc::SIGUSR2]);
     set_mask(libc::SIG_SETMASK, blocked);
     let go = Arc::new(Flag::new());
     let (flag, child) = (Arc::clone(&go), Arc::new(AtomicU32::new(0)));
@@ -80,15 +81,14 @@ pub(crate) fn pending(crossing: &mut Crossing) {
         unsafe { libc::raise(libc::SIGUSR1) };
         must(pending_signals() & of(&[libc::SIGUSR1]) != 0, "nothing is pending before");
         flag.wait();
-        let wanted = if is_child.load(SeqCst) == 1 { 0 } else { blocked };
+        let wanted = if is_child.load(SeqCst) == 1 { of_process } else { blocked };
         equal("what is pending for a thread", pending_signals(), wanted);
     });
     // SAFETY: to this process, which blocks it in all threads.
     unsafe { libc::kill(libc::getpid(), libc::SIGUSR2) };
     worker.stands_in(libc::SYS_futex);
     let side = crossing.cross();
-    let wanted = if side == Side::Child { 0 } else { of(&[libc::SIGUSR2]) };
-    equal("what is pending for the process", pending_signals(), wanted);
+    equal("what is pending for the process", pending_signals(), of_process);
     child.store(u32::from(side == Side::Child), SeqCst);
     go.raise();
     worker.join();

@@ -1,0 +1,94 @@
+//! What the kernel keeps for a process, and its clocks, in children on the other host.
+
+use std::time::Duration;
+
+use crate::world::World;
+
+/// What has passed when `suite-clock` is resumed.
+const PAUSE: Duration = Duration::from_millis(2100);
+
+fn state_crosses(mode: &str) {
+    let world = World::new();
+    let seed = world.seed_of(&world.a, "suite-state", &[mode]);
+    // The first child is made at once, the second one ahead of its start; the third is on its parent's host.
+    for host in ["host-b", "host-b", "host-a"] {
+        let ended = world.on_a(&["resume", &seed.handle, "--on", host]);
+        let said = ended.out.starts_with("ok ") && ended.out.ends_with(" states\n");
+        assert!(ended.code == Some(0) && said, "{host}: {ended:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    world.finish();
+}
+
+#[test]
+fn state_crosses_in_fork_mode() {
+    state_crosses("fork");
+}
+
+#[test]
+fn state_crosses_with_all_threads() {
+    state_crosses("whole");
+}
+
+/// Host-b's clocks are days ahead of host-a's.
+fn clocks(mode: &str) {
+    let world = World::new();
+    let seed = world.seed_of(&world.a, "suite-clock", &[mode]);
+    std::thread::sleep(PAUSE);
+    for host in ["host-b", "host-a"] {
+        for clock in ["live", "frozen", "live", "frozen"] {
+            let choice =
+                ["resume", &seed.handle, "--on", host, "--clock", clock, "--payload", clock];
+            let ended = world.on_a(&choice);
+            assert_eq!(
+                (ended.code, &*ended.out),
+                (Some(0), &*format!("ok {clock}\n")),
+                "{ended:?}"
+            );
+        }
+    }
+    world.finish();
+}
+
+#[test]
+fn clocks_go_on_live_or_frozen_in_fork_mode() {
+    clocks("fork");
+}
+
+#[test]
+fn clocks_go_on_live_or_frozen_with_all_threads() {
+    clocks("whole");
+}
+
+#[test]
+fn a_batch_on_a_frozen_clock_fails_and_ends_as_any() {
+    let world = World::new();
+    let seed = world.seed();
+    let resume = ["resume", &seed.handle, "--on", "host-b", "--clock", "frozen"];
+    let ended = world.on_a(&[&resume[..], &["-n", "3", "--payload", "exit 7"]].concat());
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    let ended = world.on_a(&[&resume[..], &["--clock", "broken"]].concat());
+    assert!(ended.code == Some(2) && ended.err.contains("live or frozen"), "{ended:?}");
+    world.on_a(&["drop", seed.id()]).ok();
+    // Templates of batches have gone with their last children.
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn a_child_is_where_its_resumer_says() {
+    let world = World::with(crate::world::Plan { tools_on_b: vec![], ..Default::default() });
+    let seed = world.seed_of(&world.a, "suite-told", &[]);
+    let resume = ["resume", &seed.handle, "--on", "host-b", "--payload", "where"];
+    let plain = world.on_a(&resume).ok();
+    assert!(plain.ends_with(" host-b\n"), "{plain}");
+    let told = world.on_a(&[&resume[..], &["--cwd", "/etc", "--hostname", "other"]].concat());
+    assert_eq!(told.ok(), "/etc other\n");
+    // It is the child's name alone.
+    assert_eq!(world.on_a(&resume).ok(), plain);
+    let missing = world.on_a(&[&resume[..], &["--cwd", "/not/there"]].concat());
+    missing.refused(&["no directory /not/there is on this host", "--cwd"]);
+    let relative = world.on_a(&[&resume[..], &["--cwd", "etc"]].concat());
+    relative.refused(&["give an absolute path"]);
+    world.finish();
+}

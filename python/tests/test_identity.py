@@ -1,0 +1,32 @@
+"""Where children are, and what their clocks tell."""
+
+
+def test_a_child_is_where_its_resumer_says(agent):
+    code = """
+        import os, socket, time, mitosis
+        here, began, real = socket.gethostname(), time.monotonic(), time.time()
+        me = mitosis.prepare()
+        if isinstance(me, mitosis.Resumed):
+            assert me.clock_delta_ns == 0
+            stood = (time.time() - real) - (time.monotonic() - began)
+            if me.payload == b"frozen":
+                os._exit(0 if 1.5 < stood else 1)
+            if me.payload == b"live":
+                os._exit(0 if -0.5 < stood < 0.5 else 2)
+            os._exit(0 if (os.getcwd(), socket.gethostname()) == ("/usr", "elsewhere") else 3)
+        handle = me.handle
+        assert mitosis.resume(handle, cwd="/usr", hostname="elsewhere").wait() == 0
+        assert socket.gethostname() == here
+        time.sleep(2)
+        for clock in ["live", "frozen"]:
+            children = mitosis.resume(handle, n=2, payload=clock.encode(), clock=clock)
+            assert [child.wait() for child in children] == [0, 0], clock
+        for wrong in [{"clock": "broken"}, {"cwd": "usr"}, {"cwd": "/not/there"}, {"hostname": ""}]:
+            try:
+                mitosis.resume(handle, **wrong)
+            except mitosis.ArgumentError:
+                continue
+            raise SystemExit(f"{wrong} was taken")
+        print("done")
+    """
+    assert agent.run(code) == "done\n"
