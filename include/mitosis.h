@@ -65,6 +65,12 @@
 #define MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN 1
 
 /**
+ * For mitosis_resume_options.flags: CLOCK_MONOTONIC, CLOCK_BOOTTIME and timers go on in the children from where they stood
+ * at prepare. Without it they are as in their parent now, and what was to happen meanwhile happens at once.
+ */
+#define MITOSIS_RESUME_CLOCK_FROZEN 2
+
+/**
  * For mitosis_prepare_options.refuse and mitosis_loss.kind. Connections to other processes or hosts, and messages that lie in one of the process's own.
  */
 #define MITOSIS_LOSS_CONNECTIONS 1
@@ -376,6 +382,15 @@ typedef struct mitosis_resume_options {
      * "unix:/PATH=/PATH". They do before any child runs; to one that is not named no connection comes. NULL: none.
      */
     const char *const *listen;
+    /**
+     * The children's working directory, an absolute path that is there on their host; NULL: the seed's, if it is there,
+     * else "/".
+     */
+    const char *cwd;
+    /**
+     * What the children find as their host's name; NULL: the host's own.
+     */
+    const char *hostname;
 } mitosis_resume_options;
 
 /**
@@ -724,6 +739,14 @@ int mitosis_payload(const void **payload,
  * RETURN VALUE: 0 in a process that is no child, 1 in a child, 2 in a child's child.
  */
 uint64_t mitosis_generation(void);
+
+/**
+ * What CLOCK_MONOTONIC has jumped by in this child, ns. Moments of that clock that were noted before are to be moved by it.
+ *
+ * RETURN VALUE: 0 where this process has its parent's clock, as ever where its host has time namespaces for it; 0 in a
+ * process that is no child.
+ */
+int64_t mitosis_clock_delta_ns(void);
 
 /**
  * Which of the children of one mitosis_resume() this process is.

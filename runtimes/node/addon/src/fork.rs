@@ -83,6 +83,7 @@ pub(crate) fn like_a_child<'s>(
         rehearsal: false,
         environment: Vec::new(),
         lost: Vec::new(),
+        clock_delta_ns: 0,
     };
     woken(env, &resumed)
 }
