@@ -76,7 +76,7 @@ fn every_descriptor_is_whole(agent: &Agent) {
             vma_of(rseq.addr);
             let info = vma_of(descriptor.resume_area.addr);
             assert_eq!(info.prot, 3);
-            assert_eq!(&taken.magic, b"MITOSIS1");
+            assert_eq!(taken.magic, mitosis::prepare::RESUME_MAGIC.to_le_bytes());
             let process = &descriptor.process;
             let code = process.layout.code;
             assert!(code.0 < code.1 && process.layout.brk.0 <= process.layout.brk.1);

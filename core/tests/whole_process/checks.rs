@@ -61,7 +61,7 @@ pub(crate) fn every_seed_has_its_threads(agent: &Agent) {
                 descriptor.process.signal_actions[32].mask, 0,
                 "signal 33 is not given back"
             );
-            assert_eq!(&taken.magic, b"MITOSIS1");
+            assert_eq!(taken.magic, mitosis::prepare::RESUME_MAGIC.to_le_bytes());
             let links = descriptor.open_files.iter().map(|file| file.link.as_str());
             let ours: Vec<_> = links.filter(|link| link.starts_with("/proc/")).collect();
             assert!(ours.is_empty(), "{ours:?}");
