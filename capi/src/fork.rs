@@ -206,6 +206,11 @@ unsafe fn prepare_options(
         );
         Failed::new(MitosisErr::Argument, text)
     })?;
+    if options.refuse != 0 && wanted.files != Files::Carried && wanted.threads != Threads::All {
+        let text = "mitosis_prepare_options.refuse is for files that are carried: set MITOSIS_PREPARE_CARRY_FILES \
+                    or MITOSIS_PREPARE_ALL_THREADS";
+        return Err(Failed::new(MitosisErr::Argument, text.to_owned()));
+    }
     Ok(wanted)
 }
 
@@ -272,9 +277,12 @@ mod tests {
     #[test]
     fn what_is_refused_arrives() {
         let refuse = MITOSIS_LOSS_CONNECTIONS | MITOSIS_LOSS_SHARED_MEMORY;
-        let parsed = self::parsed(&PrepareOptions { refuse, ..options() }).unwrap();
+        let set = PrepareOptions { refuse, flags: MITOSIS_PREPARE_CARRY_FILES, ..options() };
+        let parsed = self::parsed(&set).unwrap();
         let wanted = Refuse::NONE.and(LossKind::Connections).and(LossKind::SharedMemory);
         assert_eq!(parsed.refuse, wanted);
+        let not_carried = self::parsed(&PrepareOptions { refuse, ..options() }).unwrap_err();
+        assert!(not_carried.message.contains("MITOSIS_PREPARE_CARRY_FILES"));
         let unknown = PrepareOptions { refuse: MITOSIS_LOSS_SHARED_MEMORY << 1, ..options() };
         assert!(self::parsed(&unknown).unwrap_err().message.contains("MITOSIS_LOSS"));
     }

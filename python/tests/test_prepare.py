@@ -77,7 +77,7 @@ def test_hooks_are_decorators():
     from mitosis import _hooks
 
     for hooks in (_hooks._before_prepare, _hooks._after_prepare, _hooks._after_resume):
-        assert hooks.pop() is hook
+        assert hooks.pop().function is hook
 
 
 def test_a_hook_that_raises_keeps_the_process_from_being_prepared(silent):

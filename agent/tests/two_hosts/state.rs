@@ -67,7 +67,7 @@ fn a_batch_on_a_frozen_clock_fails_and_ends_as_any() {
     let resume = ["resume", &seed.handle, "--on", "host-b", "--clock", "frozen"];
     let ended = world.on_a(&[&resume[..], &["-n", "3", "--payload", "exit 7"]].concat());
     assert_eq!(ended.code, Some(7), "{ended:?}");
-    let ended = world.on_a(&[&resume[..], &["--clock", "broken"]].concat());
+    let ended = world.on_a(&[&resume[..resume.len() - 1], &["broken"]].concat());
     assert!(ended.code == Some(2) && ended.err.contains("live or frozen"), "{ended:?}");
     world.on_a(&["drop", seed.id()]).ok();
     // Templates of batches have gone with their last children.

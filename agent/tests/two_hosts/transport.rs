@@ -36,9 +36,21 @@ fn a_seed_runs_no_line_for_its_readers() {
     world.finish();
 }
 
+/// When the push, which goes on beside the first child, has ended.
 fn moved(world: &World) -> u64 {
-    let stats = world.stats_of_b();
-    ["pages_pulled", "pages_pushed"].iter().map(|name| stats[*name].as_u64().unwrap()).sum()
+    let count = || {
+        let stats = world.stats_of_b();
+        ["pages_pulled", "pages_pushed"].iter().map(|name| stats[*name].as_u64().unwrap()).sum()
+    };
+    let mut before: u64 = count();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let now = count();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
 }
 
 /// A child on host-b that waits, after it has run code of its program.

@@ -4,6 +4,7 @@
 //! waiting.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,10 @@ impl Ahead {
                 let Some(hosted) = hosted.upgrade().filter(|hosted| hosted.may_have_more()) else {
                     continue;
                 };
+                if hosted.is_pushing.load(Ordering::Acquire) {
+                    self.note(&hosted);
+                    continue;
+                }
                 if let Err(error) = hosted.clone_ahead(count) {
                     tracing::debug!(seed = %hosted.seed, %error, "no child was cloned ahead");
                 }

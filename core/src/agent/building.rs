@@ -8,8 +8,10 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs::File;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::Agent;
@@ -147,19 +149,31 @@ impl Agent {
     }
 
     /// Lets the owner push the seed's hot pages into the image, on a thread of its own: whoever runs ahead of the push
-    /// misses as ever.
-    fn begin_push(self: &Arc<Self>, descriptor: &Descriptor, image: &Image, holes: Vec<SeedRange>) {
+    /// misses as ever. What it gives is true until the push has ended.
+    fn begin_push(
+        self: &Arc<Self>,
+        descriptor: &Descriptor,
+        image: &Image,
+        holes: Vec<SeedRange>,
+    ) -> Arc<AtomicBool> {
         let seed = descriptor.seed;
         let tcp = descriptor.owners[0].exports.iter().find_map(Export::tcp);
-        let Some((Some(owner), read_key)) = tcp else { return };
+        let Some((Some(owner), read_key)) = tcp else { return Arc::default() };
         let (agent, inlet) = (Arc::clone(self), image.inlet());
         let (owner, read_key) = (owner.to_owned(), read_key.clone());
+        let is_pushing = Arc::new(AtomicBool::new(true));
+        let ends = Arc::clone(&is_pushing);
         let take = move || {
-            let pushed = agent.tcp.push(&owner, seed, &read_key, &holes, &mut |addr, bytes| {
-                if let Err(error) = inlet.store(addr, bytes) {
+            let mut store = |addr, bytes: &[u8]| match inlet.store(addr, bytes) {
+                Err(error) if error.kind() == ErrorKind::NotConnected => ControlFlow::Break(()),
+                Err(error) => {
                     tracing::debug!(%seed, %addr, %error, "pushed pages were not kept");
+                    ControlFlow::Continue(())
                 }
-            });
+                Ok(()) => ControlFlow::Continue(()),
+            };
+            let pushed = agent.tcp.push(&owner, seed, &read_key, &holes, &mut store);
+            ends.store(false, Ordering::Release);
             match pushed {
                 Ok(PushReport { runs, bytes, took }) => {
                     tracing::info!(%seed, runs, bytes, took_us = took.as_micros(), "pushed");
@@ -167,8 +181,12 @@ impl Agent {
                 Err(error) => tracing::warn!(%seed, %error, "no push; pages are pulled on touch"),
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("push".to_owned()).spawn(take) {
-            tracing::warn!(%seed, %error, "no thread for a push; pages are pulled on touch");
+        match std::thread::Builder::new().name("push".to_owned()).spawn(take) {
+            Ok(_) => is_pushing,
+            Err(error) => {
+                tracing::warn!(%seed, %error, "no thread for a push; pages are pulled on touch");
+                Arc::default()
+            }
         }
     }
 }
@@ -213,9 +231,13 @@ pub(super) fn build(
     let trampolines = diversions.trampolines;
     let blueprint = Blueprint { descriptor, placement, trampolines, stub_table };
     let descriptor = &blueprint.descriptor;
-    if place == SeedPlace::Elsewhere {
-        agent.begin_push(descriptor, &image, files::mapped_ranges(descriptor, image.local_files()));
-    }
+    let is_pushing = match place {
+        SeedPlace::Elsewhere => {
+            let holes = files::mapped_ranges(descriptor, image.local_files());
+            agent.begin_push(descriptor, &image, holes)
+        }
+        SeedPlace::Here | SeedPlace::Rehearsal => Arc::default(),
+    };
     let template =
         blueprint.template(&agent.keeper, &image, clock_offset).map_err(|error| unfit(&error))?;
     let template_us = begun.elapsed().as_micros();
@@ -226,6 +248,7 @@ pub(super) fn build(
         descriptor_bytes: bytes,
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
         warm_pages: read_ahead + copied_ahead,
+        is_pushing,
         generation: descriptor.generation,
         stub: (blueprint.placement.as_stub_place(), descriptor.sites.clone()),
         listeners: SeedListeners::of(descriptor.carried.as_ref()),

@@ -6,6 +6,7 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::fail;
@@ -32,6 +33,8 @@ pub struct Hosted {
     pub pages_total: u64,
     /// Pages that a child touches first, which one that is cloned ahead is given.
     pub(super) warm_pages: u64,
+    /// Its push is not over: who touches these pages now has them cross twice.
+    pub(super) is_pushing: Arc<AtomicBool>,
     /// Forks between its children and the first process.
     pub generation: u64,
     /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.

@@ -374,13 +374,18 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         }
         end = vma.range.end;
     }
+    let mut behind = SeedAddr(0);
     for part in &descriptor.shared {
-        let is_one = |vma: &&Vma| vma.range == part.range && vma.kind == super::VmaKind::Shared;
+        let at = descriptor.vmas.partition_point(|vma| vma.range.start < part.range.start);
+        let is_one = descriptor
+            .vmas
+            .get(at)
+            .is_some_and(|vma| vma.range == part.range && vma.kind == super::VmaKind::Shared);
+        // One of each, or a peer could have us look for ever.
+        let is_next = part.range.start >= behind;
+        behind = part.range.end;
         let is_whole = (part.offset & (page - 1)) == 0 && part.offset / page <= MAX_PAGE;
-        if part.object >= MAX_SHARED_OBJECTS
-            || !is_whole
-            || !descriptor.vmas.iter().any(|vma| is_one(&vma))
-        {
+        if part.object >= MAX_SHARED_OBJECTS || !is_whole || !is_one || !is_next {
             return fail(
                 section::SHARED,
                 "it names memory that is not shared, or no part of an object",

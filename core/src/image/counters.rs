@@ -13,7 +13,7 @@ pub struct ImageCounters {
     pub pages_prefetched: AtomicU64,
     /// Pages got by an RDMA card, of those got from owners.
     pub pages_rdma: AtomicU64,
-    /// Pages that came unasked ([`Image::store`](super::Image::store)).
+    /// Pages that came unasked ([`Inlet::store`](super::Inlet::store)).
     pub pages_pushed: AtomicU64,
     /// Pages answered from files of this host.
     pub pages_from_files: AtomicU64,

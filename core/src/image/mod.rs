@@ -43,7 +43,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub use counters::ImageCounters;
 pub use layout::{ALIGNMENT, GUARD, ImageLayout, Slot};
@@ -227,6 +227,8 @@ struct Shared {
     returned: Mutex<Vec<Wanted>>,
     is_ending: AtomicBool,
     is_streamer_ending: AtomicBool,
+    /// Held for reading while pages are stored.
+    inlet_is_closed: RwLock<bool>,
 }
 
 impl Image {
@@ -339,18 +341,23 @@ impl Inlet {
     /// pages that are in flight. Any thread may call it.
     ///
     /// # Errors
-    /// The image or its connection has ended.
+    /// `NotConnected`: the image has ended. Others: its connection has.
     pub fn store(&self, addr: SeedAddr, bytes: &[u8]) -> io::Result<()> {
         let image = self.0.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        let is_closed = image.inlet_is_closed.read();
+        if *is_closed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         push::store(&image, addr, bytes)
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // After an abort every thread finds the connection ended. Without one the streamer must go first:
-        // it may be asleep until a pager answers.
+        // After an abort every thread finds the connection ended. Without one the inlet and the streamer must go
+        // first: they may be asleep until a pager answers.
         self.shared.end_connection();
+        *self.shared.inlet_is_closed.write() = true;
         self.shared.is_streamer_ending.store(true, Ordering::Release);
         self.shared.streamer_bell.ring();
         if let Some(streamer) = self.streamer.take() {
@@ -393,6 +400,7 @@ impl Shared {
             returned: Mutex::default(),
             is_ending: AtomicBool::new(false),
             is_streamer_ending: AtomicBool::new(false),
+            inlet_is_closed: RwLock::new(false),
         })
     }
 

@@ -20,7 +20,7 @@ use crate::descriptor::{
 /// First bytes.
 pub const MAGIC: [u8; 8] = *b"MITOSEED";
 /// Version of the records' contents; both ends come from one installation, others are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// A report is never longer.
 pub const MAX_REPORT_BYTES: usize = 1 << 20;
 
@@ -432,7 +432,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_records_are_a_report_or_an_error(
-            records in prop::collection::vec((0u16..32, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
+            records in prop::collection::vec((0u16..44, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
             cut in 0usize..20,
         ) {
             let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();

@@ -87,7 +87,7 @@ pub struct TailPlace {
     pub base: u64,
     /// Number of the first of the command's descriptors.
     pub stdio: u32,
-    /// In a child that was cloned ahead, where [`TailFacts::ahead`] has run.
+    /// In a child that was cloned ahead, which has done what it could before its command came.
     pub is_ahead: bool,
     /// Its timers run; in a rehearsal nothing may disturb what prepare() does before it returns.
     pub runs_timers: bool,
@@ -107,11 +107,11 @@ pub struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// Where a failure can still be told, and no later step of a tail fails: a step's number tells it, and what comes
-    /// before has the same number in all children.
-    fn steps(&self) -> Vec<Op> {
+    /// Two, whatever is told: a step's number tells it.
+    fn steps(&self) -> [Op; 2] {
+        let none = || Op::Store { addr: 0, bytes: Vec::new() };
         let cwd = self.cwd.map(|path| calls::chdir(path, Expect::Success));
-        self.hostname.map(calls::sethostname).into_iter().chain(cwd).collect()
+        [self.hostname.map_or_else(none, calls::sethostname), cwd.unwrap_or_else(none)]
     }
 }
 
@@ -242,7 +242,9 @@ impl TailFacts {
             op => op,
         }));
         // Threads are scheduled as the one that makes them, and then each as it was.
-        ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, Expect::Success)));
+        // Whoever is alone goes on as its host lets it, where that takes a capability.
+        let expect = if self.is_whole { Expect::Success } else { Expect::Ignored };
+        ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, expect)));
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         if let Some(files) = &self.files {
             ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns));
@@ -264,11 +266,11 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
+        ops.extend(own.steps());
         // Last of what can fail, for there may be hundreds, and other steps keep their numbers without them.
         if !place.is_ahead {
             ops.extend(self.mark_dont_fork());
         }
-        ops.extend(own.steps());
         match &self.files {
             Some(files) => ops.extend(files.close_helpers()),
             None => ops.extend(self.close_all_but_stdio(stdio + 3)),

@@ -28,11 +28,14 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     let set = |what: i32, value: u64, flags: u64| {
         calls::prctl(what, [value.into(), flags.into()], Expect::Success)
     };
+    // A hint, whose flags an older kernel does not know.
     if thp_disable & 1 == 1 {
-        ops.push(set(libc::PR_SET_THP_DISABLE, 1, (thp_disable & !1).into()));
+        let args = [1.into(), u64::from(thp_disable & !1).into()];
+        ops.push(calls::prctl(libc::PR_SET_THP_DISABLE, args, Expect::Ignored));
     }
+    // Secure bits may forbid it.
     if desc.state.keeps_capabilities {
-        ops.push(set(libc::PR_SET_KEEPCAPS, 1, 0));
+        ops.push(calls::prctl(libc::PR_SET_KEEPCAPS, [1.into(), 0.into()], Expect::Ignored));
     }
     if let Some(policy) = desc.state.memory_failure {
         ops.push(set(libc::PR_MCE_KILL, MCE_KILL_SET, policy.into()));

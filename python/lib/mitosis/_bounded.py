@@ -24,13 +24,15 @@ def bounded(
         return
     text = f"the {kind} hook {name} has not returned after {timeout:g} s"
     interruption = _Interruption(text)
-    watch = _native.watch_caller(timeout, interruption.expire)
     try:
         try:
-            function()
+            watch = _native.watch_caller(timeout, interruption.expire)
+            try:
+                function()
+            finally:
+                interruption.is_over = True
+                watch.stop()
         finally:
-            interruption.is_over = True
-            watch.stop()
             interruption.take_back()
     except HookTimeout as error:
         # Python raises a class in another thread, not an instance.
@@ -81,6 +83,8 @@ class _Interruption:
         # Lets the handler run that a signal has come for; without one it would be an error.
         for _ in range(2):
             pass
+        # Ignored first, which drops one that is pending: by default it would end the process.
+        signal.signal(self._signal, signal.SIG_IGN)
         signal.signal(self._signal, signal.SIG_DFL)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
@@ -93,7 +97,22 @@ def _is_main_thread() -> bool:
 
 
 def _free_signal() -> int | None:
+    """One that nobody uses: not Python, not C code with a handler of its own, which Python does not know, and not blocked."""
+    taken = _signals_taken()
     for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if not taken >> (number - 1) & 1 and signal.getsignal(number) is signal.SIG_DFL:
             return number
     return None
+
+
+def _signals_taken() -> int:
+    """Bits of signals that are caught, ignored or blocked (proc(5)); all of them where /proc does not tell."""
+    taken = 0
+    try:
+        with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith(("SigCgt:", "SigIgn:", "SigBlk:")):
+                    taken |= int(line.split()[1], 16)
+    except OSError:
+        return ~0
+    return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -86,7 +87,7 @@ def after_resume(hook: Any = None, *, timeout: float | None = _native.HOOK_LIMIT
 
 
 def _register(hooks: list[_Registered[Any]], hook: Any, timeout: float | None) -> Any:
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not 0 < timeout < math.inf:
         raise ArgumentError(f"timeout is {timeout!r}: give seconds, more than 0, or None for no limit")
 
     def register(hook: Any) -> Any:

@@ -48,6 +48,8 @@ function guard(object, name) {
   const guarded = {
     [name](...args) {
       if (native.generation() !== drawnIn) {
+        // The main thread may not have come to it yet.
+        native.reseed();
         drawOut();
       }
       return draw.apply(this, args);

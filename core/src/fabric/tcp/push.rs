@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ enum Cut {
     Broken(String),
     /// The owner says no; the connection is fine.
     Refused(ReadError),
+    /// Nobody keeps the rest.
+    Unwanted,
 }
 
 impl From<io::Error> for Cut {
@@ -51,7 +54,7 @@ impl From<io::Error> for Cut {
 
 impl TcpFabric {
     /// The push: asks the page service at `agent` for the hot pages of `seed` that do not lie in `holes`, and gives each run to
-    /// `store`, as it arrives, on the calling thread.
+    /// `store`, as it arrives, on the calling thread, until `store` says that it keeps no more.
     ///
     /// # Errors
     /// `Revoked` if the owner refuses, `Unreachable` if it does not answer. What was stored until then is
@@ -62,7 +65,7 @@ impl TcpFabric {
         seed: SeedId,
         key: &ReadKey,
         holes: &[SeedRange],
-        store: &mut dyn FnMut(SeedAddr, &[u8]),
+        store: &mut dyn FnMut(SeedAddr, &[u8]) -> ControlFlow<()>,
     ) -> Result<PushReport, ReadError> {
         let peer: Arc<str> = agent.into();
         let begun = Instant::now();
@@ -80,6 +83,11 @@ impl TcpFabric {
                     if report.runs > 0 {
                         break;
                     }
+                }
+                Err(Cut::Unwanted) => {
+                    self.pool.close(&peer, stream);
+                    report.took = begun.elapsed();
+                    return Ok(report);
                 }
                 ended => {
                     stream.proved = true;
@@ -122,7 +130,7 @@ impl TcpFabric {
         mut tcp: &TcpStream,
         request: &[u8],
         report: &mut PushReport,
-        store: &mut dyn FnMut(SeedAddr, &[u8]),
+        store: &mut dyn FnMut(SeedAddr, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Cut> {
         tcp.set_nonblocking(false)?;
         tcp.set_read_timeout(Some(self.pool.limits.push_timeout))?;
@@ -163,7 +171,7 @@ impl TcpFabric {
 fn take_runs(
     bytes: &[u8],
     report: &mut PushReport,
-    store: &mut dyn FnMut(SeedAddr, &[u8]),
+    store: &mut dyn FnMut(SeedAddr, &[u8]) -> ControlFlow<()>,
 ) -> Result<(usize, Option<Status>), Cut> {
     let mut at = 0;
     while let Some(header) = bytes[at..].first_chunk() {
@@ -181,7 +189,9 @@ fn take_runs(
         let run = at + ANSWER_LEN;
         let Some(body) = bytes.get(run..run + answer.len) else { break };
         let Some((addr, pages)) = body.split_first_chunk::<PUSH_ADDR_LEN>() else { break };
-        store(SeedAddr(u64::from_le_bytes(*addr)), pages);
+        if store(SeedAddr(u64::from_le_bytes(*addr)), pages).is_break() {
+            return Err(Cut::Unwanted);
+        }
         report.runs += 1;
         report.bytes += pages.len() as u64;
         at = run + answer.len;

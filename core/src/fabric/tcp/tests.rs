@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -280,6 +281,7 @@ fn a_push_stores_the_hot_pages_and_warms_the_pool() {
         .push(&host.agent, host.seed, &host.key, &[], &mut |addr, bytes| {
             assert_eq!(bytes, expected(addr.0 - base, bytes.len()));
             stored.push((addr, bytes.len() as u64));
+            ControlFlow::Continue(())
         })
         .unwrap();
     let order: Vec<_> = stored.iter().map(|(addr, _)| *addr).collect();
@@ -290,4 +292,11 @@ fn a_push_stores_the_hot_pages_and_warms_the_pool() {
     queue.post(host.read(0, 0, 4096)).unwrap();
     assert_eq!(reap(&mut *queue, 1)[0].result, Ok(()));
     assert_eq!(host.tokens.1.load(Ordering::SeqCst), 1);
+    // Nothing is received that nobody keeps.
+    let mut kept = 0;
+    let report = host.fabric.push(&host.agent, host.seed, &host.key, &[], &mut |_, _| {
+        kept += 1;
+        ControlFlow::Break(())
+    });
+    assert_eq!((report.unwrap().runs, kept), (0, 1));
 }

@@ -62,6 +62,7 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
             Ok(prepared)
         }
         Prepared::Child(resumed) => {
+            wake::reset_workers();
             unique::renew(env)?;
             woken(env, &resumed)
         }

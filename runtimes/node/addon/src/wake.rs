@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::mem::transmute;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::js::{Env, MAX_ARGS, Raised, Value, exact};
 use crate::unique::{Isolate, symbol};
@@ -40,20 +40,22 @@ pub(crate) fn on_wake<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
     env.undefined()
 }
 
-/// (): calls the callbacks of all workers, each on its own thread. What else lies before them may come first, but
-/// not before V8 has reset their `Math.random`.
+/// As soon as a child's threads run: whatever a worker is called for next, V8 resets its `Math.random` before.
+pub(crate) fn reset_workers() {
+    for isolate in workers().iter().filter_map(|listener| listener.isolate) {
+        // SAFETY: it has not ended while it stands in the list.
+        unsafe { isolate.reset_soon() };
+    }
+}
+
+/// (): calls the callbacks of all workers, each on its own thread.
 pub(crate) fn wake_workers<'s>(
     env: Env<'s>,
     _: &[Value<'s>; MAX_ARGS],
 ) -> Result<Value<'s>, Raised> {
     for listener in workers().iter() {
         // SAFETY: it has not ended while it stands in the list.
-        unsafe {
-            if let Some(isolate) = listener.isolate {
-                isolate.reset_soon();
-            }
-            uv::wake(listener.handle);
-        }
+        unsafe { uv::wake(listener.handle) };
     }
     env.undefined()
 }
@@ -86,11 +88,16 @@ unsafe extern "C" fn resumed_from_outside(_: *mut c_void) {
 
 /// Forks between this process and the first one, those from outside included, which a library of their own counts.
 pub(crate) fn generation() -> u64 {
-    let outside = symbol(c"mitosis_preload_generation").map_or(0, |count| {
+    type Count = unsafe extern "C" fn() -> u64;
+    // Asked for at each draw of a random number, by JavaScript.
+    static OUTSIDE: OnceLock<Option<Count>> = OnceLock::new();
+    let outside = OUTSIDE.get_or_init(|| {
+        let count = symbol(c"mitosis_preload_generation")?;
         // SAFETY: mitosis_preload.h says the type.
-        unsafe { transmute::<*mut c_void, unsafe extern "C" fn() -> u64>(count)() }
+        Some(unsafe { transmute::<*mut c_void, Count>(count) })
     });
-    mitosis::prepare::generation() + outside
+    // SAFETY: it takes nothing.
+    mitosis::prepare::generation() + outside.map_or(0, |count| unsafe { count() })
 }
 
 /// (): what the preloaded library says of this child: `{index, generation, payload}`; null where it says nothing.

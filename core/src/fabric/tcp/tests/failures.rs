@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -281,5 +282,9 @@ fn queues_that_are_dropped_while_they_wait_leave_no_connection_behind() {
     drop((one, two));
     let idle = host.fabric.connections(&host.agent);
     assert!(idle <= 2, "{idle} connections");
-    assert!(host.fabric.push(&host.agent, host.seed, &host.key, &[], &mut |_, _| {}).is_ok());
+    assert!(
+        host.fabric
+            .push(&host.agent, host.seed, &host.key, &[], &mut |_, _| ControlFlow::Continue(()))
+            .is_ok()
+    );
 }
