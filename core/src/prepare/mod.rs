@@ -104,6 +104,10 @@ pub struct PrepareOptions {
     /// go by [`release_threads`], when it has made the child unlike its siblings. Until then it must not wait
     /// for anything that another thread holds, an allocator's lock included.
     pub holds_threads: bool,
+    /// With [`Threads::All`], children find what their agent tells them in their environment
+    /// (`MITOSIS_GENERATION` ...). For that `environ` is led to another array, which a program may not stand that
+    /// knows nothing of it: Perl frees what lies in one that is not the first.
+    pub tells_environment: bool,
 }
 
 impl Default for PrepareOptions {
@@ -118,6 +122,7 @@ impl Default for PrepareOptions {
             stop_threads: STOP_THREADS,
             rehearsal_returns: false,
             holds_threads: false,
+            tells_environment: true,
         }
     }
 }

@@ -125,12 +125,14 @@ impl Told {
     }
 
     /// Makes the changes of the environment, without libc: other threads stand who may hold its locks.
-    pub(super) fn change_environment(&self) {
+    pub(super) fn change_environment(&self, is_told: bool) {
         let (addr, len) = self.0.environment;
         let (Ok(addr), Ok(len)) = (usize::try_from(addr), usize::try_from(len)) else { return };
         if addr != 0 && len <= MAX_MAIL_BYTES {
             // SAFETY: the restore vouches for its mail, and the other threads stand.
-            unsafe { environment::change(std::slice::from_raw_parts(addr as *const u8, len)) };
+            unsafe {
+                environment::change(std::slice::from_raw_parts(addr as *const u8, len), is_told)
+            };
         }
     }
 

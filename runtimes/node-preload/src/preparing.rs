@@ -60,6 +60,7 @@ pub(crate) fn whole_process(wanted: &Wanted) -> Result<Outcome, Failure> {
         shared_copy_limit: wanted.shared_copy_limit,
         threads: Threads::All,
         holds_threads: true,
+        tells_environment: false,
         files: Files::Carried,
         stop_threads: wanted.stop_threads,
         refuse: wanted.refuse,

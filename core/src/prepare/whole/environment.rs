@@ -10,12 +10,18 @@ unsafe extern "C" {
     static mut environ: *const *const c_char;
 }
 
-/// Makes `changes`: `NAME=VALUE\0` sets, `NAME\0` unsets. The memory stays for good.
+/// What children are told by their agent.
+const TOLD: [&[u8]; 3] = [b"MITOSIS_GENERATION", b"MITOSIS_CHILD_INDEX", b"MITOSIS_PAYLOAD"];
+
+/// Makes `changes`: `NAME=VALUE\0` sets, `NAME\0` unsets; without what the agent tells, if `is_told` is false. The
+/// memory stays for good.
 ///
 /// # Safety
 /// No other thread changes the environment meanwhile.
-pub(in crate::prepare) unsafe fn change(changes: &[u8]) {
-    let names = || changes.split(|byte| *byte == 0).filter(|entry| !name(entry).is_empty());
+pub(in crate::prepare) unsafe fn change(changes: &[u8], is_told: bool) {
+    let counts =
+        |entry: &&[u8]| !name(entry).is_empty() && (is_told || !TOLD.contains(&name(entry)));
+    let names = || changes.split(|byte| *byte == 0).filter(counts);
     if names().next().is_none() {
         return;
     }
@@ -44,10 +50,10 @@ pub(in crate::prepare) unsafe fn change(changes: &[u8]) {
             }
         }
         // Of several changes of one name the last one stands.
-        let new = || text[..changes.len()].split(|byte| *byte == 0);
+        let new = || text[..changes.len()].split(|byte| *byte == 0).filter(counts);
         for (i, entry) in new().enumerate() {
             let is_last = new().skip(i + 1).all(|later| name(later) != name(entry));
-            if entry.contains(&b'=') && !name(entry).is_empty() && is_last {
+            if entry.contains(&b'=') && is_last {
                 *array.add(len) = entry.as_ptr().cast();
                 len += 1;
             }
@@ -88,7 +94,7 @@ mod tests {
         // SAFETY: one thread.
         unsafe {
             environ = (&raw const ARRAY).cast();
-            change(b"A=1\0GONE\0PATH=x=y\0A=2\0=bad\0B=\0");
+            change(b"A=1\0GONE\0PATH=x=y\0A=2\0=bad\0B=\0MITOSIS_PAYLOAD=p\0", true);
             let value = |name: &std::ffi::CStr| {
                 let value = libc::getenv(name.as_ptr());
                 (!value.is_null()).then(|| std::ffi::CStr::from_ptr(value))
@@ -100,8 +106,9 @@ mod tests {
                 && value(c"B") == Some(c"")
                 && {
                     let now = environ;
-                    change(b"");
-                    now == environ
+                    change(b"", true);
+                    change(b"MITOSIS_GENERATION=1\0MITOSIS_PAYLOAD\0", false);
+                    now == environ && value(c"MITOSIS_PAYLOAD") == Some(c"p")
                 }
         }
     }

@@ -116,7 +116,7 @@ pub(super) fn prepare(
 /// In a child: the other threads wait at the gate, some of them perhaps with a lock of libc.
 fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed {
     let Some(told) = wake::told() else { seed::end(0) };
-    told.change_environment();
+    told.change_environment(options.tells_environment);
     if told.is_rehearsal() {
         if !options.rehearsal_returns {
             super::end_rehearsal();
