@@ -312,8 +312,8 @@ fn a_report_that_does_not_parse_is_told_to_the_parent() {
     let null = std::fs::File::open("/dev/null").unwrap();
     for (report, fds, kind, word) in [
         (&b"MITOSEED\x09\0\0\0"[..], 3, FailureKind::Protocol, "another version"),
-        (b"MITOSEED\x01\0\0\0\x02\0\0\0\x08\0\0\0", 3, FailureKind::Protocol, "is broken"),
-        (b"MITOSEED\x01\0\0\0", 2, FailureKind::Protocol, "2 descriptors"),
+        (b"MITOSEED\x02\0\0\0\x02\0\0\0\x08\0\0\0", 3, FailureKind::Protocol, "is broken"),
+        (b"MITOSEED\x02\0\0\0", 2, FailureKind::Protocol, "2 descriptors"),
     ] {
         let token = PrepareToken::random();
         let begun = Instant::now();

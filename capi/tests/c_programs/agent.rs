@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mitosis_core::id::{ChildId, ForkKey, Handle, SeedId};
 use mitosis_core::wire::frame;
@@ -15,6 +16,8 @@ use mitosis_core::wire::local::{
 use tempfile::TempDir;
 
 const SIGKILL: i32 = 9;
+/// What happens soon happens within it.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Answers until the test ends.
 pub(crate) struct Agent {
@@ -63,8 +66,13 @@ impl Agent {
         self.state.handle.reveal()
     }
 
-    pub(crate) fn seeds_seen(&self) -> u32 {
-        self.state.seeds.load(Ordering::SeqCst)
+    /// Waits for `count` seeds: a process that ends right behind its prepare may be faster than its seed's report.
+    pub(crate) fn sees_seeds(&self, count: u32) {
+        let until = Instant::now() + SOON;
+        while self.state.seeds.load(Ordering::SeqCst) < count && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(self.state.seeds.load(Ordering::SeqCst), count);
     }
 }
 

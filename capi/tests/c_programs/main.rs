@@ -123,7 +123,7 @@ fn a_seed_is_prepared_and_dropped() {
     for link in [Link::Shared, Link::Static] {
         run(&mut Program::compile("seed.c", link).with_agent(&agent.socket()));
     }
-    assert_eq!(agent.seeds_seen(), 2);
+    agent.sees_seeds(2);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_seed_of_all_threads() {
     for link in [Link::Shared, Link::Static] {
         run(&mut Program::compile("threads.c", link).with_agent(&agent.socket()));
     }
-    assert_eq!(agent.seeds_seen(), 8);
+    agent.sees_seeds(8);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn hooks_run_around_a_prepare() {
     for link in [Link::Shared, Link::Static] {
         run(&mut Program::compile("hooks.c", link).with_agent(&agent.socket()));
     }
-    assert_eq!(agent.seeds_seen(), 6);
+    agent.sees_seeds(6);
 }
 
 #[test]

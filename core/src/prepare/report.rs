@@ -519,10 +519,10 @@ mod tests {
         buffer
     }
 
-    /// The bytes of version 1 are what they were, and say what they said.
+    /// The bytes of version 2 are what they were, and say what they said.
     #[test]
-    fn golden_bytes_of_1() {
-        let bytes = include_bytes!("../../../tests/wire/report-1.bin");
+    fn golden_bytes_of_2() {
+        let bytes = include_bytes!("../../../tests/wire/report-2.bin");
         assert_eq!(golden(), bytes);
         let report = parse(bytes).unwrap();
         let (thread, process) = (&report.threads[0], &report.process);

@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::descriptor::SeedRange;
@@ -92,6 +92,18 @@ impl Served {
     }
 }
 
+impl Served {
+    /// Waits for the count: a READ may be counted behind its answer.
+    fn has_served(&self, reads: u64) {
+        let until = Instant::now() + Duration::from_secs(5);
+        let served = || self.service.counters().reads_served.load(Ordering::Relaxed);
+        while served() < reads && Instant::now() < until {
+            thread::yield_now();
+        }
+        assert_eq!(served(), reads);
+    }
+}
+
 #[test]
 fn reads_are_answered_in_order_and_counted() {
     let served = Served::start(64);
@@ -113,8 +125,8 @@ fn reads_are_answered_in_order_and_counted() {
     for (range, page) in body.chunks(100).zip((0..MAX_RANGES as u64).rev()) {
         assert_eq!(range, expected(page * PAGE + 8, 100));
     }
+    served.has_served(9);
     let counters = served.service.counters();
-    assert_eq!(counters.reads_served.load(Ordering::Relaxed), 9);
     assert_eq!(counters.bytes_served.load(Ordering::Relaxed), 8 * 4096 + 6400);
 }
 
