@@ -175,7 +175,7 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
 const MAX_TOLD_PAYLOAD_BYTES: usize = 4096;
 
 /// What a child is told in its environment, for programs that it starts and for those without an SDK.
-fn told_environment(generation: u64, index: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn told_environment(generation: u64, index: u32, payload: &[u8]) -> Vec<u8> {
     let mut told = format!("MITOSIS_GENERATION={generation}\0MITOSIS_CHILD_INDEX={index}\0");
     let text = std::str::from_utf8(payload).ok();
     let fits =
