@@ -166,6 +166,18 @@ def child(way: Way, handle: str, *options: str) -> Iterator[Child]:
         running.end()
 
 
+def parent_and_children_say(both: Way, parent: Program, said: str) -> None:
+    """Prepares it and starts two children; when the file `go` appears, all three say the same."""
+    handle = parent.prepare()
+    with child(both, handle) as first, child(both, handle) as second:
+        for host in (both.a, both.b):
+            both.path(host, "go").touch()
+        assert parent.line() == said
+        for one in (first, second):
+            status, out, err = one.finish()
+            assert (status, out) == (0, f"{said}\n"), err
+
+
 class Line:
     """A connection to a server that answers lines by lines."""
 

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from preloaded import child, program
+from preloaded import parent_and_children_say, program
 
 SOURCE = Path(__file__).parent / "programs/pool.cc"
 SUM = 3 * 20000 * 19999 // 2
@@ -24,14 +24,7 @@ def test_a_pool_of_threads_works_in_parent_and_children(both, compiled):
     said = f"sum {SUM}, thrown"
     with program(both, compiled / "pool", both.directory / "go") as parent:
         assert parent.line() == "standing"
-        handle = parent.prepare()
-        with child(both, handle) as first, child(both, handle) as second:
-            for host in (both.a, both.b):
-                both.path(host, "go").touch()
-            assert parent.line() == said
-            for one in (first, second):
-                status, out, err = one.finish()
-                assert (status, out) == (0, f"{said}\n"), err
+        parent_and_children_say(both, parent, said)
 
 
 def test_a_static_program_runs_and_is_refused_with_the_reason(both, compiled):

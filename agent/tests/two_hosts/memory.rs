@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::process::within;
-use crate::world::{Machine, Plan, SOON, World, program};
+use crate::world::{Machine, Plan, SOON, Seed, World, program};
 
 const PAGE: u64 = 4096;
 const PAGE_BYTES: usize = 4096;
@@ -226,26 +226,22 @@ fn memory_calls_do_in_a_child_what_they_do_in_any_process() {
         let plain = world.run(&world.b, &[&calls, &number, "plain"]).end().ok();
         let seed = world.seed_of(&world.a, "suite-calls", &[&number]);
         for host in ["host-b", "host-a"] {
-            let ended = world.on_a(&["resume", &seed.handle, "--on", host]);
-            let differs =
-                plain.lines().zip(ended.out.lines()).find(|(plain, forked)| plain != forked);
-            assert_eq!(
-                differs, None,
-                "MITOSIS_CALLS_SEED={number} on {host}: plain, forked; {}",
-                ended.err
-            );
-            assert_eq!(
-                (ended.code, ended.out.len()),
-                (Some(0), plain.len()),
-                "{number} on {host}: {}",
-                ended.err
-            );
+            says_the_same(&world, &seed, host, &plain, &format!("MITOSIS_CALLS_SEED={number}"));
         }
         world.on_a(&["drop", seed.id()]).ok();
     }
     world.settled(&world.a);
     world.settled(&world.b);
     world.finish();
+}
+
+/// A child on `host` says what a process says that was never forked.
+fn says_the_same(world: &World, seed: &Seed, host: &str, plain: &str, calls: &str) {
+    let ended = world.on_a(&["resume", &seed.handle, "--on", host]);
+    let differs = plain.lines().zip(ended.out.lines()).find(|(plain, forked)| plain != forked);
+    assert_eq!(differs, None, "{calls} on {host}: plain, forked; {}", ended.err);
+    let said = (ended.code, ended.out.len());
+    assert_eq!(said, (Some(0), plain.len()), "{calls} on {host}: {}", ended.err);
 }
 
 #[test]
@@ -264,16 +260,8 @@ fn memory_of_every_kind_does_in_a_child_what_it_does_in_any_process() {
             let plain = world.run(&world.a, &plain).end().ok();
             let seed = world.seed_of(&world.a, "suite-kinds", &arguments);
             for host in ["host-b", "host-a"] {
-                let ended = world.on_a(&["resume", &seed.handle, "--on", host]);
-                let differs =
-                    plain.lines().zip(ended.out.lines()).find(|(plain, forked)| plain != forked);
-                assert_eq!(
-                    differs, None,
-                    "MITOSIS_KINDS_SEED={number} {more:?} on {host}: plain, forked; {}",
-                    ended.err
-                );
-                let same = (ended.code, ended.out.len()) == (Some(0), plain.len());
-                assert!(same, "{number} {more:?} on {host}: {}", ended.err);
+                let calls = format!("MITOSIS_KINDS_SEED={number} {more:?}");
+                says_the_same(&world, &seed, host, &plain, &calls);
             }
             world.on_a(&["drop", seed.id()]).ok();
         }

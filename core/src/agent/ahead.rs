@@ -92,5 +92,5 @@ impl Ahead {
 
 fn rest_of(warm_pages: u64) -> Duration {
     let many = u32::try_from(warm_pages.saturating_sub(FEW_PAGES)).unwrap_or(u32::MAX);
-    (REST + REST_A_PAGE * many.min(10_000)).max(REST)
+    REST + REST_A_PAGE * many.min(10_000)
 }

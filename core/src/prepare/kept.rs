@@ -34,10 +34,8 @@ struct SchedAttr {
 
 /// The process's; `frozen_at` is when its parent made it.
 pub(super) fn report(writer: &mut ReportWriter<'_>, frozen_at: Clocks) {
-    let mut permits = 0u64;
-    // SAFETY: the kernel writes one word to a live local; the others take numbers.
+    // SAFETY: they take numbers.
     let [dumpable, no_new_privs, thp, write_execute, keepcaps, memory_failure] = unsafe {
-        rawcall!(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut permits);
         [
             rawcall!(libc::SYS_prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0),
             rawcall!(libc::SYS_prctl, libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
@@ -57,7 +55,7 @@ pub(super) fn report(writer: &mut ReportWriter<'_>, frozen_at: Clocks) {
         number(thp),
         number(write_execute),
         u64::from(membarrier()),
-        permits & DYNAMIC_COMPONENTS,
+        vector_permits(),
         number(keepcaps),
         u64::try_from(memory_failure).unwrap_or(MEMORY_FAILURE.into()),
         number_of(c"/proc/self/oom_score_adj", signed).unwrap_or(0).cast_unsigned(),
@@ -113,10 +111,15 @@ pub(super) fn of_this_thread() -> ThreadState {
 
 /// Whether AMX tiles may lie in a frame further up: a handler may have called prepare.
 pub(super) fn may_use_tiles() -> bool {
+    vector_permits() != 0
+}
+
+/// Those of the components that a process must ask for which it may use.
+fn vector_permits() -> u64 {
     let mut permits = 0u64;
     // SAFETY: the kernel writes one word to a live local.
     unsafe { rawcall!(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut permits) };
-    permits & DYNAMIC_COMPONENTS != 0
+    permits & DYNAMIC_COMPONENTS
 }
 
 /// Whether a signal's frame has AMX tiles in it: only then is it as large as theirs.

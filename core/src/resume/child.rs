@@ -13,6 +13,7 @@ use super::compile::{COMMAND_FD, CompileError};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
 use super::shared::SharedPlan;
+use super::state;
 use super::threads::{self, FurtherThreads};
 use crate::descriptor::{
     Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, VmaFlags,
@@ -62,8 +63,8 @@ pub struct TailFacts {
     gate: Option<SeedAddr>,
     /// How the first one is scheduled, if that is anything special.
     sched: Option<Sched>,
-    /// Whether AMX tiles lie in its frame.
-    has_tiles: bool,
+    /// For what lies in the first one's frame.
+    room_for_vectors: Option<Op>,
     is_whole: bool,
     dont_fork: Vec<SeedRange>,
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
@@ -136,7 +137,7 @@ impl TailFacts {
             further: FurtherThreads::of(desc)?,
             gate: whole.filter(|_| first != 0).map(|whole| whole.gate),
             sched: sched.filter(|sched| *sched != Sched::default()),
-            has_tiles: desc.state.threads.get(first).is_some_and(|thread| thread.has_tiles),
+            room_for_vectors: desc.state.threads.get(first).and_then(state::room_for_vectors),
             is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
@@ -281,7 +282,7 @@ impl TailFacts {
             let late = self.sched.as_ref().filter(|_| self.early_sched().is_none());
             ops.extend(late.map(|sched| threads::scheduling(sched, Expect::Ignored)));
         }
-        ops.extend(self.has_tiles.then_some(Op::Tiles));
+        ops.extend(self.room_for_vectors.clone());
         ops.extend(self.gate.map(|gate| Op::Gate { addr: gate.0 }));
         ops.push(Op::SignalReturn { frame: self.thread.frame.0 });
         Program { ops }

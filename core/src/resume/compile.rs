@@ -244,16 +244,21 @@ fn map(ops: &mut Vec<Op>, piece: &Piece, fds: &TemplateFds) {
         ops.push(calls::madvise(start, len, libc::MADV_WIPEONFORK, Expect::Success));
         ops.push(calls::try_mmap(start, len, piece.prot, flags));
     }
-    for (bit, advice, expect) in [
-        (VmaFlags::WIPE_ON_FORK, libc::MADV_WIPEONFORK, Expect::Success),
+    if piece.flags.has(VmaFlags::WIPE_ON_FORK) {
+        ops.push(calls::madvise(start, len, libc::MADV_WIPEONFORK, Expect::Success));
+    }
+    ops.extend(advised(piece.flags, start, len));
+}
+
+/// What any memory with these flags is advised of.
+pub(super) fn advised(flags: VmaFlags, start: u64, len: u64) -> impl Iterator<Item = Op> {
+    let advice = [
         (VmaFlags::DONT_DUMP, libc::MADV_DONTDUMP, Expect::Success),
         (VmaFlags::HUGE_PAGE, libc::MADV_HUGEPAGE, Expect::Ignored),
         (VmaFlags::NO_HUGE_PAGE, libc::MADV_NOHUGEPAGE, Expect::Ignored),
-    ] {
-        if piece.flags.has(bit) {
-            ops.push(calls::madvise(start, len, advice, expect));
-        }
-    }
+    ];
+    let wanted = advice.into_iter().filter(move |(bit, ..)| flags.has(*bit));
+    wanted.map(move |(_, advice, expect)| calls::madvise(start, len, advice, expect))
 }
 
 fn fill_stacks(

@@ -10,6 +10,7 @@
 //! carried file, too, is that file.
 
 use super::calls;
+use super::compile::advised;
 use super::file_calls;
 use super::program::{Expect, Op};
 use crate::descriptor::carried::FileKind;
@@ -141,17 +142,11 @@ impl Mapping {
         let (start, len) = (self.range.start.0, self.range.len());
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         ops.push(calls::mmap(start, len, self.prot, flags, Some(fd), self.offset));
-        for (bit, advice, expect) in [
+        if self.flags.has(VmaFlags::DONT_FORK) {
             // What was marked ahead lay where this lies now.
-            (VmaFlags::DONT_FORK, libc::MADV_DONTFORK, Expect::Success),
-            (VmaFlags::DONT_DUMP, libc::MADV_DONTDUMP, Expect::Success),
-            (VmaFlags::HUGE_PAGE, libc::MADV_HUGEPAGE, Expect::Ignored),
-            (VmaFlags::NO_HUGE_PAGE, libc::MADV_NOHUGEPAGE, Expect::Ignored),
-        ] {
-            if self.flags.has(bit) {
-                ops.push(calls::madvise(start, len, advice, expect));
-            }
+            ops.push(calls::madvise(start, len, libc::MADV_DONTFORK, Expect::Success));
         }
+        ops.extend(advised(self.flags, start, len));
     }
 }
 

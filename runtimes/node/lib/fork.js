@@ -255,10 +255,7 @@ function stdioOf(stdio) {
 }
 
 if (!isMainThread) {
-  native.onWake(() => {
-    native.reseed();
-    unique.drawOut();
-  });
+  native.onWake(unique.drawAnew);
 }
 
 /** Where a library is preloaded: tells the hooks when it has prepared this process from outside. */

@@ -42,24 +42,23 @@ const integersAhead = drawnForIntegers();
 let drawnIn = native.generation();
 
 /** Has `object[name]` look first whether what lies ahead is an ancestor's: a worker hears of a fork only when its
- * loop comes to it. */
+ * loop comes to it. Gives the one that does not look. */
 function guard(object, name) {
   const draw = object[name];
   const guarded = {
     [name](...args) {
       if (native.generation() !== drawnIn) {
-        // The main thread may not have come to it yet.
-        native.reseed();
-        drawOut();
+        drawAnew();
       }
       return draw.apply(this, args);
     },
   }[name];
   Object.defineProperty(object, name, { ...Object.getOwnPropertyDescriptor(object, name), value: guarded });
+  return draw;
 }
 
-guard(crypto, 'randomUUID');
-guard(crypto, 'randomInt');
+const randomUUID = guard(crypto, 'randomUUID');
+const randomInt = guard(crypto, 'randomInt');
 guard(crypto.webcrypto.constructor.prototype, 'randomUUID');
 syncBuiltinESMExports();
 
@@ -67,7 +66,7 @@ syncBuiltinESMExports();
 function drawOut() {
   drawnIn = native.generation();
   for (let i = 0; i < UUIDS_AHEAD; i++) {
-    crypto.randomUUID();
+    randomUUID();
   }
   if (integersAhead !== null) {
     crypto.randomFillSync(integersAhead);
@@ -75,8 +74,14 @@ function drawOut() {
   }
   // A node that reads them in another way.
   for (let i = 0; i < INTEGERS_AHEAD; i++) {
-    crypto.randomInt(1);
+    randomInt(1);
   }
+}
+
+/** New state for this thread's generators, and nothing left of what they gave before. */
+function drawAnew() {
+  native.reseed();
+  drawOut();
 }
 
 /** In a child: numbers drawn ahead, the process id that node keeps, and what follows the environment. */
@@ -95,4 +100,4 @@ function renew(woken) {
   }
 }
 
-module.exports = { drawOut, renew };
+module.exports = { drawAnew, drawOut, renew };
