@@ -33,7 +33,7 @@ use super::mailbox::{Delivery, Mailbox};
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections to one peer. Queues beyond it take turns.
+    /// Connections to one peer. Queues beyond it take turns, or read another way where there is one.
     pub connections_per_peer: usize,
     /// Idle connections to all peers together; beyond it, a connection is closed when it is given back.
     pub idle: usize,
