@@ -97,6 +97,8 @@ pub struct Command {
     /// Its process id in a namespace of its own, where its further threads have their own ids, too. 0: it
     /// gets any ids, in the template's namespace. So it does where the kernel refuses.
     pub own_pid: u64,
+    /// 1: with a namespace of its own it sees it in /proc, by a mount that nobody else has.
+    pub own_proc: u64,
 }
 
 /// "MITOCHLD".

@@ -9,6 +9,9 @@
 //! template's memory and uses none of it but a word: it costs no page and needs no stack. It waits until
 //! the child has ended and then until nothing is left in the namespace.
 //!
+//! Its /proc is then mounted anew, in a mount namespace of its own: with the host's, no number that it knows of
+//! itself would be one there.
+//!
 //! What the kernel refuses (it takes CAP_SYS_ADMIN, and an id below its `pid_max`), the child does without:
 //! its ids are new ones.
 
@@ -62,25 +65,29 @@ pub fn clone_child(region: &Region, params: &Params, command: &Command) -> Clone
 /// The child in a namespace of its own; `-errno` where that cannot be.
 fn clone_inside(region: &Region, params: &Params, command: &Command) -> Result<Cloned, i64> {
     let own_pid = command.own_pid as u32;
-    let own = error_or(syscall::own_pidfd())?;
+    let own = syscall::error_or(syscall::own_pidfd())?;
     let [go, said] = syscall::pipe()?;
     let shared = region.init_shared();
     // SAFETY: the region's; inits of other children read the same from it.
     unsafe { shared.write(InitShared { byte: 0, poll_fd: INIT_PIDFD, poll_events: POLLIN }) };
     // SAFETY: the region outlives every user of this memory.
     let (init, pidfd) = unsafe { syscall::clone_init(go, own_pid, shared) };
-    error_or(init)?;
+    syscall::error_or(init)?;
     // An init that is not told that there is a child ends with the pipe.
-    error_or(syscall::clone_into_namespace_of(pidfd))?;
+    syscall::error_or(syscall::clone_into_namespace_of(pidfd))?;
     let pid = syscall::clone_sibling(command.clone_flags, params.tid_address, own_pid);
     if pid == 0 {
         close_all_but(params, command);
+        if command.own_proc != 0 {
+            // Refused, it has the host's as before.
+            let _ = syscall::mount_own_proc();
+        }
         return Ok(Cloned::Child { has_own_ids: true });
     }
     if syscall::clone_into_namespace_of(own as i32) < 0 {
         syscall::exit(EXIT_BROKEN);
     }
-    error_or(pid)?;
+    syscall::error_or(pid)?;
     syscall::write_byte(said);
     Ok(Cloned::Parent { pid: pid as u64, init: init as u64, refused: 0 })
 }
@@ -89,8 +96,4 @@ fn clone_inside(region: &Region, params: &Params, command: &Command) -> Result<C
 /// numbers behind them. In a template it also ends an init that was told of no child.
 fn close_all_but(params: &Params, command: &Command) {
     syscall::close_from(params.command_fd + 1 + command.fd_count);
-}
-
-fn error_or(answer: i64) -> Result<i64, i64> {
-    if answer < 0 { Err(answer) } else { Ok(answer) }
 }

@@ -13,8 +13,10 @@ const GETPID: u64 = 39;
 const SENDTO: u64 = 44;
 const RECVMSG: u64 = 47;
 const GETPPID: u64 = 110;
+const MOUNT: u64 = 165;
 const FUTEX: u64 = 202;
 const EXIT_GROUP: u64 = 231;
+const UNSHARE: u64 = 272;
 const DUP3: u64 = 292;
 const PIPE2: u64 = 293;
 const SETNS: u64 = 308;
@@ -27,6 +29,11 @@ const MSG_CTRUNC: i32 = 8;
 const EINTR: i64 = 4;
 const O_CLOEXEC: u64 = 0x8_0000;
 
+const MS_NOSUID: u64 = 2;
+const MS_NODEV: u64 = 4;
+const MS_NOEXEC: u64 = 8;
+const MS_SLAVE: u64 = 1 << 19;
+
 const FUTEX_WAIT_PRIVATE: u64 = 128;
 const FUTEX_WAKE_PRIVATE: u64 = 129;
 
@@ -37,6 +44,7 @@ const CLONE_SIGHAND: u64 = 0x800;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_NEWNS: u64 = 0x2_0000;
 const CLONE_SYSVSEM: u64 = 0x4_0000;
 const CLONE_SETTLS: u64 = 0x8_0000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
@@ -242,6 +250,26 @@ unsafe fn clone3(args: &CloneArgs) -> i64 {
 pub fn clone_into_namespace_of(pidfd: i32) -> i64 {
     // SAFETY: no memory is passed.
     unsafe { syscall(SETNS, [pidfd as u64, CLONE_NEWPID, 0, 0, 0, 0]) }
+}
+
+/// A mount namespace of this process's own, in which /proc shows its pid namespace; `-errno` of the step that
+/// failed, behind which nothing is done. The mount below becomes a slave first: nobody else sees the new one.
+pub fn mount_own_proc() -> Result<(), i64> {
+    let proc = c"proc".as_ptr().addr() as u64;
+    let at = c"/proc".as_ptr().addr() as u64;
+    let flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    // SAFETY: the kernel reads two constant strings.
+    unsafe {
+        error_or(syscall(UNSHARE, [CLONE_NEWNS, 0, 0, 0, 0, 0]))?;
+        error_or(syscall(MOUNT, [0, at, 0, MS_SLAVE, 0, 0]))?;
+        error_or(syscall(MOUNT, [proc, at, proc, flags, 0, 0]))?;
+    }
+    Ok(())
+}
+
+/// What a system call has answered, or `-errno`.
+pub fn error_or(answer: i64) -> Result<i64, i64> {
+    if answer < 0 { Err(answer) } else { Ok(answer) }
 }
 
 /// pidfd_open(2) of this process, or `-errno`.

@@ -75,6 +75,8 @@ pub struct HostFacts {
     pub mapped: Vec<SeedRange>,
     /// Its resource limits, soft and hard.
     pub limits: Vec<(u64, u64)>,
+    /// Its /proc hides nothing, so that one that is mounted anew shows no more.
+    pub proc_is_plain: bool,
 }
 
 /// Why a descriptor makes no program.

@@ -99,6 +99,8 @@ pub struct Template {
     /// The id that children get in a namespace of their own, if they are to have a certain one; why they
     /// cannot have it.
     own_pid: Result<Option<u32>, String>,
+    /// Whether those have a /proc of their own.
+    own_proc: bool,
     clock: ChildClock,
     line: Mutex<Line>,
     /// What children find where the seed had a descriptor.
@@ -125,7 +127,9 @@ impl Template {
         keeper: &keeper::Client,
         spec: &TemplateSpec<'_>,
     ) -> Result<Template, ResumeError> {
-        let (program, files) = spec.program(&HostFacts::of_keeper(keeper.pid())?)?;
+        let host = HostFacts::of_keeper(keeper.pid())?;
+        let own_proc = host.proc_is_plain;
+        let (program, files) = spec.program(&host)?;
         let tail = TailFacts::of(spec.descriptor)?;
         let base = spec.placement.base;
         let nothing = nothing()?;
@@ -151,8 +155,19 @@ impl Template {
         let (ahead, warming) = (Mutex::default(), warming_mail(spec.descriptor, &tail, base));
         let own_pid = tail.own_pid(pid_max());
         let keeper = keeper.clone();
-        let template =
-            Template { keeper, pid, base, tail, own_pid, clock, line, nothing, ahead, warming };
+        let template = Template {
+            keeper,
+            pid,
+            base,
+            tail,
+            own_pid,
+            own_proc,
+            clock,
+            line,
+            nothing,
+            ahead,
+            warming,
+        };
         template.wait_ready(&program).inspect_err(|_| template.kill())?;
         Ok(template)
     }
@@ -191,6 +206,7 @@ impl Template {
         let command = Command {
             clone_flags: spec.extra_clone_flags,
             own_pid: if spec.new_ids { 0 } else { self.wanted_pid() },
+            own_proc: self.own_proc.into(),
             ..command(spec.child, mail.len(), ops, fds.len())
         };
         let process = self.clone_by(command, mail, &fds)?;
@@ -234,6 +250,7 @@ impl Template {
             let command = Command {
                 ahead: 1,
                 own_pid: self.wanted_pid(),
+                own_proc: self.own_proc.into(),
                 ..command(ChildId::random(), mail.len(), ops, 1)
             };
             let process = self.clone_by(command, mail, &[theirs.as_fd()])?;
@@ -427,6 +444,7 @@ fn command(child: ChildId, mail_len: usize, ops: u64, fds: usize) -> Command {
         child: child.0,
         ahead: 0,
         own_pid: 0,
+        own_proc: 0,
     }
 }
 
@@ -481,8 +499,9 @@ fn params_bytes(params: Params) -> Vec<u8> {
 }
 
 fn command_bytes(command: Command) -> Vec<u8> {
-    let Command { magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid } = command;
-    [magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid]
+    let Command { magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid, own_proc } =
+        command;
+    [magic, mail_len, ops, clone_flags, fd_count, child, ahead, own_pid, own_proc]
         .map(u64::to_le_bytes)
         .concat()
 }
