@@ -241,7 +241,7 @@ fn no_child_after_a_drop() {
         let (dropped, begun) = (world.on_a(&["drop", seed.id()]), Instant::now());
         dropped.ok();
         resume().end().refused(&["no seed", seed.id()]);
-        assert!(begun.elapsed() < Duration::from_secs(1), "nobody was waited for");
+        assert!(begun.elapsed() < Duration::from_secs(4), "nobody was waited for");
     }
     world.settled(&world.a);
     world.settled(&world.b);
@@ -323,7 +323,7 @@ fn a_report_that_does_not_parse_is_told_to_the_parent() {
         let Ok(LocalReply::Failed(failure)) = frame::read(&mut parent) else { panic!("{word}") };
         assert_eq!(failure.kind, kind);
         assert!(failure.message.contains(word), "{failure}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         assert!(matches!(frame::read::<LocalReply>(&mut &seed), Err(FrameError::Closed)));
     }
     world.settled(&world.a);

@@ -5,6 +5,7 @@ use std::fs;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -250,8 +251,16 @@ fn a_main_thread_that_has_ended_is_missed() {
 }
 
 fn several_threads_prepare_in_turn() {
-    let worker = || (0..5).for_each(|_| keep(seed()));
-    let workers: Vec<_> = (0..4).map(|_| thread::spawn(worker)).collect();
+    const WORKERS: usize = 4;
+    let all_have_begun = Arc::new(Barrier::new(WORKERS));
+    let worker = || {
+        let all_have_begun = Arc::clone(&all_have_begun);
+        thread::spawn(move || {
+            all_have_begun.wait();
+            (0..5).for_each(|_| keep(seed()));
+        })
+    };
+    let workers: Vec<_> = (0..WORKERS).map(|_| worker()).collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
 }
 
@@ -494,12 +503,12 @@ fn vfork_for(milliseconds: u64) {
 fn a_thread_in_vfork_is_named() {
     let crew = Crew::of([Kind::Futex, Kind::Spin]);
     let forker = thread::Builder::new().name("forker".to_owned());
-    let forker = forker.spawn(|| vfork_for(400)).unwrap();
+    let forker = forker.spawn(|| vfork_for(900)).unwrap();
     thread::sleep(Duration::from_millis(50));
     let short = PrepareOptions { stop_threads: Duration::from_millis(60), ..options() };
     let began = Instant::now();
     let error = seed_with(&short).unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
     let PrepareError::Stop(StopError::Late { thread, activity, .. }) = &error else {
         panic!("{error}");
     };

@@ -119,9 +119,11 @@ const char *cancel_end(void) {
       "a computation was not cancelled", "the thread that had switched it off was not cancelled"};
   const unsigned long before = atomic_load(&turns);
   const struct timespec a_while = {.tv_nsec = STAND_NS};
-  nanosleep(&a_while, NULL);
-  if (atomic_load(&turns) == before)
-    return "the thread that computes stands still";
+  for (int tries = 0; atomic_load(&turns) == before; tries++) {
+    if (tries > TRIES)
+      return "the thread that computes stands still";
+    nanosleep(&a_while, NULL);
+  }
   for (int kind = 0; kind < KINDS; kind++)
     if (pthread_cancel(threads[kind]) != 0)
       return "pthread_cancel failed";

@@ -1,9 +1,10 @@
 //! Each program does without a fork what its children are later compared with.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn output_of(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(program).args(arguments).output().unwrap();
+    // What it says of a failure is for people.
+    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 

@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_millis(1500);
 /// What tests wait before they resume.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Clocks of two hosts are compared over a network.
-const CLOSE: Duration = Duration::from_millis(500);
+const CLOSE: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(10);
 
 static ALARMS: AtomicU32 = AtomicU32::new(0);
