@@ -391,6 +391,15 @@ typedef struct mitosis_resume_options {
      * What the children find as their host's name; NULL: the host's own.
      */
     const char *hostname;
+    /**
+     * The control group that the children enter, a directory of their host ("/sys/fs/cgroup/..."); NULL: the agent's.
+     */
+    const char *cgroup;
+    /**
+     * Namespaces of their host that the children join, one of a kind, ended by NULL: "net=/run/netns/NAME"; kinds are cgroup,
+     * ipc, net, uts and mnt. NULL: none.
+     */
+    const char *const *namespaces;
 } mitosis_resume_options;
 
 /**

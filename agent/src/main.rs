@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use mitosis::client::{Clock, Listen};
+use mitosis::client::{Clock, Listen, Namespace};
 
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
@@ -109,6 +109,13 @@ struct ResumeArgs {
     /// What the children find as their host's name, in a UTS namespace of their own.
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// The control group that the children enter: a directory of their host, /sys/fs/cgroup/...
+    #[arg(long, value_name = "DIRECTORY")]
+    cgroup: Option<String>,
+    /// A namespace of their host that the children join (cgroup, ipc, net, uts, mnt), as nsenter(1) does:
+    /// net=/run/netns/NAME
+    #[arg(long = "ns", value_name = "KIND=PATH")]
+    namespaces: Vec<Namespace>,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,

@@ -53,6 +53,8 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         clock: args.clock,
         cwd: args.cwd.clone(),
         hostname: args.hostname.clone(),
+        cgroup: args.cgroup.clone(),
+        namespaces: args.namespaces.clone(),
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
     let started = Arc::new(OnceLock::new());

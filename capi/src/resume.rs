@@ -1,7 +1,9 @@
 //! Children of a seed, by its handle.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt::Display;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::str::FromStr;
 use std::{ptr, slice};
 
 use mitosis_core::client::{self, AgentAddress, resume};
@@ -53,13 +55,18 @@ pub struct ResumeOptions {
     pub cwd: *const c_char,
     /// What the children find as their host's name; NULL: the host's own.
     pub hostname: *const c_char,
+    /// The control group that the children enter, a directory of their host ("/sys/fs/cgroup/..."); NULL: the agent's.
+    pub cgroup: *const c_char,
+    /// Namespaces of their host that the children join, one of a kind, ended by NULL: "net=/run/netns/NAME"; kinds are cgroup,
+    /// ipc, net, uts and mnt. NULL: none.
+    pub namespaces: *const *const c_char,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 88);
+const _: () = assert!(size_of::<ResumeOptions>() == 104);
 
 /// Starts children of a seed. All of them are started, or none.
 ///
@@ -145,9 +152,11 @@ unsafe fn resume_options(
         wanted.payload = payload(options.payload, options.payload_size)?;
         wanted.environment = environment(options.environment)?;
         wanted.stdio = stdio(options.stdio)?;
-        wanted.listen = listen(options.listen)?;
+        wanted.listen = parsed::<client::Listen>(options.listen, "listen")?;
         wanted.cwd = text::optional(options.cwd, "cwd")?.map(str::to_owned);
         wanted.hostname = text::optional(options.hostname, "hostname")?.map(str::to_owned);
+        wanted.cgroup = text::optional(options.cgroup, "cgroup")?.map(str::to_owned);
+        wanted.namespaces = parsed::<client::Namespace>(options.namespaces, "namespaces")?;
     }
     let has = |flag: u32| options.flags & flag != 0;
     wanted.seed_ends_with_children = has(MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN);
@@ -214,7 +223,10 @@ unsafe fn environment(
 
 /// # Safety
 /// `entries` is null, or pointers to strings, the last one null.
-unsafe fn listen(entries: *const *const c_char) -> Result<Vec<client::Listen>, Failed> {
+unsafe fn parsed<T: FromStr<Err: Display>>(
+    entries: *const *const c_char,
+    what: &str,
+) -> Result<Vec<T>, Failed> {
     let mut choices = Vec::new();
     if entries.is_null() {
         return Ok(choices);
@@ -226,9 +238,8 @@ unsafe fn listen(entries: *const *const c_char) -> Result<Vec<client::Listen>, F
             break;
         }
         // SAFETY: the caller's: a string.
-        let entry = unsafe { text::optional(entry, "listen")? }.unwrap_or_default();
-        let refuse =
-            |error: client::ListenError| Failed::new(MitosisErr::Argument, error.to_string());
+        let entry = unsafe { text::optional(entry, what)? }.unwrap_or_default();
+        let refuse = |error: T::Err| Failed::new(MitosisErr::Argument, error.to_string());
         choices.push(entry.parse().map_err(refuse)?);
     }
     Ok(choices)
@@ -277,15 +288,15 @@ mod tests {
     fn places_to_listen_are_parsed() {
         let entries = [c"all".as_ptr(), c"80=8080".as_ptr(), ptr::null()];
         // SAFETY: literals, ended by null.
-        let choices = unsafe { listen(entries.as_ptr()) }.unwrap();
+        let choices = unsafe { parsed::<client::Listen>(entries.as_ptr(), "listen") }.unwrap();
         let port = client::Listen::Port { was: 80, now: 8080 };
         assert_eq!(choices, [client::Listen::All, port]);
         let entries = [c"nowhere".as_ptr(), ptr::null()];
         // SAFETY: as above.
-        let failed = unsafe { listen(entries.as_ptr()) }.unwrap_err();
+        let failed = unsafe { parsed::<client::Listen>(entries.as_ptr(), "listen") }.unwrap_err();
         assert_eq!(failed.code, MitosisErr::Argument);
         // SAFETY: null is none.
-        assert_eq!(unsafe { listen(ptr::null()) }.unwrap(), []);
+        assert_eq!(unsafe { parsed::<client::Listen>(ptr::null(), "listen") }.unwrap(), []);
     }
 
     #[test]

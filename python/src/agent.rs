@@ -1,8 +1,10 @@
 //! What is asked of the agent: an address, children, lists, counters. Addresses are paths of unix sockets.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use mitosis::client::{self, AgentAddress, ClientError, Clock, Listen, ResumeOptions};
+use mitosis::client::{self, AgentAddress, ClientError, Clock, Listen, Namespace, ResumeOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -31,7 +33,7 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
 
 /// Starts `count` children.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new(), clock="live", cwd=None, hostname=None))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn resume(
     py: Python<'_>,
@@ -46,9 +48,11 @@ pub(crate) fn resume(
     clock: &str,
     cwd: Option<String>,
     hostname: Option<String>,
+    cgroup: Option<String>,
+    namespaces: Vec<String>,
 ) -> PyResult<Vec<Child>> {
-    let parsed = listen.iter().map(|text| text.parse::<Listen>()).collect::<Result<Vec<_>, _>>();
-    let listen = parsed.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
+    let listen = parsed::<Listen>(&listen).or_raise(py)?;
+    let namespaces = parsed::<Namespace>(&namespaces).or_raise(py)?;
     let clock = clock.parse::<Clock>();
     let clock = clock.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
     let options = ResumeOptions {
@@ -61,10 +65,17 @@ pub(crate) fn resume(
         clock,
         cwd,
         hostname,
+        cgroup,
+        namespaces,
         ..ResumeOptions::new(handle.0)
     };
     let started = py.detach(|| client::resume(&AgentAddress(agent), options));
     Ok(started.or_raise(py)?.into_iter().map(Child::new).collect())
+}
+
+fn parsed<T: FromStr<Err: Display>>(texts: &[String]) -> Result<Vec<T>, ClientError> {
+    let all = texts.iter().map(|text| text.parse::<T>());
+    all.collect::<Result<_, _>>().map_err(|error| ClientError::Argument(error.to_string()))
 }
 
 /// Seeds and children of this host: two lists of keyword arguments.

@@ -21,7 +21,18 @@ def test_a_child_is_where_its_resumer_says(agent):
         for clock in ["live", "frozen"]:
             children = mitosis.resume(handle, n=2, payload=clock.encode(), clock=clock)
             assert [child.wait() for child in children] == [0, 0], clock
-        for wrong in [{"clock": "broken"}, {"cwd": "usr"}, {"cwd": "/not/there"}, {"hostname": ""}]:
+        own = {kind: f"/proc/self/ns/{kind}" for kind in ["net", "mnt"]}
+        assert mitosis.resume(handle, cwd="/usr", hostname="elsewhere", namespaces=own).wait() == 0
+        for wrong in [
+            {"clock": "broken"},
+            {"cwd": "usr"},
+            {"cwd": "/not/there"},
+            {"hostname": ""},
+            {"cgroup": "x"},
+            {"cgroup": "/proc/self"},
+            {"namespaces": {"pid": "/proc/1/ns/pid"}},
+            {"namespaces": {"net": "/proc/self/ns/ipc"}},
+        ]:
             try:
                 mitosis.resume(handle, **wrong)
             except mitosis.ArgumentError:

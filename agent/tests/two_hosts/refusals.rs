@@ -267,6 +267,8 @@ fn a_request_is_carried_out_once() {
         clock: Clock::Live,
         cwd: None,
         hostname: None,
+        cgroup: None,
+        namespaces: Vec::new(),
     });
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);

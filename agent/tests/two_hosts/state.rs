@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::world::World;
+use crate::process::within;
+use crate::world::{SOON, World};
 
 /// What has passed when `suite-clock` is resumed.
 const PAUSE: Duration = Duration::from_millis(2100);
@@ -90,5 +91,85 @@ fn a_child_is_where_its_resumer_says() {
     missing.refused(&["no directory /not/there is on this host", "--cwd"]);
     let relative = world.on_a(&[&resume[..], &["--cwd", "etc"]].concat());
     relative.refused(&["give an absolute path"]);
+    world.finish();
+}
+
+fn a_child_enters_what_its_resumer_says(mode: &'static [&'static str]) {
+    let world = World::new();
+    let seed = world.seed_of(&world.a, "suite-told", mode);
+    let commands = "namespace net;namespace ipc;namespace uts;namespace mnt;where";
+    let resume = ["resume", &seed.handle, "--payload", commands];
+    let plain = world.on_a(&resume).ok();
+
+    let script = "hostname joined; cd /proc/self/ns; readlink net ipc uts mnt; exec sleep 100000";
+    let unshare = ["/usr/bin/unshare", "--net", "--ipc", "--uts", "--mount", "/bin/bash", "-c"];
+    let mut there = world.run(&world.a, &[&unshare[..], &[&format!("echo $$; {script}")]].concat());
+    let pid = there.line();
+    let links: Vec<String> = (0..4).map(|_| there.line()).collect();
+    let join = |kind: &str| format!("{kind}=/proc/{pid}/ns/{kind}");
+    let all: Vec<String> = ["uts", "mnt", "net", "ipc"].iter().map(|kind| join(kind)).collect();
+    let joins: Vec<&str> = all.iter().flat_map(|one| ["--ns", one]).collect();
+    let joined = world.on_a(&[&resume[..], &joins, &["--cwd", "/usr"]].concat()).ok();
+    assert_eq!(joined, format!("{}\n/usr joined\n", links.join("\n")));
+    // Without another one, the working directory is the seed's.
+    let some = world.on_a(&[&resume[..], &["--ns", &join("mnt")]].concat()).ok();
+    let parts = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (some, plain) = (parts(&some), parts(&plain));
+    assert_eq!((&some[..3], &some[3], &some[4]), (&plain[..3], &links[3], &plain[4]));
+
+    for (wrong, words) in [
+        (&["--ns", "net=/proc/self/ns/ipc"][..], &["net=/proc/self/ns/ipc", "another kind"][..]),
+        (&["--ns", "net=/not/there"], &["net=/not/there", "No such file"]),
+        (&["--ns", "pid=/proc/1/ns/pid"], &["names no namespace to join"]),
+        (&["--ns", &all[0], "--ns", &all[0]], &["two namespaces of the kind uts"]),
+        (&["--ns", &all[0], "--hostname", "x"], &["give that or one to join"]),
+        (&["--ns", &all[1], "--cwd", "/not/there"], &["chdir", "No such file"]),
+        (&["--cgroup", "/proc/self"], &["the control group /proc/self"]),
+        (&["--cgroup", "relative"], &["absolute path"]),
+    ] {
+        let ended = world.on_a(&[&resume[..], wrong].concat());
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        assert!(words.iter().all(|word| ended.err.contains(word)), "{ended:?}");
+    }
+    there.kill();
+    // The others have what they had; one with ids of its own has mounts of its own.
+    let again = parts(&world.on_a(&resume).ok());
+    assert_eq!((&again[..3], &again[4]), (&plain[..3], &plain[4]));
+    assert_eq!(again[3] == plain[3], mode.is_empty(), "{again:?} {plain:?}");
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
+    world.finish();
+}
+
+#[test]
+fn a_child_enters_what_its_resumer_says_by_fork() {
+    a_child_enters_what_its_resumer_says(&[]);
+}
+
+#[test]
+fn a_child_enters_what_its_resumer_says_with_all_threads() {
+    a_child_enters_what_its_resumer_says(&["whole"]);
+}
+
+/// The group is a real one, made here and removed.
+#[test]
+fn a_child_enters_a_control_group() {
+    let world = World::new();
+    let name = format!("mitosis-test-{}", std::process::id());
+    let bash = |script: &str| world.run(&world.a, &["/bin/bash", "-ec", script]).end();
+    let make = format!(
+        "cd $TMPDIR; mkdir groups; mount -t cgroup2 none groups; mkdir groups/{name}; echo $PWD/groups"
+    );
+    let groups = bash(&make).ok();
+    let (groups, seed) = (groups.trim(), world.seed());
+    let group = format!("{groups}/{name}");
+    let resume = ["resume", &seed.handle, "--payload", "groups"];
+    let inside = world.on_a(&[&resume[..], &["--cgroup", &group]].concat()).ok();
+    assert!(inside.contains(&format!("0::/{name}\n")), "{inside}");
+    assert!(!world.on_a(&resume).ok().contains(&name));
+    world.on_a(&["drop", seed.id()]).ok();
+    within(SOON, "the group is left", || bash(&format!("rmdir {group}")).code == Some(0));
+    bash(&format!("umount {groups}; rmdir {groups}")).ok();
+    world.settled(&world.a);
     world.finish();
 }

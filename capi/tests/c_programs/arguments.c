@@ -106,6 +106,11 @@ static void sizes(void)
     FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "absolute path");
     resume = (mitosis_resume_options){.size = sizeof resume, .hostname = ""};
     FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "1 to 64 bytes");
+    resume = (mitosis_resume_options){.size = sizeof resume, .cgroup = "x"};
+    FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "control group");
+    const char *namespaces[] = {"pid=/proc/1/ns/pid", NULL};
+    resume = (mitosis_resume_options){.size = sizeof resume, .namespaces = namespaces};
+    FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "names no namespace");
     resume = (mitosis_resume_options){.size = sizeof resume, .flags = 4};
     FAILS(mitosis_resume(HANDLE, &resume, 1, &child), MITOSIS_ERR_ARGUMENT, "unknown flags");
 }

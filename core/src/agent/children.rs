@@ -14,6 +14,7 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
+use crate::resume::Entering;
 use crate::resume::{NewProcess, Template};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
@@ -45,10 +46,10 @@ struct LivesOn {
 }
 
 impl LivesOn {
-    fn why_failed(&self, child: ChildId) -> Option<String> {
+    fn why_failed(&self, child: ChildId, entering: Entering) -> Option<String> {
         match &self.template {
-            Some(template) => template.why_failed(child),
-            None => self.hosted.why_failed(child),
+            Some(template) => template.why_failed(child, entering),
+            None => self.hosted.why_failed(child, entering),
         }
     }
 }
@@ -63,15 +64,27 @@ struct Entry {
     lost: Option<String>,
     events: Sender<ChildEvent>,
     stderr: Arc<File>,
+    /// For what it failed at, if it never ran.
+    entering: Entering,
     /// Keeps image, template and lease alive, and the seed if it is this host's.
     lives_on: Option<LivesOn>,
 }
 
 impl Entry {
+    /// What it needed is dropped before.
+    fn tell_its_end(mut self, status: i32) {
+        let end = decode(status, self.lost.take());
+        if end == ChildEnd::Exited(TAIL_FAILED) {
+            self.say_why_it_never_ran();
+        }
+        self.lives_on = None;
+        let _ = self.events.send(ChildEvent { child: self.child, end });
+    }
+
     /// A program may end with that status, too; then there is nothing to say.
     fn say_why_it_never_ran(&self) {
         let Some(lives_on) = &self.lives_on else { return };
-        if let Some(why) = lives_on.why_failed(self.child) {
+        if let Some(why) = lives_on.why_failed(self.child, self.entering) {
             let text = format!("mitosis: child {} never ran: {why}", self.child);
             tracing::error!("{text}");
             say(&self.stderr, text);
@@ -152,13 +165,8 @@ impl Children {
             entry
         };
         // Told, and then dropped, outside of the lock: the last one to let go of an image tears it down.
-        if let Some(mut entry) = entry {
-            let end = decode(status, entry.lost.take());
-            if end == ChildEnd::Exited(TAIL_FAILED) {
-                entry.say_why_it_never_ran();
-            }
-            entry.lives_on = None;
-            let _ = entry.events.send(ChildEvent { child: entry.child, end });
+        if let Some(entry) = entry {
+            entry.tell_its_end(status);
         }
     }
 
@@ -220,7 +228,7 @@ impl Children {
 impl Places {
     /// Enters a child at one of them. One that has ended meanwhile is told of at once.
     pub fn take(&mut self, new: NewChild) {
-        let NewProcess { pid, init, .. } = new.process;
+        let NewProcess { pid, init, entering, .. } = new.process;
         let process = PidFd::open(pid).ok();
         let mut table = self.children.table.lock();
         let taken = self.left.min(1);
@@ -229,10 +237,7 @@ impl Places {
         if let Some(init) = init.filter(|init| table.early.remove(init).is_none()) {
             table.inits.insert(init);
         }
-        if let Some((_, status)) = table.early.remove(&pid) {
-            let _ = new.events.send(ChildEvent { child: new.child, end: decode(status, None) });
-            return;
-        }
+        let early = table.early.remove(&pid);
         let entry = Entry {
             child: new.child,
             seed: new.seed,
@@ -241,9 +246,16 @@ impl Places {
             lost: None,
             events: new.events,
             stderr: new.stderr,
+            entering,
             lives_on: Some(LivesOn { template: new.template, hosted: new.hosted, _hold: new.hold }),
         };
-        table.by_pid.insert(pid, entry);
+        match early {
+            Some((_, status)) => {
+                drop(table);
+                entry.tell_its_end(status);
+            }
+            None => drop(table.by_pid.insert(pid, entry)),
+        }
     }
 }
 

@@ -16,7 +16,9 @@ use crate::descriptor::{CallSite, Clocks, Descriptor, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
 use crate::keeper;
-use crate::resume::{ChildSpec, NewProcess, Placement, ResumeError, Template, TemplateSpec};
+use crate::resume::{
+    ChildSpec, Entering, Enters, NewProcess, Placement, ResumeError, Template, TemplateSpec,
+};
 use crate::sys::clock;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -169,6 +171,8 @@ pub struct Start<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name, if not this one's.
     pub hostname: Option<&'a str>,
+    /// What it enters.
+    pub enters: Enters<'a>,
 }
 
 impl Hosted {
@@ -203,6 +207,7 @@ impl Hosted {
             new_ids: start.new_ids,
             cwd: start.cwd,
             hostname: start.hostname,
+            enters: start.enters,
         };
         self.child(template, &spec)
     }
@@ -265,8 +270,8 @@ impl Hosted {
     }
 
     /// Why a child ended before its first instruction, if it did.
-    pub fn why_failed(&self, child: ChildId) -> Option<String> {
-        self.parts().template.why_failed(child)
+    pub fn why_failed(&self, child: ChildId, entering: Entering) -> Option<String> {
+        self.parts().template.why_failed(child, entering)
     }
 
     /// Whether the seed is one of this host's own.

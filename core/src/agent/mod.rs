@@ -36,6 +36,7 @@ mod remote;
 mod requests;
 mod seeds;
 mod starting;
+mod surroundings;
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;

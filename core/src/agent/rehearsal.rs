@@ -25,6 +25,7 @@ use super::starting::told_environment;
 use crate::descriptor::{Descriptor, PageTable, Run, SeedAddr, SeedRange, Source, WarmSet};
 use crate::id::ChildId;
 use crate::prepare::{REHEARSED, ROLE_REHEARSAL};
+use crate::resume::Enters;
 use crate::sys::arch::USER_END;
 use crate::sys::pagemap;
 use crate::wire::local::{Failure, FailureKind};
@@ -75,6 +76,7 @@ impl Agent {
             listeners: &[],
             cwd: None,
             hostname: None,
+            enters: Enters::default(),
         })?;
         drop(theirs);
         let (events, ended) = crossbeam_channel::bounded(1);

@@ -10,8 +10,10 @@ use super::Agent;
 use super::children::{ChildEvent, NewChild};
 use super::failure::fail;
 use super::hosted::{Hosted, Start};
+use super::surroundings::Surroundings;
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
+use crate::sys::namespace::NamespaceKind;
 use crate::sys::{clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
@@ -65,6 +67,7 @@ impl Agent {
             Clock::Live => None,
             Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
         };
+        let surroundings = Surroundings::of(request)?;
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
@@ -87,6 +90,7 @@ impl Agent {
                 listeners: &listeners,
                 cwd: request.cwd.as_deref(),
                 hostname: request.hostname.as_deref(),
+                enters: surroundings.enters(),
             };
             let process = match &frozen {
                 Some(template) => hosted.start_from(template, &start),
@@ -148,7 +152,10 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
         let text = format!("{} places to listen are too many: {MAX_CHOICES}", request.listen.len());
         return Err(fail(FailureKind::Limit, text));
     }
+    // Of another mount namespace the child tells.
+    let is_elsewhere = request.namespaces.iter().any(|one| one.kind == NamespaceKind::Mount);
     if let Some(cwd) = &request.cwd
+        && !is_elsewhere
         && !std::fs::metadata(cwd).is_ok_and(|found| found.is_dir())
     {
         let text =

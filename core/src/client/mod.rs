@@ -38,6 +38,7 @@ use connection::{Connection, ask, done, unexpected};
 
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
 pub use crate::wire::local::{Clock, ClockError, MAX_COUNT, MAX_HOSTNAME_BYTES};
+pub use crate::wire::namespaces::{MAX_PATH_BYTES, Namespace, NamespaceError, NamespaceKind};
 
 /// What to resume, where and how.
 #[derive(Debug)]
@@ -66,6 +67,10 @@ pub struct ResumeOptions {
     pub cwd: Option<String>,
     /// What they find as their host's name, in a UTS namespace of their own; `None` is the host's.
     pub hostname: Option<String>,
+    /// The control group that they enter, a directory of their host (`/sys/fs/cgroup/...`); `None` is the agent's.
+    pub cgroup: Option<String>,
+    /// Namespaces of their host that they join, one of a kind; of other kinds they are in the agent's.
+    pub namespaces: Vec<Namespace>,
 }
 
 impl ResumeOptions {
@@ -84,6 +89,8 @@ impl ResumeOptions {
             clock: Clock::Live,
             cwd: None,
             hostname: None,
+            cgroup: None,
+            namespaces: Vec::new(),
         }
     }
 }
@@ -112,6 +119,8 @@ pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>
         clock: options.clock,
         cwd: options.cwd,
         hostname: options.hostname,
+        cgroup: options.cgroup,
+        namespaces: options.namespaces,
     });
     let mut connection = Connection::open(agent)?;
     match connection.ask(&request, &stdio, WHILE)? {
@@ -155,6 +164,15 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
     if !options.hostname.as_ref().is_none_or(is_name) {
         return Err(ClientError::Argument(format!(
             "a host's name has 1 to {MAX_HOSTNAME_BYTES} bytes"
+        )));
+    }
+    let is_path = |path: &String| {
+        path.starts_with('/') && path.len() < MAX_PATH_BYTES && !path.contains('\0')
+    };
+    if !options.cgroup.as_ref().is_none_or(is_path) {
+        return Err(ClientError::Argument(format!(
+            "'{}' cannot be a control group: give an absolute path, /sys/fs/cgroup/...",
+            options.cgroup.as_deref().unwrap_or_default()
         )));
     }
     let mut bytes = options.payload.len();

@@ -93,6 +93,7 @@ fn overlapping(vmas: &[Vma], range: SeedRange) -> impl Iterator<Item = &Vma> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entering::Entering;
     use super::*;
     use crate::descriptor::{VmaFlags, VmaKind, WarmSet};
     use crate::resume::compile::tests::descriptor;
@@ -127,7 +128,8 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_not_waited_for() {
         let (ours, theirs) = Ahead::socket().unwrap();
-        let process = NewProcess { pid: 1, init: None, renumbered: None };
+        let process =
+            NewProcess { pid: 1, init: None, renumbered: None, entering: Entering::default() };
         let mut ahead = Ahead::new(process, ours);
         assert!(!ahead.is_warm().unwrap());
         drop(theirs);

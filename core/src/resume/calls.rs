@@ -138,6 +138,12 @@ pub(super) fn personality(persona: u32) -> Op {
     call("personality", libc::SYS_personality, [u64::from(persona).into()], Expect::Success)
 }
 
+/// setns(2) of this thread, the only one.
+pub(super) fn setns(fd: u32, kind: u32) -> Op {
+    let args = [u64::from(fd).into(), u64::from(kind).into()];
+    call("setns", libc::SYS_setns, args, Expect::Success)
+}
+
 /// sethostname(2).
 pub(super) fn sethostname(name: &str) -> Op {
     let args = [name.as_bytes().to_vec().into(), (name.len() as u64).into()];

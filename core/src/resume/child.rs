@@ -10,6 +10,7 @@ use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError};
+use super::entering::{Entering, Enters};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
 use super::shared::SharedPlan;
@@ -51,6 +52,8 @@ pub struct ChildSpec<'a> {
     pub hostname: Option<&'a str>,
     /// A whole process gets new ids instead of those that it had.
     pub new_ids: bool,
+    /// What it enters.
+    pub enters: Enters<'a>,
 }
 
 /// What all tails of a template share.
@@ -70,6 +73,8 @@ pub struct TailFacts {
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
     timers: Vec<(u64, [u64; 4])>,
     resume_area: SeedAddr,
+    /// Its working directory, where it finds one of that name.
+    cwd: String,
     /// Where it is told what it has lost, and what; empty: nothing.
     losses: (SeedAddr, Vec<u8>),
     /// Numbers that memory of the child's takes for open.
@@ -105,15 +110,25 @@ pub struct Own<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name.
     pub hostname: Option<&'a str>,
+    /// What it enters, before it does anything there.
+    pub enters: Entering,
 }
 
 impl Own<'_> {
     /// Two, whatever is told: a step's number tells it.
-    fn steps(&self) -> [Op; 2] {
-        let none = || Op::Store { addr: 0, bytes: Vec::new() };
-        let cwd = self.cwd.map(|path| calls::chdir(path, Expect::Success));
-        [self.hostname.map_or_else(none, calls::sethostname), cwd.unwrap_or_else(none)]
+    fn steps(&self, seeds_cwd: &str) -> [Op; 2] {
+        let cwd = match self.cwd {
+            Some(path) => calls::chdir(path, Expect::Success),
+            None if self.enters.has_other_files() => calls::chdir(seeds_cwd, Expect::Ignored),
+            None => nothing(),
+        };
+        [self.hostname.map_or_else(nothing, calls::sethostname), cwd]
     }
+}
+
+/// A step that does nothing.
+fn nothing() -> Op {
+    Op::Store { addr: 0, bytes: Vec::new() }
 }
 
 /// Ranges of numbers that a tail reserves: 64 KiB of its mail. Numbers in the gaps behind are reserved, too.
@@ -142,6 +157,7 @@ impl TailFacts {
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
+            cwd: desc.process.cwd.clone(),
             losses: told_losses(desc),
             numbers: numbers_in_use(&desc.open_files),
             files: desc.carried.as_ref().map(FilePlan::of),
@@ -214,7 +230,7 @@ impl TailFacts {
     /// late, when nothing of the tail can be interrupted in a way that the area's owner would see.
     ///
     /// Its 0, 1 and 2 come as the descriptors from `stdio` on, and behind them the nothing: a descriptor
-    /// that was opened with O_PATH. Then sockets for the carried files `listeners`.
+    /// that was opened with O_PATH. Then sockets for the carried files `listeners`, and what it enters.
     pub fn tail(
         &self,
         place: &TailPlace,
@@ -230,6 +246,7 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
+        ops.extend(own.enters.steps(stdio + 4 + listeners.len() as u32));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
@@ -267,7 +284,7 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.extend(own.steps());
+        ops.extend(own.steps(&self.cwd));
         // Last of what can fail, for there may be hundreds, and other steps keep their numbers without them.
         if !place.is_ahead {
             ops.extend(self.mark_dont_fork());
@@ -339,7 +356,7 @@ impl TailFacts {
         let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
         let place = TailPlace { keeper, runs_timers, ..*place };
         let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
-        let own = Own { cwd: spec.cwd, hostname: spec.hostname };
+        let own = Own { cwd: spec.cwd, hostname: spec.hostname, enters: spec.enters.entering() };
         let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners, &own);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);

@@ -20,6 +20,7 @@ use super::ahead::{Ahead, warming};
 use super::child::{ChildSpec, Own, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
 use super::clock::ChildClock;
 use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
+use super::entering::Entering;
 use super::placement::Placement;
 use super::program::Program;
 use super::{ResumeError, blob};
@@ -87,6 +88,8 @@ pub struct NewProcess {
     pub init: Option<u32>,
     /// Why its ids are not those that it had, though nobody wanted new ones.
     pub renumbered: Option<String>,
+    /// What it enters before it is the seed's process again.
+    pub entering: Entering,
 }
 
 /// A template, ready for children. Dropping it ends it; its children live on.
@@ -115,7 +118,7 @@ pub struct Template {
 #[derive(Debug)]
 struct Line {
     socket: UnixStream,
-    failures: HashMap<ChildId, String>,
+    failures: HashMap<ChildId, Reply>,
 }
 
 impl Template {
@@ -190,7 +193,9 @@ impl Template {
         let [stdin, stdout, stderr] = spec.stdio;
         let mut fds = vec![stdin, stdout, stderr, self.nothing.as_fd()];
         fds.extend(spec.listeners.iter().map(|(_, socket)| *socket));
+        fds.extend(spec.enters.all());
         if spec.extra_clone_flags == 0
+            && spec.enters.is_nothing()
             && !spec.new_ids
             && let Some(ahead) = self.take_warm()
         {
@@ -210,6 +215,7 @@ impl Template {
             ..command(spec.child, mail.len(), ops, fds.len())
         };
         let process = self.clone_by(command, mail, &fds)?;
+        let process = NewProcess { entering: spec.enters.entering(), ..process };
         Ok(if spec.new_ids { process } else { self.told(process) })
     }
 
@@ -297,7 +303,7 @@ impl Template {
                 CLONE_FAILED if reply.child == command.child => {
                     return Err(ResumeError::Clone { source: errno(reply.value) });
                 }
-                TAIL_FAILED => line.remember(reply, &self.tail),
+                TAIL_FAILED => line.remember(reply),
                 // The answer to a child that was given up after its deadline.
                 STARTED => drop(self.keeper.kill(started(reply).pid, libc::SIGKILL)),
                 CLONE_FAILED => {}
@@ -307,17 +313,23 @@ impl Template {
     }
 
     /// Why a child ended with status 127 before it ran, if it was its tail that failed.
-    pub fn why_failed(&self, child: ChildId) -> Option<String> {
+    pub fn why_failed(&self, child: ChildId, entering: Entering) -> Option<String> {
         let mut line = self.line.lock();
         // What has arrived is read without waiting.
         line.socket.set_nonblocking(true).ok()?;
         while let Ok(reply) = line.receive(CHILD_TIMEOUT, "", self.pid) {
             if reply.kind == TAIL_FAILED {
-                line.remember(reply, &self.tail);
+                line.remember(reply);
             }
         }
         line.socket.set_nonblocking(false).ok()?;
-        line.failures.remove(&child)
+        let reply = line.failures.remove(&child)?;
+        let (thread, step) = (reply.step >> 16, reply.step & 0xffff);
+        let text = match thread {
+            0 => step_text(&a_tail(&self.tail, entering), step),
+            _ => self.tail.further().step_text(thread, step),
+        };
+        Some(format!("step {step} of its start, {text}: {}", outcome(reply.value)))
     }
 
     fn kill(&self) {
@@ -365,15 +377,9 @@ impl Line {
         }
     }
 
-    fn remember(&mut self, reply: Reply, tail: &TailFacts) {
+    fn remember(&mut self, reply: Reply) {
         if self.failures.len() < MAX_FAILURES {
-            let (thread, step) = (reply.step >> 16, reply.step & 0xffff);
-            let text = match thread {
-                0 => step_text(&a_tail(tail), step),
-                _ => tail.further().step_text(thread, step),
-            };
-            let message = format!("step {step} of its start, {text}: {}", outcome(reply.value));
-            self.failures.insert(ChildId(reply.child), message);
+            self.failures.insert(ChildId(reply.child), reply);
         }
     }
 }
@@ -391,6 +397,7 @@ fn started(reply: Reply) -> NewProcess {
                 "a pid namespace with ids of its own was refused ({why}): it takes CAP_SYS_ADMIN"
             )
         }),
+        entering: Entering::default(),
     }
 }
 
@@ -402,7 +409,7 @@ fn pid_max() -> u32 {
 }
 
 /// A tail like any of this template's, for its steps' texts.
-fn a_tail(tail: &TailFacts) -> Program {
+fn a_tail(tail: &TailFacts, enters: Entering) -> Program {
     let place = TailPlace {
         keeper: 0,
         base: 0,
@@ -412,7 +419,7 @@ fn a_tail(tail: &TailFacts) -> Program {
         passed_ns: 0,
         clock_delta_ns: 0,
     };
-    let own = Own { cwd: Some(""), hostname: Some("") };
+    let own = Own { cwd: Some(""), hostname: Some(""), enters };
     tail.tail(&place, &[0; super::child::INFO_LEN], &[], &own)
 }
 

@@ -21,7 +21,10 @@ pub mod listening;
 pub(crate) mod local_socket;
 #[cfg(feature = "agent")]
 pub mod lock;
+pub(crate) mod namespace;
 pub(crate) mod netns;
+#[cfg(feature = "agent")]
+pub(crate) mod nsfs;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;

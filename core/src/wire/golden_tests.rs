@@ -12,6 +12,7 @@ use super::local::{
     ChildEnd, ChildLine, Clock, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
     ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
 };
+use super::namespaces::{Namespace, NamespaceKind};
 use crate::descriptor::{ArenaNews, Clocks, Slab};
 use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
 
@@ -41,6 +42,8 @@ fn resume() -> ResumeRequest {
         clock: Clock::Frozen,
         cwd: Some("/work".to_owned()),
         hostname: Some("host-c".to_owned()),
+        cgroup: Some("/g".to_owned()),
+        namespaces: vec![Namespace { kind: NamespaceKind::Net, path: "/n".to_owned() }],
     }
 }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::listen::Listen;
+use super::namespaces::Namespace;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
 
 /// A request to the local agent.
@@ -103,6 +104,10 @@ pub struct ResumeRequest {
     pub cwd: Option<String>,
     /// What they find as their host's name; `None` is the host's own.
     pub hostname: Option<String>,
+    /// The control group that they enter, a directory of their host; `None` is the agent's.
+    pub cgroup: Option<String>,
+    /// Namespaces of their host that they join; of other kinds they are in the agent's.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// What clocks tell in children: CLOCK_MONOTONIC and CLOCK_BOOTTIME, and all timers by them. CLOCK_REALTIME is their

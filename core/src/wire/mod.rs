@@ -12,6 +12,7 @@ pub mod control;
 pub mod frame;
 pub mod listen;
 pub mod local;
+pub mod namespaces;
 pub mod preload;
 #[cfg(feature = "agent")]
 pub mod read;

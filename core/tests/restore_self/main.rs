@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mitosis::descriptor::{Clocks, Descriptor};
-use mitosis::resume::ResumeError;
+use mitosis::resume::{Entering, ResumeError};
 use world::World;
 
 fn main() {
@@ -157,9 +157,9 @@ fn a_failing_tail_names_its_step(world: &mut World) {
         .expect("a template");
     let child = world.child(&template, 3, b"");
     assert_eq!(world.end_of(child.pid), 127 << 8);
-    let text = template.why_failed(child.id).expect("a reason");
+    let text = template.why_failed(child.id, Entering::default()).expect("a reason");
     assert!(text.contains("set_robust_list") && text.contains("Invalid argument"), "{text}");
-    assert_eq!(template.why_failed(child.id), None);
+    assert_eq!(template.why_failed(child.id, Entering::default()), None);
 }
 
 fn a_killed_child_is_told_of(world: &mut World) {
@@ -277,7 +277,7 @@ fn a_failing_step_of_a_thread_is_named(world: &mut World) {
     let template = world.template_with(Clocks::default(), broken).expect("a template");
     let child = world.child(&template, 0, b"threads");
     assert_eq!(world.end_of(child.pid), 127 << 8);
-    let text = template.why_failed(child.id).expect("a reason");
+    let text = template.why_failed(child.id, Entering::default()).expect("a reason");
     for part in ["set_robust_list", "Invalid argument", "(worker-"] {
         assert!(text.contains(part), "{text}");
     }

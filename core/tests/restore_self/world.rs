@@ -157,9 +157,10 @@ impl World {
             new_ids: payload == b"renumbered",
             cwd: None,
             hostname: None,
+            enters: mitosis::resume::Enters::default(),
         };
         let process = template.child(&spec)?;
-        let NewProcess { pid, init, renumbered } = process;
+        let NewProcess { pid, init, renumbered, .. } = process;
         assert_eq!(renumbered.is_some(), self.is_refused, "{renumbered:?}");
         Ok(Started { pid, init, id, output })
     }

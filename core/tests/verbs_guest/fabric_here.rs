@@ -24,7 +24,7 @@ use crate::here::Tally;
 use crate::{Bench, PAGE};
 
 /// Nothing here takes as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a seed: less than a slab, more than READs at a time.
 const SEED_BYTES: usize = 2 << 20;
 /// READs that are outstanding at a time.

@@ -12,7 +12,7 @@ use crate::reader::{self, Place};
 use crate::{Bench, chosen, dc_here, fabric_here};
 
 /// The owner ends when it is told, or with its reader.
-const OWNER_PATIENCE: Duration = Duration::from_secs(20);
+const OWNER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came of the cases.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use crate::raw_connection::{End, connect};
 use crate::side_channel::{SideChannel, numbers};
 use crate::{Bench, IOVA, OWNED, PAGE, pattern};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// READs of a batch.
 const BATCH: usize = 16;
 

@@ -272,6 +272,8 @@ def resume(
     clock: Literal["live", "frozen"] = "live",
     cwd: str | PathLike[str] | None = None,
     hostname: str | None = None,
+    cgroup: str | PathLike[str] | None = None,
+    namespaces: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Child: ...
 @overload
 def resume(
@@ -284,6 +286,8 @@ def resume(
     clock: Literal["live", "frozen"] = "live",
     cwd: str | PathLike[str] | None = None,
     hostname: str | None = None,
+    cgroup: str | PathLike[str] | None = None,
+    namespaces: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Child | list[Child]: ...
 def resume(
     handle: Handle | str,
@@ -295,6 +299,8 @@ def resume(
     clock: Literal["live", "frozen"] = "live",
     cwd: str | PathLike[str] | None = None,
     hostname: str | None = None,
+    cgroup: str | PathLike[str] | None = None,
+    namespaces: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Child | list[Child]:
     """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
 
@@ -316,6 +322,9 @@ def resume(
         cwd: their working directory, an absolute path that is there on their host; without, the seed's
             where it is there.
         hostname: what they find as their host's name.
+        cgroup: the control group that they enter, a directory of their host ("/sys/fs/cgroup/...").
+        namespaces: those of their host that they join, by kind ("cgroup", "ipc", "net", "uts", "mnt"):
+            {"net": "/run/netns/blue"}.
 
     Raises:
         SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
@@ -342,6 +351,8 @@ def resume(
         clock=clock,
         cwd=None if cwd is None else os.fspath(cwd),
         hostname=hostname,
+        cgroup=None if cgroup is None else os.fspath(cgroup),
+        namespaces=[f"{kind}={os.fspath(path)}" for kind, path in (namespaces or {}).items()],
     )
     children = children_of(started)
     return children[0] if n == 1 else children

@@ -122,6 +122,8 @@ def resume(
     clock: str = ...,
     cwd: str | None = ...,
     hostname: str | None = ...,
+    cgroup: str | None = ...,
+    namespaces: list[str] = ...,
 ) -> list[Child]: ...
 def list_all(
     agent: str | PathLike[str],

@@ -16,6 +16,7 @@ mod make;
 use std::collections::HashSet;
 
 use super::abi::{MAX_COMMAND_FDS, NumberRange};
+use super::entering::MAX_ENTERED;
 use super::program::{Expect, Op};
 use super::{calls, file_calls};
 use crate::descriptor::CarriedFiles;
@@ -28,7 +29,8 @@ const _: () = assert!(MAX_COMMAND_FDS + 5 < FIRST_HELPER as u64);
 
 /// Sockets that listen that one child may be given.
 pub const MAX_LISTENERS: usize = 36;
-const _: () = assert!(MAX_LISTENERS as u64 + BEFORE_LISTENERS as u64 == MAX_COMMAND_FDS);
+const _: () =
+    assert!(MAX_LISTENERS + BEFORE_LISTENERS as usize + MAX_ENTERED == MAX_COMMAND_FDS as usize);
 
 /// How tails of a seed make its files.
 #[derive(Clone, Debug, PartialEq, Eq)]

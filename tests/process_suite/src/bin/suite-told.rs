@@ -1,6 +1,6 @@
 //! Holds an array, is prepared, and as a child does what its payload says: commands, `;` between them.
 //!
-//! `suite-told [WORDS]` prepares; `suite-told plain COMMANDS` does them without a fork;
+//! `suite-told [WORDS]` prepares, `suite-told whole` with all threads; `suite-told plain COMMANDS` does them without a fork;
 //! `suite-told fork [HOST]` forks by `mitosis.fork()` and tells how the child ended.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
@@ -10,9 +10,9 @@ use std::process::{Command, exit};
 
 use mitosis::client::{self, Forked, ResumeOptions, Seed};
 use mitosis::id::Handle;
-use mitosis::prepare::{PrepareOptions, Prepared, Resumed, prepare};
+use mitosis::prepare::{PrepareOptions, Prepared, Resumed, Threads, prepare};
 use mitosis::wire::local::{ChildEnd, DropMode};
-use mitosis_process_suite::{Chance, PAGE, fail, prepare_and_hold, say, wait_for_file, word};
+use mitosis_process_suite::{Chance, PAGE, fail, prepare_and_hold_with, say, wait_for_file, word};
 
 /// 8 MiB.
 const WORDS: usize = 1 << 20;
@@ -28,7 +28,9 @@ fn main() {
         ["exec'd", text] => say(&format!("exec'd {text}")),
         ["fork", ..] => fork(&mut state, arguments.get(1).copied()),
         _ => {
-            let resumed = prepare_and_hold();
+            let threads = if arguments == ["whole"] { Threads::All } else { Threads::Caller };
+            let resumed =
+                prepare_and_hold_with(&PrepareOptions { threads, ..PrepareOptions::default() });
             let commands = String::from_utf8_lossy(&resumed.payload).into_owned();
             state.resumed = Some(resumed);
             state.obey(&commands);
@@ -71,6 +73,11 @@ fn say_where() {
     say(&format!("{} {}", cwd.display(), host.trim()));
 }
 
+fn say_link(path: &str) {
+    let to = std::fs::read_link(path).unwrap_or_else(|error| fail(&error));
+    say(&to.display().to_string());
+}
+
 struct State {
     array: Vec<u64>,
     resumed: Option<Resumed>,
@@ -101,6 +108,8 @@ impl State {
             ["flood", bytes] => flood(number(bytes)),
             ["who"] => self.who(),
             ["where"] => say_where(),
+            ["namespace", kind] => say_link(&format!("/proc/self/ns/{kind}")),
+            ["groups"] => say(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
             ["env", name] => say(&format!("{name}={:?}", std::env::var(name).ok())),
             ["pid"] => say(&format!("pid {}", std::process::id())),
             ["sleep"] => loop {

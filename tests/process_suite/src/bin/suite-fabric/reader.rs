@@ -38,6 +38,8 @@ const DEADLINE: Duration = Duration::from_secs(4);
 const MAX_FLUSHED: u32 = 3;
 /// How often UNTIL and an owner that was lost are looked for.
 const LOOK: Duration = Duration::from_millis(100);
+/// More than an agent has, for kernels that wait for a CPU of the machine: the card is given up after 537 ms.
+const SILENCE: Duration = Duration::from_millis(300);
 /// How long all owners may take to be READ from by the card.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -128,7 +130,7 @@ pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: 
     let pd = Pd::new(&context).expect("a protection domain");
     let caps = context.caps().expect("its capabilities");
     let outstanding = OUTSTANDING.min(caps.max_qp_init_rd_atom).max(1);
-    let settings = RcSettings { source: Some(own), outstanding, patience: Patience::PAGER };
+    let settings = RcSettings { source: Some(own), outstanding, patience: Patience::of_at_least(SILENCE) };
     let common = Arc::new(Common {
         buffers: Buffers::registered(pd.clone()).expect("registered buffers"),
         rc: RcFabric::new(pd, settings, Arc::new(Control), None).expect("the fabric"),

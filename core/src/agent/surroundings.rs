@@ -1,0 +1,101 @@
+//! What children of one request enter on this host, opened once for all of them.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+
+use super::failure::fail;
+use crate::resume::Enters;
+use crate::sys::nsfs;
+use crate::wire::local::{Failure, FailureKind, ResumeRequest};
+use crate::wire::namespaces::{Namespace, NamespaceKind};
+
+/// A control group and namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    cgroup: Option<File>,
+    namespaces: [Option<File>; NamespaceKind::ALL.len()],
+}
+
+impl Surroundings {
+    /// Those of `request`.
+    ///
+    /// # Errors
+    /// `Argument`: a path that is not there, or is something else.
+    pub(super) fn of(request: &ResumeRequest) -> Result<Surroundings, Failure> {
+        let mut all = Surroundings {
+            cgroup: request.cgroup.as_deref().map(open_cgroup).transpose()?,
+            ..Surroundings::default()
+        };
+        for namespace in &request.namespaces {
+            let place = &mut all.namespaces[namespace.kind as usize];
+            if place.is_some() {
+                let text =
+                    format!("two namespaces of the kind {} are given", namespace.kind.name());
+                return Err(fail(FailureKind::Argument, text));
+            }
+            *place = Some(open_namespace(namespace)?);
+        }
+        if request.hostname.is_some() && all.namespaces[NamespaceKind::Uts as usize].is_some() {
+            let text =
+                "a host's name is set in a UTS namespace of its own: give that or one to join";
+            return Err(fail(FailureKind::Argument, text));
+        }
+        Ok(all)
+    }
+
+    /// For the children's start.
+    pub(super) fn enters(&self) -> Enters<'_> {
+        Enters {
+            cgroup: self.cgroup.as_ref().map(AsFd::as_fd),
+            namespaces: self.namespaces.each_ref().map(|file| file.as_ref().map(AsFd::as_fd)),
+        }
+    }
+}
+
+fn open_cgroup(path: &str) -> Result<File, Failure> {
+    let procs = format!("{path}/cgroup.procs");
+    let wrong = |why: &dyn std::fmt::Display| {
+        let text = format!("children cannot enter the control group {path}: {why}");
+        fail(FailureKind::Argument, text)
+    };
+    let file = OpenOptions::new().write(true).open(procs).map_err(|error| wrong(&error))?;
+    match nsfs::is_of_cgroups(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(wrong(&"it is none: give a directory of /sys/fs/cgroup")),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+fn open_namespace(namespace: &Namespace) -> Result<File, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        let text = format!("children cannot join the namespace {namespace}: {why}");
+        fail(FailureKind::Argument, text)
+    };
+    let file = File::open(&namespace.path).map_err(|error| wrong(&error))?;
+    match nsfs::kind_of(&file) {
+        Ok(kind) if kind == namespace.kind.flag() => Ok(file),
+        Ok(_) => Err(wrong(&"it is of another kind")),
+        Err(_) => Err(wrong(&"it is none: give /proc/PID/ns/KIND, or what is mounted from there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_none_is_refused() {
+        let error = open_cgroup("/proc/self").unwrap_err().to_string();
+        assert!(error.contains("the control group /proc/self"), "{error}");
+        let namespace = |text: &str| open_namespace(&text.parse().unwrap());
+        namespace("net=/proc/self/ns/net").unwrap();
+        for (text, why) in [
+            ("net=/proc/self/ns/ipc", "another kind"),
+            ("net=/dev/null", "it is none"),
+            ("net=/not/there", "No such file"),
+        ] {
+            let error = namespace(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
