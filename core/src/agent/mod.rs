@@ -34,6 +34,7 @@ mod rehearsal;
 mod relay;
 mod remote;
 mod requests;
+mod seed_pid;
 mod seeds;
 mod starting;
 mod surroundings;

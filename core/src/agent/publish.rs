@@ -6,10 +6,9 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::rdma::{Offer, Served};
 use super::rehearsal::Rehearsed;
+use super::seed_pid;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
@@ -130,7 +130,7 @@ impl Agent {
             token,
             fork_key: ForkKey::random(),
             read_key: ReadKey::random(),
-            pid: pid_of(&files.mem),
+            pid: seed_pid::of(&files.mem, connection),
             created: Instant::now(),
         });
         let ours =
@@ -252,13 +252,6 @@ pub(super) fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
         joins
     });
     ranges
-}
-
-/// Whose memory a descriptor of /proc/PID/mem is, as the seed's own /proc numbers it; 0 if unknown.
-fn pid_of(mem: &File) -> u32 {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", mem.as_raw_fd()));
-    let text = link.map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
-    text.split('/').filter_map(|part| part.parse().ok()).next_back().unwrap_or(0)
 }
 
 fn seed_files(fds: Vec<OwnedFd>) -> Result<SeedFiles, Failure> {

@@ -130,7 +130,8 @@ pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: 
     let pd = Pd::new(&context).expect("a protection domain");
     let caps = context.caps().expect("its capabilities");
     let outstanding = OUTSTANDING.min(caps.max_qp_init_rd_atom).max(1);
-    let settings = RcSettings { source: Some(own), outstanding, patience: Patience::of_at_least(SILENCE) };
+    let settings =
+        RcSettings { source: Some(own), outstanding, patience: Patience::of_at_least(SILENCE) };
     let common = Arc::new(Common {
         buffers: Buffers::registered(pd.clone()).expect("registered buffers"),
         rc: RcFabric::new(pd, settings, Arc::new(Control), None).expect("the fabric"),
