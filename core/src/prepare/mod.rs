@@ -167,7 +167,7 @@ pub enum PrepareError {
     /// No memory for what prepare works on: the seed's description, with all threads their table and the list of
     /// mappings.
     #[error(
-        "no memory for what prepare works on (1.4 MiB of address space, 5 MiB with all threads): {0}; raise \
+        "no memory for what prepare works on (1.4 MiB of address space, 21 MiB with all threads): {0}; raise \
          RLIMIT_AS (ulimit -v) or vm.max_map_count"
     )]
     Scratch(io::Error),

@@ -15,6 +15,7 @@ use mitosis::prepare::{
 };
 use mitosis::wire::local::DropMode;
 
+use super::stacks::*;
 use super::threads::{Crew, Kind, raw_mask, set_name};
 use super::{Case, checks, traced};
 
@@ -41,6 +42,10 @@ pub(crate) fn all() -> Vec<Case> {
         several_threads_prepare_in_turn { check: checks::every_seed_is_whole },
         signals_reach_their_threads { check: checks::every_seed_is_whole },
         ids_are_changed_meanwhile,
+        alternative_stacks_with_room_for_a_frame_alone { check: checks::every_seed_is_whole },
+        alternative_stacks_without_room_for_a_frame { check: checks::every_seed_is_whole },
+        faults_while_threads_are_asked { check: checks::every_seed_has_its_threads },
+        tiles_fill_an_alternative_stack { check: checks::every_seed_is_whole },
         memory_that_is_not_to_be_forked { check: checks::marked_memory_is_carried },
         shared_memory_is_copied { check: checks::the_copy_has_the_old_bytes },
         shared_memory_above_the_limit_is_refused_by_name,
@@ -68,12 +73,12 @@ fn seed_with(options: &PrepareOptions) -> Result<Seed, PrepareError> {
     }
 }
 
-fn seed() -> Seed {
+pub(crate) fn seed() -> Seed {
     seed_with(&options()).unwrap()
 }
 
 /// The check looks at it later.
-fn keep(seed: Seed) {
+pub(crate) fn keep(seed: Seed) {
     seed.handle().unwrap();
 }
 

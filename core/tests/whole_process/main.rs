@@ -10,6 +10,7 @@
 mod agent;
 mod cases;
 mod checks;
+mod stacks;
 mod threads;
 #[path = "../parent_unaffected/traced.rs"]
 #[allow(dead_code, reason = "shared with a test that needs all of it")]

@@ -12,8 +12,10 @@
 //! allocator of this library does.
 
 mod copies;
+mod entry;
 pub(super) mod environment;
 mod failure;
+mod faults;
 mod memory;
 mod open;
 mod park;
