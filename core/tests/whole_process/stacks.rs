@@ -5,8 +5,11 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::cases::{PAGE, keep, seed};
+use mitosis::prepare::PrepareOptions;
+
+use super::cases::{PAGE, keep, options, seed, seed_with};
 
 const THREADS: usize = 4;
 /// The least that the kernel lets a thread have.
@@ -208,6 +211,41 @@ pub(crate) fn faults_while_threads_are_asked() {
     let made: u32 = faulting.map(|thread| thread.join().unwrap()).iter().sum();
     let sent = sending.join().unwrap();
     assert_eq!((FAULTS.load(SeqCst), SENT.load(SeqCst)), (made, sent));
+}
+
+/// A thread that hardly gets to run is still in the handler of one round when the next one asks it.
+pub(crate) fn a_thread_without_a_processor_is_asked_round_after_round() {
+    const ROUNDS: usize = 8;
+    static STOP: AtomicBool = AtomicBool::new(false);
+    // SAFETY: plain numbers, for which all zero is a valid value.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: takes nothing.
+    let here = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap();
+    // SAFETY: a live set.
+    unsafe { libc::CPU_SET(here, &mut one) };
+    let pinned = Arc::new(Barrier::new(3));
+    let threads = [libc::SCHED_IDLE, libc::SCHED_OTHER].map(|policy| {
+        let pinned = Arc::clone(&pinned);
+        thread::spawn(move || {
+            let priority = libc::sched_param { sched_priority: 0 };
+            // SAFETY: both structs live.
+            unsafe {
+                assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
+                assert_eq!(libc::sched_setscheduler(0, policy, &raw const priority), 0);
+            }
+            pinned.wait();
+            while !STOP.load(SeqCst) {
+                std::hint::spin_loop();
+            }
+        })
+    });
+    pinned.wait();
+    let patient = PrepareOptions { stop_threads: Duration::from_secs(40), ..options() };
+    for _ in 0..ROUNDS {
+        keep(seed_with(&patient).unwrap());
+    }
+    STOP.store(true, SeqCst);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[repr(C, align(64))]

@@ -23,8 +23,8 @@ pub(super) static ORIGINAL_HANDLER: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
     ".pushsection .text.mitosis_park, \"ax\", @progbits",
-    ".hidden mitosis_park_signal, mitosis_park_wait",
-    ".globl mitosis_park_signal, mitosis_park_wait",
+    ".hidden mitosis_park_signal, mitosis_park_wait, mitosis_park_end",
+    ".globl mitosis_park_signal, mitosis_park_wait, mitosis_park_end",
     ".type mitosis_park_signal, @function",
     // edi: signal, rsi: siginfo, rdx: context. No register needs to be kept: the frame has them.
     "mitosis_park_signal:",
@@ -90,6 +90,7 @@ global_asm!(
     "jmp 1b",
     "2: ret",
     ".size mitosis_park_wait, . - mitosis_park_wait",
+    "mitosis_park_end:",
     ".popsection",
     ours = const OURS,
     queued = const libc::SI_QUEUE,
@@ -117,6 +118,13 @@ global_asm!(
 unsafe extern "C" {
     fn mitosis_park_signal();
     fn mitosis_park_wait(table: *const libc::c_void, round: u32);
+    static mitosis_park_end: u8;
+}
+
+/// Whether a thread at `address` is in here: it waits for the end of a round, or is on its way in or out.
+pub(super) fn holds(address: u64) -> bool {
+    let end = (&raw const mitosis_park_end) as usize as u64;
+    (handler()..end).contains(&address)
 }
 
 /// The handler of the signal.
