@@ -164,11 +164,12 @@ test-runtimes: install-python
 	$(PY) -m pytest tests/runtimes
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
-.PHONY: verbs-guest
-verbs-guest:
-	program=$$($(CARGO) build --release --package mitosis --features agent --test verbs_guest \
+.PHONY: verbs-guest dc-guest
+verbs-guest dc-guest:
+	name=$(subst -,_,$@)
+	program=$$($(CARGO) build --release --package mitosis --features agent --test "$$name" \
 	    --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-	install -m 755 "$$program" $(TARGET)/release/verbs_guest
+	install -m 755 "$$program" "$(TARGET)/release/$$name"
 
 # Where no RDMA card is it says so, and that is no failure: `make test` is not to depend on one.
 .PHONY: test-hw
@@ -178,7 +179,7 @@ test-hw: verbs-guest ## what an RDMA card does with READs that can and cannot be
 # Between two emulated machines with Soft-RoCE; see tests/rxe/README.md. One test at a time, as an
 # emulator takes a whole CPU.
 .PHONY: test-rxe
-test-rxe: install-python verbs-guest
+test-rxe: install-python verbs-guest dc-guest
 	$(CARGO) build --release --package mitosis-agent --package mitosis-process-suite
 	$(CARGO) test --package mitosis-guests --test guests -- --test-threads 1
 

@@ -4,9 +4,13 @@
 //! mitosis_prepare()  before_prepare, last first > prepare > after_prepare, in order > MITOSIS_PARENT
 //! child              prepare returns > after_resume, in order > MITOSIS_CHILD
 //! ```
+//!
+//! Nothing here takes a lock: a child may be the copy of a process of which another thread was about to register a
+//! hook, and would wait for that thread, which it has not.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
@@ -54,8 +58,37 @@ struct Registered {
 
 // SAFETY: data is C's, which lets whoever prepares use it; see the functions that register.
 unsafe impl Send for Registered {}
+// SAFETY: as above; nobody changes one.
+unsafe impl Sync for Registered {}
 
-static HOOKS: Mutex<Vec<Registered>> = Mutex::new(Vec::new());
+/// Places for hooks, in the order of registration.
+struct Hooks<const N: usize> {
+    /// Places that are taken. One may stay empty for good, in a child.
+    taken: AtomicUsize,
+    places: [OnceLock<Registered>; N],
+}
+
+static HOOKS: Hooks<MAX_HOOKS> = Hooks::new();
+
+impl<const N: usize> Hooks<N> {
+    const fn new() -> Self {
+        Hooks { taken: AtomicUsize::new(0), places: [const { OnceLock::new() }; N] }
+    }
+
+    /// A place that is nobody else's; `None` if there is none left.
+    fn take(&self) -> Option<&OnceLock<Registered>> {
+        let one_more = |taken| (taken < N).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        taken.ok().map(|index| &self.places[index])
+    }
+
+    fn of(&self, kind: Kind) -> Vec<Registered> {
+        let registered = self.places[..self.taken.load(Ordering::SeqCst)].iter();
+        let registered = registered.filter_map(OnceLock::get);
+        let same = |hook: &&Registered| mem::discriminant(&hook.kind) == mem::discriminant(&kind);
+        registered.filter(same).copied().collect()
+    }
+}
 
 /// Registers a function to run before each mitosis_prepare() and mitosis_fork(), on the thread that calls
 /// them, the one that was registered last first. If it fails, nothing is prepared. It is the place to close
@@ -124,25 +157,18 @@ fn register(
         MITOSIS_HOOK_NO_TIMEOUT => None,
         ms => Some(Duration::from_millis(ms.into())),
     };
-    let mut hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
-    if hooks.len() == MAX_HOOKS {
+    let place = HOOKS.take().ok_or_else(|| {
         let text = format!("{MAX_HOOKS} hooks are registered: is one registered in a loop?");
-        return Err(Failed::new(MitosisErr::Limit, text));
-    }
-    hooks.push(Registered { kind, function, data, limit });
+        Failed::new(MitosisErr::Limit, text)
+    })?;
+    place.get_or_init(|| Registered { kind, function, data, limit });
     Ok(MITOSIS_OK)
-}
-
-fn of(kind: Kind) -> Vec<Registered> {
-    let hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
-    let same = |hook: &&Registered| mem::discriminant(&hook.kind) == mem::discriminant(&kind);
-    hooks.iter().filter(same).copied().collect()
 }
 
 /// prepare(), with all hooks; `None` in a child, when it is whole.
 pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed>, Failed> {
-    // Not looked up in a child, where another thread may have held the lock at the fork.
-    let in_child = of(Kind::AfterResume);
+    // Those of before the fork, whatever other threads of a child register meanwhile.
+    let in_child = HOOKS.of(Kind::AfterResume);
     match run_before().and_then(|()| Ok(prepare(options)?)) {
         Ok(Prepared::Child(resumed)) => {
             resumed::store(resumed);
@@ -166,11 +192,12 @@ pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed
 }
 
 fn run_before() -> Result<(), Failed> {
-    of(Kind::BeforePrepare).iter().rev().try_for_each(|hook| hook.run_in_caller())
+    HOOKS.of(Kind::BeforePrepare).iter().rev().try_for_each(|hook| hook.run_in_caller())
 }
 
 fn run_after() -> Result<(), Failed> {
-    let ran: Vec<_> = of(Kind::AfterPrepare).iter().map(|hook| hook.run_in_caller()).collect();
+    let ran: Vec<_> =
+        HOOKS.of(Kind::AfterPrepare).iter().map(|hook| hook.run_in_caller()).collect();
     ran.into_iter().collect()
 }
 
@@ -259,5 +286,35 @@ impl fmt::Display for Registered {
             (None, Some(file)) => write!(out, "at {address:p} of {}", file.to_string_lossy()),
             (None, None) => write!(out, "at {address:p}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern "C" fn nothing(_: *mut c_void) -> c_int {
+        0
+    }
+
+    fn hook(kind: Kind, data: usize) -> Registered {
+        let data = std::ptr::without_provenance_mut(data);
+        Registered { kind, function: nothing, data, limit: None }
+    }
+
+    #[test]
+    fn a_place_that_a_thread_took_and_never_filled_holds_up_nobody() {
+        let hooks = Hooks::<4>::new();
+        let fill = |kind, data| hooks.take().unwrap().set(hook(kind, data)).ok().unwrap();
+        fill(Kind::AfterResume, 1);
+        // Its thread is not in this process any more.
+        let _ = hooks.take().unwrap();
+        fill(Kind::BeforePrepare, 2);
+        fill(Kind::AfterResume, 3);
+        assert!(hooks.take().is_none(), "that is the limit");
+        let data = |kind| hooks.of(kind).iter().map(|hook| hook.data.addr()).collect::<Vec<_>>();
+        assert_eq!(data(Kind::AfterResume), [1, 3]);
+        assert_eq!(data(Kind::BeforePrepare), [2]);
+        assert!(data(Kind::AfterPrepare).is_empty());
     }
 }

@@ -132,7 +132,7 @@ fn inspect_tells_what_becomes_of_each_number() {
         (32, "a pipe of its own, to read and to write, with 11 bytes".to_owned()),
         (33, "the master of a new pseudo-terminal".to_owned()),
         (34, "a pidfd of the child".to_owned()),
-        (35, format!("is bound at 127.0.0.1:{}", opened.said("datagrams "))),
+        (35, format!("is bound at 0.0.0.0:{}", opened.said("datagrams "))),
         (36, "; the lock on it is not carried".to_owned()),
         (63, "the slave of the pseudo-terminal of 33".to_owned()),
         (27, format!("listens at 127.0.0.1:{port} with 'resume --listen {port}'; without")),
@@ -273,6 +273,19 @@ fn a_socket_listens_where_it_is_told_to_and_nowhere_else() {
         assert_eq!(child.line(), "served", "{choice}");
         assert_eq!(child.end().code, Some(0));
     }
+    opened.finish();
+}
+
+/// The kernel does not tell whether it has chosen this one's port.
+#[test]
+fn a_datagram_socket_is_told_where() {
+    let opened = Opened::new();
+    let port = opened.said("datagrams ").to_owned();
+    let bound =
+        |choice: &str| opened.resume(&["--payload", "datagrams", "--listen", choice]).end().ok();
+    assert_eq!(bound("all"), "datagrams 0\n");
+    assert_eq!(bound(&port), format!("datagrams {port}\n"));
+    assert_eq!(bound(&format!("{port}=4712")), "datagrams 4712\n");
     opened.finish();
 }
 

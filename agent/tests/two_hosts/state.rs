@@ -76,6 +76,45 @@ fn a_batch_on_a_frozen_clock_fails_and_ends_as_any() {
     world.finish();
 }
 
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
+/// Batches of which none has more children than its template lives to make, most likely.
+const KILLED_BATCHES: usize = 5;
+
+#[test]
+fn a_batch_on_a_frozen_clock_dies_alone() {
+    let world = World::new();
+    let seed = world.seed();
+    let live = ["resume", "--json", &seed.handle, "--on", "host-b", "--payload", "exit 0"];
+    let new_template = |said: &str| said.contains("\"new_template\":true");
+    assert!(new_template(&world.on_a(&live).ok()));
+    let mut others = Vec::new();
+    within(SOON, "the template, and the child that waits", || {
+        others = world.b.on_keeper();
+        others.len() == 2
+    });
+    let frozen = ["resume", "-n", "1000", &seed.handle, "--on", "host-b", "--clock", "frozen"];
+    // What the keeper is the parent of is killed, until the batch has ended; but for what was there before.
+    let killed = (0..KILLED_BATCHES).any(|_| {
+        let mut batch = world.mitosis(&world.a, &frozen);
+        within(BATCH_LIMIT, "the batch ends", || {
+            for seen in world.b.children_of_keeper() {
+                if !others.contains(&seen.inner) {
+                    let pid = seen.pid.to_string();
+                    let _ = std::process::Command::new("kill").args(["-KILL", &pid]).output();
+                }
+            }
+            batch.has_ended()
+        });
+        let ended = batch.end();
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        ended.err.contains("could not be started") && ended.err.contains("is gone")
+    });
+    assert!(killed, "no template was killed between its children");
+    let said = world.on_a(&live).ok();
+    assert!(!new_template(&said), "the seed's own template was given up: {said}");
+    world.finish();
+}
+
 #[test]
 fn a_child_is_where_its_resumer_says() {
     let world = World::with(crate::world::Plan { tools_on_b: vec![], ..Default::default() });

@@ -364,9 +364,13 @@ impl Machine {
 
     /// The host's numbers of its keeper's children: templates, children, and children that wait.
     pub(crate) fn on_keeper(&self) -> Vec<u32> {
+        self.children_of_keeper().iter().map(|seen| seen.inner).collect()
+    }
+
+    pub(crate) fn children_of_keeper(&self) -> Vec<Seen> {
         let keeper = self.keeper();
         let all = self.processes().into_iter();
-        all.filter(|seen| is_child_of(seen.pid, &keeper.pid)).map(|seen| seen.inner).collect()
+        all.filter(|seen| is_child_of(seen.pid, &keeper.pid)).collect()
     }
 
     /// All processes of the host, those in namespaces of their own among them.

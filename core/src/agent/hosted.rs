@@ -245,7 +245,10 @@ pub fn lost_page_text(lost: &PageLost) -> String {
 impl Hosted {
     fn child(&self, template: &Template, spec: &ChildSpec<'_>) -> Result<NewProcess, Failure> {
         template.child(spec).map_err(|error| {
-            if matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. }) {
+            let is_gone =
+                matches!(error, ResumeError::TemplateGone { .. } | ResumeError::Timeout { .. });
+            // That of a batch is the batch's alone.
+            if is_gone && std::ptr::eq(template, &self.parts().template) {
                 self.is_broken.store(true, Ordering::Release);
             }
             fail(

@@ -108,7 +108,8 @@ impl SeedListeners {
         for choice in choices {
             let mut is_met = false;
             for (index, listening, was) in &self.all {
-                let Some(now) = chosen(choice, was) else { continue };
+                let is_chance = *choice == Listen::All && may_be_kernels_choice(listening, was);
+                let Some(now) = chosen(choice, was).filter(|_| !is_chance) else { continue };
                 is_met = true;
                 match wanted.iter_mut().find(|(known, ..)| known == index) {
                     Some(known) => known.2 = now,
@@ -154,6 +155,25 @@ fn chosen(choice: &Listen, was: &Place) -> Option<Place> {
         }
         _ => None,
     }
+}
+
+/// Whether the kernel may have chosen a port when a socket's first datagram was sent. The kernel does not tell;
+/// whoever asks it to choose by bind(2) names an address, and whoever shares a port has chosen it.
+fn may_be_kernels_choice(listening: &Listening, place: &Place) -> bool {
+    /// Where the kernel does not tell: its own default.
+    const PORTS: (u16, u16) = (32_768, 60_999);
+    let Place::Inet(address) = place else { return false };
+    let is_datagram = listening.socket_type == libc::SOCK_DGRAM.cast_unsigned();
+    if !is_datagram || listening.reuse_address || listening.reuse_port {
+        return false;
+    }
+    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let told = told.ok().and_then(|text| {
+        let mut words = text.split_ascii_whitespace().map(str::parse::<u16>);
+        Some((words.next()?.ok()?, words.next()?.ok()?))
+    });
+    let (first, last) = told.unwrap_or(PORTS);
+    address.ip().is_unspecified() && (first..=last).contains(&address.port())
 }
 
 /// Whether all sockets of a resume can be open at once.
@@ -376,6 +396,34 @@ mod tests {
         let text = SeedListeners::of(None).bind(&choices(&["all"]), 1).unwrap_err().message;
         assert!(text.contains("not carried"), "{text}");
         assert!(SeedListeners::of(None).bind(&[], 1).unwrap().of(0).is_empty());
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_may_have_chosen_is_taken_by_who_names_it() {
+        let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let mut range = told.split_ascii_whitespace().map(|word| word.parse::<u16>().unwrap());
+        let (first, last) = (range.next().unwrap(), range.next().unwrap());
+        let udp = |text: &str, port: u16, shares| {
+            let mut address: SocketAddr = text.parse().unwrap();
+            address.set_port(port);
+            let socket_type = libc::SOCK_DGRAM.cast_unsigned();
+            let known = listening(&address);
+            Listening { socket_type, backlog: None, reuse_address: shares, ..known }
+        };
+        for (listening, is_meant_by_all) in [
+            (udp("0.0.0.0:0", first, false), false),
+            (udp("[::]:0", last, false), false),
+            (udp("0.0.0.0:0", first, true), true),
+            (udp("0.0.0.0:0", first - 1, false), true),
+            (udp("127.0.0.1:0", first, false), true),
+        ] {
+            let place = place(&listening);
+            let Place::Inet(address) = &place else { panic!("{place}") };
+            let one = SeedListeners { all: vec![(0, listening, place.clone())], is_carried: true };
+            let meant = one.wanted(&choices(&["all"]));
+            assert_eq!(meant.is_ok(), is_meant_by_all, "{place}");
+            assert_eq!(one.wanted(&choices(&[&address.port().to_string()])).unwrap().len(), 1);
+        }
     }
 
     use std::os::fd::AsRawFd;

@@ -9,7 +9,11 @@ use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{Clocks, Sched, ThreadState};
 use crate::sys::rawcall::rawcall;
 
+const PR_SET_MDWE: i32 = 65;
 const PR_GET_MDWE: i32 = 66;
+const MDWE_NO_INHERIT: u32 = 2;
+const PR_GET_TSC: i32 = 25;
+const PR_TSC_SIGSEGV: i32 = 2;
 const ARCH_GET_XCOMP_PERM: i32 = 0x1022;
 /// Components that a process must ask for: AMX's tiles (18).
 const DYNAMIC_COMPONENTS: u64 = 1 << 18;
@@ -164,6 +168,27 @@ pub(super) fn is_subreaper() -> bool {
 pub(super) fn become_subreaper() {
     // SAFETY: takes numbers.
     unsafe { rawcall!(libc::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// PR_SET_MDWE of this process, if no fork passes it on.
+pub(super) fn own_denial() -> Option<u32> {
+    // SAFETY: takes numbers.
+    let bits = unsafe { rawcall!(libc::SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0) };
+    u32::try_from(bits).ok().filter(|bits| bits & MDWE_NO_INHERIT != 0)
+}
+
+/// From now on no memory of this process becomes executable.
+pub(super) fn deny_write_execute(bits: u32) {
+    // SAFETY: takes numbers.
+    unsafe { rawcall!(libc::SYS_prctl, PR_SET_MDWE, bits, 0, 0, 0) };
+}
+
+/// Whether the calling thread faults where it reads the time stamp counter (PR_SET_TSC), as clock_gettime(2) does.
+pub(super) fn faults_on_time_stamps() -> bool {
+    let mut answer = 0i32;
+    // SAFETY: the kernel writes to a live local.
+    unsafe { rawcall!(libc::SYS_prctl, PR_GET_TSC, &raw mut answer, 0, 0, 0) };
+    answer == PR_TSC_SIGSEGV
 }
 
 /// A thread's record.

@@ -167,14 +167,14 @@ pub enum PrepareError {
     /// No memory for what prepare works on: the seed's description, with all threads their table and the list of
     /// mappings.
     #[error(
-        "no memory for what prepare works on (1.4 MiB of address space, 5 MiB with all threads): {0}; raise \
+        "no memory for what prepare works on (1.4 MiB of address space, 21 MiB with all threads): {0}; raise \
          RLIMIT_AS (ulimit -v) or vm.max_map_count"
     )]
     Scratch(io::Error),
     /// fork(2) failed.
     #[error("fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted?")]
     Fork(io::Error),
-    /// The other threads could not be stopped.
+    /// The other threads could not be stopped, or one has what is not carried.
     #[error("no seed was made: {0}")]
     Stop(StopError),
     /// What a fork would leave out could not be found.
@@ -216,6 +216,9 @@ pub fn get_ready() {
 pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
     if !atfork::register() {
         return Err(PrepareError::Register);
+    }
+    if let Some(why) = whole::unfit_caller() {
+        return Err(PrepareError::Stop(why));
     }
     let _turn = Turn::take().ok_or(PrepareError::Busy)?;
     reap::ended();

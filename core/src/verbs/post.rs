@@ -31,9 +31,9 @@
 //! It cannot be made without being started:
 //!
 //! ```compile_fail,E0451
-//! use mitosis::verbs::{RcBatch, RcQp};
-//! fn make(qp: &mut RcQp) -> RcBatch<'_> {
-//!     RcBatch { batch: todo!() }
+//! use mitosis::verbs::RcBatch;
+//! fn again(RcBatch { batch }: RcBatch<'_>) -> RcBatch<'_> {
+//!     RcBatch { batch }
 //! }
 //! ```
 //! And a READ by DC has a target, always: the batch of a DCI has no other `read`.

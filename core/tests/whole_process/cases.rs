@@ -15,6 +15,9 @@ use mitosis::prepare::{
 };
 use mitosis::wire::local::DropMode;
 
+use super::latecomers::*;
+use super::memory::*;
+use super::stacks::*;
 use super::threads::{Crew, Kind, raw_mask, set_name};
 use super::{Case, checks, traced};
 
@@ -41,6 +44,13 @@ pub(crate) fn all() -> Vec<Case> {
         several_threads_prepare_in_turn { check: checks::every_seed_is_whole },
         signals_reach_their_threads { check: checks::every_seed_is_whole },
         ids_are_changed_meanwhile,
+        alternative_stacks_with_room_for_a_frame_alone { check: checks::every_seed_is_whole },
+        alternative_stacks_without_room_for_a_frame { check: checks::every_seed_is_whole },
+        faults_while_threads_are_asked { check: checks::every_seed_has_its_threads },
+        a_thread_without_a_processor_is_asked_round_after_round {
+            check: checks::every_seed_is_whole
+        },
+        tiles_fill_an_alternative_stack { check: checks::every_seed_is_whole },
         memory_that_is_not_to_be_forked { check: checks::marked_memory_is_carried },
         shared_memory_is_copied { check: checks::the_copy_has_the_old_bytes },
         shared_memory_above_the_limit_is_refused_by_name,
@@ -57,33 +67,33 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
-fn options() -> PrepareOptions {
+pub(crate) fn options() -> PrepareOptions {
     PrepareOptions { threads: Threads::All, ..PrepareOptions::default() }
 }
 
-fn seed_with(options: &PrepareOptions) -> Result<Seed, PrepareError> {
+pub(crate) fn seed_with(options: &PrepareOptions) -> Result<Seed, PrepareError> {
     match prepare(options)? {
         Prepared::Parent(seed) => Ok(seed),
         Prepared::Child(_) => panic!("nobody resumes here"),
     }
 }
 
-fn seed() -> Seed {
+pub(crate) fn seed() -> Seed {
     seed_with(&options()).unwrap()
 }
 
 /// The check looks at it later.
-fn keep(seed: Seed) {
+pub(crate) fn keep(seed: Seed) {
     seed.handle().unwrap();
 }
 
-fn end(seed: Seed) {
+pub(crate) fn end(seed: Seed) {
     seed.handle().unwrap();
     seed.drop_seed(DropMode::AfterChildren).unwrap();
 }
 
 /// Once the threads have left the handler.
-fn soon_as_before<T: PartialEq + std::fmt::Debug>(before: &T, ask: impl Fn() -> T) {
+pub(crate) fn soon_as_before<T: PartialEq + std::fmt::Debug>(before: &T, ask: impl Fn() -> T) {
     let deadline = Instant::now() + Duration::from_secs(2);
     while ask() != *before && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
@@ -92,7 +102,7 @@ fn soon_as_before<T: PartialEq + std::fmt::Debug>(before: &T, ask: impl Fn() -> 
 }
 
 /// Masks and states of all threads of this process, but for those that come and go.
-fn all_masks() -> BTreeMap<String, String> {
+pub(crate) fn all_masks() -> BTreeMap<String, String> {
     let mut masks = BTreeMap::new();
     for entry in fs::read_dir("/proc/self/task").unwrap() {
         let path = entry.unwrap().path();
@@ -105,7 +115,7 @@ fn all_masks() -> BTreeMap<String, String> {
     masks
 }
 
-fn action_of_33() -> [u64; 4] {
+pub(crate) fn action_of_33() -> [u64; 4] {
     let mut action = [0u64; 4];
     // SAFETY: the kernel writes a struct sigaction.
     let answer = unsafe { libc::syscall(libc::SYS_rt_sigaction, 33, 0, action.as_mut_ptr(), 8) };
@@ -320,86 +330,6 @@ fn ids_are_changed_meanwhile() {
 }
 
 /// # Safety
-/// Nothing else is there.
-unsafe fn map(at: u64, pages: usize, flags: i32) -> &'static mut [u8] {
-    let (prot, len) = (libc::PROT_READ | libc::PROT_WRITE, pages * PAGE);
-    let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: the caller's.
-    unsafe {
-        let at = usize::try_from(at).unwrap() as *mut libc::c_void;
-        assert_eq!(libc::mmap(at, len, prot, flags, -1, 0), at);
-        std::slice::from_raw_parts_mut(at.cast(), len)
-    }
-}
-
-/// Whether a fork's child has byte `at`.
-fn a_fork_has(at: u64) -> bool {
-    // SAFETY: the child asks the kernel and ends.
-    unsafe {
-        let pid = libc::fork();
-        if pid == 0 {
-            let mut resident = 0u8;
-            let at = usize::try_from(at).unwrap() as *mut libc::c_void;
-            let there = libc::mincore(at, 1, &raw mut resident) == 0;
-            libc::_exit(i32::from(there));
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-        libc::WEXITSTATUS(status) == 1
-    }
-}
-
-fn memory_that_is_not_to_be_forked() {
-    // SAFETY: nothing else is there.
-    let memory = unsafe { map(MARKED_AT, 16, libc::MAP_PRIVATE) };
-    memory.fill(7);
-    let page = |number: usize| (&raw const memory[number * PAGE]).cast_mut().cast::<libc::c_void>();
-    // SAFETY: our own mapping.
-    unsafe {
-        assert_eq!(libc::madvise(page(0), 12 * PAGE, libc::MADV_DONTFORK), 0);
-        assert_eq!(libc::mprotect(page(4), PAGE, libc::PROT_READ), 0);
-    }
-    let crew = Crew::of([Kind::Futex, Kind::Spin]);
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let near = |maps: &str| -> Vec<String> {
-        maps.lines().filter(|line| line.starts_with("10000")).map(str::to_owned).collect()
-    };
-    let seed = seed();
-    assert_eq!(near(&fs::read_to_string("/proc/self/maps").unwrap()), near(&maps));
-    for (number, has) in [(0, false), (4, false), (11, false), (12, true), (15, true)] {
-        assert_eq!(a_fork_has(page(number) as usize as u64), has, "page {number}");
-    }
-    memory[12 * PAGE..].fill(9);
-    memory[..4 * PAGE].fill(9);
-    keep(seed);
-    crew.end();
-}
-
-fn shared_memory_is_copied() {
-    // SAFETY: nothing else is there.
-    let memory = unsafe { map(SHARED_AT, 100, libc::MAP_SHARED) };
-    (memory[0], memory[99 * PAGE]) = (5, 6);
-    let crew = Crew::of([Kind::Futex]);
-    let seed = seed();
-    (memory[0], memory[3 * PAGE], memory[99 * PAGE]) = (1, 1, 1);
-    keep(seed);
-    crew.end();
-}
-
-fn shared_memory_above_the_limit_is_refused_by_name() {
-    // SAFETY: nothing else is there.
-    let memory = unsafe { map(SHARED_AT, 3, libc::MAP_SHARED) };
-    memory.fill(1);
-    let crew = Crew::new(10);
-    let masks = all_masks();
-    let few = PrepareOptions { shared_copy_limit: 2 * PAGE as u64, ..options() };
-    let error = seed_with(&few).unwrap_err().to_string();
-    assert!(error.contains("/dev/zero") && error.contains("shared_copy_limit"), "{error}");
-    soon_as_before(&masks, all_masks);
-    end(seed());
-    crew.end();
-}
-
 fn schedules() {
     static STOP: AtomicBool = AtomicBool::new(false);
     static READY: AtomicU32 = AtomicU32::new(0);
@@ -431,156 +361,6 @@ fn schedules() {
     STOP.store(true, SeqCst);
     nice.join().unwrap();
     batch.join().unwrap();
-}
-
-/// A filter of the whole process, as a sandbox has: ptrace(2) is EPERM.
-fn forbid_ptrace() {
-    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let number = u32::try_from(libc::SYS_ptrace).unwrap();
-    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
-    let mut filter = [
-        op(0x20, 0, 0, 0),
-        op(0x15, 0, 1, number),
-        op(0x06, 0, 0, refused),
-        op(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: a live program.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        let mode = libc::SECCOMP_MODE_FILTER;
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
-    }
-}
-
-fn a_thread_that_may_not_be_opened_is_named() {
-    forbid_ptrace();
-    let crew = Crew::of([Kind::Futex, Kind::AllBlocked, Kind::Poll]);
-    let began = Instant::now();
-    let error = seed_with(&options()).unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    let PrepareError::Stop(StopError::TraceRefused { thread, activity, .. }) = &error else {
-        panic!("{error}");
-    };
-    assert_eq!(thread.name, "AllBlocked");
-    let call = u64::try_from(libc::SYS_clock_nanosleep).unwrap();
-    assert!(activity.system_call.is_none_or(|number| number == call), "{activity}");
-    let text = error.to_string();
-    assert!(text.contains("'AllBlocked'") && text.contains("ptrace_scope"), "{text}");
-    // The thread takes its mask back at its end, when our signals are still pending for it.
-    crew.end();
-    end(seed());
-}
-
-/// vfork(2), whose child pauses for a while.
-fn vfork_for(milliseconds: u64) {
-    let time = [0, milliseconds * 1_000_000];
-    // SAFETY: the child makes raw calls alone, on a stack that its parent does not use meanwhile.
-    unsafe {
-        let mut pid: libc::c_long;
-        std::arch::asm!(
-            "mov rax, 58",
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "mov rax, 35",
-            "mov rdi, r12",
-            "xor esi, esi",
-            "syscall",
-            "mov rax, 231",
-            "xor edi, edi",
-            "syscall",
-            "2:",
-            out("rax") pid, in("r12") time.as_ptr(), out("rdi") _, out("rsi") _, out("rcx") _,
-            out("r11") _, out("rdx") _,
-        );
-        assert!(pid > 0);
-        let pid = i32::try_from(pid).unwrap();
-        assert_eq!(libc::waitpid(pid, null_mut(), 0), pid);
-    }
-}
-
-fn a_thread_in_vfork_is_named() {
-    let crew = Crew::of([Kind::Futex, Kind::Spin]);
-    let forker = thread::Builder::new().name("forker".to_owned());
-    let forker = forker.spawn(|| vfork_for(900)).unwrap();
-    thread::sleep(Duration::from_millis(50));
-    let short = PrepareOptions { stop_threads: Duration::from_millis(60), ..options() };
-    let began = Instant::now();
-    let error = seed_with(&short).unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
-    let PrepareError::Stop(StopError::Late { thread, activity, .. }) = &error else {
-        panic!("{error}");
-    };
-    assert_eq!(thread.name, "forker");
-    assert_eq!(activity.system_call, Some(58));
-    let text = error.to_string();
-    assert!(
-        text.contains("'forker'") && text.contains("vfork") && text.contains("60 ms"),
-        "{text}"
-    );
-    // With the default patience it is waited for.
-    let seed = seed();
-    assert!(seed.pause().unwrap().parking > Duration::from_millis(50));
-    end(seed);
-    forker.join().unwrap();
-    crew.end();
-}
-
-/// The signal of a prepare that failed comes later, when nobody prepares.
-fn a_thread_that_has_been_told_too_late_is_unharmed() {
-    static GO: AtomicBool = AtomicBool::new(false);
-    forbid_ptrace();
-    thread::spawn(|| {}).join().unwrap();
-    let action = action_of_33();
-    let blocked = thread::spawn(|| {
-        let old = raw_mask(!0);
-        while !GO.load(SeqCst) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        raw_mask(old);
-        // The signals have come here.
-        thread::sleep(Duration::from_millis(1));
-    });
-    thread::sleep(Duration::from_millis(20));
-    let short = PrepareOptions { stop_threads: Duration::from_millis(80), ..options() };
-    for _ in 0..3 {
-        assert!(seed_with(&short).is_err());
-    }
-    GO.store(true, SeqCst);
-    blocked.join().unwrap();
-    end(seed());
-    assert_eq!(action_of_33(), action);
-}
-
-/// Its signal of the round that failed comes while the next one waits for it, under another index.
-fn a_latecomer_is_not_counted_in_the_next_round() {
-    static OPEN: AtomicBool = AtomicBool::new(false);
-    static STOP: AtomicBool = AtomicBool::new(false);
-    forbid_ptrace();
-    let crew = Crew::of([Kind::Futex, Kind::Poll, Kind::Read]);
-    let latecomer = thread::spawn(|| {
-        let old = raw_mask(!0);
-        while !OPEN.load(SeqCst) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        // The next round has asked by then, and has not given up.
-        thread::sleep(Duration::from_millis(10));
-        raw_mask(old);
-        while !STOP.load(SeqCst) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    });
-    thread::sleep(Duration::from_millis(20));
-    let error = seed_with(&options()).unwrap_err();
-    assert!(matches!(error, PrepareError::Stop(StopError::TraceRefused { .. })), "{error}");
-    crew.end();
-    OPEN.store(true, SeqCst);
-    let seed = seed();
-    assert_eq!(seed.pause().unwrap().threads, 1);
-    keep(seed);
-    STOP.store(true, SeqCst);
-    latecomer.join().unwrap();
 }
 
 pub(crate) const WATCHES: u32 = 1000;

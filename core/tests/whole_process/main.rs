@@ -1,8 +1,8 @@
 //! A process of many threads does not notice that it became a seed, and its seed is all of it.
 //!
 //! Each case is a process of its own that prepares against a stand-in agent in this one
-//! (`parent_unaffected/agent.rs`): `cases.rs` is what the process does and asserts, `threads.rs` the threads
-//! that it has, `checks.rs` what its seed's descriptor must say.
+//! (`parent_unaffected/agent.rs`): `cases.rs`, and `latecomers.rs`, `memory.rs` and `stacks.rs`, are what the
+//! process does and asserts, `threads.rs` the threads that it has, `checks.rs` what its seed's descriptor must say.
 #![allow(unsafe_code)]
 
 #[path = "../parent_unaffected/agent.rs"]
@@ -10,6 +10,9 @@
 mod agent;
 mod cases;
 mod checks;
+mod latecomers;
+mod memory;
+mod stacks;
 mod threads;
 #[path = "../parent_unaffected/traced.rs"]
 #[allow(dead_code, reason = "shared with a test that needs all of it")]

@@ -235,8 +235,7 @@ impl Group<'_> {
         };
         let is_connected = socket.has(socket_bit::CONNECTED);
         let is_inet = matches!(domain, libc::AF_INET | libc::AF_INET6);
-        if is_inet && is_datagram && !is_connected && has_name(socket) && !is_kernels_choice(socket)
-        {
+        if is_inet && is_datagram && !is_connected && has_name(socket) {
             return Ok(FileKind::Listener(listening(socket)));
         }
         if is_inet && is_datagram {
@@ -316,26 +315,6 @@ fn whole(content: Option<&ReportedContent>, what: &str) -> Result<Vec<u8>, Strin
         ));
     }
     Ok(content.bytes.clone())
-}
-
-/// Whether the kernel has chosen the port, when the first datagram was sent: there is nobody who knows it. (Whoever
-/// asks it to choose by bind(2) names an address.)
-fn is_kernels_choice(socket: &ReportedSocket) -> bool {
-    /// Where the kernel does not tell: its own default.
-    const PORTS: (u16, u16) = (32_768, 60_999);
-    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let told = told.ok().and_then(|text| {
-        let mut words = text.split_ascii_whitespace().map(str::parse::<u16>);
-        Some((words.next()?.ok()?, words.next()?.ok()?))
-    });
-    let (first, last) = told.unwrap_or(PORTS);
-    let port = socket.name.get(2..4).and_then(<[u8]>::first_chunk).map(|p| u16::from_be_bytes(*p));
-    let ip = match i32::try_from(socket.domain) {
-        Ok(libc::AF_INET) => socket.name.get(4..8),
-        _ => socket.name.get(8..24),
-    };
-    let is_any = ip.is_some_and(|ip| ip.iter().all(|byte| *byte == 0));
-    is_any && port.is_some_and(|port| (first..=last).contains(&port))
 }
 
 fn anonymous(

@@ -215,26 +215,6 @@ fn paths_below_the_seeds_own_proc_are_the_childs() {
 }
 
 #[test]
-fn a_port_that_the_kernel_has_chosen_is_nobodys() {
-    let socket = |ip: [u8; 4], port: u16| {
-        let [high, low] = port.to_be_bytes();
-        let name = [&[2, 0, high, low][..], &ip, &[0; 8]].concat();
-        ReportedSocket { domain: 2, socket_type: 2, name, ..ReportedSocket::default() }
-    };
-    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let mut range = told.split_ascii_whitespace().map(|word| word.parse::<u16>().unwrap());
-    let (first, last) = (range.next().unwrap(), range.next().unwrap());
-    for (ip, port, chosen) in [
-        ([0; 4], first, true),
-        ([0; 4], last, true),
-        ([0; 4], first - 1, false),
-        ([127, 0, 0, 1], first, false),
-    ] {
-        assert_eq!(is_kernels_choice(&socket(ip, port)), chosen, "{ip:?} {port}");
-    }
-}
-
-#[test]
 fn places_and_fifos_and_own_processes() {
     let place = libc::O_PATH | libc::O_NOFOLLOW;
     let mut files = Files::default();

@@ -70,6 +70,15 @@ pub enum StopError {
         /// rt_tgsigqueueinfo(2)'s.
         error: io::Error,
     },
+    /// It has switched the time stamp counter off.
+    #[error(
+        "{thread} faults where it reads the time stamp counter (PR_SET_TSC), which is not carried: \
+         prctl(PR_SET_TSC, PR_TSC_ENABLE) before prepare"
+    )]
+    NoTimeStamps {
+        /// Which.
+        thread: ThreadName,
+    },
     /// There are too many.
     #[error("this process has more than {MAX_THREADS} threads, which is more than a seed can have")]
     TooMany,
@@ -156,6 +165,7 @@ pub(super) enum Kind {
     TraceRefused,
     NoHelper,
     NotAsked,
+    NoTimeStamps,
     TooMany,
     MainEnded,
     NoProc,
@@ -239,6 +249,7 @@ impl Stopped {
             Kind::TraceRefused => StopError::TraceRefused { thread, activity, error: error() },
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
+            Kind::NoTimeStamps => StopError::NoTimeStamps { thread },
             Kind::TooMany => StopError::TooMany,
             Kind::MainEnded => StopError::MainThreadEnded,
             Kind::NoProc => StopError::NoProc { error: error() },

@@ -12,8 +12,10 @@
 //! allocator of this library does.
 
 mod copies;
+mod entry;
 pub(super) mod environment;
 mod failure;
+mod faults;
 mod memory;
 mod open;
 mod park;
@@ -62,6 +64,17 @@ pub struct Pause {
     pub clone: Duration,
     /// From the first question until all were told to go on.
     pub whole: Duration,
+}
+
+/// What keeps the calling thread from preparing, whichever threads live on.
+pub(super) fn unfit_caller() -> Option<StopError> {
+    kept::faults_on_time_stamps().then(|| {
+        // SAFETY: takes nothing.
+        let tid = unsafe { rawcall!(libc::SYS_gettid) };
+        let tid = u32::try_from(tid).unwrap_or(0);
+        let kind = failure::Kind::NoTimeStamps;
+        failure::describe(kind, tid, 0, tid, &mut [0; 4096]).error(Duration::ZERO)
+    })
 }
 
 /// [`super::prepare`] with [`super::Threads::All`].
@@ -123,10 +136,11 @@ fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed 
         }
         return told.resumed();
     }
-    if let Some(Freezer { timers, pending, is_subreaper, .. }) = freezer {
+    if let Some(Freezer { timers, pending, is_subreaper, own_denial, .. }) = freezer {
         if *is_subreaper {
             kept::become_subreaper();
         }
+        own_denial.iter().copied().for_each(kept::deny_write_execute);
         timers.make_again(told.passed_since(timers.found_at()));
         pending.queue();
     }
@@ -162,6 +176,7 @@ struct Freezer {
     timers: Timers,
     pending: Pending,
     is_subreaper: bool,
+    own_denial: Option<u32>,
     table: &'static Table,
     work: Box<[u8]>,
 }
@@ -178,8 +193,19 @@ impl Freezer {
         unsafe { before.scratch.freeze().as_mut() }.refuse = options.refuse.bits();
         let work = vec![0; WORK_BYTES].into_boxed_slice();
         let (timers, pending) = (Timers::of_this_process(), Pending::new());
-        let is_subreaper = kept::is_subreaper();
-        Ok(Freezer { before, plan, map, seen, timers, pending, is_subreaper, table, work })
+        let (is_subreaper, own_denial) = (kept::is_subreaper(), kept::own_denial());
+        Ok(Freezer {
+            before,
+            plan,
+            map,
+            seen,
+            timers,
+            pending,
+            is_subreaper,
+            own_denial,
+            table,
+            work,
+        })
     }
 
     /// Stops everybody, makes the seed, lets everybody go.
@@ -237,6 +263,16 @@ impl Freezer {
         let deadline = began.saturating_add(patience);
         Parking::new(self.table, round, deadline, &mut self.work).all().map_err(Refusal::Stop)?;
         let parked = now();
+        let state = |(tid, slot): (u32, &table::Slot)| {
+            // SAFETY: all threads have arrived, and write no more.
+            let faults = unsafe { (*slot.state.get()).faults_on_time_stamps };
+            faults.then(|| (tid, slot.in_proc.load(SeqCst)))
+        };
+        if let Some((tid, in_proc)) = self.table.threads().find_map(state) {
+            let kind = failure::Kind::NoTimeStamps;
+            let reason = failure::describe(kind, tid, 0, in_proc, &mut self.work);
+            return Err(Refusal::Stop(reason));
+        }
         // SAFETY: nobody else touches the caller's state; this thread has no frame yet.
         unsafe {
             let mut caller = ThreadState::of_this_thread(self.table, std::ptr::null());

@@ -13,12 +13,13 @@
 use std::arch::global_asm;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::entry;
 use super::park::now;
 use super::signal::{self, PARK_SIGNAL};
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::sys::futex::{self, Reach};
 use crate::sys::queued_signal::QueuedSignal;
-use crate::sys::rawcall::{SIGSET_BYTES, rawcall, signal_bit};
+use crate::sys::rawcall::{SIGSET_BYTES, rawcall, restorer, signal_bit};
 
 const PTRACE_SEIZE: u32 = 0x4206;
 const PTRACE_INTERRUPT: u32 = 0x4207;
@@ -31,6 +32,8 @@ const PTRACE_GETREGS: u32 = 12;
 const PTRACE_EVENT_STOP: i32 = 128;
 const PR_SET_PTRACER: u32 = 0x5961_6d61;
 const PAUSE_NS: u64 = 20_000;
+/// Of the instructions that end a handler.
+const RESTORER_BYTES: u64 = 9;
 /// Signals of a thread's queue that are looked through for ours; whoever has more is taken to have it.
 const MOST_PENDING: u64 = 4096;
 
@@ -181,7 +184,16 @@ fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
     let bit = signal_bit(PARK_SIGNAL);
     let is_event = status >> 16 == PTRACE_EVENT_STOP;
     let deliver = if is_event { 0 } else { libc::WSTOPSIG(status) };
-    if is_in_restorer(tid) {
+    let registers = registers_of(tid);
+    if registers.is_some_and(|registers| has_been_parked(&registers)) {
+        // It is about to leave the handler of a round that is over, and is asked then. Were it opened here, each
+        // round would lay a frame upon the last one's as long as the thread does not get to run.
+        slot.opened.store(0, SeqCst);
+        // SAFETY: the thread is stopped.
+        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        return;
+    }
+    if registers.is_some_and(|registers| is_in_restorer(tid, &registers)) {
         // It leaves within microseconds, with the mask that its own code had. There it can be parked, and
         // what a child of ours would make of a thread in here is nothing.
         slot.opened.store(0, SeqCst);
@@ -238,17 +250,26 @@ const REGION_ALIGN: u64 = 2 << 20;
 const REGION_TEXT: u64 = 64 << 10;
 const REGION_MAGIC: u64 = u64::from_le_bytes(*b"MITORUN1");
 
-/// Whether a stopped thread of a child has not come to its own code yet: it waits at the gate, or is on its
-/// way from there.
-fn is_in_restorer(tid: u32) -> bool {
+fn registers_of(tid: u32) -> Option<libc::user_regs_struct> {
     // SAFETY: plain numbers, for which all zero is a valid value.
     let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+    // SAFETY: the thread is stopped; the kernel fills them, or refuses.
+    let answer = unsafe { rawcall!(libc::SYS_ptrace, PTRACE_GETREGS, tid, 0, &raw mut registers) };
+    (answer == 0).then_some(registers)
+}
+
+/// Whether a stopped thread, whose question is still to come, is in our handler, or in what leads back from there.
+fn has_been_parked(registers: &libc::user_regs_struct) -> bool {
+    let leads_back = restorer()..restorer() + RESTORER_BYTES;
+    entry::holds(registers.rip) || leads_back.contains(&registers.rip)
+}
+
+/// Whether a stopped thread of a child has not come to its own code yet: it waits at the gate, or is on its
+/// way from there.
+fn is_in_restorer(tid: u32, registers: &libc::user_regs_struct) -> bool {
     let mut word = 0u64;
-    // SAFETY: the thread is stopped; the kernel fills both, or refuses.
+    // SAFETY: the thread is stopped; the kernel fills the word, or refuses.
     unsafe {
-        if rawcall!(libc::SYS_ptrace, PTRACE_GETREGS, tid, 0, &raw mut registers) != 0 {
-            return false;
-        }
         let base = registers.rip / REGION_ALIGN * REGION_ALIGN;
         let at = base + REGION_TEXT;
         registers.rip < at

@@ -10,6 +10,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::failure::{self, Stopped};
+use super::faults;
 use super::open;
 use super::signal;
 use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
@@ -259,6 +260,7 @@ pub(super) fn main_has_ended(text: &mut [u8]) -> bool {
 /// A thread that was asked and has not come is told by its slot, when its signal comes, that nobody waits for
 /// it: were the slot left to it, it would count itself into the next round, whose threads are others.
 pub(super) fn release(table: &Table, round: u32) {
+    faults::give_back();
     let pending = end_claims(table, round);
     settle(table, pending);
     table.next_round();

@@ -7,24 +7,27 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use super::entry::{self, ORIGINAL_HANDLER};
+use super::faults;
 use super::state::ThreadState;
-use super::table::{self, Slot, Table};
-use crate::sys::futex::{self, Reach};
+use super::table::{Slot, Table};
 use crate::sys::queued_signal::QueuedSignal;
-use crate::sys::rawcall::{KernelAction, SA_RESTORER, rawcall, restorer, sigaction, signal_bit};
+use crate::sys::rawcall::{
+    KernelAction, SA_RESTORER, SIGSET_BYTES, rawcall, restorer, sigaction, signal_bit,
+};
 
 /// The signal.
 pub(in crate::prepare) const PARK_SIGNAL: i32 = 33;
 /// `si_errno` of ours.
-const OURS: i32 = 0x4d49_544f;
+pub(super) const OURS: i32 = 0x4d49_544f;
 
-/// The program's action.
-static ORIGINAL: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+/// The rest of the program's action: flags, restorer, mask.
+static ORIGINAL: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// Takes the signal over.
 pub(super) fn take_over() {
     let action = KernelAction {
-        handler: handler(),
+        handler: entry::handler(),
         // The alternative stack is used where a thread has one: its own may be a few kilobytes (Go).
         flags: [libc::SA_SIGINFO, libc::SA_RESTART, libc::SA_ONSTACK]
             .iter()
@@ -32,12 +35,13 @@ pub(super) fn take_over() {
         restorer: restorer(),
         mask: !0,
     };
+    faults::take_over();
     // SAFETY: the handler is made to run at any moment: it allocates nothing and takes no lock.
     unsafe {
         let old = sigaction(PARK_SIGNAL, None);
-        if old.handler != handler() {
-            let words = [old.handler, old.flags, old.restorer, old.mask];
-            for (place, word) in ORIGINAL.iter().zip(words) {
+        if old.handler != entry::handler() {
+            ORIGINAL_HANDLER.store(old.handler, SeqCst);
+            for (place, word) in ORIGINAL.iter().zip([old.flags, old.restorer, old.mask]) {
                 place.store(word, SeqCst);
             }
         }
@@ -49,10 +53,11 @@ pub(super) fn take_over() {
 pub(super) fn give_back() {
     // SAFETY: the action is the program's own; only ours is replaced.
     unsafe {
-        if sigaction(PARK_SIGNAL, None).handler == handler() {
+        if sigaction(PARK_SIGNAL, None).handler == entry::handler() {
             sigaction(PARK_SIGNAL, Some(&original()));
         }
     }
+    faults::give_back();
 }
 
 /// `si_value` of the question to slot `index` in `round`.
@@ -76,63 +81,49 @@ pub(super) fn asks(info: &QueuedSignal, value: u64) -> bool {
         && (info.errno, info.code, info.value) == (OURS, libc::SI_QUEUE, value)
 }
 
-fn handler() -> u64 {
-    on_signal as *const () as usize as u64
-}
-
-fn original() -> KernelAction {
-    let [handler, flags, restorer, mask] = ORIGINAL.each_ref().map(|word| word.load(SeqCst));
-    KernelAction { handler, flags, restorer, mask }
-}
-
-/// In the thread that was asked. Everything is blocked here, and the frame below is the thread's context.
-extern "C" fn on_signal(signal: i32, info: *mut QueuedSignal, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel hands a SA_SIGINFO handler a live siginfo and ucontext of this thread.
-    unsafe {
-        let (errno, code, value) = ((*info).errno, (*info).code, (*info).value);
-        if errno != OURS || code != libc::SI_QUEUE {
-            return hand_on(signal, info, context);
+/// Takes back what the calling thread was asked, if it is still to come: by then the action may be the program's,
+/// or none, which ends the process. All signals are blocked.
+pub(super) fn drop_question() {
+    let (set, no_time) = (signal_bit(PARK_SIGNAL), [0u64; 2]);
+    // Two at most: one of ours, one of libc's.
+    let mut others = [None; 2];
+    for other in &mut others {
+        let mut info = QueuedSignal::default();
+        let number = libc::SYS_rt_sigtimedwait;
+        // SAFETY: all of them live.
+        let answer = unsafe {
+            rawcall!(number, &raw const set, &raw mut info, no_time.as_ptr(), SIGSET_BYTES)
+        };
+        if answer < 0 || info.errno == OURS && info.code == libc::SI_QUEUE {
+            break;
         }
-        let Some(table) = table::existing() else { return };
-        let (round, index) = ((value >> 32) as u32, (value & 0xffff_ffff) as usize);
-        // One who comes after its round is not asked any more: `park::release` has ended its claim.
-        let Some(slot) = table.slots.get(index) else { return };
-        if slot.claim.compare_exchange(round, round + 1, SeqCst, SeqCst).is_err() {
-            return;
+        *other = Some(info);
+    }
+    for info in others.iter().flatten() {
+        // SAFETY: `info` lives; a process may send itself what it has been sent.
+        unsafe {
+            let (process, thread) = (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid));
+            let info = std::ptr::from_ref(info);
+            rawcall!(libc::SYS_rt_tgsigqueueinfo, process, thread, PARK_SIGNAL, info);
         }
-        park(table, slot, round, context);
     }
 }
 
-/// # Safety
-/// This thread has claimed the slot; `context` is its frame.
-unsafe fn park(table: &Table, slot: &Slot, round: u32, context: *mut libc::ucontext_t) {
-    // SAFETY: the caller's: nobody else writes to the slot, and the frame is live.
+fn original() -> KernelAction {
+    let [flags, restorer, mask] = ORIGINAL.each_ref().map(|word| word.load(SeqCst));
+    KernelAction { handler: ORIGINAL_HANDLER.load(SeqCst), flags, restorer, mask }
+}
+
+/// In a thread that has claimed `slot`: writes down what it is. Everything is blocked here, and the frame below
+/// the handler, which has `context`, is the thread's own.
+pub(super) extern "C" fn enter(slot: &Slot, table: &Table, context: *mut libc::ucontext_t) {
+    // SAFETY: nobody else writes to a slot that is claimed, and the kernel has handed `context` to a SA_SIGINFO
+    // handler of this thread.
     unsafe {
         if slot.masked.load(SeqCst) != 0 {
             let mask = (&raw mut (*context).uc_sigmask).cast::<u64>();
             *mask |= signal_bit(PARK_SIGNAL);
         }
         *slot.state.get() = ThreadState::of_this_thread(table, context);
-    }
-    let arrived = table.arrived.fetch_add(1, SeqCst) + 1;
-    if arrived == table.expected.load(SeqCst) {
-        futex::wake(&table.arrived, Reach::Process);
-    }
-    while table.round.load(SeqCst) == round {
-        futex::wait(&table.round, round, None, Reach::Process);
-    }
-}
-
-/// A signal that is not ours: to whom it would have gone. One that nobody handles is dropped.
-///
-/// # Safety
-/// Called from the handler with its own arguments.
-unsafe fn hand_on(signal: i32, info: *mut QueuedSignal, context: *mut libc::ucontext_t) {
-    type Handler = extern "C" fn(i32, *mut QueuedSignal, *mut libc::ucontext_t);
-    let handler = usize::try_from(original().handler).unwrap_or(0);
-    if handler > 1 {
-        // SAFETY: a handler of the program's own, called with the kernel's arguments.
-        unsafe { std::mem::transmute::<usize, Handler>(handler)(signal, info, context) }
     }
 }

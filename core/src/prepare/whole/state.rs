@@ -28,6 +28,8 @@ pub(in crate::prepare) struct ThreadState {
     alt_stack: [u64; 3],
     sched: Sched,
     kept: descriptor::ThreadState,
+    /// PR_SET_TSC, which is not carried.
+    pub(super) faults_on_time_stamps: bool,
     /// Signals that are pending for it or its process, and that it blocks.
     pub(super) pending: u64,
     name: [u8; 16],
@@ -90,6 +92,7 @@ impl ThreadState {
                 },
                 ..kept::of_this_thread()
             },
+            faults_on_time_stamps: kept::faults_on_time_stamps(),
             pending: pending() & blocked,
             name,
         }

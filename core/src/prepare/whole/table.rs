@@ -13,6 +13,8 @@ use crate::prepare::scratch::Guarded;
 
 /// Stack of the process that opens threads which block the signal (`open.rs`).
 const HELPER_STACK_BYTES: usize = 64 << 10;
+/// What [`super::signal::enter`] runs on: a page, of which it takes less than a third.
+pub(super) const SLOT_STACK_BYTES: usize = 4 << 10;
 
 /// All zero when mapped.
 #[repr(C)]
@@ -35,7 +37,13 @@ pub(in crate::prepare) struct Table {
     /// The caller of prepare.
     pub(super) caller: UnsafeCell<ThreadState>,
     helper_stack: UnsafeCell<[u8; HELPER_STACK_BYTES]>,
+    /// Of each slot, while its thread looks at itself.
+    pub(super) stacks: UnsafeCell<[Stack; MAX_THREADS]>,
 }
+
+/// Aligned so that one thread touches one page.
+#[repr(C, align(4096))]
+pub(super) struct Stack([u8; SLOT_STACK_BYTES]);
 
 /// What the parker and its helper process say to each other.
 #[repr(C)]
@@ -76,7 +84,7 @@ pub(super) const REFUSED: u32 = 3;
 // and read by the parker after that; the caller's is touched by the parker alone.
 unsafe impl Sync for Table {}
 
-static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
+pub(super) static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The table of this process, for who is asked to park.
 pub(super) fn existing() -> Option<&'static Table> {

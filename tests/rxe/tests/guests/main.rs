@@ -49,16 +49,16 @@ macro_rules! fabric {
 /// A machine that loses its power is a boot for those who come behind: these are the last, and for the cards
 /// alone; over tcp the sealed hosts cut links.
 mod without_power {
-    use crate::losses;
+    use crate::losses::{self, Others};
 
     #[test]
     fn the_seeds_machine_is_killed_under_dc() {
-        losses::the_seeds_machine_is_killed("dc");
+        losses::the_seeds_machine_is_killed("dc", Others::BootMeanwhile);
     }
 
     #[test]
     fn the_seeds_machine_is_killed_under_rc() {
-        losses::the_seeds_machine_is_killed("rc");
+        losses::the_seeds_machine_is_killed("rc", Others::None);
     }
 }
 

@@ -2,9 +2,8 @@
 //! alone. Not a card's.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use mitosis_guests::{DC_LIBRARIES, Job};
+use mitosis_guests::{DC_LIBRARIES, Job, target};
 
 use crate::forking;
 use crate::world::{HOST_A, HOST_B, PATIENCE, RC_BESIDE_DC, World, machines, shared};
@@ -76,18 +75,9 @@ fn reader(world: &World, variables: &[&str], arguments: &[&str]) -> String {
     world.run(HOST_B, &with_dc(&command)).ok().unwrap()
 }
 
-/// The program of core/tests/dc_guest, built by the cargo that runs this.
+/// The program of core/tests/dc_guest.
 fn dc_guest() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["test", "--package", "mitosis", "--features", "agent", "--test", "dc_guest"])
-        .args(["--no-run", "--message-format", "json"])
-        .output()
-        .expect("cargo");
-    let said = String::from_utf8(built.stdout).unwrap();
-    let path = said.split_once(r#""executable":""#).and_then(|(_, rest)| rest.split_once('"'));
-    match path {
-        Some((path, _)) => path.into(),
-        None => panic!("no dc_guest: {}", String::from_utf8_lossy(&built.stderr)),
-    }
+    let path = target().join("release/dc_guest");
+    assert!(path.is_file(), "no {}; make test-rxe builds it", path.display());
+    path
 }

@@ -7,7 +7,7 @@ use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, MISS_DEADLINE, PATIENCE, Seed, W
 /// 1 MiB: a machine has many of them.
 const SMALL_WORDS: &str = "131072";
 const SMALL_PAGES: usize = 256;
-const SEEDS: usize = 12;
+const SEEDS: usize = 6;
 
 /// The card refuses at once, the agent says why, and no page is zero.
 #[test]

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mitosis_guests::{Config, DC_LIBRARIES, Ended, Guests, Job, target};
@@ -23,8 +24,9 @@ const SIGTERM: i32 = 15;
 
 pub(crate) const HOST_A: u32 = 1;
 pub(crate) const HOST_B: u32 = 2;
-/// 64 MiB: more than an emulator moves between the first page and the fault that a test makes.
-const ARRAY_WORDS: usize = 8 << 20;
+/// 32 MiB: more than an emulator moves between the first page and the fault that a test makes, which is some
+/// 100 ms later; and each test reads all of it, at 10 to 20 MiB/s.
+const ARRAY_WORDS: usize = 4 << 20;
 pub(crate) const ARRAY_PAGES: usize = ARRAY_WORDS / 512;
 
 /// The fabric rc with the libraries of the software DC, which must leave it as it is.
@@ -69,14 +71,25 @@ pub(crate) fn machines() -> Shared {
     static SHARED: Mutex<Option<World>> = Mutex::new(None);
     // A test that has failed leaves the machines as they are; agents are looked at by `settle`.
     let mut world = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    world.get_or_insert_with(World::boot);
+    world.get_or_insert_with(|| World::boot("shared"));
     Shared(world)
 }
 
+/// Has these guests boot meanwhile.
+pub(crate) fn boot_ahead() {
+    std::thread::spawn(|| drop(machines()));
+}
+
+/// Has guests boot meanwhile that are to take the place of these.
+pub(crate) fn boot_others() -> JoinHandle<World> {
+    std::thread::spawn(|| World::boot("others"))
+}
+
 impl Shared {
-    /// Powers them off: whoever is next has others.
-    pub(crate) fn end(mut self) {
+    /// Powers them off: whoever is next has these others, or new ones.
+    pub(crate) fn end(mut self, others: Option<JoinHandle<World>>) {
         drop(self.0.take());
+        *self.0 = others.map(|others| others.join().expect("guests"));
     }
 }
 
@@ -95,8 +108,8 @@ impl DerefMut for Shared {
 }
 
 impl World {
-    fn boot() -> World {
-        let mut config = Config::named("shared");
+    fn boot(name: &str) -> World {
+        let mut config = Config::named(name);
         config.python = Some(python());
         let names = ["mitosis", "suite-told", "verbs_guest"];
         let programs = names.map(|name| target().join("release").join(name));

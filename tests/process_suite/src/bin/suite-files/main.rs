@@ -44,6 +44,7 @@ fn main() {
     match &resumed.payload[..] {
         b"serve" => serve(),
         b"leave" => {}
+        b"datagrams" => say(&format!("datagrams {}", more::bound_port())),
         b"hold" => loop {
             say("holds");
             std::thread::sleep(std::time::Duration::from_secs(60));

@@ -41,7 +41,8 @@ pub fn open(folder: &str) {
     assert_eq!(write(FIFO, b"in the fifo"), 11);
     terminal();
     at(sys!(syscall, libc::SYS_pidfd_open, std::process::id(), 0), OWN_PROCESS);
-    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // A port of the kernel's own, as of a socket that was never bound.
+    let datagrams = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     crate::say(&format!("datagrams {}", datagrams.local_addr().unwrap().port()));
     at(std::os::fd::IntoRawFd::into_raw_fd(datagrams).into(), BOUND);
     open_at(&format!("{folder}/kept"), libc::O_RDWR, LOCKED);
@@ -153,6 +154,15 @@ fn read_word() -> u64 {
     let mut bytes = [0u8; 8];
     sys!(pread, MAPPED, bytes.as_mut_ptr().cast(), 8, 4096);
     u64::from_ne_bytes(bytes)
+}
+
+/// Where it is bound.
+pub fn bound_port() -> u16 {
+    // SAFETY: the number stays open beyond this.
+    let socket = std::mem::ManuallyDrop::new(unsafe {
+        <std::net::UdpSocket as std::os::fd::FromRawFd>::from_raw_fd(BOUND)
+    });
+    socket.local_addr().unwrap().port()
 }
 
 /// It takes datagrams, and has a port as soon as it is used.

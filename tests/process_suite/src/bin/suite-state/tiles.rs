@@ -29,17 +29,8 @@ impl Holder {
         }
         let go = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&go);
-        let thread = std::thread::spawn(move || {
-            // That of Rust has room for the kernel's frame with tiles, and for next to nothing of a handler.
-            let none = libc::stack_t {
-                ss_sp: std::ptr::null_mut(),
-                ss_flags: libc::SS_DISABLE,
-                ss_size: 0,
-            };
-            // SAFETY: a struct that lives through the call; the thread is on its own stack.
-            unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
-            holds(&told)
-        });
+        // On the alternative stack that Rust gives it, with room for the kernel's frame and for next to nothing else.
+        let thread = std::thread::spawn(move || holds(&told));
         while go.load(SeqCst) != 1 {
             std::thread::yield_now();
         }
