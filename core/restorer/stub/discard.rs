@@ -40,9 +40,9 @@ pub unsafe extern "C" fn stub_madvise(
     result
 }
 
-/// Walks the VMAs as the kernel does: the first error ends it, a hole is told at the end.
+/// Walks the VMAs as the kernel does: the first error ends it, a hole is told at the end. Signals are blocked.
 #[inline(never)]
-fn advise(table: Table, start: u64, end: u64, advice: u32) -> i64 {
+pub fn advise(table: Table, start: u64, end: u64, advice: u32) -> i64 {
     let mut mappings = match Mappings::open(table) {
         Ok(mappings) => mappings,
         // A loud error rather than wrong content; to MADV_FREE on an image the kernel says EINVAL itself.
@@ -75,6 +75,7 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
     match mapping.backing(table) {
         Backing::Image => {}
         Backing::ImageShared => return advise_shared(at, len, mapping, advice),
+        Backing::ImageFile => return advise_file(table, at, len, mapping, advice),
         Backing::Anonymous | Backing::Foreign => return kernel::madvise(at, len, advice),
     }
     if advice == REMOVE {
@@ -130,6 +131,51 @@ fn advise_shared(at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
         REMOVE => write_zeros(at, len),
         _ => kernel::madvise(at, len, advice),
     }
+}
+
+/// A private mapping of a file: what is discarded shows the file, and not what the seed had written.
+fn advise_file(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
+    let locked = Mapping::is_locked(at);
+    // Of the rest, the kernel refuses what it refuses for any file, and DONTFORK changes no byte.
+    let result = kernel::madvise(at, len, advice);
+    if result != 0 || !matches!(advice, DONTNEED | DONTNEED_LOCKED | GUARD_INSTALL) {
+        return result;
+    }
+    let result = reveal(table, at, len, mapping);
+    if result != 0 {
+        return result;
+    }
+    if locked {
+        kernel::mlock(at, len, true);
+    }
+    match advice {
+        // What lay there has been replaced, guards and all.
+        GUARD_INSTALL => kernel::madvise(at, len, advice),
+        _ => 0,
+    }
+}
+
+/// The file's own bytes in place of `[at, at + len)`. They stay where they lie, too, for the next time.
+fn reveal(table: Table, at: u64, len: u64, mapping: &Mapping) -> i64 {
+    let beneath = match table.beneath(mapping.offset_of(at)) {
+        Some(beneath) => beneath,
+        None => return ENOMEM,
+    };
+    let flags = kernel::MAYMOVE | kernel::DONTUNMAP;
+    let copy = kernel::mremap(beneath, len, len, flags, 0);
+    if kernel::failed(copy) {
+        return ENOMEM;
+    }
+    let copy = copy as u64;
+    let mut result = kernel::mprotect(copy, len, mapping.protection());
+    if result == 0 {
+        result = kernel::mremap(copy, len, len, kernel::MAYMOVE | kernel::FIXED, at);
+    }
+    if kernel::failed(result) {
+        kernel::munmap(copy, len);
+        return ENOMEM;
+    }
+    0
 }
 
 /// Fresh memory in place of `[at, at + len)`.
@@ -253,5 +299,8 @@ fn clear_between_images(
 }
 
 fn is_listed(table: Table, mapping: &Mapping) -> bool {
-    matches!(mapping.backing(table), Backing::Image | Backing::ImageShared)
+    matches!(
+        mapping.backing(table),
+        Backing::Image | Backing::ImageShared | Backing::ImageFile
+    )
 }

@@ -92,6 +92,8 @@ pub struct SeedIdentity {
     pub owner: Owner,
     /// For a seed of a child: where its stub lies, and the call sites that lead there.
     pub stub: Option<(StubPlace, Vec<CallSite>)>,
+    /// Memory of a child's that its own children get anew.
+    pub not_carried: Option<SeedRange>,
 }
 
 /// The descriptor of a frozen seed.
@@ -115,6 +117,7 @@ pub fn describe(
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
     let mut not_carried = report.not_carried;
+    not_carried.extend(identity.not_carried);
     if let Some((place, _)) = &identity.stub {
         let end = place.base.0 + RESTORER_LEN;
         not_carried.push(SeedRange { start: place.base, end: SeedAddr(end) });
@@ -123,7 +126,8 @@ pub fn describe(
     let carried = smaps::without(entries, &not_carried);
     let carried = smaps::marked(carried, &report.dont_fork, VmaFlags::DONT_FORK);
 
-    let mut builder = Builder::new(files, page_size, report.process.layout.stack);
+    let is_childs = identity.stub.is_some();
+    let mut builder = Builder::new(files, page_size, report.process.layout.stack, is_childs);
     for entry in &carried {
         builder.add(entry, &report.shared_copies)?;
     }
@@ -188,6 +192,7 @@ struct Builder<'a> {
     files: &'a SeedFiles,
     page_size: u64,
     stack_top: u64,
+    is_childs: bool,
     vmas: Vec<Vma>,
     runs: Vec<Run>,
     mapped: Vec<MappedFile>,
@@ -195,9 +200,18 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64) -> Self {
+    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64, is_childs: bool) -> Self {
         let (vmas, runs, mapped) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { files, page_size, stack_top, vmas, runs, mapped, known: HashMap::new() }
+        Builder {
+            files,
+            page_size,
+            stack_top,
+            is_childs,
+            vmas,
+            runs,
+            mapped,
+            known: HashMap::new(),
+        }
     }
 
     fn add(
@@ -215,7 +229,7 @@ impl<'a> Builder<'a> {
             _ if entry.inode == 0 => VmaKind::Anonymous,
             _ => match self.file(entry) {
                 Some(file) => VmaKind::File { file, offset: entry.offset },
-                // A deleted or replaced file: its bytes are carried as the seed's own.
+                // Not to be told what it is: its bytes are carried as the seed's own.
                 None => VmaKind::Anonymous,
             },
         };
@@ -277,7 +291,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The table index of a mapped file, if the path still leads to it.
+    /// The table index of a mapped file, if the path still leads to it, or it has none any more. In a child, what is
+    /// mapped and has no path is the image.
     fn file(&mut self, entry: &SmapsEntry) -> Option<u16> {
         let key = (entry.device_number, entry.inode);
         if let Some(known) = self.known.get(&key) {
@@ -286,19 +301,25 @@ impl<'a> Builder<'a> {
         let found = fs::metadata(entry.name).ok().filter(|meta| {
             meta.is_file() && meta.ino() == entry.inode && meta.dev() == entry.device_number
         });
-        let index = found.and_then(|meta| {
+        let found = found.map(|meta| {
+            let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            (meta.size(), mtime_ns)
+        });
+        let unnamed = (!self.is_childs && is_deleted(entry.name)).then_some((0, 0));
+        let index = found.or(unnamed).and_then(|(size, mtime_ns)| {
             let index = u16::try_from(self.mapped.len()).ok()?;
-            self.mapped.push(MappedFile {
-                path: entry.name.to_owned(),
-                size: meta.size(),
-                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
-                dev_ino: (meta.dev(), meta.ino()),
-            });
+            let path = entry.name.to_owned();
+            self.mapped.push(MappedFile { path, size, mtime_ns, dev_ino: key });
             Some(index)
         });
         self.known.insert(key, index);
         index
     }
+}
+
+/// What the kernel says of a file without a name; memory of huge pages is one only to the kernel.
+fn is_deleted(name: &str) -> bool {
+    name.ends_with(" (deleted)") && !name.starts_with("/anon_hugepage")
 }
 
 /// Which mappings are of one object. What was not copied cannot be written here, nor in a child.

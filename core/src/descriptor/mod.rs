@@ -3,6 +3,7 @@
 //! `codec` turns a [`Descriptor`] into bytes and back; everything else here is plain data.
 
 pub mod addr;
+pub mod beneath;
 pub mod carried;
 pub mod codec;
 pub mod losses;
@@ -17,6 +18,7 @@ pub mod warm;
 use serde::{Deserialize, Serialize};
 
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
+pub use beneath::BENEATH;
 pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
 pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};

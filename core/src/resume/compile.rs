@@ -8,7 +8,7 @@
 //!    unmapped: from here on only the blob's memory exists.
 //! 3. Trampolines are written, then every VMA is mapped: from the image, from an identical local file, or
 //!    fresh where the seed had nothing. Advice follows each mapping. Nothing is touched: what a template
-//!    writes is copied by every clone.
+//!    writes is copied by every clone. Last comes what lies beneath written pages of files, for the stub.
 //! 4. The stack, anonymous and growing, is filled from the image: the kernel reads argv and environ
 //!    from anonymous memory alone, and lets no file mapping grow.
 //! 5. vvar and vdso move to where the seed's were, for its libc calls into them.
@@ -27,7 +27,7 @@ use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
 use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
-use super::placement::{Placement, USER_END};
+use super::placement::{Beneath, Placement, USER_END};
 use super::program::{Expect, Op, Program};
 use super::{state, threads};
 use crate::descriptor::{
@@ -148,6 +148,18 @@ pub fn compile(
     write_trampolines(&mut ops, placement, trampolines);
     for piece in &pieces {
         map(&mut ops, piece, fds);
+    }
+    if let Some(Beneath { range, offset }) = placement.beneath {
+        // Without access: the stub moves parts of it, and nobody else knows of it.
+        let (start, len) = (range.start.0, range.len());
+        ops.push(calls::mmap(
+            start,
+            len,
+            0,
+            FIXED | libc::MAP_NORESERVE,
+            Some(fds.image),
+            offset.0,
+        ));
     }
     fill_stacks(&mut ops, &pieces, &places, fds)?;
     ops.extend(moves.iter().map(|m| calls::relocate(m.parked, m.len, m.to)));

@@ -73,7 +73,12 @@ fn of_file(file: u16, page: u64) -> Source {
 }
 
 fn placement() -> Placement {
-    Placement { base: 0x6000_0000_0000, trampolines: Vec::new(), trampoline_pages: Vec::new() }
+    Placement {
+        base: 0x6000_0000_0000,
+        trampolines: Vec::new(),
+        trampoline_pages: Vec::new(),
+        beneath: None,
+    }
 }
 
 /// Offset = address - MAPS.
@@ -100,9 +105,9 @@ fn the_frame_of_a_program() {
    0 rt_sigprocmask(2, <8 bytes>, 0, 8)
    1 sigaltstack(<24 bytes>)
    2 munmap(0, 0x600000000000)
-   3 munmap(0x600000fda000, 0x1fffff025000)
-   4 munmap(0x600000f9a000, 0x40000)
-   5 store 0 bytes at 0x600000099000
+   3 munmap(0x600000ffa000, 0x1fffff005000)
+   4 munmap(0x600000fba000, 0x40000)
+   5 store 0 bytes at 0x6000000b9000
    6 prctl(35, 14, <104 bytes>, 104, 0)
    7 arch_prctl(0x1002, 0x70000030)
    8 arch_prctl(0x1001, 0)
@@ -263,10 +268,10 @@ fn the_vdso_moves_by_way_of_the_parking() {
     let text = compiled(host(2)).unwrap().to_string();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
     let expected = [
-        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000f9a000) = 0x600000f9a000",
-        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000f9e000) = 0x600000f9e000",
-        "   6 mremap(0x600000f9a000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
-        "   7 mremap(0x600000f9e000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
+        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000fba000) = 0x600000fba000",
+        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000fbe000) = 0x600000fbe000",
+        "   6 mremap(0x600000fba000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
+        "   7 mremap(0x600000fbe000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
     ];
     assert_eq!(lines, expected);
     assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));

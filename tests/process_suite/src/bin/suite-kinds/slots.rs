@@ -66,7 +66,7 @@ impl Kind {
         matches!(self, Kind::Shared | Kind::Memory | Kind::MemoryAgain | Kind::FileShared)
     }
 
-    /// A discard brings a file's bytes back, and growth shows more of it: a child has of the file what was mapped.
+    /// Growth shows more of a file: a child has of it what was mapped.
     pub fn is_of_file(self) -> bool {
         matches!(self, Kind::File | Kind::MemoryPrivate)
     }
