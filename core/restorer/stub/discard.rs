@@ -13,6 +13,8 @@ pub const WIPEONFORK: u32 = 18;
 pub const DONTNEED_LOCKED: u32 = 24;
 pub const GUARD_INSTALL: u32 = 102;
 
+const PROT_WRITE: u64 = 2;
+
 /// madvise(2) with one of the advices above.
 ///
 /// # Safety
@@ -121,7 +123,6 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
 /// A child's shared memory is its own copy; what is asked of it must not bring the snapshot back.
 fn advise_shared(at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
     const EACCES: i64 = -13;
-    const PROT_WRITE: u64 = 2;
     match advice {
         FREE | WIPEONFORK => EINVAL,
         DONTNEED if Mapping::is_locked(at) => EINVAL,
@@ -184,7 +185,11 @@ fn overlay(at: u64, len: u64, protection: u64) -> i64 {
     if !kernel::failed(result) {
         return 0;
     }
-    // No VMA left, or no commit: the pages must do.
+    // Sealed memory that cannot be written keeps its bytes, as it would in any process.
+    if result == kernel::EPERM && protection & PROT_WRITE == 0 {
+        return result;
+    }
+    // Sealed, or no VMA left, or no commit: the pages must do.
     match write_zeros(at, len) {
         0 => 0,
         _ => result,

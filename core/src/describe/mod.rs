@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
-    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Owner, OwnerIndex,
+    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Marks, Owner, OwnerIndex,
     PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState, Vma, VmaFlags,
     VmaKind, WarmSet,
 };
@@ -125,13 +125,14 @@ pub fn describe(
     }
     let carried = smaps::without(entries, &not_carried);
     let carried = smaps::marked(carried, &report.dont_fork, VmaFlags::DONT_FORK);
+    let carried = smaps::marked(carried, &report.locked, VmaFlags::LOCKED);
 
     let is_childs = identity.stub.is_some();
     let mut builder = Builder::new(files, page_size, report.process.layout.stack, is_childs);
     for entry in &carried {
         builder.add(entry, &report.shared_copies)?;
     }
-    let Builder { vmas, runs, mapped, .. } = builder;
+    let Builder { vmas, runs, mapped, guards, .. } = builder;
     let page_table = PageTable::new(runs, page_size)
         .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
     let (stub_place, sites) = match identity.stub {
@@ -173,6 +174,7 @@ pub fn describe(
         page_shift: u8::try_from(page_size.trailing_zeros()).unwrap_or(12),
         owners: vec![identity.owner],
         vmas,
+        marks: Marks { locks_future: report.locks_future, guards },
         page_table,
         files: mapped,
         threads: report.threads,
@@ -196,12 +198,13 @@ struct Builder<'a> {
     vmas: Vec<Vma>,
     runs: Vec<Run>,
     mapped: Vec<MappedFile>,
+    guards: Vec<SeedRange>,
     known: HashMap<(u64, u64), Option<u16>>,
 }
 
 impl<'a> Builder<'a> {
     fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64, is_childs: bool) -> Self {
-        let (vmas, runs, mapped) = (Vec::new(), Vec::new(), Vec::new());
+        let (vmas, runs, mapped, guards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Builder {
             files,
             page_size,
@@ -210,6 +213,7 @@ impl<'a> Builder<'a> {
             vmas,
             runs,
             mapped,
+            guards,
             known: HashMap::new(),
         }
     }
@@ -254,9 +258,12 @@ impl<'a> Builder<'a> {
     fn add_private(&mut self, entry: &SmapsEntry, kind: &VmaKind) -> Result<(), DescribeError> {
         let pages = pagemap::existing_pages(&self.files.pagemap, entry.range, self.page_size)
             .map_err(|error| DescribeError::Read { what: "pagemap", error })?;
+        let guards = pages.iter().filter(|(_, kind)| *kind == PageKind::Guard);
+        self.guards.extend(guards.map(|(range, _)| *range));
+        let pages = pages.into_iter().filter(|(_, kind)| *kind != PageKind::Guard);
         let owned = |start: SeedAddr| Source::Owner { owner: OwnerIndex(0), addr: start };
         if entry.inode == 0 {
-            self.runs.extend(pages.into_iter().map(|(range, kind)| Run {
+            self.runs.extend(pages.map(|(range, kind)| Run {
                 range,
                 source: if kind == PageKind::Zero { Source::Zero } else { owned(range.start) },
             }));

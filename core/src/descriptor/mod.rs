@@ -26,7 +26,7 @@ pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
-pub use vma::{MappedFile, SharedPart, Vma, VmaFlags, VmaKind};
+pub use vma::{MappedFile, Marks, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
@@ -54,6 +54,8 @@ pub struct Descriptor {
     pub vmas: Vec<Vma>,
     /// Which of it is shared memory that was copied, ascending.
     pub shared: Vec<SharedPart>,
+    /// What else is to be said of it.
+    pub marks: Marks,
     /// Who owns which page.
     pub page_table: PageTable,
     /// Files that it had mapped.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, Losses, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea,
-    Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
+    CallSite, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnerIndex, PageTable, Process,
+    ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
@@ -50,6 +50,7 @@ pub(crate) fn descriptor() -> Descriptor {
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
+        marks: Marks::default(),
         warm: WarmSet::default(),
         whole: None,
     }
