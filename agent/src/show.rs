@@ -296,15 +296,17 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let program = std::env::current_exe().context("this program's own path")?;
     let keeper = keeper::Client::spawn(&program, None)?;
     let facts = HostFacts::of_keeper(keeper.pid())?;
-    let placement = Placement::choose(descriptor, &facts.avoid())?;
+    let all = [&descriptor.vmas[..], &descriptor.beneath()].concat();
+    let layout = ImageLayout::new(&all, descriptor.page_size());
+    let mut placement = Placement::choose(descriptor, &facts.avoid())?;
+    placement.find_room_beneath(descriptor, layout.beneath());
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)?;
-    let layout = ImageLayout::new(&descriptor.vmas, descriptor.page_size());
     let fds = TemplateFds::number(&[]);
     let offset_of = |addr| layout.offset_of(addr);
     let (given, trampolines) = (&fds, &diversions.trampolines);
     let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
-    let facts = TailFacts::of(descriptor)?;
+    let facts = TailFacts::of(descriptor)?.under(descriptor, &facts);
     let place = TailPlace {
         passed_ns: 0,
         clock_delta_ns: 0,

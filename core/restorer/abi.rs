@@ -22,7 +22,7 @@ pub const PARAMS_LEN: u64 = 4 << 10;
 /// Offset of the stub's table.
 pub const STUB: u64 = PARAMS + PARAMS_LEN;
 /// Bytes for it: the range table and one bit per 64 KiB of 128 GiB.
-pub const STUB_LEN: u64 = 512 << 10;
+pub const STUB_LEN: u64 = 640 << 10;
 /// Offset of the stack.
 pub const STACK: u64 = STUB + STUB_LEN;
 /// Bytes of stack.
@@ -260,9 +260,11 @@ pub struct StubRange {
     /// Where it begins in the image's file: a VMA keeps its offset when it moves, so that the offset tells
     /// what it was.
     pub offset: u64,
+    /// Of a [`RANGE_FILE`], the address of the file's own bytes; 0: they are nowhere.
+    pub beneath: u64,
     /// Index, in the table's bitmap, of the bit of its first chunk.
     pub first_bit: u32,
-    /// [`RANGE_ANONYMOUS`] or [`RANGE_SHARED`].
+    /// [`RANGE_ANONYMOUS`], [`RANGE_SHARED`] or [`RANGE_FILE`].
     pub kind: u32,
 }
 
@@ -270,6 +272,8 @@ pub struct StubRange {
 pub const RANGE_ANONYMOUS: u32 = 0;
 /// Shared memory in the seed: a discard changes nothing.
 pub const RANGE_SHARED: u32 = 1;
+/// A private mapping of a file, of which pages were written: a discard shows the file.
+pub const RANGE_FILE: u32 = 2;
 
 /// Image-backed memory that mremap(2) has moved to where no [`StubRange`] is.
 #[repr(C)]

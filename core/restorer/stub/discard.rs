@@ -13,6 +13,8 @@ pub const WIPEONFORK: u32 = 18;
 pub const DONTNEED_LOCKED: u32 = 24;
 pub const GUARD_INSTALL: u32 = 102;
 
+const PROT_WRITE: u64 = 2;
+
 /// madvise(2) with one of the advices above.
 ///
 /// # Safety
@@ -40,9 +42,9 @@ pub unsafe extern "C" fn stub_madvise(
     result
 }
 
-/// Walks the VMAs as the kernel does: the first error ends it, a hole is told at the end.
+/// Walks the VMAs as the kernel does: the first error ends it, a hole is told at the end. Signals are blocked.
 #[inline(never)]
-fn advise(table: Table, start: u64, end: u64, advice: u32) -> i64 {
+pub fn advise(table: Table, start: u64, end: u64, advice: u32) -> i64 {
     let mut mappings = match Mappings::open(table) {
         Ok(mappings) => mappings,
         // A loud error rather than wrong content; to MADV_FREE on an image the kernel says EINVAL itself.
@@ -75,6 +77,7 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
     match mapping.backing(table) {
         Backing::Image => {}
         Backing::ImageShared => return advise_shared(at, len, mapping, advice),
+        Backing::ImageFile => return advise_file(table, at, len, mapping, advice),
         Backing::Anonymous | Backing::Foreign => return kernel::madvise(at, len, advice),
     }
     if advice == REMOVE {
@@ -120,7 +123,6 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
 /// A child's shared memory is its own copy; what is asked of it must not bring the snapshot back.
 fn advise_shared(at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
     const EACCES: i64 = -13;
-    const PROT_WRITE: u64 = 2;
     match advice {
         FREE | WIPEONFORK => EINVAL,
         DONTNEED if Mapping::is_locked(at) => EINVAL,
@@ -132,13 +134,62 @@ fn advise_shared(at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
     }
 }
 
+/// A private mapping of a file: what is discarded shows the file, and not what the seed had written.
+fn advise_file(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32) -> i64 {
+    let locked = Mapping::is_locked(at);
+    // Of the rest, the kernel refuses what it refuses for any file, and DONTFORK changes no byte.
+    let result = kernel::madvise(at, len, advice);
+    if result != 0 || !matches!(advice, DONTNEED | DONTNEED_LOCKED | GUARD_INSTALL) {
+        return result;
+    }
+    let result = reveal(table, at, len, mapping);
+    if result != 0 {
+        return result;
+    }
+    if locked {
+        kernel::mlock(at, len, true);
+    }
+    match advice {
+        // What lay there has been replaced, guards and all.
+        GUARD_INSTALL => kernel::madvise(at, len, advice),
+        _ => 0,
+    }
+}
+
+/// The file's own bytes in place of `[at, at + len)`. They stay where they lie, too, for the next time.
+fn reveal(table: Table, at: u64, len: u64, mapping: &Mapping) -> i64 {
+    let beneath = match table.beneath(mapping.offset_of(at)) {
+        Some(beneath) => beneath,
+        None => return ENOMEM,
+    };
+    let flags = kernel::MAYMOVE | kernel::DONTUNMAP;
+    let copy = kernel::mremap(beneath, len, len, flags, 0);
+    if kernel::failed(copy) {
+        return ENOMEM;
+    }
+    let copy = copy as u64;
+    let mut result = kernel::mprotect(copy, len, mapping.protection());
+    if result == 0 {
+        result = kernel::mremap(copy, len, len, kernel::MAYMOVE | kernel::FIXED, at);
+    }
+    if kernel::failed(result) {
+        kernel::munmap(copy, len);
+        return ENOMEM;
+    }
+    0
+}
+
 /// Fresh memory in place of `[at, at + len)`.
 fn overlay(at: u64, len: u64, protection: u64) -> i64 {
     let result = kernel::mmap(at, len, protection, kernel::OVER);
     if !kernel::failed(result) {
         return 0;
     }
-    // No VMA left, or no commit: the pages must do.
+    // Sealed memory that cannot be written keeps its bytes, as it would in any process.
+    if result == kernel::EPERM && protection & PROT_WRITE == 0 {
+        return result;
+    }
+    // Sealed, or no VMA left, or no commit: the pages must do.
     match write_zeros(at, len) {
         0 => 0,
         _ => result,
@@ -253,5 +304,8 @@ fn clear_between_images(
 }
 
 fn is_listed(table: Table, mapping: &Mapping) -> bool {
-    matches!(mapping.backing(table), Backing::Image | Backing::ImageShared)
+    matches!(
+        mapping.backing(table),
+        Backing::Image | Backing::ImageShared | Backing::ImageFile
+    )
 }

@@ -11,6 +11,7 @@ pub const MADVISE: u32 = 28;
 
 pub const PAGE: u64 = 4096;
 
+pub const EPERM: i64 = -1;
 pub const EINTR: i64 = -4;
 pub const ENOMEM: i64 = -12;
 pub const EFAULT: i64 = -14;

@@ -35,9 +35,11 @@ pub enum Backing {
     Image,
     /// Image-backed where the seed had shared memory.
     ImageShared,
+    /// Image-backed where the seed had a file mapped privately, and had written pages of it.
+    ImageFile,
     /// Private anonymous.
     Anonymous,
-    /// Anything else; an image-backed file mapping of the seed's as well.
+    /// Anything else; an image-backed mapping that shows a file's own bytes as well.
     Foreign,
 }
 
@@ -56,8 +58,14 @@ impl Mapping {
         match table.origin(self.offset) {
             Origin::Anonymous => Backing::Image,
             Origin::Shared => Backing::ImageShared,
-            Origin::File => Backing::Foreign,
+            Origin::File => Backing::ImageFile,
+            Origin::Other => Backing::Foreign,
         }
+    }
+
+    /// What the image's file has for `addr`, which lies in this VMA.
+    pub fn offset_of(&self, addr: u64) -> u64 {
+        self.offset + (addr - self.start)
     }
 
     /// Whether the page at `addr` of this VMA is locked, which no query tells: MADV_COLD refuses locked

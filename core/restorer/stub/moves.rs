@@ -6,7 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::discard::settle;
+use super::discard::{self, settle};
 use super::kernel::{self, DONTUNMAP, EFAULT, EINVAL, ENOMEM, FIXED, MAYMOVE, PAGE, failed};
 use super::mapping::{Backing, Mapping, Mappings};
 use super::table::Table;
@@ -29,6 +29,7 @@ struct Survey {
     vmas: u32,
     image: bool,
     shared: bool,
+    file: bool,
     /// Not of one protection, or partly neither image-backed nor anonymous.
     mixed: bool,
     hole_at_start: bool,
@@ -148,8 +149,12 @@ fn plan(table: Table, call: &mut Move, mappings: &mut Mappings) -> Plan {
     let torn = survey.mixed || survey.hole;
     if !survey.image && (survey.vmas < 2 || torn) {
         let result = call.pass_on();
-        if survey.shared && !failed(result) {
+        if (survey.shared || survey.file) && !failed(result) {
             table.add_moved(result as u64, result as u64 + call.new_len);
+        }
+        // What stays where it was has lost the pages that were written.
+        if survey.file && call.flags & DONTUNMAP != 0 && !failed(result) {
+            discard::advise(table, call.old, call.end(), discard::DONTNEED);
         }
         return Plan::Done(result);
     }
@@ -182,6 +187,7 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         vmas: 0,
         image: false,
         shared: false,
+        file: false,
         mixed: false,
         hole_at_start: false,
         hole: false,
@@ -207,6 +213,7 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         found.vmas += 1;
         found.image |= backing == Backing::Image;
         found.shared |= backing == Backing::ImageShared;
+        found.file |= backing == Backing::ImageFile;
         found.last_is_image = backing == Backing::Image;
         found.last_start = mapping.start.max(call.old);
         at = mapping.end;

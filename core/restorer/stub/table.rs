@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::abi::{MAX_MOVED, RANGE_SHARED, StubMoved, StubRange, StubTable};
+use crate::abi::{MAX_MOVED, RANGE_FILE, RANGE_SHARED, StubMoved, StubRange, StubTable};
 
 /// The low bits of `StubMoved::state`.
 const PARTS: u64 = 48;
@@ -19,8 +19,10 @@ pub struct Table(*mut StubTable);
 pub enum Origin {
     Anonymous,
     Shared,
-    /// A private file mapping; the kernel's own behaviour is right for it.
+    /// A private mapping of a file, of which pages were written.
     File,
+    /// A file's own bytes; the kernel's own behaviour is right for it.
+    Other,
 }
 
 impl Table {
@@ -47,10 +49,18 @@ impl Table {
         match self.range(index) {
             Some(range) if range.offset <= offset => match range.kind {
                 RANGE_SHARED => Origin::Shared,
+                RANGE_FILE => Origin::File,
                 _ => Origin::Anonymous,
             },
-            _ => Origin::File,
+            _ => Origin::Other,
         }
+    }
+
+    /// Where the file's own bytes lie beneath what `offset` of the image's file shows, an `Origin::File`.
+    pub fn beneath(self, offset: u64) -> Option<u64> {
+        let index = self.first(|range| range.offset + (range.end - range.start) > offset);
+        let range = self.range(index)?;
+        (range.beneath != 0).then(|| range.beneath + (offset - range.offset))
     }
 
     /// Whether `[start, end)` touches memory that ever was image-backed.

@@ -22,7 +22,7 @@ use super::hosted::{Blueprint, Hosted, Lease, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::descriptor::{
-    ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, codec,
+    ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, Vma, codec,
 };
 use crate::fabric::tcp::PushReport;
 use crate::id::Handle;
@@ -217,17 +217,29 @@ pub(super) fn build(
         SeedPlace::Rehearsal => HashMap::new(),
     };
     let facts = HostFacts::of_keeper(agent.keeper.pid()).map_err(|error| unfit(&error))?;
-    let placement =
+    let beneath = descriptor.beneath();
+    let all = [&descriptor.vmas[..], &beneath].concat();
+    let layout = ImageLayout::new(&all, descriptor.page_size());
+    let mut placement =
         Placement::choose(&descriptor, &facts.avoid()).map_err(|error| unfit(&error))?;
+    placement.find_room_beneath(&descriptor, layout.beneath());
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
-    let image = open_image(agent, &descriptor, local_files, diversions.patches, place, &unfit)?;
+    let image = open_image(
+        agent,
+        &descriptor,
+        (layout, &beneath),
+        local_files,
+        diversions.patches,
+        place,
+        &unfit,
+    )?;
     image.arena_news(&arena).map_err(|error| unfit(&error))?;
     let image_us = begun.elapsed().as_micros();
     let offset_of = |addr| image.layout().offset_of(addr);
-    let stub_table =
-        stub::table(&descriptor, &offset_of, image.dev_inode()).map_err(|error| unfit(&error))?;
+    let stub_table = stub::table(&descriptor, &offset_of, image.dev_inode(), placement.beneath)
+        .map_err(|error| unfit(&error))?;
     let trampolines = diversions.trampolines;
     let blueprint = Blueprint { descriptor, placement, trampolines, stub_table };
     let descriptor = &blueprint.descriptor;
@@ -251,6 +263,7 @@ pub(super) fn build(
         is_pushing,
         generation: descriptor.generation,
         stub: (blueprint.placement.as_stub_place(), descriptor.sites.clone()),
+        beneath: blueprint.placement.beneath.map(|beneath| beneath.range),
         listeners: SeedListeners::of(descriptor.carried.as_ref()),
         key: handle.key.clone(),
         ends_with_children: AtomicBool::new(ends_with_children),
@@ -267,6 +280,7 @@ pub(super) fn build(
 fn open_image(
     agent: &Agent,
     descriptor: &Descriptor,
+    (layout, beneath): (ImageLayout, &[Vma]),
     local_files: HashMap<u16, File>,
     patches: Vec<Patch>,
     place: SeedPlace,
@@ -279,8 +293,8 @@ fn open_image(
     };
     let spec = ImageSpec {
         seed: descriptor.seed,
-        layout: ImageLayout::new(&descriptor.vmas, descriptor.page_size()),
-        page_table: descriptor.page_table.clone(),
+        layout,
+        page_table: descriptor.page_table_with(beneath),
         page_size: descriptor.page_size(),
         owners: descriptor.owners.clone(),
         local_files,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::Agent;
 use super::failure::fail;
 use crate::descriptor::{Descriptor, MappedFile, SeedRange, Source};
+use crate::export::beneath::open_regular;
 use crate::id::Handle;
 use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::local::Failure;
@@ -161,14 +162,6 @@ fn open_unchanged(mapped: &MappedFile) -> Option<File> {
     let file = open_regular(&mapped.path)?;
     let meta = file.metadata().ok()?;
     is_unchanged(mapped, &meta).then_some(file)
-}
-
-/// Opens a path that a peer has named: nothing but a regular file, and never waiting (a fifo would).
-fn open_regular(path: &str) -> Option<File> {
-    std::fs::metadata(path).ok().filter(Metadata::is_file)?;
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
-    file.metadata().is_ok_and(|meta| meta.is_file()).then_some(file)
 }
 
 fn is_unchanged(mapped: &MappedFile, meta: &Metadata) -> bool {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::failure::fail;
 use super::listeners::SeedListeners;
 use super::seeds::Hold;
-use crate::descriptor::{CallSite, Clocks, Descriptor, StubPlace};
+use crate::descriptor::{CallSite, Clocks, Descriptor, SeedRange, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
 use crate::keeper;
@@ -41,6 +41,8 @@ pub struct Hosted {
     pub generation: u64,
     /// Where its children's stub lies, and the call sites that lead there: for seeds made of them.
     pub stub: (StubPlace, Vec<CallSite>),
+    /// Where in its children lies what is beneath written pages of files.
+    pub beneath: Option<SeedRange>,
     /// Sockets of the seed that its children may be told to listen by.
     pub(super) listeners: SeedListeners,
     /// The key that the first resume showed; a later one must show the same.

@@ -25,10 +25,10 @@ use super::seed_pid;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
-    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, codec,
+    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind, codec,
 };
-use crate::export::ProcessExport;
 use crate::export::arena::ArenaCopy;
+use crate::export::{FileBeneath, ProcessExport};
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
@@ -153,7 +153,8 @@ impl Agent {
         exports.push(export);
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
-        let identity = SeedIdentity { seed: record.id, pid: record.pid, owner, stub };
+        let not_carried = ancestor.and_then(|ancestor| ancestor.hosted.beneath);
+        let identity = SeedIdentity { seed: record.id, pid: record.pid, owner, stub, not_carried };
         let begun = Instant::now();
         let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
@@ -183,6 +184,7 @@ impl Agent {
         let read_key = record.read_key.clone();
         let export = ProcessExport { mem: files.mem, readable, read_key, arena };
         self.exports.add(record.id, export);
+        self.exports.set_beneath(record.id, files_beneath(&descriptor, record.pid));
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
             match self.rehearse(record, &descriptor, size) {
@@ -239,6 +241,16 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
         _ => None,
     });
     joined(owned.collect())
+}
+
+/// What READs of addresses beneath written pages are answered from.
+fn files_beneath(descriptor: &Descriptor, pid: u32) -> Vec<FileBeneath> {
+    let beneath = descriptor.beneath().into_iter().filter_map(|vma| {
+        let VmaKind::File { file, offset } = vma.kind else { return None };
+        let file = descriptor.files.get(usize::from(file))?.clone();
+        Some(FileBeneath { range: vma.range, file, offset, pid })
+    });
+    beneath.collect()
 }
 
 /// The ranges, ascending, those that touch as one.

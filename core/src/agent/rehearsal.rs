@@ -22,7 +22,9 @@ use super::hosted::Start;
 use super::hosting::Hosting;
 use super::seeds::SeedRecord;
 use super::starting::told_environment;
-use crate::descriptor::{Descriptor, PageTable, Run, SeedAddr, SeedRange, Source, WarmSet};
+use crate::descriptor::{
+    BENEATH, Descriptor, PageTable, Run, SeedAddr, SeedRange, Source, WarmSet,
+};
 use crate::id::ChildId;
 use crate::prepare::{REHEARSED, ROLE_REHEARSAL};
 use crate::resume::Enters;
@@ -101,7 +103,9 @@ impl Agent {
         let outcome = ended.recv_timeout(DEADLINE);
         let mut touched = standing(descriptor);
         written.extend_from_slice(&touched);
-        touched.extend(hosted.image().trace_take());
+        // What was discarded is not what the next child needs, and no memory of the seed's.
+        let is_own = |range: &SeedRange| range.start.0 < BENEATH;
+        touched.extend(hosted.image().trace_take().into_iter().filter(is_own));
         let hot = pushable(&touched, &descriptor.page_table);
         let warm = WarmSet::new(&touched, &written);
         let took_us = begun.elapsed().as_micros();

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
-    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Owner, OwnerIndex,
+    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Marks, Owner, OwnerIndex,
     PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState, Vma, VmaFlags,
     VmaKind, WarmSet,
 };
@@ -92,6 +92,8 @@ pub struct SeedIdentity {
     pub owner: Owner,
     /// For a seed of a child: where its stub lies, and the call sites that lead there.
     pub stub: Option<(StubPlace, Vec<CallSite>)>,
+    /// Memory of a child's that its own children get anew.
+    pub not_carried: Option<SeedRange>,
 }
 
 /// The descriptor of a frozen seed.
@@ -115,6 +117,7 @@ pub fn describe(
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
     let mut not_carried = report.not_carried;
+    not_carried.extend(identity.not_carried);
     if let Some((place, _)) = &identity.stub {
         let end = place.base.0 + RESTORER_LEN;
         not_carried.push(SeedRange { start: place.base, end: SeedAddr(end) });
@@ -122,12 +125,14 @@ pub fn describe(
     }
     let carried = smaps::without(entries, &not_carried);
     let carried = smaps::marked(carried, &report.dont_fork, VmaFlags::DONT_FORK);
+    let carried = smaps::marked(carried, &report.locked, VmaFlags::LOCKED);
 
-    let mut builder = Builder::new(files, page_size, report.process.layout.stack);
+    let is_childs = identity.stub.is_some();
+    let mut builder = Builder::new(files, page_size, report.process.layout.stack, is_childs);
     for entry in &carried {
         builder.add(entry, &report.shared_copies)?;
     }
-    let Builder { vmas, runs, mapped, .. } = builder;
+    let Builder { vmas, runs, mapped, guards, .. } = builder;
     let page_table = PageTable::new(runs, page_size)
         .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
     let (stub_place, sites) = match identity.stub {
@@ -169,6 +174,7 @@ pub fn describe(
         page_shift: u8::try_from(page_size.trailing_zeros()).unwrap_or(12),
         owners: vec![identity.owner],
         vmas,
+        marks: Marks { locks_future: report.locks_future, guards },
         page_table,
         files: mapped,
         threads: report.threads,
@@ -188,16 +194,28 @@ struct Builder<'a> {
     files: &'a SeedFiles,
     page_size: u64,
     stack_top: u64,
+    is_childs: bool,
     vmas: Vec<Vma>,
     runs: Vec<Run>,
     mapped: Vec<MappedFile>,
+    guards: Vec<SeedRange>,
     known: HashMap<(u64, u64), Option<u16>>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64) -> Self {
-        let (vmas, runs, mapped) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { files, page_size, stack_top, vmas, runs, mapped, known: HashMap::new() }
+    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64, is_childs: bool) -> Self {
+        let (vmas, runs, mapped, guards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Builder {
+            files,
+            page_size,
+            stack_top,
+            is_childs,
+            vmas,
+            runs,
+            mapped,
+            guards,
+            known: HashMap::new(),
+        }
     }
 
     fn add(
@@ -215,7 +233,7 @@ impl<'a> Builder<'a> {
             _ if entry.inode == 0 => VmaKind::Anonymous,
             _ => match self.file(entry) {
                 Some(file) => VmaKind::File { file, offset: entry.offset },
-                // A deleted or replaced file: its bytes are carried as the seed's own.
+                // Not to be told what it is: its bytes are carried as the seed's own.
                 None => VmaKind::Anonymous,
             },
         };
@@ -240,9 +258,12 @@ impl<'a> Builder<'a> {
     fn add_private(&mut self, entry: &SmapsEntry, kind: &VmaKind) -> Result<(), DescribeError> {
         let pages = pagemap::existing_pages(&self.files.pagemap, entry.range, self.page_size)
             .map_err(|error| DescribeError::Read { what: "pagemap", error })?;
+        let guards = pages.iter().filter(|(_, kind)| *kind == PageKind::Guard);
+        self.guards.extend(guards.map(|(range, _)| *range));
+        let pages = pages.into_iter().filter(|(_, kind)| *kind != PageKind::Guard);
         let owned = |start: SeedAddr| Source::Owner { owner: OwnerIndex(0), addr: start };
         if entry.inode == 0 {
-            self.runs.extend(pages.into_iter().map(|(range, kind)| Run {
+            self.runs.extend(pages.map(|(range, kind)| Run {
                 range,
                 source: if kind == PageKind::Zero { Source::Zero } else { owned(range.start) },
             }));
@@ -277,7 +298,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The table index of a mapped file, if the path still leads to it.
+    /// The table index of a mapped file, if the path still leads to it, or it has none any more. In a child, what is
+    /// mapped and has no path is the image.
     fn file(&mut self, entry: &SmapsEntry) -> Option<u16> {
         let key = (entry.device_number, entry.inode);
         if let Some(known) = self.known.get(&key) {
@@ -286,19 +308,25 @@ impl<'a> Builder<'a> {
         let found = fs::metadata(entry.name).ok().filter(|meta| {
             meta.is_file() && meta.ino() == entry.inode && meta.dev() == entry.device_number
         });
-        let index = found.and_then(|meta| {
+        let found = found.map(|meta| {
+            let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            (meta.size(), mtime_ns)
+        });
+        let unnamed = (!self.is_childs && is_deleted(entry.name)).then_some((0, 0));
+        let index = found.or(unnamed).and_then(|(size, mtime_ns)| {
             let index = u16::try_from(self.mapped.len()).ok()?;
-            self.mapped.push(MappedFile {
-                path: entry.name.to_owned(),
-                size: meta.size(),
-                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
-                dev_ino: (meta.dev(), meta.ino()),
-            });
+            let path = entry.name.to_owned();
+            self.mapped.push(MappedFile { path, size, mtime_ns, dev_ino: key });
             Some(index)
         });
         self.known.insert(key, index);
         index
     }
+}
+
+/// What the kernel says of a file without a name; memory of huge pages is one only to the kernel.
+fn is_deleted(name: &str) -> bool {
+    name.ends_with(" (deleted)") && !name.starts_with("/anon_hugepage")
 }
 
 /// Which mappings are of one object. What was not copied cannot be written here, nor in a child.

@@ -18,7 +18,7 @@ pub(super) struct SmapsEntry<'a> {
     pub(super) device: bool,
 }
 
-const FLAGS: [(&str, u16); 9] = [
+const FLAGS: [(&str, u16); 10] = [
     ("wf", VmaFlags::WIPE_ON_FORK),
     ("dc", VmaFlags::DONT_FORK),
     ("hg", VmaFlags::HUGE_PAGE),
@@ -28,6 +28,7 @@ const FLAGS: [(&str, u16); 9] = [
     ("lo", VmaFlags::LOCKED),
     ("dp", VmaFlags::DROPPABLE),
     ("nr", VmaFlags::NO_RESERVE),
+    ("sl", VmaFlags::SEALED),
 ];
 
 /// The VMAs of an smaps text, in its order.

@@ -19,7 +19,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::owner::{self, OwnerRecord, RdmaRecord};
-use super::vma::MAX_SHARED_OBJECTS;
+use super::vma::{MAX_SHARED_BYTES, MAX_SHARED_OBJECTS, Marks};
 use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
@@ -73,8 +73,10 @@ mod section {
     pub(super) const SHARED: u16 = 18;
     /// Critical: a child without it could do what its parent could not (no_new_privs).
     pub(super) const STATE: u16 = 20;
+    /// Critical: a page that must fault would be one that can be written.
+    pub(super) const MARKS: u16 = 22;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 21;
+    pub(super) const END: usize = 23;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -169,6 +171,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if !descriptor.shared.is_empty() {
         put_bytes(&mut body, section::SHARED, 0, &serialised(&descriptor.shared));
+    }
+    if descriptor.marks != Marks::default() {
+        put(&mut body, section::MARKS, &descriptor.marks);
     }
     if descriptor.state != State::default() {
         put(&mut body, section::STATE, &descriptor.state);
@@ -313,6 +318,7 @@ impl<'a> Sections<'a> {
             })?,
             vmas: self.parse::<Vec<Vma>>(section::VMAS)?,
             shared: self.parse::<Vec<SharedPart>>(section::SHARED)?,
+            marks: self.parse::<Marks>(section::MARKS)?,
             page_table: page_table.map_err(|reason| DescriptorError::Section {
                 section: section::PAGE_TABLE,
                 reason,
@@ -375,6 +381,23 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
         end = vma.range.end;
     }
     let mut behind = SeedAddr(0);
+    for guard in &descriptor.marks.guards {
+        let is_aligned = (guard.start.0 | guard.end.0) & (page - 1) == 0;
+        if !is_aligned || guard.start < behind || guard.end <= guard.start || guard.end > end {
+            return fail(section::MARKS, "guards are unaligned, out of order or overlap");
+        }
+        behind = guard.end;
+    }
+    let mut behind = SeedAddr(0);
+    let shared_bytes = descriptor
+        .shared
+        .iter()
+        .map(|part| u128::from(part.range.end.0.saturating_sub(part.range.start.0)));
+    if descriptor.shared.len() > MAX_SHARED_OBJECTS as usize
+        || shared_bytes.sum::<u128>() > u128::from(MAX_SHARED_BYTES)
+    {
+        return fail(section::SHARED, "it is more shared memory than any seed has copied");
+    }
     for part in &descriptor.shared {
         let at = descriptor.vmas.partition_point(|vma| vma.range.start < part.range.start);
         let is_one = descriptor

@@ -74,6 +74,7 @@ pub(crate) fn sample() -> Descriptor {
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
+        marks: Marks::default(),
         warm: WarmSet::default(),
         whole: None,
     }
@@ -388,6 +389,7 @@ fn of_pages(shift: u8) -> Descriptor {
         whole: None,
         sites: Vec::new(),
         stub_place: None,
+        marks: Marks::default(),
         ..sample()
     }
 }
@@ -609,5 +611,53 @@ fn losses_and_shared_memory_survive_and_need_no_new_reader() {
     ] {
         let bytes = encode(&Descriptor { shared: vec![bad], ..shared.clone() }).unwrap();
         assert!(decode(&bytes).unwrap_err().to_string().contains("not shared"));
+    }
+}
+
+/// A host lists what it makes of shared memory, and a peer names how much that is.
+#[test]
+fn shared_memory_has_bounds() {
+    let many = |count: u64, bytes: u64| {
+        let mut descriptor = sample();
+        let vma = descriptor.vmas[1].clone();
+        let range = |at: u64| SeedRange::new((1 + at) * bytes, (1 + at) * bytes + bytes);
+        let vmas =
+            (0..count).map(|at| Vma { range: range(at), kind: VmaKind::Shared, ..vma.clone() });
+        descriptor.vmas = vmas.collect();
+        let part = |at| SharedPart { range: range(at), object: 0, offset: 0, file: None };
+        descriptor.shared = (0..count).map(part).collect();
+        decode(&encode(&descriptor).unwrap()).map_err(|error| error.to_string())
+    };
+    let most = u64::from(super::super::vma::MAX_SHARED_OBJECTS);
+    let too_much = |result: Result<Descriptor, String>| {
+        result.is_err_and(|error| error.contains("than any seed has copied"))
+    };
+    assert!(many(most, 4096).is_ok());
+    assert!(too_much(many(most + 1, 4096)));
+    assert!(many(1, MAX_SHARED_BYTES).is_ok());
+    assert!(too_much(many(2, MAX_SHARED_BYTES)));
+}
+
+#[test]
+fn marks_survive_and_guards_are_in_order() {
+    let with = |guards: &[(u64, u64)]| {
+        let guards = guards
+            .iter()
+            .map(|(start, end)| SeedRange { start: SeedAddr(*start), end: SeedAddr(*end) });
+        let marks = Marks { locks_future: 2, guards: guards.collect() };
+        let descriptor = Descriptor { marks, ..sample() };
+        (descriptor.clone(), decode(&encode(&descriptor).unwrap()))
+    };
+    let end = sample().vmas.last().unwrap().range.end.0;
+    let (made, read) = with(&[(0x1000, 0x2000), (0x2000, 0x4000)]);
+    assert_eq!(read.unwrap(), made);
+    for bad in [
+        &[(0x1000, 0x1000)][..],
+        &[(0x1000, 0x2001)],
+        &[(0x3000, 0x2000)],
+        &[(0x2000, 0x4000), (0x1000, 0x2000)],
+        &[(0x1000, end + 0x1000)],
+    ] {
+        assert!(with(bad).1.unwrap_err().to_string().contains("guards"), "{bad:x?}");
     }
 }

@@ -3,6 +3,7 @@
 //! `codec` turns a [`Descriptor`] into bytes and back; everything else here is plain data.
 
 pub mod addr;
+pub mod beneath;
 pub mod carried;
 pub mod codec;
 pub mod losses;
@@ -17,6 +18,7 @@ pub mod warm;
 use serde::{Deserialize, Serialize};
 
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
+pub use beneath::BENEATH;
 pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
 pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
@@ -24,7 +26,7 @@ pub use page_table::{OwnerIndex, PageTable, Run, Source};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
-pub use vma::{MappedFile, SharedPart, Vma, VmaFlags, VmaKind};
+pub use vma::{MappedFile, Marks, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
@@ -52,6 +54,8 @@ pub struct Descriptor {
     pub vmas: Vec<Vma>,
     /// Which of it is shared memory that was copied, ascending.
     pub shared: Vec<SharedPart>,
+    /// What else is to be said of it.
+    pub marks: Marks,
     /// Who owns which page.
     pub page_table: PageTable,
     /// Files that it had mapped.

@@ -98,6 +98,16 @@ impl PageTable {
         Ok(table)
     }
 
+    /// This table and then `runs`, which ascend behind it.
+    pub fn followed_by(&self, runs: impl IntoIterator<Item = Run>) -> Self {
+        let mut table = self.clone();
+        for run in runs {
+            debug_assert!(table.runs.last().is_none_or(|last| last.range.end <= run.range.start));
+            table.push_merged(run);
+        }
+        table
+    }
+
     /// The runs.
     pub fn runs(&self) -> &[Run] {
         &self.runs

@@ -42,8 +42,10 @@ pub enum VmaKind {
     Hole,
 }
 
-/// Objects of shared memory at most: as many as a seed may have copies of.
+/// Objects of shared memory at most, and mappings of them: as many as a seed may have copies of.
 pub const MAX_SHARED_OBJECTS: u32 = 256;
+/// Bytes of all their mappings at most: a host lists each GiB of them.
+pub const MAX_SHARED_BYTES: u64 = 64 << 40;
 
 /// A mapping of shared memory that was copied at prepare: those of one object are one again in a child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,17 +77,28 @@ impl VmaFlags {
     pub const GROWS_DOWN: u16 = 16;
     /// `dd`: MADV_DONTDUMP.
     pub const DONT_DUMP: u16 = 32;
-    /// `lo`: locked by mlock(2) (the child's copy is not: fork drops locks).
+    /// `lo`: locked by mlock(2). Of a whole process alone: fork(2) drops locks.
     pub const LOCKED: u16 = 64;
     /// `dp`: MAP_DROPPABLE.
     pub const DROPPABLE: u16 = 128;
     /// `nr`: MAP_NORESERVE.
     pub const NO_RESERVE: u16 = 256;
+    /// `sl`: sealed by mseal(2).
+    pub const SEALED: u16 = 512;
 
     /// Whether all of `bits` are set.
     pub fn has(self, bits: u16) -> bool {
         self.0 & bits == bits
     }
+}
+
+/// What else is to be said of a seed's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Flags of mlockall(2) for memory to come, or 0.
+    pub locks_future: u32,
+    /// Pages that MADV_GUARD_INSTALL has made guards, ascending and disjoint.
+    pub guards: Vec<SeedRange>,
 }
 
 /// A file that the seed had mapped.

@@ -16,20 +16,21 @@ use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use arena::{ArenaCopy, SlabMemory};
 
-use crate::descriptor::{ArenaNews, SeedAddr, SeedRange};
+use crate::descriptor::{ArenaNews, BENEATH, SeedAddr, SeedRange};
 use crate::fabric::ReadError;
 use crate::id::{ReadKey, SeedId};
 use crate::sys::process_memory::ProcessMemory;
 use crate::sys::socket;
 
 pub mod arena;
+pub(crate) mod beneath;
 mod card;
 pub mod dc;
 mod host_memory;
@@ -38,6 +39,7 @@ pub mod service;
 #[cfg(test)]
 pub(crate) mod stand_in;
 
+pub use beneath::FileBeneath;
 pub use host_memory::HostMemory;
 pub use service::{PageService, ServiceCounters};
 
@@ -133,6 +135,7 @@ impl Exports {
             export,
             direct,
             hot: RwLock::default(),
+            beneath: OnceLock::new(),
             revoked: AtomicBool::new(false),
         });
         if let Some(arena) = &exported.export.arena {
@@ -149,6 +152,14 @@ impl Exports {
         let exported = self.seeds.read().get(&seed).cloned();
         if let Some(exported) = exported {
             *exported.hot.write() = hot.into();
+        }
+    }
+
+    /// Sets what READs beneath written pages of `seed` are answered from, once. Nothing happens if it is not exported.
+    pub fn set_beneath(&self, seed: SeedId, files: Vec<FileBeneath>) {
+        let exported = self.seeds.read().get(&seed).cloned();
+        if let Some(exported) = exported {
+            let _ = exported.beneath.set(files);
         }
     }
 
@@ -221,6 +232,7 @@ pub(crate) struct Exported {
     /// The same memory with one copy less, where the kernel allows it.
     direct: Option<ProcessMemory>,
     hot: RwLock<Arc<[SeedRange]>>,
+    beneath: OnceLock<Vec<FileBeneath>>,
     revoked: AtomicBool,
 }
 
@@ -232,8 +244,9 @@ impl Exported {
 
     /// Reads all of `into` from `addr` on, or fails; never gives zeros in place of bytes.
     pub(crate) fn read(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
-        self.check(addr, into.len())?;
-        if let Some((copy, place)) = self.copy_of(addr, into.len()) {
+        if addr.0 >= BENEATH {
+            self.read_beneath(addr, into)?;
+        } else if let Some((copy, place)) = self.admitted_copy_of(addr, into.len())? {
             copy.read(place, into);
         } else {
             self.read_process(addr, into)?;
@@ -242,6 +255,16 @@ impl Exported {
             return Err(ExportError::Refused(self.seed));
         }
         Ok(())
+    }
+
+    /// Where the bytes lie in the copy, if they are there and may be read.
+    fn admitted_copy_of(
+        &self,
+        addr: SeedAddr,
+        len: usize,
+    ) -> Result<Option<(&ArenaCopy, u64)>, ExportError> {
+        self.check(addr, len)?;
+        Ok(self.copy_of(addr, len))
     }
 
     /// Where the bytes lie in the copy, if they are there; `check` has admitted them.
@@ -282,6 +305,22 @@ impl Exported {
             }
         }
         Ok(true)
+    }
+
+    fn read_beneath(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
+        let files = self.beneath.get().map_or(&[][..], Vec::as_slice);
+        let mut at = 0;
+        while at < into.len() {
+            // A READ's range does not wrap around.
+            let here = SeedAddr(addr.0 + at as u64);
+            let got = beneath::read(files, here, &mut into[at..]);
+            at += got.map_err(|source| ExportError::Unreadable {
+                seed: self.seed,
+                addr: here,
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     fn read_process(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {

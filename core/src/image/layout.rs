@@ -9,8 +9,9 @@
 //! every slot is a gap of at least [`GUARD`] bytes that reads as zeros: a mapping that grows in a child
 //! must not run into its neighbour's bytes. Offset and address are equal modulo [`ALIGNMENT`], so that
 //! huge pages remain possible. Offsets are dense: the page cache's tree stays shallow.
+//! Last stand the slots of what lies beneath written pages of files (`descriptor/beneath.rs`).
 
-use crate::descriptor::{ImageOffset, SeedAddr, SeedRange, Vma, VmaKind};
+use crate::descriptor::{BENEATH, ImageOffset, SeedAddr, SeedRange, Vma, VmaKind};
 
 /// Offset and address of a byte are equal modulo this: the size of a huge page.
 pub const ALIGNMENT: u64 = 2 << 20;
@@ -75,6 +76,13 @@ impl ImageLayout {
             before = Some(vma);
         }
         ImageLayout { slots, page_size }
+    }
+
+    /// From where to where what lies beneath written pages has its places; `None`: there is nothing.
+    pub fn beneath(&self) -> Option<(ImageOffset, ImageOffset)> {
+        let first = self.slots.partition_point(|slot| slot.range.start.0 < BENEATH);
+        let (first, last) = (self.slots.get(first)?, self.slots.last()?);
+        Some((first.offset, ImageOffset(last.offset_end())))
     }
 
     /// The place of the byte at `addr`.

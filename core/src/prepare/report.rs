@@ -89,6 +89,11 @@ pub mod tag {
     pub const THREAD_STATE: u16 = 41;
     /// 4 x u64: policy, priority, nice (sign-extended), SCHED_FLAG_*. Of the caller, if it is no whole process.
     pub const OWN_SCHED: u16 = 42;
+    /// u64 start, end: memory that the parent had locked; all of it that lies between and is not mapped is none. Of a
+    /// whole process alone, as fork(2) drops locks. May stand several times.
+    pub const LOCKED: u16 = 50;
+    /// u64: the flags of mlockall(2) that hold for memory to come. Of a whole process alone.
+    pub const LOCKS_FUTURE: u16 = 51;
 }
 
 /// Everything that a report says.
@@ -115,6 +120,10 @@ pub struct Report {
     pub whole: Option<Whole>,
     /// Memory that the parent had marked MADV_DONTFORK, and that a child must mark again.
     pub dont_fork: Vec<SeedRange>,
+    /// Memory that a child must lock again.
+    pub locked: Vec<SeedRange>,
+    /// MCL_FUTURE and MCL_ONFAULT, or 0.
+    pub locks_future: u32,
     /// Where children are told of losses; 0: nowhere.
     pub losses_area: SeedAddr,
     /// Losses with which there is to be no seed.
@@ -330,6 +339,13 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             let n = numbers(record, 2)?;
             report.dont_fork.push(range(n[0], n[1])?);
         }
+        tag::LOCKED => {
+            let n = numbers(record, 2)?;
+            report.locked.push(range(n[0], n[1])?);
+        }
+        tag::LOCKS_FUTURE => {
+            report.locks_future = u32::try_from(numbers(record, 1)?[0]).ok()?;
+        }
         _ => {}
     }
     Some(())
@@ -470,12 +486,16 @@ mod tests {
         writer.record(tag::OPEN_FILE, &[3, 0o2, 17], b"/tmp/x");
         writer.record(999, &[1], b"unknown");
         writer.record(tag::SHARED_COPY, &[0x1000, 0x2000, 0x5000], b"");
+        writer.record(tag::LOCKED, &[0x1000, 0x3000], b"");
+        writer.record(tag::LOCKS_FUTURE, &[6], b"");
         let len = writer.finish().unwrap();
         let report = parse(&buffer[..len]).unwrap();
         assert_eq!(report.threads[0].name, b"python3");
         assert_eq!(report.threads[0].rseq.unwrap().len, 32);
         assert_eq!(report.open_files[0].link, "/tmp/x");
         assert_eq!(report.shared_copies, [(SeedRange::new(0x1000, 0x2000), SeedAddr(0x5000))]);
+        assert_eq!(report.locked, [SeedRange::new(0x1000, 0x3000)]);
+        assert_eq!(report.locks_future, 6);
     }
 
     /// One record of each tag, all numbers different.

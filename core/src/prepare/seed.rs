@@ -313,6 +313,16 @@ impl Description<'_, '_> {
         for range in map.marked() {
             self.writer.record(tag::DONT_FORK, &[range.start.0, range.end.0], &[]);
         }
+        for range in map.locked() {
+            self.writer.record(tag::LOCKED, &[range.start.0, range.end.0], &[]);
+        }
+        if map.locks_future() != 0 {
+            self.writer.record(
+                tag::LOCKS_FUTURE,
+                &[u64::from(map.locks_future().cast_unsigned())],
+                &[],
+            );
+        }
     }
 
     fn thread(&mut self, frame: u64) {

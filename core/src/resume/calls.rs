@@ -115,6 +115,24 @@ pub(super) fn set_limit(resource: u64, soft: u64, hard: u64) -> Op {
     call("prlimit64", libc::SYS_prlimit64, args, Expect::Success)
 }
 
+/// mlock2(2), by which nothing is faulted in.
+pub(super) fn lock(addr: u64, len: u64) -> Op {
+    const MLOCK_ONFAULT: u64 = 1;
+    let args = [addr.into(), len.into(), MLOCK_ONFAULT.into()];
+    call("mlock2", libc::SYS_mlock2, args, Expect::Success)
+}
+
+/// mlockall(2).
+pub(super) fn lock_all(flags: u32) -> Op {
+    call("mlockall", libc::SYS_mlockall, [u64::from(flags).into()], Expect::Success)
+}
+
+/// mseal(2).
+pub(super) fn seal(addr: u64, len: u64) -> Op {
+    const SYS_MSEAL: i64 = 462;
+    call("mseal", SYS_MSEAL, [addr.into(), len.into(), 0.into()], Expect::Success)
+}
+
 /// membarrier(2).
 pub(super) fn membarrier(command: u32) -> Op {
     let args = [u64::from(command).into(), 0.into(), 0.into()];

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
-use super::compile::{COMMAND_FD, CompileError};
+use super::compile::{COMMAND_FD, CompileError, HostFacts, late_file_limit};
 use super::entering::{Entering, Enters};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
@@ -17,7 +17,7 @@ use super::shared::SharedPlan;
 use super::state;
 use super::threads::{self, FurtherThreads};
 use crate::descriptor::{
-    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, VmaFlags,
+    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, Vma, VmaFlags,
 };
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
@@ -70,6 +70,12 @@ pub struct TailFacts {
     room_for_vectors: Option<Op>,
     is_whole: bool,
     dont_fork: Vec<SeedRange>,
+    /// Locked memory, less what the tail maps anew.
+    locked: Vec<SeedRange>,
+    /// Flags of mlockall(2) for memory to come, or 0.
+    locks_future: u32,
+    /// The limit of a file's size, if it was left to the tail.
+    file_limit: Option<(u64, u64)>,
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
     timers: Vec<(u64, [u64; 4])>,
     resume_area: SeedAddr,
@@ -146,6 +152,9 @@ impl TailFacts {
             Some(whole) => whole.sched.get(first).copied(),
             None => Some(desc.state.sched),
         };
+        let is_new = |vma: &&Vma| desc.shared.iter().any(|part| part.range == vma.range);
+        let locked = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::LOCKED));
+        let locked = locked.filter(|vma| !is_new(vma));
         let dont_fork = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::DONT_FORK));
         Ok(TailFacts {
             thread: desc.threads[first].clone(),
@@ -155,6 +164,9 @@ impl TailFacts {
             room_for_vectors: desc.state.threads.get(first).and_then(state::room_for_vectors),
             is_whole: whole.is_some(),
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
+            locked: locked.map(|vma| vma.range).collect(),
+            locks_future: desc.marks.locks_future,
+            file_limit: None,
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
             cwd: desc.process.cwd.clone(),
@@ -163,6 +175,12 @@ impl TailFacts {
             files: desc.carried.as_ref().map(FilePlan::of),
             shared: SharedPlan::of(desc),
         })
+    }
+
+    /// With limits as far as `host` lets them.
+    #[must_use]
+    pub fn under(self, desc: &Descriptor, host: &HostFacts) -> TailFacts {
+        TailFacts { file_limit: late_file_limit(desc, host), ..self }
     }
 
     /// Where the kernel writes a child's tid.
@@ -195,16 +213,18 @@ impl TailFacts {
 
     /// What a child that is cloned ahead has behind it when its command comes.
     pub(super) fn ahead(&self, base: u64) -> Vec<Op> {
-        let mut ops = self.mark_dont_fork();
+        let mut ops = self.mark_memory();
         ops.extend(self.make_threads(base));
         ops
     }
 
-    fn mark_dont_fork(&self) -> Vec<Op> {
+    /// What a fork takes away: locks, and the marks of memory that it would leave out.
+    fn mark_memory(&self) -> Vec<Op> {
         let mark = |range: &SeedRange| {
             calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
         };
-        self.dont_fork.iter().map(mark).collect()
+        let lock = |range: &SeedRange| calls::lock(range.start.0, range.len());
+        self.dont_fork.iter().map(mark).chain(self.locked.iter().map(lock)).collect()
     }
 
     /// What makes its threads, so far as they wait at a gate. Before, while nobody shares it, the table of descriptors grows to
@@ -271,6 +291,13 @@ impl TailFacts {
         let spare = self.files.as_ref().map(FilePlan::spare);
         let (number, nothing) = spare.unwrap_or((stdio + 4, stdio + 3));
         ops.extend(self.shared.make(number, nothing));
+        ops.extend(
+            self.file_limit
+                .map(|(soft, hard)| calls::set_limit(libc::RLIMIT_FSIZE.into(), soft, hard)),
+        );
+        if self.locks_future != 0 {
+            ops.push(calls::lock_all(self.locks_future));
+        }
         // All signals are blocked until the threads are in their own code.
         ops.extend(self.timers.iter().map(|(which, timer)| {
             let timer = left_after(*which, *timer, place.passed_ns);
@@ -287,7 +314,7 @@ impl TailFacts {
         ops.extend(own.steps(&self.cwd));
         // Last of what can fail, for there may be hundreds, and other steps keep their numbers without them.
         if !place.is_ahead {
-            ops.extend(self.mark_dont_fork());
+            ops.extend(self.mark_memory());
         }
         match &self.files {
             Some(files) => ops.extend(files.close_helpers()),

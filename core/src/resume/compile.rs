@@ -8,7 +8,7 @@
 //!    unmapped: from here on only the blob's memory exists.
 //! 3. Trampolines are written, then every VMA is mapped: from the image, from an identical local file, or
 //!    fresh where the seed had nothing. Advice follows each mapping. Nothing is touched: what a template
-//!    writes is copied by every clone.
+//!    writes is copied by every clone. Last comes what lies beneath written pages of files, for the stub.
 //! 4. The stack, anonymous and growing, is filled from the image: the kernel reads argv and environ
 //!    from anonymous memory alone, and lets no file mapping grow.
 //! 5. vvar and vdso move to where the seed's were, for its libc calls into them.
@@ -27,7 +27,7 @@ use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
 use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
-use super::placement::{Placement, USER_END};
+use super::placement::{Beneath, Placement, USER_END};
 use super::program::{Expect, Op, Program};
 use super::{state, threads};
 use crate::descriptor::{
@@ -44,6 +44,7 @@ const READ_EXECUTE: u8 = 5;
 const FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
 const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
 const MAP_DROPPABLE: i32 = 8;
+const MADV_GUARD_INSTALL: i32 = 102;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const SS_DISABLE: u32 = 2;
@@ -149,7 +150,23 @@ pub fn compile(
     for piece in &pieces {
         map(&mut ops, piece, fds);
     }
+    if let Some(Beneath { range, offset }) = placement.beneath {
+        // Without access: the stub moves parts of it, and nobody else knows of it.
+        let (start, len) = (range.start.0, range.len());
+        ops.push(calls::mmap(
+            start,
+            len,
+            0,
+            FIXED | libc::MAP_NORESERVE,
+            Some(fds.image),
+            offset.0,
+        ));
+    }
     fill_stacks(&mut ops, &pieces, &places, fds)?;
+    for guard in &desc.marks.guards {
+        let (start, len) = (guard.start.0, guard.len());
+        ops.push(calls::madvise(start, len, MADV_GUARD_INSTALL, Expect::Success));
+    }
     ops.extend(moves.iter().map(|m| calls::relocate(m.parked, m.len, m.to)));
     let parking = placement.parking();
     ops.push(calls::munmap(parking.start.0, parking.end.0));
@@ -160,8 +177,41 @@ pub fn compile(
     ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
     set_process_state(&mut ops, desc, host);
     state::restore(&mut ops, desc, first);
+    seal(&mut ops, desc, &pieces);
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
+}
+
+/// Clones inherit seals. What the tail maps anew it seals itself.
+fn seal(ops: &mut Vec<Op>, desc: &Descriptor, pieces: &[Piece]) {
+    let is_new = |piece: &&Piece| {
+        desc.shared.iter().any(|part| !part.range.intersect(piece.range).is_empty())
+    };
+    let sealed = pieces.iter().filter(|piece| piece.flags.has(VmaFlags::SEALED));
+    for piece in sealed.filter(|piece| !is_new(piece)) {
+        ops.push(calls::seal(piece.range.start.0, piece.range.len()));
+    }
+}
+
+/// Whether children write files before they go on as the seed's: then its limit of a file's size comes after.
+fn limits_files_late(desc: &Descriptor) -> bool {
+    desc.carried.is_some() || !desc.shared.is_empty()
+}
+
+/// A limit of the seed's, as far as its host lets it; `None`: it is the host's.
+fn limit_here(desc: &Descriptor, host: &HostFacts, resource: usize) -> Option<(u64, u64)> {
+    let (soft, hard) = *desc.process.limits.get(resource)?;
+    let (own_soft, own_hard) = *host.limits.get(resource)?;
+    // Above its host's nobody goes.
+    let hard = hard.min(own_hard);
+    let soft = soft.min(hard);
+    ((soft, hard) != (own_soft, own_hard)).then_some((soft, hard))
+}
+
+/// The limit of a file's size that a tail sets, for the template did not.
+pub(super) fn late_file_limit(desc: &Descriptor, host: &HostFacts) -> Option<(u64, u64)> {
+    let resource = usize::try_from(libc::RLIMIT_FSIZE).unwrap_or(0);
+    limits_files_late(desc).then(|| limit_here(desc, host, resource)).flatten()
 }
 
 /// Whether all numbers of carried files can be had under the limit that children get.
@@ -341,13 +391,9 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
     // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
     ops.push(calls::chdir("/", Expect::Success));
     ops.push(calls::chdir(&process.cwd, Expect::Ignored));
-    for (resource, ((soft, hard), (own_soft, own_hard))) in
-        (0..).zip(process.limits.iter().zip(&host.limits))
-    {
-        // Above its host's nobody goes.
-        let hard = *hard.min(own_hard);
-        let soft = *soft.min(&hard);
-        if (soft, hard) != (*own_soft, *own_hard) {
+    for (resource, at) in (0..).zip(0..process.limits.len()) {
+        let is_late = resource == u64::from(libc::RLIMIT_FSIZE) && limits_files_late(desc);
+        if let Some((soft, hard)) = limit_here(desc, host, at).filter(|_| !is_late) {
             ops.push(calls::set_limit(resource, soft, hard));
         }
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, Losses, MAX_THREADS, OpenFile, OwnerIndex, PageTable, Process, ResumeArea,
-    Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
+    CallSite, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnerIndex, PageTable, Process,
+    ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
@@ -50,6 +50,7 @@ pub(crate) fn descriptor() -> Descriptor {
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
+        marks: Marks::default(),
         warm: WarmSet::default(),
         whole: None,
     }
@@ -73,7 +74,12 @@ fn of_file(file: u16, page: u64) -> Source {
 }
 
 fn placement() -> Placement {
-    Placement { base: 0x6000_0000_0000, trampolines: Vec::new(), trampoline_pages: Vec::new() }
+    Placement {
+        base: 0x6000_0000_0000,
+        trampolines: Vec::new(),
+        trampoline_pages: Vec::new(),
+        beneath: None,
+    }
 }
 
 /// Offset = address - MAPS.
@@ -100,9 +106,9 @@ fn the_frame_of_a_program() {
    0 rt_sigprocmask(2, <8 bytes>, 0, 8)
    1 sigaltstack(<24 bytes>)
    2 munmap(0, 0x600000000000)
-   3 munmap(0x600000fda000, 0x1fffff025000)
-   4 munmap(0x600000f9a000, 0x40000)
-   5 store 0 bytes at 0x600000099000
+   3 munmap(0x600000ffa000, 0x1fffff005000)
+   4 munmap(0x600000fba000, 0x40000)
+   5 store 0 bytes at 0x6000000b9000
    6 prctl(35, 14, <104 bytes>, 104, 0)
    7 arch_prctl(0x1002, 0x70000030)
    8 arch_prctl(0x1001, 0)
@@ -263,10 +269,10 @@ fn the_vdso_moves_by_way_of_the_parking() {
     let text = compiled(host(2)).unwrap().to_string();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
     let expected = [
-        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000f9a000) = 0x600000f9a000",
-        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000f9e000) = 0x600000f9e000",
-        "   6 mremap(0x600000f9a000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
-        "   7 mremap(0x600000f9e000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
+        "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000fba000) = 0x600000fba000",
+        "   3 mremap(0xb000, 0x2000, 0x2000, 3, 0x600000fbe000) = 0x600000fbe000",
+        "   6 mremap(0x600000fba000, 0x4000, 0x4000, 3, 0x1000000000) = 0x1000000000",
+        "   7 mremap(0x600000fbe000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
     ];
     assert_eq!(lines, expected);
     assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));

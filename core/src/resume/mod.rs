@@ -39,7 +39,7 @@ pub use ahead::warming;
 pub use child::{ChildSpec, Own, TailFacts, TailPlace};
 pub use compile::{CompileError, HostFacts, TemplateFds, compile};
 pub use entering::{Entering, Enters};
-pub use placement::Placement;
+pub use placement::{Beneath, Placement};
 pub use template::{NewProcess, Template, TemplateSpec};
 pub use threads::FurtherThreads;
 

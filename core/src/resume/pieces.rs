@@ -104,21 +104,34 @@ impl Places<'_> {
         upto == range.end
     }
 
+    /// Whether absent memory is to be a part of the image. Guards are not: what a discard puts in place of a part of the
+    /// image has none.
+    fn joins(&self, absent: SeedRange, shortest: u64) -> bool {
+        let guards = &self.desc.marks.guards;
+        let next = guards.partition_point(|guard| guard.end <= absent.start);
+        let has_guard = guards.get(next).is_some_and(|guard| guard.start < absent.end);
+        absent.len() < shortest && !has_guard
+    }
+
     /// Present stretches from the image, long absent ones fresh.
     fn split(&self, range: SeedRange) -> Result<Vec<(SeedRange, Backing)>, SeedAddr> {
         let shortest = MIN_ABSENT_PAGES * self.desc.page_size();
         let mut stretches: Vec<SeedRange> = Vec::new();
         for run in self.present(range) {
+            let before = stretches.last().map_or(range.start, |last| last.end);
+            let is_short = self.joins(SeedRange { start: before, end: run.range.start }, shortest);
             match stretches.last_mut() {
-                Some(last) if run.range.start.0 - last.end.0 < shortest => last.end = run.range.end,
-                None if run.range.start.0 - range.start.0 < shortest => {
+                Some(last) if is_short => last.end = run.range.end,
+                None if is_short => {
                     stretches.push(SeedRange { start: range.start, end: run.range.end });
                 }
                 _ => stretches.push(run.range),
             }
         }
         match stretches.last_mut() {
-            Some(last) if range.end.0 - last.end.0 < shortest => last.end = range.end,
+            Some(last) if self.joins(SeedRange { start: last.end, end: range.end }, shortest) => {
+                last.end = range.end;
+            }
             _ => {}
         }
         let mut backings = Vec::with_capacity(stretches.len() * 2 + 1);

@@ -3,7 +3,9 @@
 
 use super::ResumeError;
 use super::abi::REGION_LEN;
-use crate::descriptor::{Descriptor, SeedAddr, SeedRange, StubPlace, VmaFlags, VmaKind};
+use crate::descriptor::{
+    Descriptor, ImageOffset, SeedAddr, SeedRange, StubPlace, VmaFlags, VmaKind,
+};
 
 /// Bytes of trampoline that each call site gets.
 pub const TRAMPOLINE_LEN: u64 = 64;
@@ -39,6 +41,24 @@ pub struct Placement {
     pub trampolines: Vec<SeedAddr>,
     /// The pages that hold them.
     pub trampoline_pages: Vec<SeedRange>,
+    /// What lies beneath written pages of files; `None`: nothing, or there is no room for it.
+    pub beneath: Option<Beneath>,
+}
+
+/// A child's mapping of what lies beneath written pages (`descriptor/beneath.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beneath {
+    /// Its addresses in the child.
+    pub range: SeedRange,
+    /// What it shows first.
+    pub offset: ImageOffset,
+}
+
+impl Beneath {
+    /// Where in the child lies what the image has at `place`.
+    pub fn address_of(&self, place: ImageOffset) -> u64 {
+        self.range.start.0 + (place.0 - self.offset.0)
+    }
 }
 
 impl Placement {
@@ -52,9 +72,14 @@ impl Placement {
             return Placement::given(place, &own, avoid);
         }
         let all: Vec<SeedRange> = own.iter().chain(avoid).copied().collect();
-        let base = region_base(&holes(all, LOWEST)).ok_or(ResumeError::NoRoom { near: None })?;
-        let mut placement =
-            Placement { base, trampolines: Vec::new(), trampoline_pages: Vec::new() };
+        let base = base_of(REGION_LEN + PARKING_LEN, &holes(all, LOWEST))
+            .ok_or(ResumeError::NoRoom { near: None })?;
+        let mut placement = Placement {
+            base,
+            trampolines: Vec::new(),
+            trampoline_pages: Vec::new(),
+            beneath: None,
+        };
         placement.trampolines = vec![SeedAddr(0); desc.sites.len()];
         for group in groups(desc) {
             let bytes = group.len() as u64 * TRAMPOLINE_LEN;
@@ -84,6 +109,7 @@ impl Placement {
             base: place.base.0,
             trampolines: place.trampolines.clone(),
             trampoline_pages: place.trampoline_pages.clone(),
+            beneath: None,
         };
         let region = placement.region();
         let hits = |taken: &[SeedRange], range: SeedRange| {
@@ -96,6 +122,22 @@ impl Placement {
             Some(pages) => Err(ResumeError::NoRoom { near: Some(pages.start) }),
             None => Ok(placement),
         }
+    }
+
+    /// Finds room for what the image has between these offsets. Where there is none, discarding a written page of
+    /// a file fails in the child: that is told, and the wrong bytes would not be.
+    pub fn find_room_beneath(
+        &mut self,
+        desc: &Descriptor,
+        places: Option<(ImageOffset, ImageOffset)>,
+    ) {
+        self.beneath = places.and_then(|(offset, end)| {
+            let len = end.0 - offset.0;
+            let own = desc.vmas.iter().map(|vma| vma.range);
+            let taken = own.chain(self.trampoline_pages.iter().copied()).chain([self.region()]);
+            let start = base_of(len, &holes(taken.collect(), LOWEST))?;
+            Some(Beneath { range: SeedRange::new(start, start + len), offset })
+        });
     }
 
     /// As a seed made of one of its children must tell it.
@@ -133,11 +175,11 @@ fn holes(mut taken: Vec<SeedRange>, lowest: u64) -> Vec<SeedRange> {
     holes
 }
 
-/// As near to `PREFERRED` as a hole with the greatest possible distance to its neighbours allows.
-fn region_base(holes: &[SeedRange]) -> Option<u64> {
+/// Where `len` bytes lie as near to `PREFERRED` as a hole with the greatest possible distance to its neighbours allows.
+fn base_of(len: u64, holes: &[SeedRange]) -> Option<u64> {
     let inside = |hole: &SeedRange, distance: u64| {
         let lowest = (hole.start.0 + distance).next_multiple_of(ALIGNMENT);
-        let highest = hole.end.0.checked_sub(distance + REGION_LEN + PARKING_LEN)?;
+        let highest = hole.end.0.checked_sub(distance.checked_add(len)?)?;
         let highest = highest / ALIGNMENT * ALIGNMENT;
         (lowest <= highest).then(|| PREFERRED.clamp(lowest, highest))
     };

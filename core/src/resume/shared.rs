@@ -14,7 +14,7 @@ use super::compile::advised;
 use super::file_calls;
 use super::program::{Expect, Op};
 use crate::descriptor::carried::FileKind;
-use crate::descriptor::{Descriptor, SeedRange, SharedPart, Source, VmaFlags};
+use crate::descriptor::{Descriptor, SeedAddr, SeedRange, SharedPart, Source, VmaFlags};
 
 const READ: u8 = 1;
 /// What write(2) takes at once: it is 2 GiB less a page.
@@ -89,28 +89,48 @@ impl Object {
             .iter()
             .map(|mapping| (mapping.offset, mapping.offset + mapping.range.len()))
             .collect();
-        let shown = |at: u64| known.iter().any(|(start, end)| (*start..*end).contains(&at));
-        let page = desc.page_size();
         let mut data: Vec<SeedRange> = Vec::new();
         for run in desc.page_table.overlapping(part.range) {
             if run.source == Source::Zero {
                 continue;
             }
-            let mut at = run.range.start.0.max(part.range.start.0);
-            while at < run.range.end.0.min(part.range.end.0) {
-                if !shown(part.offset + (at - part.range.start.0)) {
-                    match data.last_mut() {
-                        Some(last) if last.end.0 == at && last.len() < MAX_WRITE => {
-                            last.end.0 += page;
-                        }
-                        _ => data.push(SeedRange::new(at, at + page)),
-                    }
-                }
-                at += page;
+            // By offsets in the object.
+            let place = |addr: SeedAddr| part.offset + (addr.0 - part.range.start.0);
+            let mut new = vec![(place(run.range.start), place(run.range.end))];
+            for hole in &known {
+                new = new.into_iter().flat_map(|piece| without(piece, *hole)).collect();
+            }
+            for (start, end) in new {
+                let [start, end] = [start, end].map(|at| at - part.offset + part.range.start.0);
+                add_data(&mut data, start, end);
             }
         }
         let (prot, flags) = (vma.prot, vma.flags);
         self.mappings.push(Mapping { range: part.range, offset: part.offset, prot, flags, data });
+    }
+}
+
+/// What is in `(start, end)` and not in `hole`.
+fn without((start, end): (u64, u64), hole: (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
+    // A hole that lies apart would leave all of it twice.
+    let apart = hole.1 <= start || hole.0 >= end;
+    let pieces = match apart {
+        true => [(start, end), (end, end)],
+        false => [(start, hole.0), (hole.1, end)],
+    };
+    pieces.into_iter().filter(|(start, end)| start < end)
+}
+
+/// Adds `[start, end)` in pieces that one write(2) takes.
+fn add_data(data: &mut Vec<SeedRange>, mut start: u64, end: u64) {
+    if let Some(last) = data.last_mut().filter(|last| last.end.0 == start) {
+        start = end.min(last.start.0 + MAX_WRITE).max(start);
+        last.end.0 = start;
+    }
+    while start < end {
+        let next = end.min(start + MAX_WRITE);
+        data.push(SeedRange::new(start, next));
+        start = next;
     }
 }
 
@@ -147,6 +167,12 @@ impl Mapping {
             ops.push(calls::madvise(start, len, libc::MADV_DONTFORK, Expect::Success));
         }
         ops.extend(advised(self.flags, start, len));
+        if self.flags.has(VmaFlags::LOCKED) {
+            ops.push(calls::lock(start, len));
+        }
+        if self.flags.has(VmaFlags::SEALED) {
+            ops.push(calls::seal(start, len));
+        }
     }
 }
 

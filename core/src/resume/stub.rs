@@ -14,14 +14,14 @@
 //! trampoline itself, on the caller's own stack, for it may be clone or vfork.
 
 use crate::descriptor::{
-    CallSite, Descriptor, ImageOffset, Patch, SITE_LEN, SeedAddr, SeedRange, SiteKind, VmaFlags,
-    VmaKind,
+    BENEATH, CallSite, Descriptor, ImageOffset, Patch, SITE_LEN, SeedAddr, SeedRange, SiteKind,
+    VmaFlags, VmaKind,
 };
 use crate::resume::abi::{
-    MAX_MOVED, MIN_CHUNK_SHIFT, RANGE_ANONYMOUS, RANGE_SHARED, STUB_LEN, StubMoved, StubRange,
-    StubTable,
+    MAX_MOVED, MIN_CHUNK_SHIFT, RANGE_ANONYMOUS, RANGE_FILE, RANGE_SHARED, STUB_LEN, StubMoved,
+    StubRange, StubTable,
 };
-use crate::resume::placement::TRAMPOLINE_LEN;
+use crate::resume::placement::{Beneath, TRAMPOLINE_LEN};
 
 /// Bytes of `jmp rel32`.
 const JUMP_LEN: usize = 5;
@@ -128,7 +128,7 @@ fn trampoline_bytes(site: &CallSite, at: u64, stub_entry: u64) -> Option<Vec<u8>
 }
 
 /// The bytes of the stub's table (at `base + STUB`) for a child of `desc`. `offset_of` tells where an address
-/// lies in the image; `dev_inode` is the image file's major, minor and inode.
+/// lies in the image; `dev_inode` is the image file's major, minor and inode; `beneath` is the placement's.
 ///
 /// # Errors
 /// `NoPlace`, `NotAscending` if the layout is not one of this descriptor; `TooManyRanges`.
@@ -136,22 +136,28 @@ pub fn table(
     desc: &Descriptor,
     offset_of: &dyn Fn(SeedAddr) -> Option<ImageOffset>,
     dev_inode: (u32, u32, u64),
+    beneath: Option<Beneath>,
 ) -> Result<Vec<u8>, StubError> {
     const FRESH: [u16; 3] = [VmaFlags::WIPE_ON_FORK, VmaFlags::DROPPABLE, VmaFlags::GROWS_DOWN];
     let mut ranges = Vec::new();
     for vma in &desc.vmas {
-        let shared = match vma.kind {
-            VmaKind::Anonymous => false,
+        let shows = match vma.kind {
+            VmaKind::Anonymous => Shows::Anonymous,
             // What the tail makes shared again is the kernel's.
             VmaKind::Shared if desc.shared.iter().any(|part| part.range == vma.range) => continue,
-            VmaKind::Shared => true,
+            VmaKind::Shared => Shows::Shared,
+            // One of which no page was written is the file's, wherever it comes from.
+            VmaKind::File { .. } => match offset_of(SeedAddr(vma.range.start.0 + BENEATH)) {
+                Some(place) => Shows::File { beneath: beneath.map(|all| all.address_of(place)) },
+                None => continue,
+            },
             _ => continue,
         };
         if FRESH.iter().any(|flag| vma.flags.has(*flag)) {
             continue;
         }
         let offset = offset_of(vma.range.start).ok_or(StubError::NoPlace(vma.range.start))?;
-        ranges.push(ImageRange { range: vma.range, offset, shared });
+        ranges.push(ImageRange { range: vma.range, offset, shows });
     }
     encode_table(&ranges, dev_inode)
 }
@@ -163,8 +169,22 @@ pub struct ImageRange {
     pub range: SeedRange,
     /// The place of its first byte.
     pub offset: ImageOffset,
-    /// Shared memory in the seed; else private anonymous.
-    pub shared: bool,
+    /// What it was in the seed.
+    pub shows: Shows,
+}
+
+/// What image-backed memory was in the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// Private anonymous memory.
+    Anonymous,
+    /// Shared memory.
+    Shared,
+    /// A private mapping of a file, of which pages were written.
+    File {
+        /// Where in the child the file's own bytes lie; `None`: nowhere.
+        beneath: Option<u64>,
+    },
 }
 
 /// The bytes of a table of `ranges`, which ascend.
@@ -207,7 +227,7 @@ pub fn encode_table(
     };
     let mut bytes = head_bytes(&table);
     for range in ranges {
-        for word in [range.start, range.end, range.offset] {
+        for word in [range.start, range.end, range.offset, range.beneath] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(range.first_bit.to_le_bytes());
@@ -221,19 +241,28 @@ pub fn encode_table(
 fn merged(ranges: &[ImageRange]) -> Result<Vec<StubRange>, StubError> {
     let mut merged: Vec<StubRange> = Vec::new();
     for range in ranges.iter().filter(|range| !range.range.is_empty()) {
-        let kind = if range.shared { RANGE_SHARED } else { RANGE_ANONYMOUS };
+        let (kind, beneath) = match range.shows {
+            Shows::Anonymous => (RANGE_ANONYMOUS, 0),
+            Shows::Shared => (RANGE_SHARED, 0),
+            Shows::File { beneath } => (RANGE_FILE, beneath.unwrap_or(0)),
+        };
         let (start, end, offset) = (range.range.start.0, range.range.end.0, range.offset.0);
         if let Some(last) = merged.last_mut() {
             let offset_end = last.offset + (last.end - last.start);
             if start < last.end || offset < offset_end {
                 return Err(StubError::NotAscending(range.range.start));
             }
-            if (start, offset, kind) == (last.end, offset_end, last.kind) {
+            let beneath_end = match last.beneath {
+                0 => 0,
+                at => at + (last.end - last.start),
+            };
+            let follows = (start, offset, beneath) == (last.end, offset_end, beneath_end);
+            if follows && kind == last.kind {
                 last.end = end;
                 continue;
             }
         }
-        merged.push(StubRange { start, end, offset, first_bit: 0, kind });
+        merged.push(StubRange { start, end, offset, beneath, first_bit: 0, kind });
     }
     Ok(merged)
 }

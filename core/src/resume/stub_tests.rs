@@ -53,7 +53,11 @@ fn a_trampoline_out_of_reach_is_refused() {
 }
 
 fn range(start: u64, end: u64, offset: u64) -> ImageRange {
-    ImageRange { range: SeedRange::new(start, end), offset: ImageOffset(offset), shared: false }
+    ImageRange {
+        range: SeedRange::new(start, end),
+        offset: ImageOffset(offset),
+        shows: Shows::Anonymous,
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -68,18 +72,18 @@ fn neighbours_in_memory_and_image_share_a_range() {
         range(0x1_0000, 0x2_0000, 0x20_0000),
         range(0x2_0000, 0x2_1000, 0x21_0000),
         range(0x2_1000, 0x2_2000, 0x40_0000),
-        ImageRange { shared: true, ..range(0x2_2000, 0x2_3000, 0x40_1000) },
+        ImageRange { shows: Shows::Shared, ..range(0x2_2000, 0x2_3000, 0x40_1000) },
     ];
     let bytes = encode_table(&ranges, (0, 41, 7)).expect("a small table");
     assert_eq!(word(&bytes, 0), 41 << 32);
     assert_eq!([word(&bytes, 8), word(&bytes, 16), word(&bytes, 24)], [7, 3, 1]);
-    let starts = [0, 1, 2].map(|i| word(&bytes, HEAD + i * 32));
+    let starts = [0, 1, 2].map(|i| word(&bytes, HEAD + i * 40));
     assert_eq!(starts, [0x1_0000, 0x2_1000, 0x2_2000]);
     // Ranges that meet inside a chunk have a bit each: 2 + 1 + 1.
-    let bits = [0, 1, 2].map(|i| word(&bytes, HEAD + i * 32 + 24));
+    let bits = [0, 1, 2].map(|i| word(&bytes, HEAD + i * 40 + 32));
     assert_eq!(bits, [0, 2, 3 | 1 << 32]);
-    assert_eq!(bytes.len(), HEAD + 3 * 32 + 8);
-    assert_eq!(word(&bytes, HEAD + 3 * 32), u64::MAX);
+    assert_eq!(bytes.len(), HEAD + 3 * 40 + 8);
+    assert_eq!(word(&bytes, HEAD + 3 * 40), u64::MAX);
 }
 
 #[test]

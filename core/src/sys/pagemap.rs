@@ -17,6 +17,8 @@ pub enum PageKind {
     Zero,
     /// A page of the mapped file (or of shared memory), not modified.
     File,
+    /// No page: MADV_GUARD_INSTALL has made it a guard. Seen from Linux 6.15 on.
+    Guard,
 }
 
 const PAGE_IS_FILE: u64 = 1 << 2;
@@ -65,7 +67,7 @@ pub fn existing_pages(
     range: SeedRange,
     page_size: u64,
 ) -> io::Result<Vec<(SeedRange, PageKind)>> {
-    match scan(pagemap, range) {
+    match scan(pagemap, range, page_size) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => {
             read_entries(pagemap, range, page_size)
         }
@@ -73,7 +75,11 @@ pub fn existing_pages(
     }
 }
 
-fn scan(pagemap: &File, range: SeedRange) -> io::Result<Vec<(SeedRange, PageKind)>> {
+fn scan(
+    pagemap: &File,
+    range: SeedRange,
+    page_size: u64,
+) -> io::Result<Vec<(SeedRange, PageKind)>> {
     let mut found = Vec::new();
     let mut regions = vec![Region::default(); REGIONS];
     let mut start = range.start.0;
@@ -92,7 +98,13 @@ fn scan(pagemap: &File, range: SeedRange) -> io::Result<Vec<(SeedRange, PageKind
         let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for region in &regions[..count] {
-            push(&mut found, SeedRange::new(region.start, region.end), kind(region.categories));
+            let range = SeedRange::new(region.start, region.end);
+            // A guard looks like a page that is swapped out, but for its entry.
+            if region.categories & PAGE_IS_SWAPPED != 0 {
+                read_into(&mut found, pagemap, range, page_size)?;
+            } else {
+                push(&mut found, range, kind(region.categories));
+            }
         }
         // The kernel walks by pieces of 511 regions, and where the last piece comes to the end of the range, it
         // leaves in `walk_end` where the one before it had stopped.
@@ -121,6 +133,7 @@ mod entry {
     pub(super) const SWAPPED: u64 = 1 << 62;
     pub(super) const FILE: u64 = 1 << 61;
     pub(super) const EXCLUSIVE: u64 = 1 << 56;
+    pub(super) const GUARD: u64 = 1 << 58;
 }
 
 fn read_entries(
@@ -129,14 +142,28 @@ fn read_entries(
     page_size: u64,
 ) -> io::Result<Vec<(SeedRange, PageKind)>> {
     let mut found = Vec::new();
-    each_entry(pagemap, range, page_size, |page, entry| {
-        if entry & (entry::PRESENT | entry::SWAPPED) == 0 {
-            return;
-        }
-        let is_file = entry & entry::FILE != 0 && entry & entry::SWAPPED == 0;
-        push(&mut found, page, if is_file { PageKind::File } else { PageKind::Own });
-    })?;
+    read_into(&mut found, pagemap, range, page_size)?;
     Ok(found)
+}
+
+fn read_into(
+    found: &mut Vec<(SeedRange, PageKind)>,
+    pagemap: &File,
+    range: SeedRange,
+    page_size: u64,
+) -> io::Result<()> {
+    each_entry(pagemap, range, page_size, |page, entry| {
+        let kind = if entry & entry::GUARD != 0 {
+            PageKind::Guard
+        } else if entry & (entry::PRESENT | entry::SWAPPED) == 0 {
+            return;
+        } else if entry & entry::FILE != 0 && entry & entry::SWAPPED == 0 {
+            PageKind::File
+        } else {
+            PageKind::Own
+        };
+        push(found, page, kind);
+    })
 }
 
 /// Calls `found` with each page of `range` and its entry.
@@ -288,7 +315,7 @@ mod tests {
     fn scanning_tells_the_zero_page() {
         let pagemap = File::open("/proc/self/pagemap").unwrap();
         let region = region();
-        match scan(&pagemap, region) {
+        match scan(&pagemap, region, PAGE) {
             Ok(found) => assert_eq!(
                 found,
                 [(at(region, 1, 3), PageKind::Own), (at(region, 4, 5), PageKind::Zero)]

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use mitosis::descriptor::{CallSite, ImageOffset, SeedAddr, SeedRange, SiteKind};
 use mitosis::resume::abi::{STACK, STUB, StubTable, TEXT_LEN};
 use mitosis::resume::placement::TRAMPOLINE_LEN;
-use mitosis::resume::stub::ImageRange;
+use mitosis::resume::stub::{ImageRange, Shows};
 use mitosis::resume::{blob, sites, stub};
 
 pub(crate) const PAGE: u64 = 4096;
@@ -82,7 +82,7 @@ impl StandIn {
         // SAFETY: `make` wrote the table; the ranges and the bitmap stand behind it.
         unsafe {
             let ranges = (*self.table).ranges as usize;
-            let words = self.table.add(1).cast::<u8>().add(ranges * 32).cast::<u64>();
+            let words = self.table.add(1).cast::<u8>().add(ranges * 40).cast::<u64>();
             (0..(*self.table).words as usize)
                 .map(|i| u64::from((*words.add(i)).count_zeros()))
                 .sum()
@@ -124,7 +124,10 @@ fn image_of(snapshots: &[Snapshot]) -> (File, Vec<ImageRange>) {
         ranges.push(ImageRange {
             range: SeedRange::new(snapshot.start, snapshot.start + snapshot.len),
             offset: ImageOffset(offset),
-            shared: snapshot.shared,
+            shows: match snapshot.shared {
+                true => Shows::Shared,
+                false => Shows::Anonymous,
+            },
         });
         offset += (snapshot.len + (2 << 20)).next_multiple_of(2 << 20);
     }

@@ -148,7 +148,7 @@ fn take(
     let files = SeedFiles { mem, pagemap, smaps };
     let seed = SeedId(1);
     let owner = Owner { seed, epoch: 1, exports: Vec::new(), arena: None };
-    let identity = SeedIdentity { seed, pid: 0, owner, stub: None };
+    let identity = SeedIdentity { seed, pid: 0, owner, stub: None, not_carried: None };
     let described = describe(identity, report.clone(), &files, &mut NoSites);
     let described = described.map_err(|error| error.to_string());
     let connection = Some(connection);

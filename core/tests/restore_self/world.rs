@@ -222,8 +222,13 @@ fn descriptor(pid: u32, report: report::Report) -> Descriptor {
     let files = SeedFiles { mem: open("mem"), pagemap: open("pagemap"), smaps: open("smaps") };
     let seed = SeedId::random();
     let owner = Owner { seed, epoch: 0, exports: Vec::new(), arena: None };
-    describe(SeedIdentity { seed, pid: 0, owner, stub: None }, report, &files, &mut NoSites)
-        .expect("it can be described")
+    describe(
+        SeedIdentity { seed, pid: 0, owner, stub: None, not_carried: None },
+        report,
+        &files,
+        &mut NoSites,
+    )
+    .expect("it can be described")
 }
 
 /// The seed's memory at its own addresses, in place of an image.

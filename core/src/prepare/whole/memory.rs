@@ -1,5 +1,5 @@
-//! What fork(2) would leave out: memory marked MADV_DONTFORK (V8's heap), and shared memory, which it
-//! would not freeze.
+//! What fork(2) would leave out: memory marked MADV_DONTFORK (V8's heap), shared memory, which it
+//! would not freeze, and locks of memory (mlock(2)).
 //!
 //! Only proc_pid_smaps(5) tells which VMAs are marked, and it walks every page table to do so. So it is
 //! read before the threads stop; then proc_pid_maps(5), which has the same lines without the pages, tells
@@ -22,6 +22,8 @@ const DONT_FORK: u8 = 1;
 /// `io` or `pf`: madvise(2) refuses it, and it is no ordinary memory.
 const DEVICE: u8 = 2;
 const SHARED: u8 = 4;
+const LOCKED: u8 = 8;
+const LOCKED_ON_FAULT: u8 = 16;
 
 /// One VMA.
 #[derive(Clone, Copy, Debug)]
@@ -112,11 +114,32 @@ impl Map {
 
     /// Marked memory, as far as it can be carried, in as few ranges as there are runs of it.
     pub(in crate::prepare) fn marked(&self) -> impl Iterator<Item = SeedRange> {
+        self.runs(Vma::is_marked)
+    }
+
+    /// Memory that is locked.
+    pub(in crate::prepare) fn locked(&self) -> impl Iterator<Item = SeedRange> {
+        self.runs(|vma| vma.flags & LOCKED != 0)
+    }
+
+    /// What mlockall(2) has said of memory to come, in its own flags: nothing else tells it than memory that has come
+    /// since, as this map's own.
+    pub(in crate::prepare) fn locks_future(&self) -> i32 {
+        let own = self.memory.at(0).as_ptr() as u64;
+        let vma = self.vmas().iter().find(|vma| vma.range.contains(SeedAddr(own)));
+        match vma.map_or(0, |vma| vma.flags & (LOCKED | LOCKED_ON_FAULT)) {
+            0 | LOCKED_ON_FAULT => 0,
+            LOCKED => libc::MCL_FUTURE,
+            _ => libc::MCL_FUTURE | libc::MCL_ONFAULT,
+        }
+    }
+
+    fn runs(&self, belongs: impl Fn(&Vma) -> bool) -> impl Iterator<Item = SeedRange> {
         let mut rest = self.vmas();
         std::iter::from_fn(move || {
-            let start = rest.iter().position(Vma::is_marked)?;
+            let start = rest.iter().position(&belongs)?;
             let run = &rest[start..];
-            let len = run.iter().position(|vma| !vma.is_marked()).unwrap_or(run.len());
+            let len = run.iter().position(|vma| !belongs(vma)).unwrap_or(run.len());
             rest = &run[len..];
             Some(SeedRange { start: run[0].range.start, end: run[len - 1].range.end })
         })
@@ -176,6 +199,8 @@ fn flags_of(text: &[u8]) -> u8 {
             | match word {
                 b"dc" => DONT_FORK,
                 b"io" | b"pf" => DEVICE,
+                b"lo" => LOCKED,
+                b"lf" => LOCKED_ON_FAULT,
                 _ => 0,
             }
     })

@@ -11,8 +11,8 @@ const MADV_COLD: i32 = 20;
 const MADV_PAGEOUT: i32 = 21;
 const MADV_POPULATE_READ: i32 = 22;
 const MADV_POPULATE_WRITE: i32 = 23;
-const MADV_GUARD_INSTALL: i32 = 102;
-const MADV_GUARD_REMOVE: i32 = 103;
+pub const MADV_GUARD_INSTALL: i32 = 102;
+pub const MADV_GUARD_REMOVE: i32 = 103;
 
 /// A random call on a random slot: its name and what came of it.
 pub fn make(slots: &mut Slots, chance: &mut Chance) -> (String, i64) {
@@ -27,7 +27,7 @@ pub fn make(slots: &mut Slots, chance: &mut Chance) -> (String, i64) {
     }
     let (name, result) = match kind {
         0..=3 => ("write", write(&slot, part, value)),
-        4 | 5 => ("dontneed", discard(&slot, part)),
+        4 | 5 => ("dontneed", discard(part)),
         6 => ("free", free(&slot, part, value)),
         7 => ("remove", remove(&slot, part)),
         8 => ("advice that changes no byte", advice(&slot, part, value)),
@@ -94,17 +94,14 @@ fn write(slot: &Slot, (at, len): (usize, usize), value: u64) -> i64 {
     })
 }
 
-fn discard(slot: &Slot, part: (usize, usize)) -> i64 {
-    if slot.kind.is_of_file() {
-        return 0;
-    }
+fn discard(part: (usize, usize)) -> i64 {
     advise(part, libc::MADV_DONTNEED)
 }
 
 /// MADV_FREE may take the bytes or leave them; after a write they are the writer's.
 fn free(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
     writable(slot, || {
-        let done = if slot.kind.is_of_file() { -1 } else { advise(part, libc::MADV_FREE) };
+        let done = advise(part, libc::MADV_FREE);
         if done == 0 {
             (0..part.1 / PAGE).for_each(|page| fill_page(part.0 + page * PAGE, value));
         }
@@ -112,9 +109,9 @@ fn free(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
     })
 }
 
-/// Of a file it would be a hole, which not every file system has.
+/// Of a file that is shared it would be a hole, which not every file system has.
 fn remove(slot: &Slot, part: (usize, usize)) -> i64 {
-    if matches!(slot.kind, Kind::FileShared) || slot.kind.is_of_file() {
+    if slot.kind == Kind::FileShared {
         return 0;
     }
     advise(part, libc::MADV_REMOVE)
@@ -143,8 +140,7 @@ fn protect(slot: &Slot, part: (usize, usize)) -> i64 {
         outcome(unsafe { libc::mprotect(part.0 as *mut _, part.1, rights) })
     };
     let first = set(libc::PROT_NONE);
-    let discarded =
-        if slot.kind.is_of_file() { 0 } else { advise((part.0, PAGE), libc::MADV_DONTNEED) };
+    let discarded = advise((part.0, PAGE), libc::MADV_DONTNEED);
     let second = set(libc::PROT_READ);
     first + discarded + second + set(slot.kind.rights())
 }
@@ -186,16 +182,12 @@ fn lock(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
     }
 }
 
-fn may_move(slot: &Slot) -> bool {
-    !slot.kind.is_of_file() && slot.kind != Kind::Growing
-}
-
 /// mremap(2) to another length, within the slot.
 fn resize(slot: &mut Slot, value: u64, flags: i32) -> i64 {
     // More of a file is more than a child has of it, and behind an object's end is SIGBUS.
     let most = if slot.kind.is_shared() { slot.pages } else { MAX_PAGES };
     let pages = 1 + value as usize % most;
-    if !may_move(slot) {
+    if slot.kind.is_of_file() || slot.kind == Kind::Growing {
         return 0;
     }
     // SAFETY: as above.
@@ -210,7 +202,7 @@ fn resize(slot: &mut Slot, value: u64, flags: i32) -> i64 {
 /// To the other half of its slot and back, with and without leaving the old place mapped.
 fn move_and_back(slot: &Slot, stays: bool) -> i64 {
     let other = slot.start + MAX_PAGES * PAGE * 2;
-    if !may_move(slot) {
+    if slot.kind == Kind::Growing {
         return 0;
     }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;

@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use mitosis_process_suite::{Chance, PAGE, digest, fail};
+use mitosis_process_suite::{Chance, PAGE, digest, fail, say};
+
+use crate::calls::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE};
+use crate::others::kernel_takes;
 
 /// Far from all that the kernel places by itself.
 const ARENA: usize = 0x2100_0000_0000;
@@ -37,9 +40,11 @@ pub enum Kind {
     Unforked,
     Droppable,
     Guarded,
+    /// Some of its pages are made guards before the fork.
+    Guards,
 }
 
-pub const KINDS: [Kind; 18] = [
+pub const KINDS: [Kind; 19] = [
     Kind::Anonymous,
     Kind::NoReserve,
     Kind::Huge,
@@ -58,6 +63,7 @@ pub const KINDS: [Kind; 18] = [
     Kind::Unforked,
     Kind::Droppable,
     Kind::Guarded,
+    Kind::Guards,
 ];
 
 impl Kind {
@@ -66,7 +72,7 @@ impl Kind {
         matches!(self, Kind::Shared | Kind::Memory | Kind::MemoryAgain | Kind::FileShared)
     }
 
-    /// A discard brings a file's bytes back, and growth shows more of it: a child has of the file what was mapped.
+    /// Growth shows more of a file: a child has of it what was mapped.
     pub fn is_of_file(self) -> bool {
         matches!(self, Kind::File | Kind::MemoryPrivate)
     }
@@ -156,6 +162,9 @@ impl Slots {
             map(&mut slot, &files);
             fill(&slot, chance);
             advise(&slot);
+            if slot.kind == Kind::Guards {
+                put_guards(&slot, chance);
+            }
             slot
         });
         Slots { all: slots.collect(), _files: files }
@@ -165,7 +174,9 @@ impl Slots {
     pub fn as_after_a_fork(&mut self, is_whole: bool) {
         // SAFETY: memory of ours alone.
         unsafe {
-            libc::munlockall();
+            if !is_whole {
+                libc::munlockall();
+            }
             for slot in &self.all {
                 let at = slot.start as *mut libc::c_void;
                 if matches!(slot.kind, Kind::Wiped | Kind::Droppable) {
@@ -179,11 +190,12 @@ impl Slots {
         self.are_forked(is_whole);
     }
 
-    /// What is not there.
+    /// What is not there. What is a guard is told, and is none any more: every byte of the rest is looked at.
     pub fn are_forked(&mut self, is_whole: bool) {
         for slot in &mut self.all {
             slot.is_mapped = slot.is_mapped && (is_whole || slot.kind != Kind::Unforked);
         }
+        self.all.iter().filter(|slot| slot.kind == Kind::Guards).for_each(tell_guards);
     }
 
     /// Of those that are mapped, with a digest.
@@ -262,6 +274,31 @@ pub fn fill_page(at: usize, value: u64) {
         // SAFETY: a writable page of ours.
         unsafe { (at as *mut u64).add(word).write(value.wrapping_mul(word as u64 + 1)) };
     }
+}
+
+/// Some of the pages become guards, where the kernel has any; what was there is gone.
+fn put_guards(slot: &Slot, chance: &mut Chance) {
+    for page in 0..slot.pages {
+        if chance.below(3) == 0 {
+            // SAFETY: memory of ours, which nothing reads before its guards are gone.
+            unsafe {
+                libc::madvise((slot.start + page * PAGE) as *mut _, PAGE, MADV_GUARD_INSTALL)
+            };
+        }
+    }
+}
+
+fn tell_guards(slot: &Slot) {
+    // A discard takes no guard away.
+    // SAFETY: memory of ours; the kernel looks at it, and this program does when the guards are gone.
+    unsafe {
+        libc::madvise(slot.start as *mut _, slot.bytes() / 2 / PAGE * PAGE, libc::MADV_DONTNEED)
+    };
+    let pages = (0..slot.pages).map(|page| kernel_takes(slot.start + page * PAGE));
+    let taken: String = pages.map(|taken| if taken == 0 { '.' } else { '|' }).collect();
+    say(&format!("guards {taken}"));
+    // SAFETY: as above.
+    unsafe { libc::madvise(slot.start as *mut _, slot.bytes(), MADV_GUARD_REMOVE) };
 }
 
 fn advise(slot: &Slot) {
