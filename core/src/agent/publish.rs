@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use crate::export::arena::ArenaCopy;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
+use crate::sys::credentials::PeerCredentials;
 use crate::sys::timens;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -122,8 +123,14 @@ impl Agent {
         fds: Vec<OwnedFd>,
         connection: &UnixStream,
     ) -> Result<(Arc<SeedRecord>, report::Report, SeedFiles), Failure> {
-        let report =
+        let mut report =
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
+        if let Some(reported) = report.credentials.take() {
+            let seen = PeerCredentials::of(connection.as_fd())
+                .and_then(|peer| describe::credentials::as_seen_here(reported, &peer));
+            let unknown = |error| fail(FailureKind::Internal, format!("its credentials: {error}"));
+            report.credentials = Some(seen.map_err(unknown)?);
+        }
         let files = seed_files(fds)?;
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),

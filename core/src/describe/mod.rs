@@ -3,6 +3,7 @@
 //! Reads what the seed handed over: its report, its smaps (VMAs with their flags), its pagemap (which
 //! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
 
+pub mod credentials;
 mod files;
 mod gpu;
 mod smaps;
@@ -136,6 +137,9 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let reported = report.credentials.ok_or(DescribeError::Incomplete("credentials"))?;
+    let credentials = credentials::beside_agent(reported)
+        .map_err(|error| DescribeError::Read { what: "credentials", error })?;
     let mut state = report.state;
     if state.threads.iter().all(|thread| *thread == ThreadState::default()) {
         state.threads.clear();
@@ -175,6 +179,7 @@ pub fn describe(
         whole: report.whole,
         process: report.process,
         state,
+        credentials,
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,

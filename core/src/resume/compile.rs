@@ -25,13 +25,15 @@ use std::collections::HashMap;
 
 use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
+use super::credentials::CredentialsError;
 use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
 use super::{state, threads};
 use crate::descriptor::{
-    Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
+    Credentials, Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source,
+    VmaFlags, VmaKind,
 };
 
 /// Present stack that is copied into each template at most; a seed with more is refused.
@@ -77,6 +79,8 @@ pub struct HostFacts {
     pub limits: Vec<(u64, u64)>,
     /// Its /proc hides nothing, so that one that is mounted anew shows no more.
     pub proc_is_plain: bool,
+    /// Whom it is taken for.
+    pub credentials: Credentials,
 }
 
 /// Why a descriptor makes no program.
@@ -113,6 +117,9 @@ pub enum CompileError {
         /// The limit.
         limit: u64,
     },
+    /// This host's agent may not make a child what the seed is.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The image and the descriptor do not fit together.
     #[error("the image has no place for {0}: the descriptor's VMAs are inconsistent")]
     NotInImage(SeedAddr),

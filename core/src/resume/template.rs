@@ -130,7 +130,7 @@ impl Template {
         let host = HostFacts::of_keeper(keeper.pid())?;
         let own_proc = host.proc_is_plain;
         let (program, files) = spec.program(&host)?;
-        let tail = TailFacts::of(spec.descriptor)?;
+        let tail = TailFacts::of(spec.descriptor, &host)?;
         let base = spec.placement.base;
         let nothing = nothing()?;
         let region = region(spec, &program, &tail)?;

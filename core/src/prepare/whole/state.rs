@@ -2,8 +2,8 @@
 
 use super::table::Table;
 use crate::descriptor::{self, Sched};
-use crate::prepare::kept;
 use crate::prepare::report::{ReportWriter, tag};
+use crate::prepare::{credentials, kept};
 use crate::sys::rawcall::rawcall;
 
 const PR_GET_TID_ADDRESS: i32 = 40;
@@ -30,6 +30,8 @@ pub(in crate::prepare) struct ThreadState {
     kept: descriptor::ThreadState,
     /// Signals that are pending for it or its process, and that it blocks.
     pub(super) pending: u64,
+    /// Equal for threads of the same credentials.
+    credentials: u64,
     name: [u8; 16],
 }
 
@@ -91,8 +93,19 @@ impl ThreadState {
                 ..kept::of_this_thread()
             },
             pending: pending() & blocked,
+            credentials: credentials::digest(),
             name,
         }
+    }
+
+    /// Its id.
+    pub(in crate::prepare) fn tid(&self) -> u64 {
+        self.tid
+    }
+
+    /// Whether it may do what `other` may.
+    pub(in crate::prepare) fn is_as(&self, other: &ThreadState) -> bool {
+        self.credentials == other.credentials
     }
 
     /// Its two records; `frame` if it is not known yet.
