@@ -32,8 +32,8 @@ use super::placement::{Placement, USER_END};
 use super::program::{Expect, Op, Program};
 use super::{state, threads};
 use crate::descriptor::{
-    Credentials, Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source,
-    VmaFlags, VmaKind,
+    Credentials, Descriptor, ImageOffset, MappedFile, MmLayout, SeedAddr, SeedRange, SignalAction,
+    Source, VmaFlags, VmaKind,
 };
 
 /// Present stack that is copied into each template at most; a seed with more is refused.
@@ -57,14 +57,23 @@ pub struct TemplateFds {
     pub image: u32,
     /// Local files that are identical to files of the descriptor's table.
     pub files: HashMap<u16, u32>,
+    /// What stands in for the seed's program, where that is none of these.
+    pub stand_in: Option<u32>,
 }
 
 impl TemplateFds {
+    /// With the number of a file behind these that stands in for the seed's program.
+    pub fn with_stand_in(self) -> TemplateFds {
+        let behind = u32::try_from(self.files.len()).unwrap_or(0) + 1;
+        TemplateFds { stand_in: Some(self.image + behind), ..self }
+    }
+
     /// Numbers for the image and then for these files: the order in which [`super::template::TemplateSpec`]
     /// takes them.
     pub fn number(files: &[u16]) -> TemplateFds {
         let image = COMMAND_FD + 1;
-        TemplateFds { image, files: files.iter().copied().zip(image + 1..).collect() }
+        let files = files.iter().copied().zip(image + 1..).collect();
+        TemplateFds { image, files, stand_in: None }
     }
 }
 
@@ -299,8 +308,8 @@ fn fill_stacks(
     if total > MAX_STACK_COPY { Err(CompileError::StackTooLarge(total)) } else { Ok(()) }
 }
 
-/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. Where the
-/// seed's program is here, /proc/self/exe becomes it (which takes a capability, so it may fail).
+/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. /proc/self/exe becomes
+/// the seed's program where that is here, else what stands in for it (which takes a capability, so it may fail).
 fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &TemplateFds) {
     const KEEP_EXE: u32 = u32::MAX;
     let auxv = &desc.process.auxv;
@@ -314,10 +323,14 @@ fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &Template
         calls::prctl(libc::PR_SET_MM, [what.into(), map.into(), len.into()], expect)
     };
     ops.push(set(KEEP_EXE, Expect::Success));
-    let exe = (0..).zip(&desc.files).find(|(_, file)| file.path == desc.process.exe);
-    if let Some(fd) = exe.and_then(|(index, _)| fds.files.get(&index)) {
-        ops.push(set(*fd, Expect::Ignored));
-    }
+    let fd = program(desc).and_then(|index| fds.files.get(&index).copied()).or(fds.stand_in);
+    ops.extend(fd.map(|fd| set(fd, Expect::Ignored)));
+}
+
+/// The seed's program among its files.
+pub(super) fn program(desc: &Descriptor) -> Option<u16> {
+    let is_program = |file: &MappedFile| file.path == desc.process.exe;
+    desc.files.iter().position(is_program).and_then(|index| u16::try_from(index).ok())
 }
 
 /// A `struct prctl_mm_map`.

@@ -275,6 +275,31 @@ fn the_vdso_moves_by_way_of_the_parking() {
 }
 
 #[test]
+fn a_program_that_is_not_here_has_a_stand_in() {
+    let mut desc = descriptor();
+    desc.process.exe = "/bin/x".to_owned();
+    let file =
+        |path: &str| MappedFile { path: path.to_owned(), size: 1, mtime_ns: 0, dev_ino: (1, 2) };
+    desc.files = vec![file("/lib/y"), file("/bin/x")];
+    let exes = |fds: TemplateFds| -> Vec<u32> {
+        let exe = |op: &Op| match op {
+            Op::Syscall { name: "prctl", args, .. } => match &args[2] {
+                crate::resume::program::Arg::Bytes(map) if map.len() == 104 => {
+                    map.last_chunk().map(|exe| u32::from_le_bytes(*exe))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        compiled(&desc, &fds).ops.iter().filter_map(exe).collect()
+    };
+    let fds = |files: &[u16]| TemplateFds::number(files);
+    assert_eq!(exes(fds(&[])), [u32::MAX]);
+    assert_eq!(exes(fds(&[0]).with_stand_in()), [u32::MAX, COMMAND_FD + 3]);
+    assert_eq!(exes(fds(&[0, 1])), [u32::MAX, COMMAND_FD + 3]);
+}
+
+#[test]
 fn process_state_is_set_where_it_differs() {
     let mut desc = descriptor();
     desc.process.signal_actions = vec![SignalAction::default(); 64];

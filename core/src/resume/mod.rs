@@ -24,6 +24,7 @@ pub mod placement;
 pub mod program;
 mod shared;
 pub mod sites;
+mod stand_in;
 mod state;
 pub mod stub;
 pub mod template;
