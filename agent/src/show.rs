@@ -159,6 +159,9 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
     println!("descriptor  {bytes} bytes, {} runs of pages", descriptor.page_table.runs().len());
     println!("program     {} in {}", descriptor.process.exe, descriptor.process.cwd);
     println!("kernel      {}", descriptor.needs.kernel);
+    if let Some(root) = &descriptor.root {
+        println!("root        {root}");
+    }
     if let Some(users) = descriptor.credentials.users {
         println!("users       {users:?}");
     }

@@ -126,10 +126,11 @@ impl Agent {
         let mut report =
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
         if let Some(reported) = report.credentials.take() {
-            let seen = PeerCredentials::of(connection.as_fd())
-                .and_then(|peer| describe::credentials::as_seen_here(reported, &peer));
             let unknown = |error| fail(FailureKind::Internal, format!("its credentials: {error}"));
+            let peer = PeerCredentials::of(connection.as_fd()).map_err(unknown)?;
+            let seen = describe::credentials::as_seen_here(reported, &peer);
             report.credentials = Some(seen.map_err(unknown)?);
+            report.root = describe::root_of(peer.pid);
         }
         let files = seed_files(fds)?;
         let record = Arc::new(SeedRecord {

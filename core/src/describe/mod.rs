@@ -180,6 +180,7 @@ pub fn describe(
         process: report.process,
         state,
         credentials,
+        root: report.root,
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,
@@ -402,6 +403,13 @@ pub fn own_vdso_digest() -> Result<[u8; 32], DescribeError> {
     let mem = File::open("/proc/self/mem").map_err(failed("mem"))?;
     let bytes = VmaText { mem: &mem, range }.bytes().map_err(failed("vDSO"))?;
     Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+/// The root directory of process `pid`, if it is another one than this process's, by its path from there. `None` also
+/// where it cannot be looked at: then the process is one of a user who may do more than this one.
+pub fn root_of(pid: u32) -> Option<String> {
+    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    Some(root.to_string_lossy().into_owned()).filter(|root| root != "/")
 }
 
 /// Bytes in a page of this host.

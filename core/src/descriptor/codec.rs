@@ -75,8 +75,10 @@ mod section {
     pub(super) const STATE: u16 = 20;
     /// Critical: a child without it would have its agent's rights.
     pub(super) const CREDENTIALS: u16 = 21;
+    /// Critical: a child without it could leave its parent's root directory.
+    pub(super) const ROOT: u16 = 22;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 22;
+    pub(super) const END: usize = 23;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -177,6 +179,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if descriptor.credentials != OwnCredentials::default() {
         put(&mut body, section::CREDENTIALS, &descriptor.credentials);
+    }
+    if let Some(root) = &descriptor.root {
+        put(&mut body, section::ROOT, root);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -327,6 +332,7 @@ impl<'a> Sections<'a> {
             process: self.parse::<Process>(section::PROCESS)?,
             state: self.parse::<State>(section::STATE)?,
             credentials: self.parse::<OwnCredentials>(section::CREDENTIALS)?,
+            root: self.parse_optional::<String>(section::ROOT)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             carried: self.carried_files()?,
             losses: self.losses()?,
@@ -361,6 +367,9 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     }
     if let Err(reason) = descriptor.credentials.check() {
         return fail(section::CREDENTIALS, reason);
+    }
+    if descriptor.root.as_ref().is_some_and(|root| !root.starts_with('/') || root.contains('\0')) {
+        return fail(section::ROOT, "it is no path from the root");
     }
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {

@@ -68,6 +68,7 @@ pub(crate) fn sample() -> Descriptor {
         process: Process { cwd: "/".to_owned(), ..Process::default() },
         state: State::default(),
         credentials: OwnCredentials::default(),
+        root: None,
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         carried: None,
         losses: Losses::default(),
@@ -126,6 +127,20 @@ fn state_survives_and_is_critical() {
     descriptor.state.threads.push(ThreadState::default());
     let refused = decode(&encode(&descriptor).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("one record for each thread"), "{refused}");
+}
+
+#[test]
+fn a_root_survives_and_is_critical() {
+    let mut descriptor = sample();
+    descriptor.root = Some("/jail".to_owned());
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    let plain = encode(&sample()).unwrap();
+    assert_eq!(bytes[plain.len()..], *b"\x16\0\x01\0\x06\0\0\0\x05/jail");
+    for root in ["jail", "/ja\0il", ""] {
+        descriptor.root = Some(root.to_owned());
+        assert!(decode(&encode(&descriptor).unwrap()).is_err(), "{root:?}");
+    }
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct Descriptor {
     pub state: State,
     /// What of its credentials is not its agent's.
     pub credentials: OwnCredentials,
+    /// Its root directory as its agent saw it, if that is not the agent's own.
+    pub root: Option<String>,
     /// File descriptors that its parent had open.
     pub open_files: Vec<OpenFile>,
     /// Those of them that children have again; `None`: children have none.

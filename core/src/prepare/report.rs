@@ -105,6 +105,8 @@ pub struct Report {
     pub state: State,
     /// Whom it is taken for, as its own user namespace numbers it.
     pub credentials: Option<Credentials>,
+    /// Its root directory as the agent sees it, if that is another one; told by nobody but the agent.
+    pub root: Option<String>,
     /// Open descriptors of the parent.
     pub open_files: Vec<OpenFile>,
     /// What is known of each of them, where they are carried: not empty, for 0, 1 and 2 stand here, too, or

@@ -176,6 +176,9 @@ pub fn compile(
     ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
     set_process_state(&mut ops, desc, host);
     state::restore(&mut ops, desc, first);
+    if desc.root.is_some() {
+        set_directories(&mut ops, desc);
+    }
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
 }
@@ -358,9 +361,9 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
     }
     ops.push(calls::personality(process.personality));
     ops.push(calls::umask(process.umask));
-    // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
-    ops.push(calls::chdir("/", Expect::Success));
-    ops.push(calls::chdir(&process.cwd, Expect::Ignored));
+    if desc.root.is_none() {
+        set_directories(ops, desc);
+    }
     for (resource, ((soft, hard), (own_soft, own_hard))) in
         (0..).zip(process.limits.iter().zip(&host.limits))
     {
@@ -371,6 +374,14 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
             ops.push(calls::set_limit(resource, soft, hard));
         }
     }
+}
+
+/// Another root comes behind all that opens a file of the host's.
+fn set_directories(ops: &mut Vec<Op>, desc: &Descriptor) {
+    ops.extend(desc.root.as_deref().map(calls::chroot));
+    // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
+    ops.push(calls::chdir("/", Expect::Success));
+    ops.push(calls::chdir(&desc.process.cwd, Expect::Ignored));
 }
 
 /// A `stack_t`.

@@ -45,6 +45,7 @@ pub(crate) fn descriptor() -> Descriptor {
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         state: State::default(),
         credentials: OwnCredentials::default(),
+        root: None,
         open_files: Vec::<OpenFile>::new(),
         carried: None,
         losses: Losses::default(),
@@ -297,6 +298,17 @@ fn a_program_that_is_not_here_has_a_stand_in() {
     assert_eq!(exes(fds(&[])), [u32::MAX]);
     assert_eq!(exes(fds(&[0]).with_stand_in()), [u32::MAX, COMMAND_FD + 3]);
     assert_eq!(exes(fds(&[0, 1])), [u32::MAX, COMMAND_FD + 3]);
+}
+
+#[test]
+fn a_root_is_changed_behind_all_that_needs_the_hosts() {
+    let mut desc = descriptor();
+    desc.state.core_filter = Some(1);
+    desc.root = Some("/jail".to_owned());
+    let text = compiled(&desc, &TemplateFds::default()).to_string();
+    let at = |step: &str| text.rfind(step).unwrap_or_else(|| panic!("no {step}: {text}"));
+    assert!(at("write(") < at("chroot(") && at("chroot(") < at("chdir("), "{text}");
+    assert_eq!(text.matches("chdir(").count(), 2, "{text}");
 }
 
 #[test]

@@ -142,7 +142,8 @@ impl Template {
         spec: &TemplateSpec<'_>,
     ) -> Result<Template, ResumeError> {
         let host = HostFacts::of_keeper(keeper.pid())?;
-        let own_proc = host.proc_is_plain;
+        // A changed root is left as it is: what is not in it is not shown there either.
+        let own_proc = host.proc_is_plain && spec.descriptor.root.is_none();
         let stand_in = spec.stand_in();
         let (program, files) = spec.program(&host, stand_in.as_ref())?;
         let tail = TailFacts::of(spec.descriptor, &host)?;
