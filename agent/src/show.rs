@@ -159,6 +159,18 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
     println!("descriptor  {bytes} bytes, {} runs of pages", descriptor.page_table.runs().len());
     println!("program     {} in {}", descriptor.process.exe, descriptor.process.cwd);
     println!("kernel      {}", descriptor.needs.kernel);
+    if let Some(root) = &descriptor.root {
+        println!("root        {root}");
+    }
+    if let Some(users) = descriptor.credentials.users {
+        println!("users       {users:?}");
+    }
+    if let Some(groups) = &descriptor.credentials.groups {
+        println!("groups      {:?} and {:?}", groups.ids, groups.supplementary);
+    }
+    if let Some(rights) = &descriptor.credentials.rights {
+        println!("rights      {:#x}, {:#x} taken up", rights.permitted, rights.effective);
+    }
     for (hop, owner) in descriptor.owners.iter().enumerate() {
         let places: Vec<String> = owner.exports.iter().map(export).collect();
         println!("owner {hop}     seed {} at {}", owner.seed, places.join(", "));
@@ -306,7 +318,7 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let offset_of = |addr| layout.offset_of(addr);
     let (given, trampolines) = (&fds, &diversions.trampolines);
     let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
-    let facts = TailFacts::of(descriptor)?.under(descriptor, &facts);
+    let facts = TailFacts::of(descriptor, &facts)?.under(descriptor, &facts);
     let place = TailPlace {
         passed_ns: 0,
         clock_delta_ns: 0,

@@ -1,5 +1,7 @@
 //! Whether this host can run a descriptor: said before anything is built.
 
+use std::path::Path;
+
 use super::failure::fail;
 use crate::describe;
 use crate::descriptor::{Descriptor, HostNeeds};
@@ -16,6 +18,13 @@ pub fn check(descriptor: &Descriptor) -> Result<(), Failure> {
     if descriptor.page_size() != page_size {
         let text =
             format!("its pages have {} bytes, this host's {page_size}", descriptor.page_size());
+        return Err(unfit(descriptor, &text));
+    }
+    if let Some(root) = descriptor.root.as_ref().filter(|root| !Path::new(root).is_dir()) {
+        let text = format!(
+            "its root directory (chroot(2)) is {root}, which is no directory here: make it what it is on the \
+             seed's host"
+        );
         return Err(unfit(descriptor, &text));
     }
     compare(&descriptor.needs, &here).map_err(|text| unfit(descriptor, &text))
@@ -96,6 +105,14 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::HostUnfit);
         let size = format!("its pages have {} bytes", descriptor.page_size());
         assert!(failure.message.contains(&size), "{failure}");
+    }
+
+    #[test]
+    fn a_root_that_is_not_here_is_named() {
+        let mut descriptor = crate::resume::compile::tests::descriptor();
+        descriptor.root = Some("/no/such/jail".to_owned());
+        let failure = check(&descriptor).unwrap_err();
+        assert!(failure.message.contains("/no/such/jail, which is no directory"), "{failure}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use crate::export::{FileBeneath, ProcessExport};
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
+use crate::sys::credentials::PeerCredentials;
 use crate::sys::timens;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -122,8 +123,15 @@ impl Agent {
         fds: Vec<OwnedFd>,
         connection: &UnixStream,
     ) -> Result<(Arc<SeedRecord>, report::Report, SeedFiles), Failure> {
-        let report =
+        let mut report =
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
+        if let Some(reported) = report.credentials.take() {
+            let unknown = |error| fail(FailureKind::Internal, format!("its credentials: {error}"));
+            let peer = PeerCredentials::of(connection.as_fd()).map_err(unknown)?;
+            let seen = describe::credentials::as_seen_here(reported, &peer);
+            report.credentials = Some(seen.map_err(unknown)?);
+            report.root = describe::root_of(peer.pid);
+        }
         let files = seed_files(fds)?;
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),

@@ -3,6 +3,7 @@
 //! Reads what the seed handed over: its report, its smaps (VMAs with their flags), its pagemap (which
 //! pages exist) and, for the vDSO and the call sites, its memory. Nothing is asked of the seed itself.
 
+pub mod credentials;
 mod files;
 mod gpu;
 mod smaps;
@@ -141,6 +142,9 @@ pub fn describe(
     };
     let needs =
         HostNeeds { vdso: vdso_digest(&vmas, files)?, kernel: kernel_release(), ..arch::cpu() };
+    let reported = report.credentials.ok_or(DescribeError::Incomplete("credentials"))?;
+    let credentials = credentials::beside_agent(reported)
+        .map_err(|error| DescribeError::Read { what: "credentials", error })?;
     let mut state = report.state;
     if state.threads.iter().all(|thread| *thread == ThreadState::default()) {
         state.threads.clear();
@@ -181,6 +185,8 @@ pub fn describe(
         whole: report.whole,
         process: report.process,
         state,
+        credentials,
+        root: report.root,
         open_files: report.open_files,
         sites,
         resume_area: report.resume_area,
@@ -425,6 +431,13 @@ pub fn own_vdso_digest() -> Result<[u8; 32], DescribeError> {
     let mem = File::open("/proc/self/mem").map_err(failed("mem"))?;
     let bytes = VmaText { mem: &mem, range }.bytes().map_err(failed("vDSO"))?;
     Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+/// The root directory of process `pid`, if it is another one than this process's, by its path from there. `None` also
+/// where it cannot be looked at: then the process is one of a user who may do more than this one.
+pub fn root_of(pid: u32) -> Option<String> {
+    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    Some(root.to_string_lossy().into_owned()).filter(|root| root != "/")
 }
 
 /// Bytes in a page of this host.

@@ -23,8 +23,8 @@ use super::vma::{MAX_SHARED_BYTES, MAX_SHARED_OBJECTS, Marks};
 use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
-    MappedFile, OpenFile, OwnerIndex, PageTable, Process, ResumeArea, Run, SeedAddr, SeedRange,
-    SharedPart, Source, State, StubPlace, Thread, Vma, WarmSet, Whole,
+    MappedFile, OpenFile, OwnCredentials, OwnerIndex, PageTable, Process, ResumeArea, Run,
+    SeedAddr, SeedRange, SharedPart, Source, State, StubPlace, Thread, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -73,10 +73,14 @@ mod section {
     pub(super) const SHARED: u16 = 18;
     /// Critical: a child without it could do what its parent could not (no_new_privs).
     pub(super) const STATE: u16 = 20;
+    /// Critical: a child without it would have its agent's rights.
+    pub(super) const CREDENTIALS: u16 = 21;
     /// Critical: a page that must fault would be one that can be written.
     pub(super) const MARKS: u16 = 22;
+    /// Critical: a child without it could leave its parent's root directory.
+    pub(super) const ROOT: u16 = 23;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 23;
+    pub(super) const END: usize = 24;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -177,6 +181,12 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if descriptor.state != State::default() {
         put(&mut body, section::STATE, &descriptor.state);
+    }
+    if descriptor.credentials != OwnCredentials::default() {
+        put(&mut body, section::CREDENTIALS, &descriptor.credentials);
+    }
+    if let Some(root) = &descriptor.root {
+        put(&mut body, section::ROOT, root);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -327,6 +337,8 @@ impl<'a> Sections<'a> {
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
             state: self.parse::<State>(section::STATE)?,
+            credentials: self.parse::<OwnCredentials>(section::CREDENTIALS)?,
+            root: self.parse_optional::<String>(section::ROOT)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
             carried: self.carried_files()?,
             losses: self.losses()?,
@@ -358,6 +370,12 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     check_whole(descriptor)?;
     if ![0, descriptor.threads.len()].contains(&descriptor.state.threads.len()) {
         return fail(section::STATE, "there is not one record for each thread");
+    }
+    if let Err(reason) = descriptor.credentials.check() {
+        return fail(section::CREDENTIALS, reason);
+    }
+    if descriptor.root.as_ref().is_some_and(|root| !root.starts_with('/') || root.contains('\0')) {
+        return fail(section::ROOT, "it is no path from the root");
     }
     let sites = descriptor.sites.len();
     if descriptor.stub_place.as_ref().is_some_and(|place| place.trampolines.len() != sites) {

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, Clocks, DcTarget, Export, FileKind, Number, Owner, RcEndpoint, Rseq, Sched, SiteKind,
-    Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
+    ArenaMap, Clocks, DcTarget, Export, FileKind, Groups, Number, Owner, RcEndpoint, Rights, Rseq,
+    Sched, SiteKind, Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -67,6 +67,8 @@ pub(crate) fn sample() -> Descriptor {
         threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
         process: Process { cwd: "/".to_owned(), ..Process::default() },
         state: State::default(),
+        credentials: OwnCredentials::default(),
+        root: None,
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
         carried: None,
         losses: Losses::default(),
@@ -126,6 +128,46 @@ fn state_survives_and_is_critical() {
     descriptor.state.threads.push(ThreadState::default());
     let refused = decode(&encode(&descriptor).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("one record for each thread"), "{refused}");
+}
+
+#[test]
+fn a_root_survives_and_is_critical() {
+    let mut descriptor = sample();
+    descriptor.root = Some("/jail".to_owned());
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    let plain = encode(&sample()).unwrap();
+    assert_eq!(bytes[plain.len()..], *b"\x16\0\x01\0\x06\0\0\0\x05/jail");
+    for root in ["jail", "/ja\0il", ""] {
+        descriptor.root = Some(root.to_owned());
+        assert!(decode(&encode(&descriptor).unwrap()).is_err(), "{root:?}");
+    }
+}
+
+#[test]
+fn credentials_survive_and_are_critical() {
+    let mut descriptor = sample();
+    descriptor.credentials = OwnCredentials {
+        users: Some([1, 2, 3, 4]),
+        groups: Some(Groups { ids: [5, 6, 7, 8], supplementary: vec![9, 10] }),
+        rights: Some(Rights { permitted: 3, effective: 1, secure_bits: 2, ..Rights::default() }),
+    };
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    // For ever: the numbers in their order, each preceded by a 1 for "is there".
+    let plain = encode(&sample()).unwrap();
+    let golden = [
+        21, 0, 1, 0, 20, 0, 0, 0, // section, critical, length
+        1, 1, 2, 3, 4, // users
+        1, 5, 6, 7, 8, 2, 9, 10, // groups, two supplementary ones
+        1, 0, 3, 1, 0, 0,
+        2, // inheritable, permitted, effective, bounding, ambient, secure bits
+    ];
+    assert_eq!(bytes[plain.len()..], golden[..]);
+    let Some(rights) = &mut descriptor.credentials.rights else { unreachable!() };
+    rights.effective = 4;
+    let refused = decode(&encode(&descriptor).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("contradict"), "{refused}");
 }
 
 /// A whole process of two threads.

@@ -6,6 +6,7 @@ pub mod addr;
 pub mod beneath;
 pub mod carried;
 pub mod codec;
+pub mod credentials;
 pub mod losses;
 pub mod owner;
 pub mod page_table;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use addr::{ImageOffset, SeedAddr, SeedRange};
 pub use beneath::BENEATH;
 pub use carried::{CarriedFile, CarriedFiles, FileKind, Number};
+pub use credentials::{Credentials, Groups, OwnCredentials, Rights};
 pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
@@ -68,6 +70,10 @@ pub struct Descriptor {
     pub process: Process,
     /// The rest of its state.
     pub state: State,
+    /// What of its credentials is not its agent's.
+    pub credentials: OwnCredentials,
+    /// Its root directory as its agent saw it, if that is not the agent's own.
+    pub root: Option<String>,
     /// File descriptors that its parent had open.
     pub open_files: Vec<OpenFile>,
     /// Those of them that children have again; `None`: children have none.

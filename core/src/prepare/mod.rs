@@ -16,6 +16,7 @@
 mod atfork;
 mod carried;
 mod carried_sockets;
+mod credentials;
 mod header;
 mod kept;
 mod proc_files;

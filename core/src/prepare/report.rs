@@ -13,8 +13,8 @@ use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{
-    Clocks, MmLayout, OpenFile, Process, Refuse, ResumeArea, Rseq, Sched, SeedAddr, SignalAction,
-    State, Thread, ThreadState, Whole,
+    Clocks, Credentials, Groups, MmLayout, OpenFile, Process, Refuse, ResumeArea, Rights, Rseq,
+    Sched, SeedAddr, SignalAction, State, Thread, ThreadState, Whole,
 };
 
 /// First bytes.
@@ -89,6 +89,9 @@ pub mod tag {
     pub const THREAD_STATE: u16 = 41;
     /// 4 x u64: policy, priority, nice (sign-extended), SCHED_FLAG_*. Of the caller, if it is no whole process.
     pub const OWN_SCHED: u16 = 42;
+    /// 14 x u64: user ids and group ids (real, effective, saved, of file accesses); inheritable, permitted, effective,
+    /// bounding and ambient capabilities, secure bits without keepcaps; then a u32 for each supplementary group.
+    pub const CREDENTIALS: u16 = 43;
     /// u64 start, end: memory that the parent had locked; all of it that lies between and is not mapped is none. Of a
     /// whole process alone, as fork(2) drops locks. May stand several times.
     pub const LOCKED: u16 = 50;
@@ -105,6 +108,10 @@ pub struct Report {
     pub process: Process,
     /// More of it.
     pub state: State,
+    /// Whom it is taken for, as its own user namespace numbers it.
+    pub credentials: Option<Credentials>,
+    /// Its root directory as the agent sees it, if that is another one; told by nobody but the agent.
+    pub root: Option<String>,
     /// Open descriptors of the parent.
     pub open_files: Vec<OpenFile>,
     /// What is known of each of them, where they are carried: not empty, for 0, 1 and 2 stand here, too, or
@@ -332,6 +339,7 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             });
         }
         tag::OWN_SCHED => report.state.sched = sched(record)?,
+        tag::CREDENTIALS => report.credentials = Some(credentials(record)?),
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
         }
@@ -383,6 +391,27 @@ fn sched(record: &[u8]) -> Option<Sched> {
         priority: u32::try_from(n[1]).ok()?,
         nice: i32::try_from(n[2].cast_signed()).ok()?,
         flags: n[3],
+    })
+}
+
+fn credentials(record: &[u8]) -> Option<Credentials> {
+    let n = numbers(record, 14)?;
+    let word = |at: usize| u32::try_from(n[at]).ok();
+    let ids = |at: usize| Some([word(at)?, word(at + 1)?, word(at + 2)?, word(at + 3)?]);
+    let (list, rest) = record[14 * 8..].as_chunks::<4>();
+    let mut supplementary: Vec<u32> = list.iter().map(|id| u32::from_le_bytes(*id)).collect();
+    supplementary.sort_unstable();
+    rest.is_empty().then_some(Credentials {
+        users: ids(0)?,
+        groups: Groups { ids: ids(4)?, supplementary },
+        rights: Rights {
+            inheritable: n[8],
+            permitted: n[9],
+            effective: n[10],
+            bounding: n[11],
+            ambient: n[12],
+            secure_bits: word(13)?,
+        },
     })
 }
 
@@ -636,6 +665,34 @@ mod tests {
         assert!(report(&numbers[1..], &[0, 0, 0]).is_err(), "too short");
         assert!(report(&[0, 0, 0, 0, u64::MAX, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0]).is_err());
         assert!(report(&numbers, &[u64::MAX, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn credentials_come_back_with_groups_in_order() {
+        let mut buffer = [0u8; 512];
+        let numbers: Vec<u64> = (1..15).collect();
+        let parsed = |numbers: &[u64], groups: &[u8], buffer: &mut [u8]| {
+            let mut writer = ReportWriter::new(buffer);
+            writer.record(tag::CREDENTIALS, numbers, groups);
+            let len = writer.finish().unwrap();
+            parse(&buffer[..len]).map(|report| report.credentials.unwrap())
+        };
+        let expected = Credentials {
+            users: [1, 2, 3, 4],
+            groups: Groups { ids: [5, 6, 7, 8], supplementary: vec![3, 9] },
+            rights: Rights {
+                inheritable: 9,
+                permitted: 10,
+                effective: 11,
+                bounding: 12,
+                ambient: 13,
+                secure_bits: 14,
+            },
+        };
+        assert_eq!(parsed(&numbers, &[9, 0, 0, 0, 3, 0, 0, 0], &mut buffer), Ok(expected));
+        assert!(parsed(&numbers, &[9, 0, 0], &mut buffer).is_err(), "half a group");
+        assert!(parsed(&numbers[1..], &[], &mut buffer).is_err());
+        assert!(parsed(&[u64::MAX; 14], &[], &mut buffer).is_err());
     }
 
     #[test]

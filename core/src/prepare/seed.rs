@@ -8,6 +8,7 @@ use std::arch::global_asm;
 
 use super::REHEARSED;
 use super::carried;
+use super::credentials;
 use super::header;
 use super::kept;
 use super::proc_files::{close, each_entry, open, own_entry, read_file, remedy};
@@ -110,6 +111,10 @@ pub(super) enum Refusal {
         path: &'static str,
         answer: i32,
     },
+    /// A thread is another user, or may do other things, than the caller.
+    OtherCredentials {
+        tid: u64,
+    },
     /// What the kernel tells of a file has no room.
     TooLong {
         fd: u64,
@@ -127,6 +132,13 @@ impl Refusal {
                         .text(),
                 );
                 text.push(remedy(answer).as_bytes());
+            }
+            Refusal::OtherCredentials { tid } => {
+                text.push(Path::new(b"thread ", tid, b" has other credentials").text());
+                text.push(
+                    b" (user, groups, capabilities) than the one that called prepare, and in a child all threads \
+                      have the same: change them for all threads (setuid(3), libcap's psx), or call prepare before",
+                );
             }
             Refusal::TooLong { fd } => {
                 text.push(
@@ -271,7 +283,7 @@ impl Description<'_, '_> {
             self.open_files()?;
         }
         self.foreign_threads();
-        self.threads(frame);
+        self.threads(frame)?;
         self.layout()?;
         let len = self.file("/proc/self/auxv\0")?;
         self.writer.record(tag::AUXV, &[], &self.work[..len]);
@@ -279,6 +291,7 @@ impl Description<'_, '_> {
         self.paths();
         self.scalars();
         kept::report(self.writer, freeze.frozen_at);
+        credentials::report(self.writer);
         self.limits();
         let mut timers = [0u64; 12];
         for (place, value) in timers.iter_mut().zip(freeze.timers.iter().flatten()) {
@@ -300,14 +313,20 @@ impl Description<'_, '_> {
     }
 
     /// The caller's, and in whole-process mode the others'.
-    fn threads(&mut self, frame: u64) {
-        let Some(whole) = self.freeze.whole else { return self.thread(frame) };
+    fn threads(&mut self, frame: u64) -> Result<(), Refusal> {
+        let Some(whole) = self.freeze.whole else {
+            self.thread(frame);
+            return Ok(());
+        };
         // SAFETY: the parent has filled both in, and stays with them; nobody writes to this copy.
         let (table, map) = unsafe { (whole.table.as_ref(), whole.map.as_ref()) };
         // SAFETY: all of them had arrived when this copy was made.
         unsafe {
             table.caller().report(self.writer, Some(frame));
             table.parked().for_each(|thread| thread.report(self.writer, None));
+            if let Some(other) = table.parked().find(|thread| !thread.is_as(table.caller())) {
+                return Err(Refusal::OtherCredentials { tid: other.tid() });
+            }
         }
         self.writer.record(tag::GATE, &[whole.gate], &[]);
         for range in map.marked() {
@@ -323,6 +342,7 @@ impl Description<'_, '_> {
                 &[],
             );
         }
+        Ok(())
     }
 
     fn thread(&mut self, frame: u64) {

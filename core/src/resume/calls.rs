@@ -174,6 +174,12 @@ pub(super) fn chdir(path: &str, expect: Expect) -> Op {
     call("chdir", libc::SYS_chdir, [path.into()], expect)
 }
 
+/// chroot(2).
+pub(super) fn chroot(path: &str) -> Op {
+    let path = [path.as_bytes(), b"\0"].concat();
+    call("chroot", libc::SYS_chroot, [path.into()], Expect::Success)
+}
+
 /// close_range(2) from `first` up.
 pub(super) fn close_from(first: u32) -> Op {
     close_range(first, u32::MAX)

@@ -10,6 +10,7 @@ use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
 use super::compile::{COMMAND_FD, CompileError, HostFacts, late_file_limit};
+use super::credentials;
 use super::entering::{Entering, Enters};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
@@ -88,6 +89,8 @@ pub struct TailFacts {
     /// How they become files again, where they are carried.
     files: Option<FilePlan>,
     shared: SharedPlan,
+    /// What makes it whom its parent was, if that is not its agent; behind it nothing takes a right that it lacks.
+    credentials: Vec<Op>,
 }
 
 /// Where a tail runs.
@@ -144,8 +147,9 @@ impl TailFacts {
     /// Of the children of `desc`.
     ///
     /// # Errors
-    /// `Threads` for any number but one of what is no whole process.
-    pub fn of(desc: &Descriptor) -> Result<TailFacts, CompileError> {
+    /// `Threads` for any number but one of what is no whole process; `Credentials` that the host cannot give.
+    pub fn of(desc: &Descriptor, host: &HostFacts) -> Result<TailFacts, CompileError> {
+        let credentials = credentials::steps(desc, &host.credentials)?;
         let first = threads::first(desc)?;
         let whole = desc.whole.as_ref();
         let sched = match whole {
@@ -158,7 +162,7 @@ impl TailFacts {
         let dont_fork = desc.vmas.iter().filter(|vma| vma.flags.has(VmaFlags::DONT_FORK));
         Ok(TailFacts {
             thread: desc.threads[first].clone(),
-            further: FurtherThreads::of(desc)?,
+            further: FurtherThreads::of(desc, &credentials)?,
             gate: whole.filter(|_| first != 0).map(|whole| whole.gate),
             sched: sched.filter(|sched| *sched != Sched::default()),
             room_for_vectors: desc.state.threads.get(first).and_then(state::room_for_vectors),
@@ -174,6 +178,7 @@ impl TailFacts {
             numbers: numbers_in_use(&desc.open_files),
             files: desc.carried.as_ref().map(FilePlan::of),
             shared: SharedPlan::of(desc),
+            credentials,
         })
     }
 
@@ -259,9 +264,8 @@ impl TailFacts {
         own: &Own<'_>,
     ) -> Program {
         let TailPlace { keeper, stdio, .. } = *place;
-        let kill = u64::from(libc::SIGKILL.cast_unsigned());
         let mut ops = vec![
-            calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success),
+            die_with_parent(),
             self.check_parent(keeper),
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
@@ -312,6 +316,11 @@ impl TailFacts {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
         ops.extend(own.steps(&self.cwd));
+        if !self.credentials.is_empty() {
+            ops.extend(self.credentials.iter().cloned());
+            // Who changes its user has no such signal any more.
+            ops.extend([die_with_parent(), self.check_parent(keeper)]);
+        }
         // Last of what can fail, for there may be hundreds, and other steps keep their numbers without them.
         if !place.is_ahead {
             ops.extend(self.mark_memory());
@@ -408,6 +417,11 @@ impl TailFacts {
         }
         Ok((mail, tail.ops.len() as u64))
     }
+}
+
+fn die_with_parent() -> Op {
+    let kill = u64::from(libc::SIGKILL.cast_unsigned());
+    calls::prctl(libc::PR_SET_PDEATHSIG, [kill.into()], Expect::Success)
 }
 
 /// Where and what children are told of losses.

@@ -25,13 +25,15 @@ use std::collections::HashMap;
 
 use super::abi::{MAIL, MAIL_LEN};
 use super::calls;
+use super::credentials::CredentialsError;
 use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Beneath, Placement, USER_END};
 use super::program::{Expect, Op, Program};
 use super::{state, threads};
 use crate::descriptor::{
-    Descriptor, ImageOffset, MmLayout, SeedAddr, SeedRange, SignalAction, Source, VmaFlags, VmaKind,
+    Credentials, Descriptor, ImageOffset, MappedFile, MmLayout, SeedAddr, SeedRange, SignalAction,
+    Source, VmaFlags, VmaKind,
 };
 
 /// Present stack that is copied into each template at most; a seed with more is refused.
@@ -56,14 +58,23 @@ pub struct TemplateFds {
     pub image: u32,
     /// Local files that are identical to files of the descriptor's table.
     pub files: HashMap<u16, u32>,
+    /// What stands in for the seed's program, where that is none of these.
+    pub stand_in: Option<u32>,
 }
 
 impl TemplateFds {
+    /// With the number of a file behind these that stands in for the seed's program.
+    pub fn with_stand_in(self) -> TemplateFds {
+        let behind = u32::try_from(self.files.len()).unwrap_or(0) + 1;
+        TemplateFds { stand_in: Some(self.image + behind), ..self }
+    }
+
     /// Numbers for the image and then for these files: the order in which [`super::template::TemplateSpec`]
     /// takes them.
     pub fn number(files: &[u16]) -> TemplateFds {
         let image = COMMAND_FD + 1;
-        TemplateFds { image, files: files.iter().copied().zip(image + 1..).collect() }
+        let files = files.iter().copied().zip(image + 1..).collect();
+        TemplateFds { image, files, stand_in: None }
     }
 }
 
@@ -78,6 +89,8 @@ pub struct HostFacts {
     pub limits: Vec<(u64, u64)>,
     /// Its /proc hides nothing, so that one that is mounted anew shows no more.
     pub proc_is_plain: bool,
+    /// Whom it is taken for.
+    pub credentials: Credentials,
 }
 
 /// Why a descriptor makes no program.
@@ -114,6 +127,9 @@ pub enum CompileError {
         /// The limit.
         limit: u64,
     },
+    /// This host's agent may not make a child what the seed is.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The image and the descriptor do not fit together.
     #[error("the image has no place for {0}: the descriptor's VMAs are inconsistent")]
     NotInImage(SeedAddr),
@@ -178,6 +194,9 @@ pub fn compile(
     set_process_state(&mut ops, desc, host);
     state::restore(&mut ops, desc, first);
     seal(&mut ops, desc, &pieces);
+    if desc.root.is_some() {
+        set_directories(&mut ops, desc);
+    }
     ops.push(calls::close_from(COMMAND_FD + 1));
     Ok(Program { ops })
 }
@@ -342,8 +361,8 @@ fn fill_stacks(
     if total > MAX_STACK_COPY { Err(CompileError::StackTooLarge(total)) } else { Ok(()) }
 }
 
-/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. Where the
-/// seed's program is here, /proc/self/exe becomes it (which takes a capability, so it may fail).
+/// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. /proc/self/exe becomes
+/// the seed's program where that is here, else what stands in for it (which takes a capability, so it may fail).
 fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &TemplateFds) {
     const KEEP_EXE: u32 = u32::MAX;
     let auxv = &desc.process.auxv;
@@ -357,10 +376,14 @@ fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &Template
         calls::prctl(libc::PR_SET_MM, [what.into(), map.into(), len.into()], expect)
     };
     ops.push(set(KEEP_EXE, Expect::Success));
-    let exe = (0..).zip(&desc.files).find(|(_, file)| file.path == desc.process.exe);
-    if let Some(fd) = exe.and_then(|(index, _)| fds.files.get(&index)) {
-        ops.push(set(*fd, Expect::Ignored));
-    }
+    let fd = program(desc).and_then(|index| fds.files.get(&index).copied()).or(fds.stand_in);
+    ops.extend(fd.map(|fd| set(fd, Expect::Ignored)));
+}
+
+/// The seed's program among its files.
+pub(super) fn program(desc: &Descriptor) -> Option<u16> {
+    let is_program = |file: &MappedFile| file.path == desc.process.exe;
+    desc.files.iter().position(is_program).and_then(|index| u16::try_from(index).ok())
 }
 
 /// A `struct prctl_mm_map`.
@@ -388,15 +411,23 @@ fn set_process_state(ops: &mut Vec<Op>, desc: &Descriptor, host: &HostFacts) {
     }
     ops.push(calls::personality(process.personality));
     ops.push(calls::umask(process.umask));
-    // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
-    ops.push(calls::chdir("/", Expect::Success));
-    ops.push(calls::chdir(&process.cwd, Expect::Ignored));
+    if desc.root.is_none() {
+        set_directories(ops, desc);
+    }
     for (resource, at) in (0..).zip(0..process.limits.len()) {
         let is_late = resource == u64::from(libc::RLIMIT_FSIZE) && limits_files_late(desc);
         if let Some((soft, hard)) = limit_here(desc, host, at).filter(|_| !is_late) {
             ops.push(calls::set_limit(resource, soft, hard));
         }
     }
+}
+
+/// Another root comes behind all that opens a file of the host's.
+fn set_directories(ops: &mut Vec<Op>, desc: &Descriptor) {
+    ops.extend(desc.root.as_deref().map(calls::chroot));
+    // Where the seed's directory is not here, or had been removed, a child is at a place that it can tell.
+    ops.push(calls::chdir("/", Expect::Success));
+    ops.push(calls::chdir(&desc.process.cwd, Expect::Ignored));
 }
 
 /// A `stack_t`.

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnerIndex, PageTable, Process,
-    ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma, WarmSet, Whole,
+    CallSite, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnCredentials, OwnerIndex,
+    PageTable, Process, ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma,
+    WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
@@ -43,6 +44,8 @@ pub(crate) fn descriptor() -> Descriptor {
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         state: State::default(),
+        credentials: OwnCredentials::default(),
+        root: None,
         open_files: Vec::<OpenFile>::new(),
         carried: None,
         losses: Losses::default(),
@@ -279,6 +282,42 @@ fn the_vdso_moves_by_way_of_the_parking() {
 }
 
 #[test]
+fn a_program_that_is_not_here_has_a_stand_in() {
+    let mut desc = descriptor();
+    desc.process.exe = "/bin/x".to_owned();
+    let file =
+        |path: &str| MappedFile { path: path.to_owned(), size: 1, mtime_ns: 0, dev_ino: (1, 2) };
+    desc.files = vec![file("/lib/y"), file("/bin/x")];
+    let exes = |fds: TemplateFds| -> Vec<u32> {
+        let exe = |op: &Op| match op {
+            Op::Syscall { name: "prctl", args, .. } => match &args[2] {
+                crate::resume::program::Arg::Bytes(map) if map.len() == 104 => {
+                    map.last_chunk().map(|exe| u32::from_le_bytes(*exe))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        compiled(&desc, &fds).ops.iter().filter_map(exe).collect()
+    };
+    let fds = |files: &[u16]| TemplateFds::number(files);
+    assert_eq!(exes(fds(&[])), [u32::MAX]);
+    assert_eq!(exes(fds(&[0]).with_stand_in()), [u32::MAX, COMMAND_FD + 3]);
+    assert_eq!(exes(fds(&[0, 1])), [u32::MAX, COMMAND_FD + 3]);
+}
+
+#[test]
+fn a_root_is_changed_behind_all_that_needs_the_hosts() {
+    let mut desc = descriptor();
+    desc.state.core_filter = Some(1);
+    desc.root = Some("/jail".to_owned());
+    let text = compiled(&desc, &TemplateFds::default()).to_string();
+    let at = |step: &str| text.rfind(step).unwrap_or_else(|| panic!("no {step}: {text}"));
+    assert!(at("write(") < at("chroot(") && at("chroot(") < at("chdir("), "{text}");
+    assert_eq!(text.matches("chdir(").count(), 2, "{text}");
+}
+
+#[test]
 fn process_state_is_set_where_it_differs() {
     let mut desc = descriptor();
     desc.process.signal_actions = vec![SignalAction::default(); 64];
@@ -337,7 +376,7 @@ fn the_tail_ends_in_the_seeds_own_code() {
     desc.vmas = vec![vma(0, 1, 3, VmaKind::Anonymous, VmaFlags::DONT_FORK)];
     desc.threads[0].robust_list = (SeedAddr(0x88), 24);
     desc.threads[0].rseq = Some(Rseq { addr: SeedAddr(0x99), len: 32, signature: 5 });
-    let facts = TailFacts::of(&desc).unwrap();
+    let facts = TailFacts::of(&desc, &HostFacts::default()).unwrap();
     let tail =
         facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default()).to_string();
     let expected = "
@@ -365,7 +404,12 @@ fn timers_of_a_whole_process_run_on() {
     desc.process.timers = vec![[0; 4], [0, 5, 1, 2], [1, 0, 0, 3]];
     let timers = |desc: &Descriptor, place| {
         let info = [0; crate::resume::child::INFO_LEN];
-        let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
+        let tail = TailFacts::of(desc, &HostFacts::default()).unwrap().tail(
+            &place,
+            &info,
+            &[],
+            &Own::default(),
+        );
         let is_timer = |op: &Op| op.to_string().starts_with("setitimer");
         tail.ops.into_iter().filter(is_timer).collect::<Vec<_>>()
     };
@@ -384,7 +428,7 @@ fn last_steps(open: &[u32]) -> Vec<String> {
     let mut desc = descriptor();
     let file = |fd: &u32| OpenFile { fd: *fd, flags: 0, position: 0, link: String::new() };
     desc.open_files = open.iter().map(file).collect();
-    let facts = TailFacts::of(&desc).unwrap();
+    let facts = TailFacts::of(&desc, &HostFacts::default()).unwrap();
     let tail = facts.tail(&PLACE, &[0; crate::resume::child::INFO_LEN], &[], &Own::default());
     let steps = tail.ops.iter().map(Op::to_string);
     steps.skip_while(|step| !step.starts_with("close_range") && !step.starts_with("dup3")).collect()
@@ -437,7 +481,12 @@ fn whole() -> Descriptor {
 fn steps(desc: &Descriptor, is_ahead: bool) -> Vec<String> {
     let place = TailPlace { is_ahead, ..PLACE };
     let info = [0; crate::resume::child::INFO_LEN];
-    let tail = TailFacts::of(desc).unwrap().tail(&place, &info, &[], &Own::default());
+    let tail = TailFacts::of(desc, &HostFacts::default()).unwrap().tail(
+        &place,
+        &info,
+        &[],
+        &Own::default(),
+    );
     assert_eq!(tail.encode(0).len(), tail.encoded_len());
     tail.ops.iter().map(Op::to_string).collect()
 }
@@ -453,7 +502,7 @@ fn further_threads_are_made_once_and_wait_at_the_gate() {
     let ahead = steps(&desc, true);
     assert_eq!(ahead[3], "clone3 of 0 threads from number 0 on");
     assert_eq!((&ahead[..3], &ahead[4..]), (&tail[..3], &tail[4..]));
-    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    let further = TailFacts::of(&desc, &HostFacts::default()).unwrap().further().to_string();
     let expected = "
 thread 8 (worker), fs 0x70000200:
    0 prctl(15, <7 bytes>, 0, 0, 0)
@@ -483,8 +532,12 @@ fn what_can_be_done_before_the_command_comes_is_done_ahead() {
     assert_eq!(tail[3..6], making);
     let is_mark = |step: &&String| step.starts_with("madvise") && step.contains(", 10)");
     let marks = |steps: &[String]| steps.iter().filter(is_mark).count();
-    let ahead: Vec<String> =
-        TailFacts::of(&desc).unwrap().ahead(PLACE.base).iter().map(Op::to_string).collect();
+    let ahead: Vec<String> = TailFacts::of(&desc, &HostFacts::default())
+        .unwrap()
+        .ahead(PLACE.base)
+        .iter()
+        .map(Op::to_string)
+        .collect();
     assert_eq!((marks(&tail), marks(&in_ahead), marks(&ahead)), (1, 0, 1), "{tail:?} {ahead:?}");
     assert_eq!(ahead[1..], making);
     let before = tail.iter().position(|step| is_mark(&step)).unwrap();
@@ -502,7 +555,7 @@ fn a_caller_that_is_not_the_first_thread_is_made_last_and_waits_for_nobody() {
     assert_eq!(last[0], "clone3 of 1 threads from number 1 on");
     assert_eq!(last[1], "futex wait while 0x70000400 is 0");
     assert_eq!(last[2], "rt_sigreturn with rsp = 0x70000010");
-    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    let further = TailFacts::of(&desc, &HostFacts::default()).unwrap().further().to_string();
     let (other, caller) = further.split_once("thread 9 ").unwrap();
     assert!(other.contains("thread 8 ") && other.contains("futex wait"), "{further}");
     assert!(!caller.contains("futex wait") && caller.contains("0x70002000"), "{further}");
@@ -513,7 +566,7 @@ fn threads_are_scheduled_as_they_were_if_that_is_anything_special() {
     let mut desc = whole();
     desc.whole.as_mut().unwrap().sched[0].nice = -5;
     assert_eq!(steps(&desc, false)[4], "sched_setattr(0, <48 bytes>, 0)");
-    let further = TailFacts::of(&desc).unwrap().further().to_string();
+    let further = TailFacts::of(&desc, &HostFacts::default()).unwrap().further().to_string();
     // The first thread's class is what its clones have, but for this.
     assert_eq!(further.matches("sched_setattr").count(), 2, "{further}");
 }
@@ -548,14 +601,16 @@ fn the_largest_table_of_threads_fits_the_region() {
     desc.threads.resize(MAX_THREADS, Thread { name: b"fifteen letters".to_vec(), ..last });
     let special = Sched { policy: 1, priority: 1, ..Sched::default() };
     desc.whole.as_mut().unwrap().sched = vec![special; MAX_THREADS];
-    let facts = TailFacts::of(&desc).unwrap();
+    let facts = TailFacts::of(&desc, &HostFacts::default()).unwrap();
     assert_eq!(desc.threads.len() as u64, MAX_FURTHER_THREADS + 1);
     assert!((facts.further().encode(PLACE.base).len() as u64) < TABLE_LEN);
 }
 
 #[test]
 fn ids_that_a_namespace_cannot_give_are_told() {
-    let own = |desc: &Descriptor, pid_max| TailFacts::of(desc).unwrap().own_pid(pid_max);
+    let own = |desc: &Descriptor, pid_max| {
+        TailFacts::of(desc, &HostFacts::default()).unwrap().own_pid(pid_max)
+    };
     let mut desc = whole();
     assert_eq!(own(&desc, 10), Ok(Some(7)));
     assert!(own(&desc, 9).unwrap_err().contains("thread 9"));
@@ -616,7 +671,10 @@ fn state_is_restored_where_it_is_none_of_any_process() {
     assert_eq!(steps(&desc)[2..9], expected);
     desc.state.sched = Sched { policy: 3, nice: 7, ..Sched::default() };
     let info = [0; crate::resume::child::INFO_LEN];
-    let tail = TailFacts::of(&desc).unwrap().tail(&PLACE, &info, &[], &Own::default()).to_string();
+    let tail = TailFacts::of(&desc, &HostFacts::default())
+        .unwrap()
+        .tail(&PLACE, &info, &[], &Own::default())
+        .to_string();
     for step in ["sched_setattr(0, <48 bytes>, 0)", "tilezero"] {
         assert!(tail.contains(step), "{step}: {tail}");
     }
@@ -629,7 +687,12 @@ fn time_passes_for_an_interval_timer_and_not_for_cpu_time() {
     let timers = |passed_ns: u64| -> Vec<Vec<u64>> {
         let place = TailPlace { passed_ns, ..PLACE };
         let info = [0; crate::resume::child::INFO_LEN];
-        let tail = TailFacts::of(&desc).unwrap().tail(&place, &info, &[], &Own::default());
+        let tail = TailFacts::of(&desc, &HostFacts::default()).unwrap().tail(
+            &place,
+            &info,
+            &[],
+            &Own::default(),
+        );
         let timer = |op: &Op| match op {
             Op::Syscall { name: "setitimer", args, .. } => match &args[1] {
                 crate::resume::program::Arg::Bytes(bytes) => Some(

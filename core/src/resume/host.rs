@@ -6,7 +6,7 @@ use super::ResumeError;
 use super::compile::HostFacts;
 use crate::descriptor::{SeedRange, VmaKind};
 use crate::keeper::KeeperError;
-use crate::sys::limits;
+use crate::sys::{credentials, limits};
 
 /// A keeper's heap and stack may grow by this much before the next template is placed.
 const SLACK: u64 = 1 << 30;
@@ -15,7 +15,7 @@ impl HostFacts {
     /// Facts of the keeper `pid`; they hold for as long as it lives.
     ///
     /// # Errors
-    /// `Facts` when its maps or limits cannot be read; the keeper's when it is dead.
+    /// `Facts` when its maps, limits or credentials cannot be read; the keeper's when it is dead.
     pub fn of_keeper(pid: u32) -> Result<HostFacts, ResumeError> {
         let failed = |what| move |source| ResumeError::Facts { what, source };
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).map_err(failed("maps"))?;
@@ -27,7 +27,8 @@ impl HostFacts {
         let mounts =
             fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_err(failed("mounts"))?;
         let proc_is_plain = proc_is_plain(&mounts);
-        let mut facts = HostFacts { limits, proc_is_plain, ..HostFacts::default() };
+        let credentials = credentials::of(pid).map_err(failed("the credentials"))?;
+        let mut facts = HostFacts { limits, credentials, proc_is_plain, ..HostFacts::default() };
         for (range, name) in maps.lines().filter_map(parse_line) {
             match name {
                 "[vdso]" => facts.special.push((VmaKind::Vdso, range)),

@@ -19,11 +19,11 @@ use super::abi::{
 use super::ahead::{Ahead, warming};
 use super::child::{ChildSpec, Own, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlace};
 use super::clock::ChildClock;
-use super::compile::{COMMAND_FD, HostFacts, TemplateFds, compile};
+use super::compile::{self, COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::entering::Entering;
 use super::placement::Placement;
 use super::program::Program;
-use super::{ResumeError, blob};
+use super::{ResumeError, blob, stand_in};
 use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
 use crate::keeper::{self, NewTemplate, TemplateRequest};
@@ -64,18 +64,32 @@ impl fmt::Debug for TemplateSpec<'_> {
 }
 
 impl TemplateSpec<'_> {
+    /// What stands in for the seed's program, where that is not here.
+    pub fn stand_in(&self) -> Option<File> {
+        let is_here = |index| self.local_files.contains_key(&index);
+        match compile::program(self.descriptor).is_some_and(is_here) {
+            true => None,
+            false => stand_in::at(&self.descriptor.process.exe),
+        }
+    }
+
     /// The restore program for a template that `host` becomes, and the files that it maps in the order of
     /// their descriptors.
     ///
     /// # Errors
     /// What this host cannot restore.
-    pub fn program(&self, host: &HostFacts) -> Result<(Program, Vec<BorrowedFd<'_>>), ResumeError> {
+    pub fn program<'a>(
+        &'a self,
+        host: &HostFacts,
+        stand_in: Option<&'a File>,
+    ) -> Result<(Program, Vec<BorrowedFd<'a>>), ResumeError> {
         let indices: Vec<u16> = self.local_files.keys().copied().collect();
         let (desc, placement) = (self.descriptor, self.placement);
         let fds = TemplateFds::number(&indices);
+        let fds = if stand_in.is_some() { fds.with_stand_in() } else { fds };
         let program = compile(desc, self.offset_of, placement, self.trampolines, host, &fds)?;
         let files = std::iter::once(self.image).chain(self.local_files.values().map(AsFd::as_fd));
-        Ok((program, files.collect()))
+        Ok((program, files.chain(stand_in.map(AsFd::as_fd)).collect()))
     }
 }
 
@@ -131,9 +145,11 @@ impl Template {
         spec: &TemplateSpec<'_>,
     ) -> Result<Template, ResumeError> {
         let host = HostFacts::of_keeper(keeper.pid())?;
-        let own_proc = host.proc_is_plain;
-        let (program, files) = spec.program(&host)?;
-        let tail = TailFacts::of(spec.descriptor)?.under(spec.descriptor, &host);
+        // A changed root is left as it is: what is not in it is not shown there either.
+        let own_proc = host.proc_is_plain && spec.descriptor.root.is_none();
+        let stand_in = spec.stand_in();
+        let (program, files) = spec.program(&host, stand_in.as_ref())?;
+        let tail = TailFacts::of(spec.descriptor, &host)?.under(spec.descriptor, &host);
         let base = spec.placement.base;
         let nothing = nothing()?;
         let region = region(spec, &program, &tail)?;

@@ -46,11 +46,12 @@ pub(super) fn first(desc: &Descriptor) -> Result<usize, CompileError> {
 }
 
 impl FurtherThreads {
-    /// Those of `desc`; none if it is no whole process.
+    /// Those of `desc`; none if it is no whole process. Each is given the credentials itself, but for the caller, which
+    /// is made by a thread that has them.
     ///
     /// # Errors
     /// `Threads` if there are several all the same.
-    pub fn of(desc: &Descriptor) -> Result<FurtherThreads, CompileError> {
+    pub fn of(desc: &Descriptor, credentials: &[Op]) -> Result<FurtherThreads, CompileError> {
         let first = first(desc)?;
         let Some(whole) = &desc.whole else { return Ok(FurtherThreads::default()) };
         let plain = whole.sched.iter().all(|sched| *sched == Sched::default());
@@ -64,7 +65,7 @@ impl FurtherThreads {
                 tid_address: thread.tid_address.0,
                 fs_base: thread.fs_base,
                 name: String::from_utf8_lossy(&thread.name).into_owned(),
-                program: beginning(thread, sched, kept, gate),
+                program: beginning(thread, sched, kept, gate.map(|gate| (gate, credentials))),
             }
         };
         let others = 1..desc.threads.len();
@@ -134,11 +135,12 @@ impl fmt::Display for FurtherThreads {
 
 /// What a thread runs before its own code. The signal mask and the rest of its registers come with the
 /// frame; rseq comes late, for the same reason as in a tail. `kept`: what the first thread's state is, and this one's.
+/// `gate`: where it waits, as whom.
 fn beginning(
     thread: &Thread,
     sched: Option<&Sched>,
     kept: Option<(&ThreadState, &ThreadState)>,
-    gate: Option<SeedAddr>,
+    gate: Option<(SeedAddr, &[Op])>,
 ) -> Program {
     let mut ops = Vec::with_capacity(8);
     let name = [thread.name.as_slice(), b"\0"].concat();
@@ -161,7 +163,10 @@ fn beginning(
     if let Some(rseq) = thread.rseq {
         ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
     }
-    ops.extend(gate.map(|gate| Op::Gate { addr: gate.0 }));
+    if let Some((gate, credentials)) = gate {
+        ops.extend_from_slice(credentials);
+        ops.push(Op::Gate { addr: gate.0 });
+    }
     ops.push(Op::SignalReturn { frame: thread.frame.0 });
     Program { ops }
 }

@@ -395,6 +395,18 @@ pub fn mount_control() -> Result<OwnedFd, MountFault> {
     create_mount(&fs_context(c"fusectl")?)
 }
 
+/// A detached mount of an empty file system in memory, with room for some thousand small files.
+///
+/// # Errors
+/// Which step failed, and why.
+pub fn mount_memory() -> Result<OwnedFd, MountFault> {
+    let context = fs_context(c"tmpfs")?;
+    set(&context, c"mode", Some(c"755"))?;
+    set(&context, c"size", Some(c"16m"))?;
+    set(&context, c"nr_inodes", Some(c"4096"))?;
+    create_mount(&context)
+}
+
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;

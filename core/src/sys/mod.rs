@@ -5,6 +5,7 @@
 pub mod arch;
 pub mod clock;
 pub mod clone3;
+pub mod credentials;
 pub(crate) mod dispatch;
 #[cfg(feature = "agent")]
 pub mod enter;

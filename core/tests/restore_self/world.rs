@@ -106,7 +106,7 @@ impl World {
             clock_offset,
         };
         if std::env::var_os("PRINT_PROGRAM").is_some() {
-            println!("{placement:x?}\n{}", spec.program(&host)?.0);
+            println!("{placement:x?}\n{}", spec.program(&host, None)?.0);
         }
         Template::start(&self.keeper, &spec)
     }

@@ -241,4 +241,18 @@ static inline size_t read_whole(const char *path, char *into, size_t size)
     return length;
 }
 
+/* Whether the line of /proc/self/maps of the mapping that holds this address has this in it. */
+static inline bool is_in(const char *name, const void *address)
+{
+    static char maps[65536];
+    unsigned long begin, end, at = (unsigned long)address;
+    read_whole("/proc/self/maps", maps, sizeof maps);
+    for (char *line = maps; line && *line; line = strchr(line, '\n'), line = line ? line + 1 : line)
+        if (sscanf(line, "%lx-%lx", &begin, &end) == 2 && begin <= at && at < end) {
+            char *stop = strchr(line, '\n'), *found = strstr(line, name);
+            return found && found < stop;
+        }
+    return false;
+}
+
 #endif

@@ -2,8 +2,8 @@
 
 use super::table::Table;
 use crate::descriptor::{self, Sched};
-use crate::prepare::kept;
 use crate::prepare::report::{ReportWriter, tag};
+use crate::prepare::{credentials, kept};
 use crate::sys::rawcall::rawcall;
 
 const PR_GET_TID_ADDRESS: i32 = 40;
@@ -32,6 +32,8 @@ pub(in crate::prepare) struct ThreadState {
     pub(super) faults_on_time_stamps: bool,
     /// Signals that are pending for it or its process, and that it blocks.
     pub(super) pending: u64,
+    /// Equal for threads of the same credentials.
+    credentials: u64,
     name: [u8; 16],
 }
 
@@ -94,8 +96,19 @@ impl ThreadState {
             },
             faults_on_time_stamps: kept::faults_on_time_stamps(),
             pending: pending() & blocked,
+            credentials: credentials::digest(),
             name,
         }
+    }
+
+    /// Its id.
+    pub(in crate::prepare) fn tid(&self) -> u64 {
+        self.tid
+    }
+
+    /// Whether it may do what `other` may.
+    pub(in crate::prepare) fn is_as(&self, other: &ThreadState) -> bool {
+        self.credentials == other.credentials
     }
 
     /// Its two records; `frame` if it is not known yet.
