@@ -72,11 +72,13 @@ async function prepare(options = {}) {
 async function prepared(address, limit, stop) {
   let made;
   try {
-    await hooks.runBeforePrepare();
     // What a child will call first is compiled here, in place of in each child.
     seen(native.likeAChild());
+    // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
+    const ahead = await native.lookAhead(address, limit, stop).catch(() => null);
+    await hooks.runBeforePrepare();
     const begun = performance.now();
-    made = call(native.prepare, address, limit, stop);
+    made = call(native.prepare, address, limit, stop, ahead);
     made.pauseMs = performance.now() - begun;
   } catch (error) {
     await hooks.runAfterPrepare();

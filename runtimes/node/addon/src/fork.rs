@@ -41,19 +41,34 @@ pub(crate) fn end_rehearsal<'s>(
     core::end_rehearsal()
 }
 
-/// (agent, shared copy limit, stop threads ms): freezes a copy of this process, with all threads. Returns
+/// What a prepare does before it stops anybody, until that uses it.
+#[derive(Debug)]
+struct Ahead(Mutex<Option<core::Ahead>>);
+
+/// (agent, shared copy limit, stop threads ms): a promise of what `prepare` does before it stops anybody, done by
+/// another thread.
+pub(crate) fn look_ahead<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let options = options(env, args)?;
+    let work = move || Ok(core::look_ahead(&options)?);
+    work::promise(env, work, |env, ahead| env.held(Ahead(Mutex::new(Some(ahead)))))
+}
+
+/// (agent, shared copy limit, stop threads ms, what `look_ahead` gave for the same, or null): freezes a copy of this process, with all threads. Returns
 /// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
 /// first takes locks of OpenSSL and of the allocator, which they may hold.
 pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let options = PrepareOptions {
-        agent: Some(AgentAddress(args[0].to_text(env)?.into())),
-        shared_copy_limit: whole(args[1].to_f64(env)?),
-        threads: Threads::All,
-        stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
-        rehearsal_returns: true,
-        ..PrepareOptions::default()
+    let options = options(env, args)?;
+    let ahead = match args[3].given(env)? {
+        true => {
+            let ahead = &args[3].held::<Ahead>(env)?.0;
+            ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
+        }
+        false => None,
     };
-    match core::prepare(&options)? {
+    match core::prepare_after(&options, ahead)? {
         Prepared::Parent(seed) => {
             let prepared = env.object()?;
             prepared.set(env, "pid", env.number(f64::from(seed.pid()))?)?;
@@ -67,6 +82,17 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
             woken(env, &resumed)
         }
     }
+}
+
+fn options<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<PrepareOptions, Raised> {
+    Ok(PrepareOptions {
+        agent: Some(AgentAddress(args[0].to_text(env)?.into())),
+        shared_copy_limit: whole(args[1].to_f64(env)?),
+        threads: Threads::All,
+        stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
+        rehearsal_returns: true,
+        ..PrepareOptions::default()
+    })
 }
 
 /// (): what `prepare` returns in a child, as if this process were one: V8 makes its shapes once, here, instead of in

@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 22] = [
+    let functions: [(&str, js::Callee); 23] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -33,6 +33,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("generation", fork::generation),
         ("realtimeNs", fork::realtime_ns),
         ("likeAChild", fork::like_a_child),
+        ("lookAhead", fork::look_ahead),
         ("prepare", fork::prepare),
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
