@@ -72,48 +72,56 @@ async function prepare(options = {}) {
 async function prepared(address, limit, stop) {
   let made;
   try {
-    // What a child will call first is compiled here, in place of in each child.
-    seen(native.likeAChild());
+    // What a child will run first V8 compiles here, in place of in each child.
+    await wake(native.likeAChild(), true);
     // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
     const ahead = await native.lookAhead(address, limit, stop).catch(() => null);
     await hooks.runBeforePrepare();
     const begun = performance.now();
     made = call(native.prepare, address, limit, stop, ahead);
+    if (made.child !== undefined) {
+      return wake(made);
+    }
     made.pauseMs = performance.now() - begun;
   } catch (error) {
     await hooks.runAfterPrepare();
     throw error;
   }
-  if (made.seed !== undefined && made.child === undefined) {
-    const seed = new Seed(made);
-    try {
-      await hooks.runAfterPrepare();
-    } catch (error) {
-      // Its own failure would hide the cause.
-      await seed.drop().catch(() => {});
-      throw error;
-    }
-    return { role: 'parent', seed };
+  const seed = new Seed(made);
+  try {
+    await hooks.runAfterPrepare();
+  } catch (error) {
+    // Its own failure would hide the cause.
+    await seed.drop().catch(() => {});
+    throw error;
   }
-  return wake(made);
+  return { role: 'parent', seed };
 }
 
-/** In a child: what is left to do before the caller of prepare() may see it. */
-async function wake(woken) {
+/** In a child: what is left to do before the caller of prepare() may see it. A trial runs in its parent, where
+ * nobody is told of anything. */
+async function wake(woken, isTrial = false) {
   let resumed;
   try {
     resumed = seen(woken);
-    latest = resumed;
+    if (!isTrial) {
+      latest = resumed;
+    }
     if (woken.rehearsal) {
       await hooks.runRehearse();
       native.endRehearsal();
     }
-    native.wakeWorkers();
-    for (const listener of listeners) {
-      listener();
+    if (!isTrial) {
+      native.wakeWorkers();
+      for (const listener of listeners) {
+        listener();
+      }
     }
-    await hooks.runAfterResume(resumed);
+    await hooks.runAfterResume(resumed, isTrial);
   } catch (error) {
+    if (isTrial) {
+      throw error;
+    }
     endHalfChild(error);
   }
   return resumed;

@@ -69,8 +69,9 @@ async function runRehearse() {
   }
 }
 
-async function runAfterResume(resumed) {
-  for (const hook of [...hooks.after_resume]) {
+/** A trial runs all but the hooks. */
+async function runAfterResume(resumed, isTrial) {
+  for (const hook of isTrial ? [] : [...hooks.after_resume]) {
     await hook(resumed);
   }
 }

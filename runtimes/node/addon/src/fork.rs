@@ -129,14 +129,14 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     object.set(env, "generation", env.number(exact(wake::generation()))?)?;
     object.set(env, "payload", env.buffer(&resumed.payload)?)?;
     object.set(env, "rehearsal", env.boolean(resumed.rehearsal)?)?;
-    let names = env.array()?;
-    for (name, value) in &resumed.environment {
-        let change = env.array()?;
-        change.push(env, env.string(name)?)?;
-        change.push(env, value.as_deref().map_or(env.null(), |value| env.string(value))?)?;
-        names.push(env, change)?;
-    }
-    object.set(env, "environment", names)?;
+    // Of several changes the last one stands.
+    let zone = resumed.environment.iter().rfind(|(name, _)| name == "TZ");
+    let zone = match zone {
+        Some((_, Some(zone))) => env.string(zone)?,
+        Some((_, None)) => env.null()?,
+        None => env.undefined()?,
+    };
+    object.set(env, "timeZone", zone)?;
     object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
     Ok(object)
 }
