@@ -67,6 +67,9 @@ test('hooks are functions of four events', () => {
     // There is none any more: no harm.
     mitosis.off(event, hook);
     assert.throws(() => mitosis.on(event, 7), refused, event);
+    for (const timeoutMs of [0, 1.5, -1, 2 ** 31, '9', Infinity]) {
+      assert.throws(() => mitosis.on(event, hook, { timeoutMs }), refused, `${event} ${timeoutMs}`);
+    }
   }
   for (const event of ['before_resume', 'toString']) {
     for (const call of [mitosis.on, mitosis.off]) {

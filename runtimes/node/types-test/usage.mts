@@ -7,6 +7,10 @@ on('after_resume', (resumed) => {
   const index: number = resumed.index;
   return index;
 });
+on('before_prepare', () => {}, { timeoutMs: 100 });
+on('after_resume', () => {}, { timeoutMs: null });
+// @ts-expect-error a time is a number
+on('after_prepare', () => {}, { timeoutMs: '1 s' });
 const rehearsal = async (): Promise<void> => {};
 on('rehearse', rehearsal);
 off('rehearse', rehearsal);
