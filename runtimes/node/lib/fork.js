@@ -55,6 +55,7 @@ async function prepare(options = {}) {
   if (!Number.isSafeInteger(stop) || stop < 1) {
     throw argument(`stopThreadsMs is ${stop}: give whole milliseconds, 1 or more`);
   }
+  const refused = refusedOf(options.losses);
   if (!isMainThread) {
     throw notForkable('a worker thread cannot prepare: call prepare() on the main thread');
   }
@@ -63,22 +64,40 @@ async function prepare(options = {}) {
   }
   preparing = true;
   try {
-    return await prepared(await agent.address(), limit, stop);
+    return await prepared(await agent.address(), limit, stop, refused);
   } finally {
     preparing = false;
   }
 }
 
-async function prepared(address, limit, stop) {
+/** The kinds of what cannot cross with which there is to be no seed. */
+function refusedOf(losses = 'close') {
+  if (typeof losses !== 'string' && (typeof losses !== 'object' || losses === null)) {
+    throw argument(`losses is ${String(losses)}: give 'close', 'refuse', or an object of kinds with these`);
+  }
+  const kinds = native.lossKinds;
+  const wanted = typeof losses === 'string' ? kinds.map((kind) => [kind, losses]) : Object.entries(losses);
+  for (const [kind, how] of wanted) {
+    if (!kinds.includes(kind)) {
+      throw argument(`losses names '${kind}': the kinds are ${kinds.join(', ')}`);
+    }
+    if (how !== 'close' && how !== 'refuse') {
+      throw argument(`losses has '${String(how)}': give 'close' or 'refuse'`);
+    }
+  }
+  return wanted.filter(([, how]) => how === 'refuse').map(([kind]) => kind);
+}
+
+async function prepared(...asked) {
   let made;
   try {
     // What a child will run first V8 compiles here, in place of in each child.
     await wake(native.likeAChild(), true);
     // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
-    const ahead = await native.lookAhead(address, limit, stop).catch(() => null);
+    const ahead = await native.lookAhead(...asked).catch(() => null);
     await hooks.runBeforePrepare();
     const begun = performance.now();
-    made = call(native.prepare, address, limit, stop, ahead);
+    made = call(native.prepare, ...asked, ahead);
     if (made.child !== undefined) {
       return wake(made);
     }
@@ -137,6 +156,7 @@ function seen(woken) {
     index: woken.index,
     generation: woken.generation,
     payload: woken.payload,
+    lost: Object.freeze(woken.lost ?? []),
   });
 }
 

@@ -187,7 +187,33 @@ export interface Resumed {
   readonly generation: number;
   /** What `resume` was given. */
   readonly payload: Buffer;
+  /** What could not cross: for a hook that makes it again. Empty where a preloaded library has made the seed. */
+  readonly lost: readonly Lost[];
 }
+
+/** A kind of what cannot cross; docs/files.md says what each is. */
+export type LossKind =
+  | 'connections'
+  | 'pipes'
+  | 'processes'
+  | 'devices'
+  | 'unnamed'
+  | 'locks'
+  | 'watches'
+  | 'terminals'
+  | 'shared_memory';
+
+/** What the process had open and a child has not. */
+export interface Lost {
+  readonly kind: LossKind;
+  /** The numbers that led to it: closed or hung up now, or a file without its lock. None of memory. */
+  readonly fds: readonly number[];
+  /** What it was: the address of a peer, a path. */
+  readonly was: string;
+}
+
+/** What to do with what cannot cross. */
+export type LossPolicy = 'close' | 'refuse';
 
 /** How to prepare. */
 export interface PrepareOptions {
@@ -195,6 +221,12 @@ export interface PrepareOptions {
   sharedCopyLimit?: number;
   /** How long this process's threads may take to stop, at most. 1000 ms. */
   stopThreadsMs?: number;
+  /**
+   * What to do where open files hold something that cannot cross, by kind or for all. 'close', which holds unless told
+   * otherwise: children find it closed or hung up, and listed in {@link Resumed.lost}. 'refuse': there is no seed, and
+   * {@link Seed.handle} rejects with `ERR_MITOSIS_NOT_FORKABLE` and names each.
+   */
+  losses?: LossPolicy | Partial<Record<LossKind, LossPolicy>>;
 }
 
 /** One of a child's standard descriptors: this process's, none (/dev/null), or another one. */

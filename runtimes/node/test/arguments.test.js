@@ -55,6 +55,9 @@ test('a fork and a prepare likewise', async () => {
   await assert.rejects(mitosis.fork(null, { payload: 7 }), refused);
   await assert.rejects(mitosis.prepare({ sharedCopyLimit: -1 }), refused);
   await assert.rejects(mitosis.prepare({ stopThreadsMs: 0 }), refused);
+  for (const losses of ['keep', null, 7, { sockets: 'refuse' }, { pipes: 'keep' }, { pipes: true }]) {
+    await assert.rejects(mitosis.prepare({ losses }), refused, JSON.stringify(losses));
+  }
 });
 
 const EVENTS = ['before_prepare', 'after_prepare', 'rehearse', 'after_resume'];

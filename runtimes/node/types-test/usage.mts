@@ -22,8 +22,13 @@ on('before_resume', () => {});
 off('before_resume', () => {});
 
 export async function both(): Promise<number | null> {
-  const me = await prepare({ stopThreadsMs: 100 });
+  // @ts-expect-error there is no such kind
+  await prepare({ losses: { sockets: 'refuse' } });
+  await prepare({ losses: 'refuse' });
+  const me = await prepare({ stopThreadsMs: 100, losses: { connections: 'refuse', pipes: 'close' } });
   if (me.role === 'child') {
+    const numbers: readonly number[] = me.lost.filter((lost) => lost.kind === 'pipes').flatMap((lost) => lost.fds);
+    numbers.includes(3);
     // @ts-expect-error a child has no seed to resume
     me.seed.handle();
     return me.payload.length;

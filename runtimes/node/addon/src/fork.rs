@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
 use mitosis::id::{ChildId, SeedId};
-use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
+use mitosis::prepare::{self as core, LossKind, PrepareOptions, Prepared, Refuse, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ pub(crate) fn end_rehearsal<'s>(
 #[derive(Debug)]
 struct Ahead(Mutex<Option<core::Ahead>>);
 
-/// (agent, shared copy limit, stop threads ms): a promise of what `prepare` does before it stops anybody, done by
+/// (agent, shared copy limit, stop threads ms, kinds to refuse): a promise of what `prepare` does before it stops anybody, done by
 /// another thread.
 pub(crate) fn look_ahead<'s>(
     env: Env<'s>,
@@ -56,14 +56,15 @@ pub(crate) fn look_ahead<'s>(
     work::promise(env, work, |env, ahead| env.held(Ahead(Mutex::new(Some(ahead)))))
 }
 
-/// (agent, shared copy limit, stop threads ms, what `look_ahead` gave for the same, or null): freezes a copy of this process, with all threads. Returns
+/// (agent, shared copy limit, stop threads ms, kinds to refuse, what `look_ahead` gave for the same, or null): freezes a
+/// copy of this process, with all threads. Returns
 /// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
 /// first takes locks of OpenSSL and of the allocator, which they may hold.
 pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let options = options(env, args)?;
-    let ahead = match args[3].given(env)? {
+    let ahead = match args[4].given(env)? {
         true => {
-            let ahead = &args[3].held::<Ahead>(env)?.0;
+            let ahead = &args[4].held::<Ahead>(env)?.0;
             ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
         }
         false => None,
@@ -90,9 +91,28 @@ fn options<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<PrepareOpti
         shared_copy_limit: whole(args[1].to_f64(env)?),
         threads: Threads::All,
         stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
+        refuse: refused(env, args[3])?,
         rehearsal_returns: true,
         ..PrepareOptions::default()
     })
+}
+
+/// Kinds of what cannot cross, by their names; JavaScript has checked them.
+fn refused<'s>(env: Env<'s>, names: Value<'s>) -> Result<Refuse, Raised> {
+    let mut refuse = Refuse::NONE;
+    for name in names.items(env)? {
+        refuse = LossKind::named(&name.to_text(env)?).map_or(refuse, |kind| refuse.and(kind));
+    }
+    Ok(refuse)
+}
+
+/// Names of the kinds of what cannot cross.
+pub(crate) fn loss_kinds(env: Env<'_>) -> Result<Value<'_>, Raised> {
+    let kinds = env.array()?;
+    for kind in LossKind::ALL {
+        kinds.push(env, env.string(kind.name())?)?;
+    }
+    Ok(kinds)
 }
 
 /// (): what `prepare` returns in a child, as if this process were one: V8 makes its shapes once, here, instead of in
@@ -137,8 +157,25 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
         None => env.undefined()?,
     };
     object.set(env, "timeZone", zone)?;
+    object.set(env, "lost", lost(env, &resumed.lost)?)?;
     object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
     Ok(object)
+}
+
+fn lost<'s>(env: Env<'s>, losses: &[core::Loss]) -> Result<Value<'s>, Raised> {
+    let lost = env.array()?;
+    for loss in losses {
+        let one = env.object()?;
+        one.set(env, "kind", env.string(loss.kind.name())?)?;
+        let fds = env.array()?;
+        for fd in &loss.fds {
+            fds.push(env, env.number(f64::from(*fd))?)?;
+        }
+        one.set(env, "fds", fds)?;
+        one.set(env, "was", env.string(&loss.was)?)?;
+        lost.push(env, one)?;
+    }
+    Ok(lost)
 }
 
 /// (seed): a promise of the handle's text, when the agent has published the seed.

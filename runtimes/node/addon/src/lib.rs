@@ -52,6 +52,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
     }
     exports.set(env, "resetsMathRandom", env.boolean(unique::resets_math_random())?)?;
     exports.set(env, "version", env.string(env!("CARGO_PKG_VERSION"))?)?;
+    exports.set(env, "lossKinds", fork::loss_kinds(env)?)?;
     let limit = mitosis::prepare::SHARED_COPY_LIMIT_BYTES;
     exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)
 }
