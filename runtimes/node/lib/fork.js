@@ -90,11 +90,12 @@ function refusedOf(losses = 'close') {
 
 async function prepared(...asked) {
   let made;
+  let ahead = null;
   try {
     // What a child will run first V8 compiles here, in place of in each child.
     await wake(native.likeAChild(), true);
     // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
-    const ahead = await native.lookAhead(...asked).catch(() => null);
+    ahead = await native.lookAhead(...asked).catch(() => null);
     await hooks.runBeforePrepare();
     const begun = performance.now();
     made = call(native.prepare, ...asked, ahead);
@@ -103,6 +104,9 @@ async function prepared(...asked) {
     }
     made.pauseMs = performance.now() - begun;
   } catch (error) {
+    if (ahead !== null) {
+      native.forgetAhead(ahead);
+    }
     await hooks.runAfterPrepare();
     throw error;
   }

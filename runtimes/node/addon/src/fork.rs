@@ -56,6 +56,20 @@ pub(crate) fn look_ahead<'s>(
     work::promise(env, work, |env, ahead| env.held(Ahead(Mutex::new(Some(ahead)))))
 }
 
+/// (what `look_ahead` gave): gives back what no prepare has used, now and not when it is collected: a page of it is
+/// shared memory, which seeds made meanwhile would have, too.
+pub(crate) fn forget_ahead<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    drop(taken(args[0].held::<Ahead>(env)?));
+    env.undefined()
+}
+
+fn taken(ahead: &Ahead) -> Option<core::Ahead> {
+    ahead.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// (agent, shared copy limit, stop threads ms, kinds to refuse, what `look_ahead` gave for the same, or null): freezes a
 /// copy of this process, with all threads. Returns
 /// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
@@ -63,10 +77,7 @@ pub(crate) fn look_ahead<'s>(
 pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let options = options(env, args)?;
     let ahead = match args[4].given(env)? {
-        true => {
-            let ahead = &args[4].held::<Ahead>(env)?.0;
-            ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
-        }
+        true => taken(args[4].held::<Ahead>(env)?),
         false => None,
     };
     match core::prepare_after(&options, ahead)? {

@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 23] = [
+    let functions: [(&str, js::Callee); 24] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -34,6 +34,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("realtimeNs", fork::realtime_ns),
         ("likeAChild", fork::like_a_child),
         ("lookAhead", fork::look_ahead),
+        ("forgetAhead", fork::forget_ahead),
         ("prepare", fork::prepare),
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
