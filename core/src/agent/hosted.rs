@@ -279,6 +279,11 @@ impl Hosted {
         self.parts().template.why_failed(child, entering)
     }
 
+    /// Whether its children are in a root directory of their own.
+    pub fn has_own_root(&self) -> bool {
+        self.parts().blueprint.descriptor.root.is_some()
+    }
+
     /// Whether the seed is one of this host's own.
     pub fn is_local(&self) -> bool {
         !matches!(self.parts().stay, Stay::Lease(_))

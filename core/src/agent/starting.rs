@@ -68,6 +68,11 @@ impl Agent {
             Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
         };
         let surroundings = Surroundings::of(request)?;
+        if hosted.has_own_root() && surroundings.has_mounts() {
+            let text = "the seed has changed its root directory, out of which another mount namespace would lead: resume it \
+                        without --ns mnt";
+            return Err(fail(FailureKind::Argument, text));
+        }
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))

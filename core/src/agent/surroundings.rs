@@ -43,6 +43,11 @@ impl Surroundings {
         Ok(all)
     }
 
+    /// Whether they have another mount namespace.
+    pub(super) fn has_mounts(&self) -> bool {
+        self.namespaces[NamespaceKind::Mount as usize].is_some()
+    }
+
     /// For the children's start.
     pub(super) fn enters(&self) -> Enters<'_> {
         Enters {

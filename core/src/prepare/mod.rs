@@ -49,7 +49,7 @@ use turn::Turn;
 pub use wake::{Resumed, generation, release_threads};
 pub use watchdog::{HOOK_LIMIT, STATUS_HALF_CHILD, Watchdog};
 use whole::seen::Seen;
-pub use whole::{Activity, Pause, StopError, ThreadName};
+pub use whole::{Activity, Ahead, Pause, StopError, ThreadName};
 
 /// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
 pub const SHARED_COPY_LIMIT_BYTES: u64 = 64 << 20;
@@ -215,6 +215,31 @@ pub fn get_ready() {
 /// # Errors
 /// See [`PrepareError`]. What the agent finds later is told by [`Seed::handle`].
 pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
+    prepare_after(options, None)
+}
+
+/// Does ahead what a prepare with [`Threads::All`] does before it stops anybody. Any thread may: the one that will
+/// call [`prepare_after`] goes on meanwhile.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn look_ahead(options: &PrepareOptions) -> Result<Ahead, PrepareError> {
+    if !atfork::register() {
+        return Err(PrepareError::Register);
+    }
+    let _turn = Turn::take().ok_or(PrepareError::Busy)?;
+    Ahead::new(options)
+}
+
+/// As [`prepare`]; with [`Threads::All`] after what was done `ahead`, with the same options. What is not true any
+/// more is done again.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_after(
+    options: &PrepareOptions,
+    ahead: Option<Ahead>,
+) -> Result<Prepared, PrepareError> {
     if !atfork::register() {
         return Err(PrepareError::Register);
     }
@@ -229,7 +254,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, PrepareError> {
     };
     let socket = agent.connect_for_seed()?;
     if options.threads == Threads::All {
-        return whole::prepare(options, agent, socket);
+        return whole::prepare(options, agent, socket, ahead);
     }
     // Neither may be dropped in a child, where their numbers and addresses are nothing or another's.
     let socket = ManuallyDrop::new(socket);
@@ -294,7 +319,8 @@ impl Before {
             Files::Carried => Some(Seen::new().map_err(PrepareError::Scratch)?),
             Files::Closed => None,
         };
-        let mut before = Before { hide, ..Before::alone(socket)? };
+        let mut before = Before { hide, ..Before::alone()? };
+        before.note_caller(socket);
         // SAFETY: the scratch is ours alone until the fork.
         let freeze = unsafe { before.scratch.freeze().as_mut() };
         for (place, copied) in freeze.copies.iter_mut().zip(&copies) {
@@ -312,12 +338,17 @@ impl Before {
         Ok(before)
     }
 
-    /// Without copies of shared memory.
-    fn alone(socket: i32) -> Result<Self, PrepareError> {
+    /// Without copies of shared memory, by any thread.
+    fn alone() -> Result<Self, PrepareError> {
         let token = PrepareToken::random();
         let scratch = Scratch::new(&token).map_err(PrepareError::Scratch)?;
+        Ok(Before { token, scratch, hide: false, seen: None, _copies: Vec::new() })
+    }
+
+    /// What is true of the thread that prepares, and of this moment.
+    fn note_caller(&mut self, socket: i32) {
         // SAFETY: as above.
-        let freeze = unsafe { scratch.freeze().as_mut() };
+        let freeze = unsafe { self.scratch.freeze().as_mut() };
         freeze.socket = socket;
         freeze.parent_pid = u64::from(std::process::id());
         freeze.parent_tid = thread_id();
@@ -328,7 +359,6 @@ impl Before {
         freeze.frozen_at = kept::clocks();
         let rseq = Rseq::of_this_libc();
         (freeze.rseq_offset, freeze.rseq_lengths) = (rseq.offset, rseq.lengths);
-        Ok(Before { token, scratch, hide: false, seen: None, _copies: Vec::new() })
     }
 }
 

@@ -55,6 +55,7 @@ async function prepare(options = {}) {
   if (!Number.isSafeInteger(stop) || stop < 1) {
     throw argument(`stopThreadsMs is ${stop}: give whole milliseconds, 1 or more`);
   }
+  const refused = refusedOf(options.losses);
   if (!isMainThread) {
     throw notForkable('a worker thread cannot prepare: call prepare() on the main thread');
   }
@@ -63,55 +64,87 @@ async function prepare(options = {}) {
   }
   preparing = true;
   try {
-    return await prepared(await agent.address(), limit, stop);
+    return await prepared(await agent.address(), limit, stop, refused);
   } finally {
     preparing = false;
   }
 }
 
-async function prepared(address, limit, stop) {
+/** The kinds of what cannot cross with which there is to be no seed. */
+function refusedOf(losses = 'close') {
+  if (typeof losses !== 'string' && (typeof losses !== 'object' || losses === null)) {
+    throw argument(`losses is ${String(losses)}: give 'close', 'refuse', or an object of kinds with these`);
+  }
+  const kinds = native.lossKinds;
+  const wanted = typeof losses === 'string' ? kinds.map((kind) => [kind, losses]) : Object.entries(losses);
+  for (const [kind, how] of wanted) {
+    if (!kinds.includes(kind)) {
+      throw argument(`losses names '${kind}': the kinds are ${kinds.join(', ')}`);
+    }
+    if (how !== 'close' && how !== 'refuse') {
+      throw argument(`losses has '${String(how)}': give 'close' or 'refuse'`);
+    }
+  }
+  return wanted.filter(([, how]) => how === 'refuse').map(([kind]) => kind);
+}
+
+async function prepared(...asked) {
   let made;
+  let ahead = null;
   try {
+    // What a child will run first V8 compiles here, in place of in each child.
+    await wake(native.likeAChild(), true);
+    // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
+    ahead = await native.lookAhead(...asked).catch(() => null);
     await hooks.runBeforePrepare();
-    // What a child will call first is compiled here, in place of in each child.
-    seen(native.likeAChild());
     const begun = performance.now();
-    made = call(native.prepare, address, limit, stop);
+    made = call(native.prepare, ...asked, ahead);
+    if (made.child !== undefined) {
+      return wake(made);
+    }
     made.pauseMs = performance.now() - begun;
   } catch (error) {
+    if (ahead !== null) {
+      native.forgetAhead(ahead);
+    }
     await hooks.runAfterPrepare();
     throw error;
   }
-  if (made.seed !== undefined && made.child === undefined) {
-    const seed = new Seed(made);
-    try {
-      await hooks.runAfterPrepare();
-    } catch (error) {
-      // Its own failure would hide the cause.
-      await seed.drop().catch(() => {});
-      throw error;
-    }
-    return { role: 'parent', seed };
+  const seed = new Seed(made);
+  try {
+    await hooks.runAfterPrepare();
+  } catch (error) {
+    // Its own failure would hide the cause.
+    await seed.drop().catch(() => {});
+    throw error;
   }
-  return wake(made);
+  return { role: 'parent', seed };
 }
 
-/** In a child: what is left to do before the caller of prepare() may see it. */
-async function wake(woken) {
+/** In a child: what is left to do before the caller of prepare() may see it. A trial runs in its parent, where
+ * nobody is told of anything. */
+async function wake(woken, isTrial = false) {
   let resumed;
   try {
     resumed = seen(woken);
-    latest = resumed;
+    if (!isTrial) {
+      latest = resumed;
+    }
     if (woken.rehearsal) {
       await hooks.runRehearse();
       native.endRehearsal();
     }
-    native.wakeWorkers();
-    for (const listener of listeners) {
-      listener();
+    if (!isTrial) {
+      native.wakeWorkers();
+      for (const listener of listeners) {
+        listener();
+      }
     }
-    await hooks.runAfterResume(resumed);
+    await hooks.runAfterResume(resumed, isTrial);
   } catch (error) {
+    if (isTrial) {
+      throw error;
+    }
     endHalfChild(error);
   }
   return resumed;
@@ -127,6 +160,7 @@ function seen(woken) {
     index: woken.index,
     generation: woken.generation,
     payload: woken.payload,
+    lost: Object.freeze(woken.lost ?? []),
   });
 }
 

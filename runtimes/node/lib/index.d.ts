@@ -46,6 +46,8 @@ export type ErrorCode =
   | 'ERR_MITOSIS_MISSING'
   /** There is no such child any more. */
   | 'ERR_MITOSIS_CHILD_GONE'
+  /** A hook did not settle in its time. */
+  | 'ERR_MITOSIS_HOOK_TIMEOUT'
   /** A child died of SIGBUS: a page could not be had. The message names seed, host and address. */
   | 'ERR_MITOSIS_PAGE_LOST'
   /** The agent that watched over a child is gone; nothing is known of the child. */
@@ -185,7 +187,33 @@ export interface Resumed {
   readonly generation: number;
   /** What `resume` was given. */
   readonly payload: Buffer;
+  /** What could not cross: for a hook that makes it again. Empty where a preloaded library has made the seed. */
+  readonly lost: readonly Lost[];
 }
+
+/** A kind of what cannot cross; docs/files.md says what each is. */
+export type LossKind =
+  | 'connections'
+  | 'pipes'
+  | 'processes'
+  | 'devices'
+  | 'unnamed'
+  | 'locks'
+  | 'watches'
+  | 'terminals'
+  | 'shared_memory';
+
+/** What the process had open and a child has not. */
+export interface Lost {
+  readonly kind: LossKind;
+  /** The numbers that led to it: closed or hung up now, or a file without its lock. None of memory. */
+  readonly fds: readonly number[];
+  /** What it was: the address of a peer, a path. */
+  readonly was: string;
+}
+
+/** What to do with what cannot cross. */
+export type LossPolicy = 'close' | 'refuse';
 
 /** How to prepare. */
 export interface PrepareOptions {
@@ -193,6 +221,12 @@ export interface PrepareOptions {
   sharedCopyLimit?: number;
   /** How long this process's threads may take to stop, at most. 1000 ms. */
   stopThreadsMs?: number;
+  /**
+   * What to do where open files hold something that cannot cross, by kind or for all. 'close', which holds unless told
+   * otherwise: children find it closed or hung up, and listed in {@link Resumed.lost}. 'refuse': there is no seed, and
+   * {@link Seed.handle} rejects with `ERR_MITOSIS_NOT_FORKABLE` and names each.
+   */
+  losses?: LossPolicy | Partial<Record<LossKind, LossPolicy>>;
 }
 
 /** One of a child's standard descriptors: this process's, none (/dev/null), or another one. */
@@ -283,28 +317,37 @@ export function resume(
   options?: StartOptions & { n?: undefined },
 ): Promise<Child>;
 
+/** How a hook is run. */
+export interface HookOptions {
+  /**
+   * A promise of its must have settled after so many ms; null: after any time. 60,000. It has failed then, with
+   * `ERR_MITOSIS_HOOK_TIMEOUT`. One that does not return at all nothing ends.
+   */
+  timeoutMs?: number | null;
+}
+
 /**
  * Registers a function to run before each `prepare` and `fork`: the place to close what must not be copied. It is
  * awaited. The one that was registered last runs first. If it fails, nothing is prepared and the caller is told.
  */
-export function on(event: 'before_prepare', hook: () => unknown): void;
+export function on(event: 'before_prepare', hook: () => unknown, options?: HookOptions): void;
 /**
  * Registers a function to run here after each `prepare` and `fork`, even a failed one. It is awaited. If it fails,
  * the seed is dropped.
  */
-export function on(event: 'after_prepare', hook: () => unknown): void;
+export function on(event: 'after_prepare', hook: () => unknown, options?: HookOptions): void;
 /**
  * Registers a function to run in the *rehearsal*: a child on this host that is thrown away before any other one is started.
  * The memory that it touches and writes is what real children are given ahead: a request served here makes their
  * first one faster. It is awaited, for some two seconds at most. It must have no effect outside of its process; there
  * is no standard output, and other threads than this one (the thread pool, workers) stand still. What it throws is ignored.
  */
-export function on(event: 'rehearse', hook: () => unknown): void;
+export function on(event: 'rehearse', hook: () => unknown, options?: HookOptions): void;
 /**
  * Registers a function to run in each child, before `prepare` settles there: the place to open again what was
  * closed. It is awaited. If it fails, the child ends with status 70.
  */
-export function on(event: 'after_resume', hook: (resumed: Resumed) => unknown): void;
+export function on(event: 'after_resume', hook: (resumed: Resumed) => unknown, options?: HookOptions): void;
 
 /** Takes a function away that `on` has registered. */
 export function off(event: 'before_prepare' | 'after_prepare' | 'rehearse', hook: () => unknown): void;

@@ -10,6 +10,7 @@ const native = require('./native.js');
 // What node:crypto draws ahead: 128 UUIDs, and 6 KiB for randomInt by 6 bytes a number. Whoever draws as
 // many has used up all that was drawn before.
 const UUIDS_AHEAD = 128;
+const UUID_BYTES = 16;
 const INTEGERS_AHEAD = 1024;
 const RANDOM_VALUES = 2 ** 47;
 
@@ -18,6 +19,29 @@ if (!native.resetsMathRandom) {
   Math.random = function random() {
     return crypto.randomInt(RANDOM_VALUES) / RANDOM_VALUES;
   };
+}
+
+/** The bytes that randomUUID has drawn ahead: what it has filled anew when they are used up, and asks for its length
+ * then. */
+function drawnForUUIDs() {
+  const views = Object.getPrototypeOf(Uint8Array.prototype);
+  const own = Object.getOwnPropertyDescriptor(views, 'byteLength');
+  let bytes = null;
+  Object.defineProperty(views, 'byteLength', {
+    ...own,
+    get() {
+      bytes = this;
+      return own.get.call(this);
+    },
+  });
+  try {
+    for (let i = 0; i < UUIDS_AHEAD && bytes === null; i++) {
+      crypto.randomUUID();
+    }
+  } finally {
+    Object.defineProperty(views, 'byteLength', own);
+  }
+  return bytes instanceof Uint8Array && bytes.length === UUIDS_AHEAD * UUID_BYTES ? bytes : null;
 }
 
 /** The bytes that randomInt has drawn ahead: what it reads its next number from. */
@@ -36,7 +60,7 @@ function drawnForIntegers() {
   return bytes;
 }
 
-const integersAhead = drawnForIntegers();
+const ahead = { uuids: drawnForUUIDs(), integers: drawnForIntegers() };
 
 /** The generation of this process that drew them. */
 let drawnIn = native.generation();
@@ -65,16 +89,18 @@ syncBuiltinESMExports();
 /** Uses up, or draws anew, what node:crypto has drawn ahead. */
 function drawOut() {
   drawnIn = native.generation();
-  for (let i = 0; i < UUIDS_AHEAD; i++) {
-    randomUUID();
-  }
-  if (integersAhead !== null) {
-    crypto.randomFillSync(integersAhead);
+  drawnAhead(ahead.uuids, UUIDS_AHEAD, randomUUID);
+  drawnAhead(ahead.integers, INTEGERS_AHEAD, () => randomInt(1));
+}
+
+/** `bytes` are drawn anew; where this node keeps them in another way, all of them are used up. */
+function drawnAhead(bytes, count, draw) {
+  if (bytes !== null) {
+    crypto.randomFillSync(bytes);
     return;
   }
-  // A node that reads them in another way.
-  for (let i = 0; i < INTEGERS_AHEAD; i++) {
-    randomInt(1);
+  for (let i = 0; i < count; i++) {
+    draw();
   }
 }
 
@@ -84,19 +110,17 @@ function drawAnew() {
   drawOut();
 }
 
-/** In a child: numbers drawn ahead, the process id that node keeps, and what follows the environment. */
+/** In a child: numbers drawn ahead, the process id that node keeps, and the time zone: the environment is changed
+ * already, and of all variables node looks at TZ alone when it is set. */
 function renew(woken) {
   drawOut();
   if (process.pid !== woken.pid) {
     Object.defineProperty(process, 'pid', { value: woken.pid, enumerable: true, configurable: true });
   }
-  for (const [name, value] of woken.environment ?? []) {
-    // The environment is changed already; node does more than that where TZ is set.
-    if (value === null) {
-      delete process.env[name];
-    } else {
-      process.env[name] = value;
-    }
+  if (woken.timeZone === null) {
+    delete process.env.TZ;
+  } else if (woken.timeZone !== undefined) {
+    process.env.TZ = woken.timeZone;
   }
 }
 

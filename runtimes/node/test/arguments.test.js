@@ -55,6 +55,9 @@ test('a fork and a prepare likewise', async () => {
   await assert.rejects(mitosis.fork(null, { payload: 7 }), refused);
   await assert.rejects(mitosis.prepare({ sharedCopyLimit: -1 }), refused);
   await assert.rejects(mitosis.prepare({ stopThreadsMs: 0 }), refused);
+  for (const losses of ['keep', null, 7, { sockets: 'refuse' }, { pipes: 'keep' }, { pipes: true }]) {
+    await assert.rejects(mitosis.prepare({ losses }), refused, JSON.stringify(losses));
+  }
 });
 
 const EVENTS = ['before_prepare', 'after_prepare', 'rehearse', 'after_resume'];
@@ -67,6 +70,9 @@ test('hooks are functions of four events', () => {
     // There is none any more: no harm.
     mitosis.off(event, hook);
     assert.throws(() => mitosis.on(event, 7), refused, event);
+    for (const timeoutMs of [0, 1.5, -1, 2 ** 31, '9', Infinity]) {
+      assert.throws(() => mitosis.on(event, hook, { timeoutMs }), refused, `${event} ${timeoutMs}`);
+    }
   }
   for (const event of ['before_resume', 'toString']) {
     for (const call of [mitosis.on, mitosis.off]) {

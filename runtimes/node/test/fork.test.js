@@ -96,6 +96,43 @@ test('hooks run in order, are awaited, and stop what they must', async (t) => {
   assert.match(said.stderr, /could not be set up: Error: no/);
 });
 
+test('a hook that never settles is named, and stops what a failed one does', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say) => {
+    const never = () => new Promise(() => {});
+    const ran = [];
+    const tried = async (event) => {
+      mitosis.on(event, never, { timeoutMs: 50 });
+      const { code, message } = await mitosis.prepare().catch((error) => error);
+      mitosis.off(event, never);
+      say({ code, message, ran: ran.splice(0) });
+    };
+    mitosis.on('after_prepare', () => ran.push('after_prepare'));
+    // What prepare has mapped ahead of its hooks shares a page with the seed that comes.
+    const shared = () => require('node:fs').readFileSync('/proc/self/maps', 'utf8').match(/ rw-s .*zero/g)?.length ?? 0;
+    const before = shared();
+    await tried('before_prepare');
+    say({ seeds: (await mitosis.list()).seeds.length, left: shared() - before });
+    await tried('after_prepare');
+    // In time, late but with none to be late for, and what is no promise.
+    mitosis.on('before_prepare', () => new Promise((resolve) => setTimeout(resolve, 60)), { timeoutMs: null });
+    mitosis.on('before_prepare', async () => {}, { timeoutMs: 60_000 });
+    mitosis.on('before_prepare', () => 7, { timeoutMs: 1 });
+    mitosis.on('after_resume', never, { timeoutMs: 50 });
+    const half = await mitosis.fork();
+    say({ half: await half.child.wait() });
+  });
+  assert.strictEqual(said.length, 4);
+  assert.deepStrictEqual(said.splice(1, 1), [{ seeds: 0, left: 0 }]);
+  for (const [i, event] of ['before_prepare', 'after_prepare'].entries()) {
+    const { message, ...rest } = said[i];
+    assert.deepStrictEqual(rest, { code: 'ERR_MITOSIS_HOOK_TIMEOUT', ran: ['after_prepare'] });
+    assert.match(message, new RegExp(`the ${event} hook 'never' has not settled after 50 ms: `));
+  }
+  assert.deepStrictEqual(said[2], { half: { code: 70, signal: null } });
+  assert.match(said.stderr, /could not be set up: .*the after_resume hook 'never' has not settled/);
+});
+
 test('a rehearsal runs apart from everything', async (t) => {
   const agent = await startAgent(t);
   const said = await run(agent, async (mitosis, say, folder) => {

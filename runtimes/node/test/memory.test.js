@@ -54,6 +54,37 @@ test('the collector runs right after resume, under load', async (t) => {
   assert.deepStrictEqual(said.slice(0, 3), [child, child, child]);
 });
 
+test('a heap that hooks make larger, at once and in time', async (t) => {
+  const agent = await startAgent(t);
+  const program = async (mitosis, say) => {
+    const kept = [];
+    let waits = 0;
+    // After the look at what is mapped that prepare takes ahead of its hooks.
+    mitosis.on('before_prepare', async () => {
+      for (let i = 0; i < 300; i++) kept.push(new Array(16_384).fill(i + 0.5), Buffer.alloc(200_000, i));
+      for (let i = 0; i < 100_000; i++) kept.push({ i, text: String(i) });
+      await new Promise((resolve) => setTimeout(resolve, waits));
+    });
+    const look = () => kept.reduce((sum, one) => sum + (one.i ?? one.at(-1)), 0);
+    for (waits of [0, 150]) {
+      const me = await mitosis.prepare();
+      if (me.role === 'child') {
+        say({ look: look() });
+        process.exit(0);
+      }
+      const child = await mitosis.resume(await me.seed.handle());
+      say({ look: look(), end: await child.wait() });
+      await me.seed.drop();
+    }
+    process.exit(0);
+  };
+  const said = await run(agent, program);
+  const looks = said.map(({ look }) => look);
+  assert.deepStrictEqual(looks, [looks[0], looks[0], looks[2], looks[2]]);
+  assert.ok(looks[0] > 0 && looks[2] > looks[0]);
+  assert.deepStrictEqual([said[1].end, said[3].end], [DONE, DONE]);
+});
+
 test('a heap of a gigabyte', async (t) => {
   const agent = await startAgent(t);
   const program = async (mitosis, say) => {

@@ -36,6 +36,26 @@ test('what randomInt has drawn ahead is drawn anew', () => {
   assert.strictEqual(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }), '6144 false\n');
 });
 
+test('what randomUUID has drawn ahead is drawn anew, also for whoever took it before', () => {
+  const script = `
+    const { randomUUID } = require('node:crypto');
+    randomUUID();
+    const unique = require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    const views = Object.getPrototypeOf(Uint8Array.prototype);
+    const own = Object.getOwnPropertyDescriptor(views, 'byteLength');
+    let bytes;
+    Object.defineProperty(views, 'byteLength', { ...own, get() { bytes = this; return own.get.call(this); } });
+    for (let i = 0; i < 128 && !bytes; i++) randomUUID();
+    Object.defineProperty(views, 'byteLength', own);
+    const before = Buffer.from(bytes);
+    unique.drawOut();
+    const same = bytes.filter((byte, i) => byte === before[i]).length;
+    const hex = randomUUID().replaceAll('-', '');
+    const at = [...Array(128).keys()].find((i) => Buffer.from(bytes).toString('hex', 16 * i, 16 * i + 6) === hex.slice(0, 12));
+    console.log(bytes.length, same < 100, at >= 0);`;
+  assert.strictEqual(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }), '2048 true true\n');
+});
+
 test('whoever draws before a worker is told draws anew', () => {
   const script = `
     const crypto = require('node:crypto');

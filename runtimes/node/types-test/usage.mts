@@ -7,6 +7,10 @@ on('after_resume', (resumed) => {
   const index: number = resumed.index;
   return index;
 });
+on('before_prepare', () => {}, { timeoutMs: 100 });
+on('after_resume', () => {}, { timeoutMs: null });
+// @ts-expect-error a time is a number
+on('after_prepare', () => {}, { timeoutMs: '1 s' });
 const rehearsal = async (): Promise<void> => {};
 on('rehearse', rehearsal);
 off('rehearse', rehearsal);
@@ -18,8 +22,13 @@ on('before_resume', () => {});
 off('before_resume', () => {});
 
 export async function both(): Promise<number | null> {
-  const me = await prepare({ stopThreadsMs: 100 });
+  // @ts-expect-error there is no such kind
+  await prepare({ losses: { sockets: 'refuse' } });
+  await prepare({ losses: 'refuse' });
+  const me = await prepare({ stopThreadsMs: 100, losses: { connections: 'refuse', pipes: 'close' } });
   if (me.role === 'child') {
+    const numbers: readonly number[] = me.lost.filter((lost) => lost.kind === 'pipes').flatMap((lost) => lost.fds);
+    numbers.includes(3);
     // @ts-expect-error a child has no seed to resume
     me.seed.handle();
     return me.payload.length;

@@ -95,9 +95,12 @@ impl Map {
         outcome
     }
 
-    /// Whether maps says what smaps said.
+    /// Whether maps says what smaps said. False before the first scan.
     pub(super) fn is_current(&mut self) -> bool {
         let expected = self.len;
+        if expected == 0 {
+            return false;
+        }
         let (list, text) = self.parts();
         let (mut at, mut same) = (0, true);
         let read = each_line(c"/proc/self/maps", text, &mut |line| {
@@ -105,6 +108,11 @@ impl Map {
             at += 1;
         });
         read.is_ok() && same && at == expected
+    }
+
+    /// As before the first scan.
+    pub(super) fn forget(&mut self) {
+        self.len = 0;
     }
 
     /// Shared VMAs.

@@ -26,11 +26,12 @@ mod state;
 mod table;
 mod timers;
 
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::kept;
 use super::scratch::{self, SharedCopy};
@@ -77,11 +78,12 @@ pub(super) fn unfit_caller() -> Option<StopError> {
     })
 }
 
-/// [`super::prepare`] with [`super::Threads::All`].
+/// [`super::prepare`] with [`super::Threads::All`], by what was done ahead, if it is still of use.
 pub(super) fn prepare(
     options: &PrepareOptions,
     agent: AgentAddress,
     socket: OwnedFd,
+    mut ahead: Option<Ahead>,
 ) -> Result<Prepared, PrepareError> {
     if park::main_has_ended(&mut [0; 4096]) {
         return Err(PrepareError::Stop(StopError::MainThreadEnded));
@@ -90,10 +92,13 @@ pub(super) fn prepare(
     let held = ManuallyDrop::new((socket, agent));
     let socket = held.0.as_raw_fd();
     for _ in 0..ATTEMPTS {
-        let before = Freezer::new(options, socket);
+        let before = match ahead.take().and_then(Ahead::still_of_use) {
+            Some(freezer) => Ok(freezer),
+            None => Freezer::new(options),
+        };
         let mut before = ManuallyDrop::new(before);
         let outcome = match &mut *before {
-            Ok(freezer) => freezer.freeze(options.stop_threads),
+            Ok(freezer) => freezer.freeze(socket, options),
             Err(_) => Err(Refusal::Shared),
         };
         if let Ok(Side::Child) = outcome {
@@ -182,36 +187,39 @@ struct Freezer {
 }
 
 impl Freezer {
-    fn new(options: &PrepareOptions, socket: i32) -> Result<Self, PrepareError> {
+    fn new(options: &PrepareOptions) -> Result<Self, PrepareError> {
         let scratch = PrepareError::Scratch;
         let plan = Plan::new(options.shared_copy_limit)?;
         let map = Map::new().map_err(scratch)?;
         let seen = Seen::new().map_err(scratch)?;
         let table = table::get().map_err(scratch)?;
-        let before = Before::alone(socket)?;
-        // SAFETY: the scratch is ours alone until the clone.
-        unsafe { before.scratch.freeze().as_mut() }.refuse = options.refuse.bits();
+        let before = Before::alone()?;
         let work = vec![0; WORK_BYTES].into_boxed_slice();
-        let (timers, pending) = (Timers::of_this_process(), Pending::new());
-        let (is_subreaper, own_denial) = (kept::is_subreaper(), kept::own_denial());
         Ok(Freezer {
             before,
             plan,
             map,
             seen,
-            timers,
-            pending,
-            is_subreaper,
-            own_denial,
+            timers: Timers::default(),
+            pending: Pending::new(),
+            is_subreaper: false,
+            own_denial: None,
             table,
             work,
         })
     }
 
     /// Stops everybody, makes the seed, lets everybody go.
-    fn freeze(&mut self, patience: Duration) -> Result<Side, Refusal> {
-        self.map.scan().map_err(Refusal::Map)?;
-        self.fill_in();
+    fn freeze(&mut self, socket: i32, options: &PrepareOptions) -> Result<Side, Refusal> {
+        let patience = options.stop_threads;
+        self.timers = Timers::of_this_process();
+        self.is_subreaper = kept::is_subreaper();
+        self.own_denial = kept::own_denial();
+        // What has changed since it was read ahead is better read now than while all stand.
+        if !self.map.is_current() {
+            self.map.scan().map_err(Refusal::Map)?;
+        }
+        self.fill_in(socket, options);
         let mask = set_signal_mask(!0);
         let began = now();
         let outcome = self.stopped(began, patience, mask);
@@ -238,9 +246,11 @@ impl Freezer {
     }
 
     /// What the seed must know, as far as it is known by now.
-    fn fill_in(&mut self) {
+    fn fill_in(&mut self, socket: i32, options: &PrepareOptions) {
+        self.before.note_caller(socket);
         // SAFETY: the scratch is ours alone until the clone.
         let freeze = unsafe { self.before.scratch.freeze().as_mut() };
+        freeze.refuse = options.refuse.bits();
         freeze.not_carried = [self.map.range(), self.seen.range()];
         freeze.carry_files = true;
         freeze.seen = self.seen.address();
@@ -317,6 +327,45 @@ impl Freezer {
                 PrepareError::Fork(std::io::Error::from_raw_os_error(errno))
             }
         }
+    }
+}
+
+/// What a prepare does before it stops anybody, done ahead by any thread: most of it is reading smaps, which takes
+/// some milliseconds of a process with a large heap. If memory is mapped otherwise when it is used, or
+/// [`GOOD_FOR`] has passed, it is read again.
+pub struct Ahead {
+    freezer: Freezer,
+    /// In a child that was made since, it is nothing: what is shared with a seed here is a copy there.
+    generation: u64,
+    looked_at: Instant,
+}
+
+/// Memory that was unmapped and mapped again at the same place looks in maps as it did, though it may be marked
+/// otherwise: that is not waited for.
+const GOOD_FOR: Duration = Duration::from_millis(100);
+
+impl fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ahead").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Ahead {
+    /// Looks at this process.
+    pub(super) fn new(options: &PrepareOptions) -> Result<Self, PrepareError> {
+        let looked_at = Instant::now();
+        let mut freezer = Freezer::new(options)?;
+        if let Err(unreadable) = freezer.map.scan() {
+            return Err(freezer.error(Refusal::Map(unreadable), options.stop_threads));
+        }
+        Ok(Ahead { freezer, generation: wake::generation(), looked_at })
+    }
+
+    fn still_of_use(mut self) -> Option<Freezer> {
+        if self.looked_at.elapsed() > GOOD_FOR {
+            self.freezer.map.forget();
+        }
+        (self.generation == wake::generation()).then_some(self.freezer)
     }
 }
 

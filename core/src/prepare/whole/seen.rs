@@ -22,6 +22,9 @@ const LONGEST_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(in crate::prepare) struct Seen(NonNull<AtomicU32>);
 
+// SAFETY: it is a page of plain memory, owned by whoever holds the value.
+unsafe impl Send for Seen {}
+
 impl Seen {
     pub(in crate::prepare) fn new() -> io::Result<Self> {
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
 use mitosis::id::{ChildId, SeedId};
-use mitosis::prepare::{self as core, PrepareOptions, Prepared, Threads};
+use mitosis::prepare::{self as core, LossKind, PrepareOptions, Prepared, Refuse, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 
 use crate::failure::Failure;
@@ -41,19 +41,46 @@ pub(crate) fn end_rehearsal<'s>(
     core::end_rehearsal()
 }
 
-/// (agent, shared copy limit, stop threads ms): freezes a copy of this process, with all threads. Returns
+/// What a prepare does before it stops anybody, until that uses it.
+#[derive(Debug)]
+struct Ahead(Mutex<Option<core::Ahead>>);
+
+/// (agent, shared copy limit, stop threads ms, kinds to refuse): a promise of what `prepare` does before it stops anybody, done by
+/// another thread.
+pub(crate) fn look_ahead<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let options = options(env, args)?;
+    let work = move || Ok(core::look_ahead(&options)?);
+    work::promise(env, work, |env, ahead| env.held(Ahead(Mutex::new(Some(ahead)))))
+}
+
+/// (what `look_ahead` gave): gives back what no prepare has used, now and not when it is collected: a page of it is
+/// shared memory, which seeds made meanwhile would have, too.
+pub(crate) fn forget_ahead<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    drop(taken(args[0].held::<Ahead>(env)?));
+    env.undefined()
+}
+
+fn taken(ahead: &Ahead) -> Option<core::Ahead> {
+    ahead.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// (agent, shared copy limit, stop threads ms, kinds to refuse, what `look_ahead` gave for the same, or null): freezes a
+/// copy of this process, with all threads. Returns
 /// `{seed, pid}` here and `{child, ...}` in each child, whose other threads run already: what is done there
 /// first takes locks of OpenSSL and of the allocator, which they may hold.
 pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let options = PrepareOptions {
-        agent: Some(AgentAddress(args[0].to_text(env)?.into())),
-        shared_copy_limit: whole(args[1].to_f64(env)?),
-        threads: Threads::All,
-        stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
-        rehearsal_returns: true,
-        ..PrepareOptions::default()
+    let options = options(env, args)?;
+    let ahead = match args[4].given(env)? {
+        true => taken(args[4].held::<Ahead>(env)?),
+        false => None,
     };
-    match core::prepare(&options)? {
+    match core::prepare_after(&options, ahead)? {
         Prepared::Parent(seed) => {
             let prepared = env.object()?;
             prepared.set(env, "pid", env.number(f64::from(seed.pid()))?)?;
@@ -67,6 +94,36 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
             woken(env, &resumed)
         }
     }
+}
+
+fn options<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<PrepareOptions, Raised> {
+    Ok(PrepareOptions {
+        agent: Some(AgentAddress(args[0].to_text(env)?.into())),
+        shared_copy_limit: whole(args[1].to_f64(env)?),
+        threads: Threads::All,
+        stop_threads: Duration::from_millis(whole(args[2].to_f64(env)?)),
+        refuse: refused(env, args[3])?,
+        rehearsal_returns: true,
+        ..PrepareOptions::default()
+    })
+}
+
+/// Kinds of what cannot cross, by their names; JavaScript has checked them.
+fn refused<'s>(env: Env<'s>, names: Value<'s>) -> Result<Refuse, Raised> {
+    let mut refuse = Refuse::NONE;
+    for name in names.items(env)? {
+        refuse = LossKind::named(&name.to_text(env)?).map_or(refuse, |kind| refuse.and(kind));
+    }
+    Ok(refuse)
+}
+
+/// Names of the kinds of what cannot cross.
+pub(crate) fn loss_kinds(env: Env<'_>) -> Result<Value<'_>, Raised> {
+    let kinds = env.array()?;
+    for kind in LossKind::ALL {
+        kinds.push(env, env.string(kind.name())?)?;
+    }
+    Ok(kinds)
 }
 
 /// (): what `prepare` returns in a child, as if this process were one: V8 makes its shapes once, here, instead of in
@@ -103,16 +160,33 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     object.set(env, "generation", env.number(exact(wake::generation()))?)?;
     object.set(env, "payload", env.buffer(&resumed.payload)?)?;
     object.set(env, "rehearsal", env.boolean(resumed.rehearsal)?)?;
-    let names = env.array()?;
-    for (name, value) in &resumed.environment {
-        let change = env.array()?;
-        change.push(env, env.string(name)?)?;
-        change.push(env, value.as_deref().map_or(env.null(), |value| env.string(value))?)?;
-        names.push(env, change)?;
-    }
-    object.set(env, "environment", names)?;
+    // Of several changes the last one stands.
+    let zone = resumed.environment.iter().rfind(|(name, _)| name == "TZ");
+    let zone = match zone {
+        Some((_, Some(zone))) => env.string(zone)?,
+        Some((_, None)) => env.null()?,
+        None => env.undefined()?,
+    };
+    object.set(env, "timeZone", zone)?;
+    object.set(env, "lost", lost(env, &resumed.lost)?)?;
     object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
     Ok(object)
+}
+
+fn lost<'s>(env: Env<'s>, losses: &[core::Loss]) -> Result<Value<'s>, Raised> {
+    let lost = env.array()?;
+    for loss in losses {
+        let one = env.object()?;
+        one.set(env, "kind", env.string(loss.kind.name())?)?;
+        let fds = env.array()?;
+        for fd in &loss.fds {
+            fds.push(env, env.number(f64::from(*fd))?)?;
+        }
+        one.set(env, "fds", fds)?;
+        one.set(env, "was", env.string(&loss.was)?)?;
+        lost.push(env, one)?;
+    }
+    Ok(lost)
 }
 
 /// (seed): a promise of the handle's text, when the agent has published the seed.

@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 22] = [
+    let functions: [(&str, js::Callee); 24] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -33,6 +33,8 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("generation", fork::generation),
         ("realtimeNs", fork::realtime_ns),
         ("likeAChild", fork::like_a_child),
+        ("lookAhead", fork::look_ahead),
+        ("forgetAhead", fork::forget_ahead),
         ("prepare", fork::prepare),
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
@@ -51,6 +53,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
     }
     exports.set(env, "resetsMathRandom", env.boolean(unique::resets_math_random())?)?;
     exports.set(env, "version", env.string(env!("CARGO_PKG_VERSION"))?)?;
+    exports.set(env, "lossKinds", fork::loss_kinds(env)?)?;
     let limit = mitosis::prepare::SHARED_COPY_LIMIT_BYTES;
     exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)
 }
