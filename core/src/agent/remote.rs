@@ -98,7 +98,7 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
             request => request?,
         };
         match request {
-            ControlRequest::Resume(request) => return serve_resume(agent, channel, request),
+            ControlRequest::Resume(request) => return serve_resume(agent, channel, *request),
             ControlRequest::Fetch { seed, key, ends_with_children } => {
                 let peer = channel.stream().peer_addr().map(|peer| peer.to_string());
                 let lease = Arc::new(Lease::new(peer.unwrap_or_default()));

@@ -270,7 +270,7 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend(own.enters.steps(stdio + 4 + listeners.len() as u32));
+        ops.extend(own.enters.steps((stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX)));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));

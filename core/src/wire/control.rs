@@ -78,7 +78,7 @@ pub enum ControlRequest {
         files: Vec<u16>,
     },
     /// Start children there. Answer: `Started`, then events until all have ended.
-    Resume(ResumeRequest),
+    Resume(Box<ResumeRequest>),
     /// A signal for a child there. Answer: `Done`.
     Kill {
         /// Which.

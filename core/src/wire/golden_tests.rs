@@ -158,7 +158,7 @@ pub(super) fn control_requests() -> Vec<ControlRequest> {
         ControlRequest::Fetch { seed: SEED, key: ForkKey([4; 32]), ends_with_children: true },
         ControlRequest::Token,
         ControlRequest::Digests { seed: SEED, key: ForkKey([4; 32]), files: vec![0, 300] },
-        ControlRequest::Resume(resume()),
+        ControlRequest::Resume(Box::new(resume())),
         ControlRequest::Kill { child: CHILD, signal: 15 },
         ControlRequest::Noted,
     ]

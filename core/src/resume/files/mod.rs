@@ -30,7 +30,7 @@ const _: () = assert!(MAX_COMMAND_FDS + 5 < FIRST_HELPER as u64);
 /// Sockets that listen that one child may be given.
 pub const MAX_LISTENERS: usize = 36;
 const _: () =
-    assert!(MAX_LISTENERS + BEFORE_LISTENERS as usize + MAX_ENTERED == MAX_COMMAND_FDS as usize);
+    assert!((MAX_LISTENERS + MAX_ENTERED) as u64 + BEFORE_LISTENERS as u64 == MAX_COMMAND_FDS);
 
 /// How tails of a seed make its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
