@@ -295,7 +295,8 @@ fn resume_there(
             others = agent.seeds.end_with_children(seed);
         }
     }
-    let (reply, channel) = agent.peers.converse(other, &ControlRequest::Resume(Box::new(request)))?;
+    let (reply, channel) =
+        agent.peers.converse(other, &ControlRequest::Resume(Box::new(request)))?;
     // Only now: that host may have been one of them.
     others.iter().for_each(|lease| lease.tell());
     let ControlReply::Started { children, report } = reply else {
