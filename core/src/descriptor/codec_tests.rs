@@ -137,7 +137,7 @@ fn a_root_survives_and_is_critical() {
     let bytes = encode(&descriptor).unwrap();
     assert_eq!(decode(&bytes).unwrap(), descriptor);
     let plain = encode(&sample()).unwrap();
-    assert_eq!(bytes[plain.len()..], *b"\x16\0\x01\0\x06\0\0\0\x05/jail");
+    assert_eq!(bytes[plain.len()..], *b"\x17\0\x01\0\x06\0\0\0\x05/jail");
     for root in ["jail", "/ja\0il", ""] {
         descriptor.root = Some(root.to_owned());
         assert!(decode(&encode(&descriptor).unwrap()).is_err(), "{root:?}");
