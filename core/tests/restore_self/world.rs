@@ -18,6 +18,7 @@ use mitosis::prepare::{ROLE_CHILD, report};
 use mitosis::resume::{
     ChildSpec, HostFacts, NewProcess, Placement, ResumeError, Template, TemplateSpec,
 };
+use mitosis::sys::credentials;
 
 use super::threads;
 
@@ -220,6 +221,9 @@ impl SiteScanner for NoSites {
 fn descriptor(pid: u32, report: report::Report) -> Descriptor {
     let open = |name: &str| File::open(format!("/proc/{pid}/{name}")).expect("root can open it");
     let files = SeedFiles { mem: open("mem"), pagemap: open("pagemap"), smaps: open("smaps") };
+    // It reports by hand, and nothing of these.
+    let credentials = Some(credentials::of(pid).expect("root can read them"));
+    let report = report::Report { credentials, ..report };
     let seed = SeedId::random();
     let owner = Owner { seed, epoch: 0, exports: Vec::new(), arena: None };
     describe(
