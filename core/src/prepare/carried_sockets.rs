@@ -10,6 +10,8 @@ use crate::sys::rawcall::rawcall;
 
 /// Of `struct tcp_info`, of a socket that listens: listen(2)'s argument.
 const TCP_INFO_BACKLOG: usize = 28;
+/// Of one that does not: segments sent, and segments received (Linux 4.2).
+const TCP_INFO_SEGMENTS: usize = 136;
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 const ADDRESS_BYTES: usize = 128;
@@ -79,10 +81,10 @@ fn option(fd: u64, level: i32, name: i32) -> i32 {
     if answer == 0 { value } else { -1 }
 }
 
-/// Whether a TCP socket is neither connected nor listens, and listen(2)'s argument if it listens.
+/// Whether a TCP socket has never been connected and does not listen, and listen(2)'s argument if it listens. One whose
+/// connection has ended is bound, too, but to the port of the socket that it was accepted from.
 fn tcp(fd: u64) -> (bool, u32) {
-    let mut info = [0u8; 64];
-    let mut len = 64u32;
+    let (mut info, mut len) = ([0u8; 144], 144u32);
     let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
     // SAFETY: the kernel writes at most `len` bytes.
     let answer =
@@ -94,7 +96,10 @@ fn tcp(fd: u64) -> (bool, u32) {
     let backlog = backlog.map_or(0, |value| u32::from_ne_bytes(*value));
     match info[0] {
         TCP_LISTEN => (false, backlog),
-        state => (state == TCP_CLOSE, 0),
+        state => {
+            let was_connected = info[TCP_INFO_SEGMENTS..].iter().any(|byte| *byte != 0);
+            (state == TCP_CLOSE && !was_connected, 0)
+        }
     }
 }
 
@@ -187,4 +192,56 @@ fn unix_peer(work: &mut [u8], inode: u64) -> u64 {
         rest = rest.get(len.next_multiple_of(4).max(4)..).unwrap_or(&[]);
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, FromRawFd};
+
+    use super::*;
+
+    fn seen(socket: &impl AsRawFd) -> (bool, u32) {
+        tcp(u64::from(socket.as_raw_fd().cast_unsigned()))
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_is_not_taken_for_a_socket_that_is_bound() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(seen(&listener), (false, 128));
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(seen(&accepted), (false, 0));
+        // Unread bytes: closing it resets the connection.
+        std::io::Write::write_all(&mut &accepted, b"unread").unwrap();
+        while there.peek(&mut [0]).is_err() {}
+        drop(there);
+        while info_state(&accepted) != TCP_CLOSE {
+            std::thread::yield_now();
+        }
+        assert_eq!(seen(&accepted), (false, 0));
+        // SAFETY: a new descriptor, owned by nobody else.
+        let fresh = unsafe {
+            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            std::os::fd::OwnedFd::from_raw_fd(fd)
+        };
+        assert_eq!(seen(&fresh), (true, 0));
+    }
+
+    fn info_state(socket: &impl AsRawFd) -> u8 {
+        let (mut info, mut len) = ([0u8; 8], 8u32);
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        // SAFETY: the kernel writes at most `len` bytes.
+        let answer = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        assert_eq!(answer, 0);
+        info[0]
+    }
 }

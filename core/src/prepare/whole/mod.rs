@@ -332,7 +332,7 @@ impl Freezer {
 
 /// What a prepare does before it stops anybody, done ahead by any thread: most of it is reading smaps, which takes
 /// some milliseconds of a process with a large heap. If memory is mapped otherwise when it is used, or
-/// [`GOOD_FOR`] has passed, it is read again.
+/// a tenth of a second has passed, it is read again.
 pub struct Ahead {
     freezer: Freezer,
     /// In a child that was made since, it is nothing: what is shared with a seed here is a copy there.
