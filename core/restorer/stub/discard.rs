@@ -304,8 +304,5 @@ fn clear_between_images(
 }
 
 fn is_listed(table: Table, mapping: &Mapping) -> bool {
-    matches!(
-        mapping.backing(table),
-        Backing::Image | Backing::ImageShared | Backing::ImageFile
-    )
+    matches!(mapping.backing(table), Backing::Image | Backing::ImageShared | Backing::ImageFile)
 }

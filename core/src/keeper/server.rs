@@ -91,7 +91,10 @@ impl Server {
             }
             self.tell();
             if agent.read {
-                self.request()?;
+                match self.request() {
+                    Err(error) if agent_has_gone(&error) => self.outlive_agent()?,
+                    outcome => outcome?,
+                }
             }
         }
     }
@@ -124,7 +127,7 @@ impl Server {
     fn request(&mut self) -> io::Result<()> {
         let mut fds = Vec::new();
         let Some(message) = Message::receive(self.socket.as_fd(), &mut fds)? else {
-            return self.outlive_agent();
+            return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let [first, second, ..] = message.args;
         match message.kind {
