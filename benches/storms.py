@@ -14,8 +14,8 @@ NAMES = ("tcp_storm_64_threads",)
 _THREADS = 64
 _PAGES_EACH = 8
 _PAGES = _THREADS * _PAGES_EACH
-# 256 MiB: every other page for both sides of each round, of which none is touched twice.
-_WORDS = 1 << 25
+# 512 MiB: a block of 16 KiB for each touch, for both sides of each round; none is touched twice.
+_WORDS = 1 << 26
 _CHILD_LIMIT_S = 20
 
 

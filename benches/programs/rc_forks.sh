@@ -12,7 +12,8 @@
 set -eu
 THREADS=64
 PAGES=4
-WORDS=8388608
+# A block of 16 KiB for each touch of 30 rounds.
+WORDS=16777216
 cp /host/files/mitosis /host/files/mitosis-reads /host/files/suite-told /bin/
 [ -s /host/secret ] || [ "$NODE" = 2 ] || (umask 077 && head -c 32 /dev/urandom >/host/secret.new && mv /host/secret.new /host/secret)
 barrier copied
@@ -33,7 +34,7 @@ for fabric in rc tcp; do
     suite-told $WORDS </tmp/held.$fabric >/host/handle.$fabric &
     while ! grep -qs mitosis:// /host/handle.$fabric; do usleep 50000; done
     handle=$(cut -d' ' -f1 /host/handle.$fabric)
-    sleep 4
+    sleep 8
     turn=0
     while [ $turn -lt "$ROUNDS" ]; do
       mitosis resume "$handle" --on host-b --payload "storm $THREADS $PAGES $turn;exit 0" |

@@ -17,6 +17,8 @@ use mitosis_process_suite::{Chance, PAGE, fail, prepare_and_hold_with, say, wait
 /// 8 MiB.
 const WORDS: usize = 1 << 20;
 const WORDS_OF_PAGE: usize = PAGE / 8;
+/// The kernel asks for 16 KiB where a page is missed at random (the image's `READAHEAD_BYTES`).
+const BLOCK_PAGES: usize = 4;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -163,10 +165,10 @@ impl State {
     /// So many threads, each touching so many pages that no other touches, nor any turn before this one; tells
     /// how long all of them took.
     fn storm(&self, threads: usize, pages: usize, turn: usize) {
-        // Every other page: nobody is taken for a sequential reader, who is fed ahead.
-        let all = self.array.len() / WORDS_OF_PAGE / 2;
+        // One page of each block that comes with a miss: the others of it are there then.
+        let all = self.array.len() / WORDS_OF_PAGE / BLOCK_PAGES;
         if (turn + 1) * threads * pages > all || !all.is_power_of_two() {
-            fail(&format!("{all} pairs of pages are not enough, or no power of two"));
+            fail(&format!("{all} blocks of pages are not enough, or no power of two"));
         }
         // SAFETY: advice on memory that is this array's own; nothing is dropped by it.
         unsafe {
@@ -175,7 +177,7 @@ impl State {
         }
         let touch = |number: usize| {
             // An odd factor: each number has a page of its own, far from its neighbours'.
-            let at = (number.wrapping_mul(0x9e37_79b1) % all) * 2 * WORDS_OF_PAGE;
+            let at = (number.wrapping_mul(0x9e37_79b1) % all) * BLOCK_PAGES * WORDS_OF_PAGE;
             if self.array[at] != word(at) {
                 fail(&format!("word {at} is not what it was"));
             }
