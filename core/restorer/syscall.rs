@@ -32,6 +32,7 @@ const O_CLOEXEC: u64 = 0x8_0000;
 const MS_NOSUID: u64 = 2;
 const MS_NODEV: u64 = 4;
 const MS_NOEXEC: u64 = 8;
+const MS_REC: u64 = 1 << 14;
 const MS_SLAVE: u64 = 1 << 19;
 
 const FUTEX_WAIT_PRIVATE: u64 = 128;
@@ -253,15 +254,15 @@ pub fn clone_into_namespace_of(pidfd: i32) -> i64 {
 }
 
 /// A mount namespace of this process's own, in which /proc shows its pid namespace; `-errno` of the step that
-/// failed, behind which nothing is done. The mount below becomes a slave first: nobody else sees the new one.
+/// failed, behind which nothing is done. All mounts become slaves first: what is mounted here nobody else sees.
 pub fn mount_own_proc() -> Result<(), i64> {
     let proc = c"proc".as_ptr().addr() as u64;
-    let at = c"/proc".as_ptr().addr() as u64;
+    let (root, at) = (c"/".as_ptr().addr() as u64, c"/proc".as_ptr().addr() as u64);
     let flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    // SAFETY: the kernel reads two constant strings.
+    // SAFETY: the kernel reads constant strings.
     unsafe {
         error_or(syscall(UNSHARE, [CLONE_NEWNS, 0, 0, 0, 0, 0]))?;
-        error_or(syscall(MOUNT, [0, at, 0, MS_SLAVE, 0, 0]))?;
+        error_or(syscall(MOUNT, [0, root, 0, MS_REC | MS_SLAVE, 0, 0]))?;
         error_or(syscall(MOUNT, [proc, at, proc, flags, 0, 0]))?;
     }
     Ok(())

@@ -163,6 +163,7 @@ fn a_child_enters_what_its_resumer_says(mode: &'static [&'static str]) {
         (&["--ns", &all[0], "--ns", &all[0]], &["two namespaces of the kind uts"]),
         (&["--ns", &all[0], "--hostname", "x"], &["give that or one to join"]),
         (&["--ns", &all[1], "--cwd", "/not/there"], &["chdir", "No such file"]),
+        (&["--ns", &all[2], "--listen", "all"], &["leave out --listen"]),
         (&["--cgroup", "/proc/self"], &["the control group /proc/self"]),
         (&["--cgroup", "relative"], &["absolute path"]),
     ] {

@@ -158,7 +158,7 @@ fn advise_file(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32) 
 
 /// The file's own bytes in place of `[at, at + len)`. They stay where they lie, too, for the next time.
 fn reveal(table: Table, at: u64, len: u64, mapping: &Mapping) -> i64 {
-    let beneath = match table.beneath(mapping.offset_of(at)) {
+    let beneath = match table.beneath(mapping.offset_of(at), len) {
         Some(beneath) => beneath,
         None => return ENOMEM,
     };

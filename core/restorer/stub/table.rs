@@ -56,11 +56,13 @@ impl Table {
         }
     }
 
-    /// Where the file's own bytes lie beneath what `offset` of the image's file shows, an `Origin::File`.
-    pub fn beneath(self, offset: u64) -> Option<u64> {
+    /// Where the file's own bytes lie beneath what `len` bytes from `offset` of the image's file show, an `Origin::File`;
+    /// `None`, too, where they are not all of one mapping.
+    pub fn beneath(self, offset: u64, len: u64) -> Option<u64> {
         let index = self.first(|range| range.offset + (range.end - range.start) > offset);
         let range = self.range(index)?;
-        (range.beneath != 0).then(|| range.beneath + (offset - range.offset))
+        let left = (range.end - range.start).checked_sub(offset.checked_sub(range.offset)?)?;
+        (range.beneath != 0 && len <= left).then(|| range.beneath + (offset - range.offset))
     }
 
     /// Whether `[start, end)` touches memory that ever was image-backed.

@@ -130,15 +130,16 @@ impl Agent {
             let peer = PeerCredentials::of(connection.as_fd()).map_err(unknown)?;
             let seen = describe::credentials::as_seen_here(reported, &peer);
             report.credentials = Some(seen.map_err(unknown)?);
-            report.root = describe::root_of(peer.pid);
         }
         let files = seed_files(fds)?;
+        let pid = seed_pid::of(&files.mem, connection);
+        report.root = own_root(pid)?;
         let record = Arc::new(SeedRecord {
             id: SeedId::random(),
             token,
             fork_key: ForkKey::random(),
             read_key: ReadKey::random(),
-            pid: seed_pid::of(&files.mem, connection),
+            pid,
             created: Instant::now(),
         });
         let ours =
@@ -272,6 +273,20 @@ pub(super) fn joined(mut ranges: Vec<SeedRange>) -> Vec<SeedRange> {
         joins
     });
     ranges
+}
+
+/// The root directory that the seed has changed to. One that is not known might be left by its children.
+fn own_root(pid: u32) -> Result<Option<String>, Failure> {
+    if pid == 0 {
+        // In a pid namespace that is not seen from here: its root is told apart by nothing.
+        return Ok(None);
+    }
+    describe::root_of(pid).map_err(|error| {
+        let text = format!(
+            "the root directory of process {pid} cannot be looked at ({error}): give the agent CAP_SYS_PTRACE"
+        );
+        fail(FailureKind::NotForkable, text)
+    })
 }
 
 fn seed_files(fds: Vec<OwnedFd>) -> Result<SeedFiles, Failure> {

@@ -73,6 +73,12 @@ impl Agent {
                         without --ns mnt";
             return Err(fail(FailureKind::Argument, text));
         }
+        if !request.listen.is_empty() && surroundings.has_other_names() {
+            let text = "sockets are bound in the agent's network and file system, and the children are to have others: leave \
+                        out --listen, or --ns net and mnt";
+            return Err(fail(FailureKind::Argument, text));
+        }
+        check_cwd(request, &hosted)?;
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
@@ -148,6 +154,20 @@ impl Agent {
     }
 }
 
+/// Whether the directory is there. In another root directory or mount namespace the child finds out.
+fn check_cwd(request: &ResumeRequest, hosted: &Hosted) -> Result<(), Failure> {
+    let is_elsewhere = hosted.has_own_root()
+        || request.namespaces.iter().any(|one| one.kind == NamespaceKind::Mount);
+    match &request.cwd {
+        Some(cwd) if !is_elsewhere && !std::fs::metadata(cwd).is_ok_and(|found| found.is_dir()) => {
+            let text =
+                format!("no directory {cwd} is on this host: make it, or name another for --cwd");
+            Err(fail(FailureKind::Argument, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
     if request.count == 0 || request.count > MAX_COUNT {
         let text = format!("n must be 1 to {MAX_COUNT}, not {}", request.count);
@@ -156,16 +176,6 @@ fn check(request: &ResumeRequest, environment: &[u8]) -> Result<(), Failure> {
     if request.listen.len() > MAX_CHOICES {
         let text = format!("{} places to listen are too many: {MAX_CHOICES}", request.listen.len());
         return Err(fail(FailureKind::Limit, text));
-    }
-    // Of another mount namespace the child tells.
-    let is_elsewhere = request.namespaces.iter().any(|one| one.kind == NamespaceKind::Mount);
-    if let Some(cwd) = &request.cwd
-        && !is_elsewhere
-        && !std::fs::metadata(cwd).is_ok_and(|found| found.is_dir())
-    {
-        let text =
-            format!("no directory {cwd} is on this host: make it, or name another for --cwd");
-        return Err(fail(FailureKind::Argument, text));
     }
     if request.hostname.as_ref().is_some_and(|name| name.len() > MAX_HOSTNAME_BYTES) {
         let text = format!("a host's name has up to {MAX_HOSTNAME_BYTES} bytes");

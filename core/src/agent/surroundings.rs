@@ -48,6 +48,11 @@ impl Surroundings {
         self.namespaces[NamespaceKind::Mount as usize].is_some()
     }
 
+    /// Whether names of sockets are others there.
+    pub(super) fn has_other_names(&self) -> bool {
+        self.has_mounts() || self.namespaces[NamespaceKind::Net as usize].is_some()
+    }
+
     /// For the children's start.
     pub(super) fn enters(&self) -> Enters<'_> {
         Enters {

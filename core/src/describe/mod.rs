@@ -433,11 +433,13 @@ pub fn own_vdso_digest() -> Result<[u8; 32], DescribeError> {
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
-/// The root directory of process `pid`, if it is another one than this process's, by its path from there. `None` also
-/// where it cannot be looked at: then the process is one of a user who may do more than this one.
-pub fn root_of(pid: u32) -> Option<String> {
-    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
-    Some(root.to_string_lossy().into_owned()).filter(|root| root != "/")
+/// The root directory of process `pid`, if it is another one than this process's, by its path from there.
+///
+/// # Errors
+/// readlink(2)'s: EACCES takes CAP_SYS_PTRACE.
+pub fn root_of(pid: u32) -> std::io::Result<Option<String>> {
+    let root = fs::read_link(format!("/proc/{pid}/root"))?;
+    Ok(Some(root.to_string_lossy().into_owned()).filter(|root| root != "/"))
 }
 
 /// Bytes in a page of this host.

@@ -58,13 +58,14 @@ pub struct OwnCredentials {
 }
 
 impl Credentials {
-    /// What of these is not `agent`'s.
+    /// What of these is not `agent`'s. Another user is told with what it may do: it is not to do what another host's agent may.
     pub fn beside(self, agent: &Credentials) -> OwnCredentials {
         let Credentials { users, groups, rights } = self;
+        let is_another = users != agent.users;
         OwnCredentials {
-            users: (users != agent.users).then_some(users),
+            users: is_another.then_some(users),
             groups: (groups != agent.groups).then_some(groups),
-            rights: (rights != agent.rights).then_some(rights),
+            rights: (is_another || rights != agent.rights).then_some(rights),
         }
     }
 }
@@ -105,8 +106,11 @@ mod tests {
         };
         assert_eq!(agent.clone().beside(&agent), OwnCredentials::default());
         let other = Credentials { users: [1, 1, 1, 9], ..agent.clone() };
-        let own = OwnCredentials { users: Some([1, 1, 1, 9]), ..OwnCredentials::default() };
-        assert_eq!(other.beside(&agent), own);
+        let (users, rights) = (Some(other.users), Some(agent.rights));
+        assert_eq!(other.beside(&agent), OwnCredentials { users, groups: None, rights });
+        let other = Credentials { rights: Rights::default(), ..agent.clone() };
+        let rights = Some(Rights::default());
+        assert_eq!(other.beside(&agent), OwnCredentials { users: None, groups: None, rights });
     }
 
     #[test]

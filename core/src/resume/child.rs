@@ -129,14 +129,14 @@ impl Own<'_> {
         let cwd = match self.cwd {
             Some(path) => calls::chdir(path, Expect::Success),
             None if self.enters.has_other_files() => calls::chdir(seeds_cwd, Expect::Ignored),
-            None => nothing(),
+            None => no_step(),
         };
-        [self.hostname.map_or_else(nothing, calls::sethostname), cwd]
+        [self.hostname.map_or_else(no_step, calls::sethostname), cwd]
     }
 }
 
 /// A step that does nothing.
-fn nothing() -> Op {
+fn no_step() -> Op {
     Op::Store { addr: 0, bytes: Vec::new() }
 }
 
@@ -219,17 +219,22 @@ impl TailFacts {
     /// What a child that is cloned ahead has behind it when its command comes.
     pub(super) fn ahead(&self, base: u64) -> Vec<Op> {
         let mut ops = self.mark_memory();
+        ops.extend(self.lock_memory());
         ops.extend(self.make_threads(base));
         ops
     }
 
-    /// What a fork takes away: locks, and the marks of memory that it would leave out.
+    /// Marks of memory that a fork would leave out, which it takes away.
     fn mark_memory(&self) -> Vec<Op> {
         let mark = |range: &SeedRange| {
             calls::madvise(range.start.0, range.len(), libc::MADV_DONTFORK, Expect::Success)
         };
-        let lock = |range: &SeedRange| calls::lock(range.start.0, range.len());
-        self.dont_fork.iter().map(mark).chain(self.locked.iter().map(lock)).collect()
+        self.dont_fork.iter().map(mark).collect()
+    }
+
+    /// Locks, which a fork takes away, too.
+    fn lock_memory(&self) -> Vec<Op> {
+        self.locked.iter().map(|range| calls::lock(range.start.0, range.len())).collect()
     }
 
     /// What makes its threads, so far as they wait at a gate. Before, while nobody shares it, the table of descriptors grows to
@@ -316,6 +321,10 @@ impl TailFacts {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
         ops.extend(own.steps(&self.cwd));
+        // By its agent's rights, as what a child that is cloned ahead has locked by now.
+        ops.extend(
+            self.lock_memory().into_iter().map(|op| if place.is_ahead { no_step() } else { op }),
+        );
         if !self.credentials.is_empty() {
             ops.extend(self.credentials.iter().cloned());
             // Who changes its user has no such signal any more.

@@ -94,8 +94,9 @@ async function prepared(...asked) {
   try {
     // What a child will run first V8 compiles here, in place of in each child.
     await wake(native.likeAChild(), true);
-    // Before the hooks: when the last one is done nothing else runs any more. What hinders it they may mend.
-    ahead = await native.lookAhead(...asked).catch(() => null);
+    // Before the hooks, as nothing else runs when the last one is done; so not where there are any: what they do to
+    // memory (marks, locks) would not be seen. What hinders it prepare says.
+    ahead = hooks.anyBeforePrepare() ? null : await native.lookAhead(...asked).catch(() => null);
     await hooks.runBeforePrepare();
     const begun = performance.now();
     made = call(native.prepare, ...asked, ahead);

@@ -54,7 +54,11 @@ function off(event, hook) {
 /** Runs one, for as long as it may take. */
 async function run(event, { hook, limitMs }, ...args) {
   const outcome = hook(...args);
-  if (limitMs === null || typeof outcome?.then !== 'function') {
+  if (typeof outcome?.then !== 'function') {
+    return;
+  }
+  if (limitMs === null) {
+    await outcome;
     return;
   }
   let timer;
@@ -75,6 +79,11 @@ function timeout(event, hook, limitMs) {
       'or null for any time',
     'ERR_MITOSIS_HOOK_TIMEOUT',
   );
+}
+
+/** Whether there is one that runs before a prepare. */
+function anyBeforePrepare() {
+  return hooks.before_prepare.length > 0;
 }
 
 /** The one that was registered last runs first; one that fails ends the prepare. */
@@ -117,4 +126,4 @@ async function runAfterResume(resumed, isTrial) {
   }
 }
 
-module.exports = { off, on, runAfterPrepare, runAfterResume, runBeforePrepare, runRehearse };
+module.exports = { anyBeforePrepare, off, on, runAfterPrepare, runAfterResume, runBeforePrepare, runRehearse };

@@ -115,12 +115,17 @@ test('a hook that never settles is named, and stops what a failed one does', asy
     say({ seeds: (await mitosis.list()).seeds.length, left: shared() - before });
     await tried('after_prepare');
     // In time, late but with none to be late for, and what is no promise.
-    mitosis.on('before_prepare', () => new Promise((resolve) => setTimeout(resolve, 60)), { timeoutMs: null });
+    let settled = false;
+    const slow = () =>
+      new Promise((resolve) => {
+        setTimeout(() => resolve((settled = true)), 60);
+      });
+    mitosis.on('before_prepare', slow, { timeoutMs: null });
     mitosis.on('before_prepare', async () => {}, { timeoutMs: 60_000 });
     mitosis.on('before_prepare', () => 7, { timeoutMs: 1 });
     mitosis.on('after_resume', never, { timeoutMs: 50 });
     const half = await mitosis.fork();
-    say({ half: await half.child.wait() });
+    say({ half: await half.child.wait(), settled });
   });
   assert.strictEqual(said.length, 4);
   assert.deepStrictEqual(said.splice(1, 1), [{ seeds: 0, left: 0 }]);
@@ -129,7 +134,7 @@ test('a hook that never settles is named, and stops what a failed one does', asy
     assert.deepStrictEqual(rest, { code: 'ERR_MITOSIS_HOOK_TIMEOUT', ran: ['after_prepare'] });
     assert.match(message, new RegExp(`the ${event} hook 'never' has not settled after 50 ms: `));
   }
-  assert.deepStrictEqual(said[2], { half: { code: 70, signal: null } });
+  assert.deepStrictEqual(said[2], { half: { code: 70, signal: null }, settled: true });
   assert.match(said.stderr, /could not be set up: .*the after_resume hook 'never' has not settled/);
 });
 
