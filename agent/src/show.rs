@@ -318,7 +318,7 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let offset_of = |addr| layout.offset_of(addr);
     let (given, trampolines) = (&fds, &diversions.trampolines);
     let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
-    let facts = TailFacts::of(descriptor, &facts)?.under(descriptor, &facts);
+    let facts = TailFacts::of(descriptor, &facts)?;
     let place = TailPlace {
         passed_ns: 0,
         clock_delta_ns: 0,

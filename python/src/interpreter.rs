@@ -7,6 +7,7 @@ use std::ffi::{c_int, c_ulong};
 use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
+use mitosis::sys::signal::FAULTS;
 use pyo3::prelude::*;
 
 unsafe extern "C" {
@@ -55,17 +56,6 @@ pub(crate) fn raise_in_thread(_py: Python<'_>, thread: u64, exception: Option<&B
     unsafe { PyThreadState_SetAsyncExc(thread, exception) };
 }
 
-/// What the kernel raises at the instruction that is to blame: blocking them helps nobody.
-const FAULTS: [c_int; 7] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGABRT,
-    libc::SIGSYS,
-];
-
 /// The mask of the thread that forks, while it has another one.
 static CALLERS_MASK: Mutex<Option<Mask>> = Mutex::new(None);
 
@@ -80,6 +70,7 @@ pub(crate) fn hold_signals(_py: Python<'_>) {
     // SAFETY: sigfillset and pthread_sigmask initialise what they are given before it is read.
     let old = unsafe {
         libc::sigfillset(all.as_mut_ptr());
+        // Blocking them helps nobody.
         for fault in FAULTS {
             libc::sigdelset(all.as_mut_ptr(), fault);
         }

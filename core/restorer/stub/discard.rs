@@ -107,14 +107,15 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
         _ => {}
     }
     let result = overlay(at, len, mapping.protection());
-    if result != 0 {
-        return result;
-    }
+    if result != 0 { result } else { mark_anew(at, len, locked, advice) }
+}
+
+/// What lay there has been replaced, its lock and its guards with it.
+fn mark_anew(at: u64, len: u64, locked: bool, advice: u32) -> i64 {
     if locked {
         kernel::mlock(at, len, true);
     }
     match advice {
-        // The overlay has taken the first guards away.
         GUARD_INSTALL => kernel::madvise(at, len, advice),
         _ => 0,
     }
@@ -143,17 +144,7 @@ fn advise_file(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32) 
         return result;
     }
     let result = reveal(table, at, len, mapping);
-    if result != 0 {
-        return result;
-    }
-    if locked {
-        kernel::mlock(at, len, true);
-    }
-    match advice {
-        // What lay there has been replaced, guards and all.
-        GUARD_INSTALL => kernel::madvise(at, len, advice),
-        _ => 0,
-    }
+    if result != 0 { result } else { mark_anew(at, len, locked, advice) }
 }
 
 /// The file's own bytes in place of `[at, at + len)`. They stay where they lie, too, for the next time.

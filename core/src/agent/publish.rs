@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl Agent {
             report::parse(bytes).map_err(|error| fail(FailureKind::Protocol, error.to_string()))?;
         if let Some(reported) = report.credentials.take() {
             let unknown = |error| fail(FailureKind::Internal, format!("its credentials: {error}"));
-            let peer = PeerCredentials::of(connection.as_fd()).map_err(unknown)?;
+            let peer = PeerCredentials::of(connection).map_err(unknown)?;
             let seen = describe::credentials::as_seen_here(reported, &peer);
             report.credentials = Some(seen.map_err(unknown)?);
         }

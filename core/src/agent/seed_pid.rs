@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
+use crate::prepare::proc_text::own_number;
 use crate::sys::socket;
 
 /// The process whose memory a descriptor of /proc/PID/mem is, which came over `connection`; 0 if unknown.
@@ -40,11 +41,10 @@ fn inside_as(neighbour: u32, number: u32) -> Option<u32> {
     named.find(|pid| namespace(*pid).as_ref() == Some(&there))
 }
 
-/// The last number of `NSpid`, proc_pid_status(5).
+/// What a process is called in its own pid namespace.
 fn innermost_number(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    numbers.split_ascii_whitespace().next_back()?.parse().ok()
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    own_number(&status).and_then(|number| u32::try_from(number).ok())
 }
 
 #[cfg(test)]

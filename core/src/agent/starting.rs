@@ -13,7 +13,6 @@ use super::hosted::{Hosted, Start};
 use super::surroundings::Surroundings;
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
-use crate::sys::namespace::NamespaceKind;
 use crate::sys::{clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
@@ -68,17 +67,7 @@ impl Agent {
             Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
         };
         let surroundings = Surroundings::of(request)?;
-        if hosted.has_own_root() && surroundings.has_mounts() {
-            let text = "the seed has changed its root directory, out of which another mount namespace would lead: resume it \
-                        without --ns mnt";
-            return Err(fail(FailureKind::Argument, text));
-        }
-        if !request.listen.is_empty() && surroundings.has_other_names() {
-            let text = "sockets are bound in the agent's network and file system, and the children are to have others: leave \
-                        out --listen, or --ns net and mnt";
-            return Err(fail(FailureKind::Argument, text));
-        }
-        check_cwd(request, &hosted)?;
+        surroundings.check(request, hosted.has_own_root())?;
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
@@ -151,20 +140,6 @@ impl Agent {
         for started in children {
             let _ = self.children.kill(started.child, libc::SIGKILL);
         }
-    }
-}
-
-/// Whether the directory is there. In another root directory or mount namespace the child finds out.
-fn check_cwd(request: &ResumeRequest, hosted: &Hosted) -> Result<(), Failure> {
-    let is_elsewhere = hosted.has_own_root()
-        || request.namespaces.iter().any(|one| one.kind == NamespaceKind::Mount);
-    match &request.cwd {
-        Some(cwd) if !is_elsewhere && !std::fs::metadata(cwd).is_ok_and(|found| found.is_dir()) => {
-            let text =
-                format!("no directory {cwd} is on this host: make it, or name another for --cwd");
-            Err(fail(FailureKind::Argument, text))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::failure::fail;
 use crate::resume::Enters;
@@ -43,14 +44,34 @@ impl Surroundings {
         Ok(all)
     }
 
-    /// Whether they have another mount namespace.
-    pub(super) fn has_mounts(&self) -> bool {
-        self.namespaces[NamespaceKind::Mount as usize].is_some()
-    }
-
-    /// Whether names of sockets are others there.
-    pub(super) fn has_other_names(&self) -> bool {
-        self.has_mounts() || self.namespaces[NamespaceKind::Net as usize].is_some()
+    /// Whether the rest of what `request` asks for can be had there, by children of a seed that has a root directory of
+    /// its own or not.
+    ///
+    /// # Errors
+    /// `Argument`.
+    pub(super) fn check(&self, request: &ResumeRequest, has_own_root: bool) -> Result<(), Failure> {
+        let joins = |kind: NamespaceKind| self.namespaces[kind as usize].is_some();
+        let refuse = |text: &str| Err(fail(FailureKind::Argument, text));
+        let has_mounts = joins(NamespaceKind::Mount);
+        if has_own_root && has_mounts {
+            return refuse(
+                "the seed has changed its root directory, out of which another mount namespace would lead: resume it \
+                 without --ns mnt",
+            );
+        }
+        if !request.listen.is_empty() && (has_mounts || joins(NamespaceKind::Net)) {
+            return refuse(
+                "sockets are bound in the agent's network and file system, and the children are to have others: leave \
+                 out --listen, or --ns net and mnt",
+            );
+        }
+        match &request.cwd {
+            // In another root directory or mount namespace the child finds out.
+            Some(cwd) if !has_own_root && !has_mounts && !Path::new(cwd).is_dir() => refuse(
+                &format!("no directory {cwd} is on this host: make it, or name another for --cwd"),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// For the children's start.

@@ -46,6 +46,14 @@ pub struct Rights {
 /// The bit of PR_GET_SECUREBITS that is PR_GET_KEEPCAPS.
 pub const KEEP_CAPS: u32 = 1 << 4;
 
+/// Of capset(2) and capget(2): `_LINUX_CAPABILITY_VERSION_3`.
+pub const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// The numbers of the capabilities in a set.
+pub fn capabilities_of(set: u64) -> impl Iterator<Item = u32> {
+    (0..u64::BITS).filter(move |number| set >> number & 1 == 1)
+}
+
 /// What of a process's credentials is not its agent's. What is, is in its children that of their host's agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnCredentials {

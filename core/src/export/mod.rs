@@ -246,25 +246,17 @@ impl Exported {
     pub(crate) fn read(&self, addr: SeedAddr, into: &mut [u8]) -> Result<(), ExportError> {
         if addr.0 >= BENEATH {
             self.read_beneath(addr, into)?;
-        } else if let Some((copy, place)) = self.admitted_copy_of(addr, into.len())? {
-            copy.read(place, into);
         } else {
-            self.read_process(addr, into)?;
+            self.check(addr, into.len())?;
+            match self.copy_of(addr, into.len()) {
+                Some((copy, place)) => copy.read(place, into),
+                None => self.read_process(addr, into)?,
+            }
         }
         if self.is_revoked() {
             return Err(ExportError::Refused(self.seed));
         }
         Ok(())
-    }
-
-    /// Where the bytes lie in the copy, if they are there and may be read.
-    fn admitted_copy_of(
-        &self,
-        addr: SeedAddr,
-        len: usize,
-    ) -> Result<Option<(&ArenaCopy, u64)>, ExportError> {
-        self.check(addr, len)?;
-        Ok(self.copy_of(addr, len))
     }
 
     /// Where the bytes lie in the copy, if they are there; `check` has admitted them.

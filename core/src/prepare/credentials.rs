@@ -1,12 +1,9 @@
 //! Credentials of the calling thread, with raw system calls and without allocation.
 
 use super::report::{ReportWriter, tag};
-use crate::descriptor::credentials::KEEP_CAPS;
+use crate::descriptor::credentials::{CAPABILITY_VERSION, KEEP_CAPS, capabilities_of};
 use crate::sys::rawcall::rawcall;
 
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-/// Capabilities have lower numbers.
-const CAPABILITIES: u32 = 64;
 const PR_CAPBSET_READ: i32 = 23;
 /// Groups that threads are compared by: few processes have more, and the stack of a thread that stands is small.
 const COMPARED_GROUPS: usize = 32;
@@ -38,7 +35,7 @@ fn ids() -> [[u32; 4]; 2] {
 
 /// Effective, permitted and inheritable, each as one number.
 fn capabilities() -> [u64; 3] {
-    let header = [CAPABILITY_VERSION_3, 0];
+    let header = [CAPABILITY_VERSION, 0];
     let mut sets = Sets::default();
     // SAFETY: the kernel reads the header and fills the sets.
     unsafe { rawcall!(libc::SYS_capget, header.as_ptr(), &raw mut sets) };
@@ -53,8 +50,7 @@ fn secure_bits() -> u64 {
 
 /// Those of the capabilities `of` for which this holds.
 fn each_of(of: u64, mut holds: impl FnMut(u32) -> bool) -> u64 {
-    let all = (0..CAPABILITIES).filter(|number| of >> number & 1 == 1);
-    all.filter(|number| holds(*number)).fold(0, |set, number| set | 1 << number)
+    capabilities_of(of).filter(|number| holds(*number)).fold(0, |set, number| set | 1 << number)
 }
 
 /// The record.
@@ -131,7 +127,7 @@ mod tests {
         assert_eq!(std::thread::spawn(digest).join().unwrap(), own);
         let other = std::thread::spawn(|| {
             let none = Sets::default();
-            let header = [CAPABILITY_VERSION_3, 0];
+            let header = [CAPABILITY_VERSION, 0];
             // SAFETY: capabilities are each thread's own; this one has none from here on.
             let (left, id) = unsafe {
                 (rawcall!(libc::SYS_capset, header.as_ptr(), &raw const none), libc::geteuid())

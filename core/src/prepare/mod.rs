@@ -20,7 +20,7 @@ mod credentials;
 mod header;
 mod kept;
 mod proc_files;
-mod proc_text;
+pub(crate) mod proc_text;
 pub(crate) mod reap;
 pub mod report;
 pub mod reported;

@@ -59,7 +59,7 @@ pub(super) fn status(text: &[u8]) -> Option<(u8, u64)> {
 }
 
 /// The number of a thread in its own pid namespace, of proc_pid_status(5).
-pub(super) fn own_number(text: &[u8]) -> Option<u64> {
+pub(crate) fn own_number(text: &[u8]) -> Option<u64> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let numbers = lines.find_map(|line| line.strip_prefix(b"NSpid:"))?;
     decimal(numbers.split(u8::is_ascii_whitespace).next_back()?)

@@ -170,7 +170,7 @@ impl TailFacts {
             dont_fork: dont_fork.map(|vma| vma.range).collect(),
             locked: locked.map(|vma| vma.range).collect(),
             locks_future: desc.marks.locks_future,
-            file_limit: None,
+            file_limit: late_file_limit(desc, host),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
             resume_area: desc.resume_area.addr,
             cwd: desc.process.cwd.clone(),
@@ -180,12 +180,6 @@ impl TailFacts {
             shared: SharedPlan::of(desc),
             credentials,
         })
-    }
-
-    /// With limits as far as `host` lets them.
-    #[must_use]
-    pub fn under(self, desc: &Descriptor, host: &HostFacts) -> TailFacts {
-        TailFacts { file_limit: late_file_limit(desc, host), ..self }
     }
 
     /// Where the kernel writes a child's tid.

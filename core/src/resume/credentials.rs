@@ -10,14 +10,12 @@
 
 use super::calls;
 use super::program::{Expect, Op};
-use crate::descriptor::credentials::KEEP_CAPS;
+use crate::descriptor::credentials::{CAPABILITY_VERSION, KEEP_CAPS, capabilities_of};
 use crate::descriptor::{Credentials, Descriptor, Groups, Rights};
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SETPCAP: u32 = 8;
-/// Capabilities have lower numbers.
-const CAPABILITIES: u32 = 64;
 const PR_CAPBSET_DROP: i32 = 24;
 
 /// What this host's agent may not make a child.
@@ -106,10 +104,6 @@ fn may(host: &Credentials, capability: u32) -> bool {
     host.rights.effective >> capability & 1 == 1
 }
 
-fn each(set: u64) -> impl Iterator<Item = u32> {
-    (0..CAPABILITIES).filter(move |number| set >> number & 1 == 1)
-}
-
 /// What of `rights` the host has, too.
 fn within(rights: Rights, host: &Rights) -> Rights {
     let permitted = rights.permitted & host.permitted;
@@ -182,7 +176,7 @@ fn narrowed(rights: &Rights, host: &Credentials) -> Result<Vec<Op>, CredentialsE
         return Err(CredentialsError::SecureBits(rights.secure_bits));
     }
     let drop = |number| calls::prctl(PR_CAPBSET_DROP, [u64::from(number).into()], Expect::Success);
-    Ok(each(beyond).map(drop).collect())
+    Ok(capabilities_of(beyond).map(drop).collect())
 }
 
 /// The sets, in a process that has what `host` has permitted.
@@ -197,7 +191,7 @@ fn taken_up(rights: &Rights, host: &Credentials, keeps_capabilities: bool) -> Ve
         ops.push(ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0));
     }
     let raise = |number| ambient(libc::PR_CAP_AMBIENT_RAISE, u64::from(number));
-    ops.extend(each(rights.ambient).map(raise));
+    ops.extend(capabilities_of(rights.ambient).map(raise));
     match rights.secure_bits == host.rights.secure_bits {
         true => ops.push(keep_capabilities(keeps_capabilities)),
         false => {
@@ -212,14 +206,13 @@ fn taken_up(rights: &Rights, host: &Credentials, keeps_capabilities: bool) -> Ve
 
 /// capset(2) of the calling thread.
 fn capset(effective: u64, permitted: u64, inheritable: u64) -> Op {
-    const VERSION_3: u64 = 0x2008_0522;
     let sets = [effective, permitted, inheritable];
     let words = |set: u64| {
         let bytes = set.to_le_bytes();
         [[bytes[0], bytes[1], bytes[2], bytes[3]], [bytes[4], bytes[5], bytes[6], bytes[7]]]
     };
     let halves = [0, 1].map(|half| sets.map(|set| words(set)[half]).concat());
-    let header = VERSION_3.to_le_bytes().to_vec();
+    let header = u64::from(CAPABILITY_VERSION).to_le_bytes().to_vec();
     let args = [header.into(), halves.concat().into()];
     calls::call("capset", libc::SYS_capset, args, Expect::Success)
 }

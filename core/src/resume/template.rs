@@ -149,7 +149,7 @@ impl Template {
         let own_proc = host.proc_is_plain && spec.descriptor.root.is_none();
         let stand_in = spec.stand_in();
         let (program, files) = spec.program(&host, stand_in.as_ref())?;
-        let tail = TailFacts::of(spec.descriptor, &host)?.under(spec.descriptor, &host);
+        let tail = TailFacts::of(spec.descriptor, &host)?;
         let base = spec.placement.base;
         let nothing = nothing()?;
         let region = region(spec, &program, &tail)?;

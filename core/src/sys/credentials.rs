@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 use crate::descriptor::credentials::{KEEP_CAPS, MAX_GROUPS};
 use crate::descriptor::{Credentials, Groups, Rights};
+use crate::sys::socket::{self, Peer};
 
 /// Those of process `pid`, with the calling process's own secure bits, of which /proc tells nothing.
 ///
@@ -36,20 +38,11 @@ impl PeerCredentials {
     ///
     /// # Errors
     /// getsockopt(2)'s.
-    pub fn of(socket: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
-        let mut who = [libc::ucred { pid: 0, uid: 0, gid: 0 }];
-        option(socket, libc::SO_PEERCRED, &mut who)?;
-        let mut supplementary = vec![0u32; MAX_GROUPS];
-        let count = option(socket, libc::SO_PEERGROUPS, &mut supplementary)?;
-        supplementary.truncate(count);
+    pub fn of(stream: &UnixStream) -> io::Result<PeerCredentials> {
+        let Peer { pid, user, group } = socket::peer(stream)?;
+        let mut supplementary = groups_of_peer(stream)?;
         supplementary.sort_unstable();
-        let [libc::ucred { pid, uid, gid }] = who;
-        Ok(PeerCredentials {
-            pid: u32::try_from(pid).unwrap_or(0),
-            user: uid,
-            group: gid,
-            supplementary,
-        })
+        Ok(PeerCredentials { pid, user, group, supplementary })
     }
 
     /// Whether it is in another user namespace than this process: its capabilities hold there alone, and what it
@@ -62,16 +55,18 @@ impl PeerCredentials {
     }
 }
 
-/// getsockopt(2): how many of the values were filled.
-fn option<T>(socket: BorrowedFd<'_>, name: libc::c_int, values: &mut [T]) -> io::Result<usize> {
-    let mut len = libc::socklen_t::try_from(size_of_val(values)).unwrap_or(0);
-    let (fd, into) = (socket.as_raw_fd(), values.as_mut_ptr().cast());
-    // SAFETY: the kernel fills at most as many bytes as the values have, which are plain numbers.
+/// SO_PEERGROUPS, see unix(7).
+fn groups_of_peer(stream: &UnixStream) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; MAX_GROUPS];
+    let mut len = libc::socklen_t::try_from(size_of_val(&groups[..])).unwrap_or(0);
+    let (fd, name, into) = (stream.as_raw_fd(), libc::SO_PEERGROUPS, groups.as_mut_ptr().cast());
+    // SAFETY: the kernel fills at most as many bytes as the numbers have.
     let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, into, &raw mut len) };
-    match answer {
-        0 => Ok(len as usize / size_of::<T>()),
-        _ => Err(io::Error::last_os_error()),
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
     }
+    groups.truncate(len as usize / size_of::<u32>());
+    Ok(groups)
 }
 
 fn own_secure_bits() -> u32 {
@@ -109,8 +104,6 @@ fn parse(text: &str) -> Option<Credentials> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -132,8 +125,8 @@ mod tests {
     fn this_process_is_who_it_is() {
         let own = of(std::process::id()).unwrap();
         assert_eq!(own.users[1], crate::sys::user_id());
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let peer = PeerCredentials::of(socket.as_fd()).unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let peer = PeerCredentials::of(&socket).unwrap();
         assert_eq!((peer.pid, peer.user), (std::process::id(), own.users[1]));
         assert_eq!(peer.supplementary, own.groups.supplementary);
         assert!(!peer.is_elsewhere(peer.user, peer.group));

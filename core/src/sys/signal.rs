@@ -8,6 +8,17 @@ use std::ptr;
 /// The last that Linux has.
 pub const LAST: i32 = 64;
 
+/// What the kernel raises at the instruction that is to blame.
+pub const FAULTS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+
 /// Names that a signal may be given by.
 pub const NAMES: [(&str, i32); 9] = [
     ("TERM", libc::SIGTERM),

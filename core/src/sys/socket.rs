@@ -41,6 +41,8 @@ pub struct Peer {
     pub pid: u32,
     /// Effective user id.
     pub user: u32,
+    /// Effective group id.
+    pub group: u32,
 }
 
 /// SO_PEERCRED, see unix(7).
@@ -58,7 +60,7 @@ pub fn peer(stream: &std::os::unix::net::UnixStream) -> io::Result<Peer> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Peer { pid: u32::try_from(peer.pid).unwrap_or(0), user: peer.uid })
+    Ok(Peer { pid: u32::try_from(peer.pid).unwrap_or(0), user: peer.uid, group: peer.gid })
 }
 
 fn choose(stream: &TcpStream, name: &[u8]) -> io::Result<()> {

@@ -14,6 +14,8 @@ mod latecomers;
 mod memory;
 mod stacks;
 mod threads;
+#[path = "../../../tests/process_suite/src/bin/suite-state/tiles.rs"]
+mod tiles;
 #[path = "../parent_unaffected/traced.rs"]
 #[allow(dead_code, reason = "shared with a test that needs all of it")]
 mod traced;

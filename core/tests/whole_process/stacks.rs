@@ -10,13 +10,12 @@ use std::time::Duration;
 use mitosis::prepare::PrepareOptions;
 
 use super::cases::{PAGE, keep, options, seed, seed_with};
+use super::tiles::Holder;
 
 const THREADS: usize = 4;
 /// The least that the kernel lets a thread have.
 const LEAST_BYTES: usize = 2048;
 const ROOMY_BYTES: usize = 64 << 10;
-const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
-const TILE_DATA: u64 = 18;
 
 /// Of the calling thread, `bytes` long and just above memory that nobody may touch; it stays. Where it begins.
 fn use_stack(bytes: usize) -> usize {
@@ -248,55 +247,19 @@ pub(crate) fn a_thread_without_a_processor_is_asked_round_after_round() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-#[repr(C, align(64))]
-struct Shape([u8; 64]);
-
 pub(crate) fn tiles_fill_an_alternative_stack() {
-    // SAFETY: takes numbers.
-    let allowed = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) };
-    if allowed != 0 {
-        println!("    no AMX here: no tile fills an alternative stack");
-        return keep(seed());
-    }
     // SAFETY: takes a number.
     let bytes = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) };
     let bytes = usize::try_from(bytes).unwrap();
-    let go = Arc::new(AtomicU32::new(0));
-    let told = Arc::clone(&go);
-    let holder = thread::spawn(move || {
+    let holder = Holder::start(move || {
         use_stack(bytes);
-        let mut shape = Shape([0; 64]);
-        (shape.0[0], shape.0[16], shape.0[48]) = (1, 64, 1);
-        let from = Shape([0x5a; 64]);
-        let mut tile = Shape([0; 64]);
-        // SAFETY: one tile of one row of 64 bytes is loaded and stored, from and to memory of that size. By
-        // their bytes: ldtilecfg [rax], tileloadd tmm0 [rcx + rdx], tilestored [rsi + rdx] tmm0, tilerelease.
-        unsafe {
-            asm!(
-                ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00",
-                ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x11",
-                "mov dword ptr [rdi], 1",
-                "2:",
-                "pause",
-                "cmp dword ptr [rdi], 2",
-                "jne 2b",
-                ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x16",
-                ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0",
-                in("rax") &raw const shape,
-                in("rcx") &raw const from,
-                in("rdx") 64u64,
-                in("rsi") &raw mut tile,
-                in("rdi") told.as_ptr(),
-            );
-        }
-        assert_eq!(tile.0, from.0);
     });
-    while go.load(SeqCst) != 1 {
-        thread::yield_now();
-    }
+    let Some(holder) = holder else {
+        println!("    no AMX here: no tile fills an alternative stack");
+        return keep(seed());
+    };
     let seed = seed();
     assert_eq!(seed.pause().unwrap().threads, 1);
     keep(seed);
-    go.store(2, SeqCst);
-    holder.join().unwrap();
+    assert_eq!(holder.look(), None);
 }

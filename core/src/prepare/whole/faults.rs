@@ -19,21 +19,11 @@ use super::signal;
 use super::table::{self, Slot, Table};
 use crate::sys::queued_signal::QueuedSignal;
 use crate::sys::rawcall::{KernelAction, SA_RESTORER, rawcall, restorer, sigaction};
+use crate::sys::signal::FAULTS;
 
 /// The program's action.
 static ORIGINAL: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
-/// Signals that tell of a thread's own fault: languages handle these on an alternative stack to tell of a stack
-/// that has overflowed, without having small ones.
-const FAULTS: [i32; 7] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGABRT,
-    libc::SIGSYS,
-];
 const LAST_CLASSIC: i32 = 31;
 
 /// Takes SIGSEGV over, if the program's regular stacks have room for a frame.
@@ -70,7 +60,8 @@ pub(super) fn give_back() {
     }
 }
 
-/// Whether signals that may come at any moment are handled on alternative stacks.
+/// Whether signals that may come at any moment are handled on alternative stacks. Those of faults languages handle there to
+/// tell of a stack that has overflowed, without having small ones.
 fn has_small_stacks() -> bool {
     let others = (1..=LAST_CLASSIC).filter(|signal| !FAULTS.contains(signal));
     // SAFETY: only asks.
@@ -91,11 +82,9 @@ extern "C" fn on_fault(_signal: i32, info: *mut QueuedSignal, context: *mut libc
     let sent = unsafe { (*info).code <= 0 };
     if sent {
         give_back();
-        // SAFETY: `info` lives. It comes when this handler has returned, to the program's action.
-        unsafe {
-            let (process, thread) = (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid));
-            rawcall!(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGSEGV, info);
-        }
+        // It comes when this handler has returned, to the program's action.
+        // SAFETY: `info` lives.
+        signal::send_again(libc::SIGSEGV, unsafe { &*info });
         return;
     }
     // One that has not been asked faults again, until it is or the action is the program's.

@@ -99,13 +99,16 @@ pub(super) fn drop_question() {
         }
         *other = Some(info);
     }
-    for info in others.iter().flatten() {
-        // SAFETY: `info` lives; a process may send itself what it has been sent.
-        unsafe {
-            let (process, thread) = (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid));
-            let info = std::ptr::from_ref(info);
-            rawcall!(libc::SYS_rt_tgsigqueueinfo, process, thread, PARK_SIGNAL, info);
-        }
+    others.iter().flatten().for_each(|info| send_again(PARK_SIGNAL, info));
+}
+
+/// Sends the calling thread what it has been sent, as a process may.
+pub(super) fn send_again(signal: i32, info: &QueuedSignal) {
+    let info = std::ptr::from_ref(info);
+    // SAFETY: `info` lives.
+    unsafe {
+        let (process, thread) = (rawcall!(libc::SYS_getpid), rawcall!(libc::SYS_gettid));
+        rawcall!(libc::SYS_rt_tgsigqueueinfo, process, thread, signal, info);
     }
 }
 

@@ -25,7 +25,8 @@ fn main() {
     };
     seen::change(threads == Threads::All);
     let pending = pending::send();
-    let tiles = (threads == Threads::All).then(tiles::Holder::start).flatten();
+    // On the alternative stack that Rust gives it, with room for the kernel's frame and for next to nothing else.
+    let tiles = (threads == Threads::All).then(|| tiles::Holder::start(|| {})).flatten();
     let before = seen::all();
     let heap = seen::heap_end();
     if mode != "plain" {

@@ -19,8 +19,8 @@ pub(crate) struct Holder {
 struct Bytes([u8; 64]);
 
 impl Holder {
-    /// `None` where this process may not use tiles.
-    pub(crate) fn start() -> Option<Holder> {
+    /// Does something else first. `None` where this process may not use tiles.
+    pub(crate) fn start(first: impl FnOnce() + Send + 'static) -> Option<Holder> {
         // SAFETY: takes numbers.
         let allowed =
             unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) };
@@ -29,8 +29,10 @@ impl Holder {
         }
         let go = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&go);
-        // On the alternative stack that Rust gives it, with room for the kernel's frame and for next to nothing else.
-        let thread = std::thread::spawn(move || holds(&told));
+        let thread = std::thread::spawn(move || {
+            first();
+            holds(&told)
+        });
         while go.load(SeqCst) != 1 {
             std::thread::yield_now();
         }
@@ -50,7 +52,7 @@ impl Holder {
 fn holds(word: &AtomicU32) -> bool {
     let mut shape = Bytes([0; 64]);
     (shape.0[0], shape.0[16], shape.0[48]) = (1, 64, 1);
-    let from = Bytes(std::array::from_fn(|at| at as u8));
+    let from = Bytes(std::array::from_fn(|at| u8::try_from(at).unwrap_or(0)));
     let (mut tile, mut vector) = (Bytes([0; 64]), Bytes([0; 64]));
     // SAFETY: the process has permission; one tile of one row of 64 bytes is loaded and stored, from and to memory of
     // that size. By their bytes: ldtilecfg [rax], tileloadd tmm0 [rcx + rdx], tilestored [rsi + rdx] tmm0, tilerelease.
