@@ -84,6 +84,9 @@ pub struct AgentArgs {
     #[arg(long, value_name = "MS", env = "MITOSIS_RDMA_SILENCE_MS", default_value_t = 67,
           value_parser = clap::value_parser!(u64).range(1..=MAX_SILENCE_MS))]
     rdma_silence_ms: u64,
+    /// Take every seed for one of another kernel: for tests.
+    #[arg(long, hide = true)]
+    proxy_vdso: bool,
     /// End when standard input does: for the program that starts an agent of its own.
     #[arg(long)]
     embedded: bool,
@@ -215,6 +218,7 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         peer_deadline: Duration::from_millis(args.peer_deadline_ms),
         linger: Duration::from_secs(args.linger_s),
         busy_poll: Duration::from_micros(args.busy_poll_us.min(BUSY_POLL_MAX_US)),
+        proxy_vdso: args.proxy_vdso,
         rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib, args.rdma_silence_ms)?,
         ..defaults
     })

@@ -9,8 +9,8 @@ use mitosis::resume::child::INFO_LEN;
 use mitosis::resume::compile::COMMAND_FD;
 use mitosis::resume::program::Program;
 use mitosis::resume::{
-    FurtherThreads, HostFacts, Own, Placement, TailFacts, TailPlace, TemplateFds, blob, compile,
-    stub,
+    FurtherThreads, HostFacts, Own, Placement, TailFacts, TailPlace, TemplateFds, Vdso, blob,
+    compile, stub,
 };
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
 use serde_json::{Value, json};
@@ -317,7 +317,8 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let fds = TemplateFds::number(&[]);
     let offset_of = |addr| layout.offset_of(addr);
     let (given, trampolines) = (&fds, &diversions.trampolines);
-    let template = compile(descriptor, &offset_of, &placement, trampolines, &facts, given)?;
+    let template =
+        compile(descriptor, &offset_of, &placement, trampolines, &Vdso::Moved, &facts, given)?;
     let facts = TailFacts::of(descriptor, &facts)?;
     let place = TailPlace {
         passed_ns: 0,

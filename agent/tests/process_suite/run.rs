@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT: &str = "the file's text\n";
 /// One child a seed: a rehearsal would be a second one, and nobody would gain by it.
 const AGENTS: [&str; 1] = ["--no-rehearsal"];
+/// Each host takes the other's kernel for another one.
+const OTHER_KERNELS: [&str; 2] = ["--no-rehearsal", "--proxy-vdso"];
 /// What children start on host-b.
 const TOOLS_ON_B: [&str; 3] = ["/bin/sh", "/bin/cat", "/bin/true"];
 
@@ -31,6 +33,13 @@ pub(crate) enum Way {
     Plain,
     Fork,
     Whole,
+}
+
+/// What hosts take each other's kernel for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kernels {
+    Equal,
+    Other,
 }
 
 /// What came of it.
@@ -92,12 +101,16 @@ impl fmt::Display for Outcome {
 }
 
 impl Suite {
-    pub(crate) fn start(built: Built) -> Suite {
+    pub(crate) fn start(built: Built, kernels: Kernels) -> Suite {
         let plugin = built.plugin().display().to_string();
         let mut tools_on_b: Vec<&'static str> = TOOLS_ON_B.to_vec();
         // As long as this process, which starts one suite.
         tools_on_b.push(String::leak(plugin));
-        let world = World::with(Plan { tools_on_b, agents: AGENTS.to_vec(), ..Plan::default() });
+        let agents = match kernels {
+            Kernels::Equal => AGENTS.to_vec(),
+            Kernels::Other => OTHER_KERNELS.to_vec(),
+        };
+        let world = World::with(Plan { tools_on_b, agents, ..Plan::default() });
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
         let folder = PathBuf::from(format!("/tmp/test-{name}"));
         Suite { world, built, folder }

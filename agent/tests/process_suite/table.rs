@@ -85,7 +85,11 @@ fn is_test(test: &str, programs: &[String]) -> bool {
             holds(repository().join(file), format!("(\"{case}\", "))
         }
         Some((file, name)) => {
-            holds(repository().join("agent/tests/two_hosts").join(file), format!("fn {name}("))
+            let folder = match file.starts_with("guests/") {
+                true => "tests/rxe/tests",
+                false => "agent/tests/two_hosts",
+            };
+            holds(repository().join(folder).join(file), format!("fn {name}("))
         }
     }
 }

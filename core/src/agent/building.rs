@@ -10,8 +10,9 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::Agent;
@@ -21,13 +22,14 @@ use super::fit;
 use super::hosted::{Blueprint, Hosted, Lease, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
+use crate::describe;
 use crate::descriptor::{
     ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, Vma, codec,
 };
 use crate::fabric::tcp::PushReport;
 use crate::id::Handle;
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
-use crate::resume::{HostFacts, Placement, blob, stub};
+use crate::resume::{HostFacts, HostVdso, Placement, Vdso, VdsoError, blob, stub, vdso};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -240,8 +242,10 @@ pub(super) fn build(
     let offset_of = |addr| image.layout().offset_of(addr);
     let stub_table = stub::table(&descriptor, &offset_of, image.dev_inode(), placement.beneath)
         .map_err(|error| unfit(&error))?;
+    let vdso =
+        plan_vdso(agent, &descriptor, &placement, &facts, &image).map_err(|error| unfit(&error))?;
     let trampolines = diversions.trampolines;
-    let blueprint = Blueprint { descriptor, placement, trampolines, stub_table };
+    let blueprint = Blueprint { descriptor, placement, trampolines, stub_table, vdso };
     let descriptor = &blueprint.descriptor;
     let is_pushing = match place {
         SeedPlace::Elsewhere => {
@@ -313,6 +317,36 @@ fn open_image(
         image.trace_start();
     }
     Ok(image)
+}
+
+/// How children come by their vDSO here.
+fn plan_vdso(
+    agent: &Agent,
+    descriptor: &Descriptor,
+    placement: &Placement,
+    facts: &HostFacts,
+    image: &Image,
+) -> Result<Vdso, VdsoError> {
+    let file = image.file().try_clone_to_owned().map(File::from);
+    let read = |addr, into: &mut [u8]| {
+        let place = image.layout().offset_of(addr).ok_or(ErrorKind::NotFound)?;
+        file.as_ref().map_err(|error| error.kind())?.read_exact_at(into, place.0)
+    };
+    let bytes = own_vdso();
+    let digest = Some(*blake3::hash(bytes).as_bytes()).filter(|_| !agent.config.proxy_vdso);
+    let here = HostVdso { bytes, special: &facts.special, digest };
+    let planned = vdso::plan(descriptor, placement, &here, &read)?;
+    if let Vdso::Proxied(_) = planned {
+        tracing::info!(seed = %descriptor.seed, kernel = %descriptor.needs.kernel, "the seed's kernel is another one: \
+            its vDSO leads to this host's");
+    }
+    Ok(planned)
+}
+
+/// This kernel's; empty: it has none.
+fn own_vdso() -> &'static [u8] {
+    static OWN: OnceLock<Vec<u8>> = OnceLock::new();
+    OWN.get_or_init(|| describe::own_vdso().ok().flatten().unwrap_or_default())
 }
 
 fn said_of(handle: &Handle, failure: Failure) -> Failure {

@@ -38,6 +38,8 @@ pub struct Config {
     pub linger: Duration,
     /// How long a thread that serves READs looks for the next one before it sleeps.
     pub busy_poll: Duration,
+    /// Children call this kernel's vDSO by way of the seed's even where they are the same.
+    pub proxy_vdso: bool,
     /// Which card, which fabric, and how much memory for it.
     pub rdma: RdmaConfig,
     /// The program to run as keeper: this one.
@@ -74,6 +76,7 @@ impl Config {
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
             busy_poll: Duration::ZERO,
+            proxy_vdso: false,
             rdma: RdmaConfig::default(),
             program,
             own_directory: None,

@@ -17,7 +17,7 @@ use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
 use crate::keeper;
 use crate::resume::{
-    ChildSpec, Entering, Enters, NewProcess, Placement, ResumeError, Template, TemplateSpec,
+    ChildSpec, Entering, Enters, NewProcess, Placement, ResumeError, Template, TemplateSpec, Vdso,
 };
 use crate::sys::clock;
 use crate::wire::local::{Failure, FailureKind};
@@ -74,6 +74,7 @@ pub(super) struct Blueprint {
     pub(super) placement: Placement,
     pub(super) trampolines: Vec<(u64, Vec<u8>)>,
     pub(super) stub_table: Vec<u8>,
+    pub(super) vdso: Vdso,
 }
 
 impl Blueprint {
@@ -95,6 +96,7 @@ impl Blueprint {
                 local_files: image.local_files(),
                 trampolines: &self.trampolines,
                 stub_table: &self.stub_table,
+                vdso: &self.vdso,
                 clock_offset,
             },
         )?;

@@ -244,7 +244,9 @@ impl<'a> Builder<'a> {
             },
         };
         match &kind {
-            VmaKind::Vdso | VmaKind::Vvar | VmaKind::Hole => {}
+            VmaKind::Vvar | VmaKind::Hole => {}
+            // For hosts with another kernel.
+            VmaKind::Vdso => self.add_owned(entry.range, entry.range.start),
             VmaKind::Shared => self.add_shared(entry, copies),
             _ => self.add_private(entry, &kind)?,
         }
@@ -256,9 +258,12 @@ impl<'a> Builder<'a> {
     /// read-only shared file) is owned where it lies.
     fn add_shared(&mut self, entry: &SmapsEntry, copies: &[(SeedRange, SeedAddr)]) {
         let copy = copies.iter().find(|(range, _)| *range == entry.range);
-        let addr = copy.map_or(entry.range.start, |(_, copy)| *copy);
-        self.runs
-            .push(Run { range: entry.range, source: Source::Owner { owner: OwnerIndex(0), addr } });
+        self.add_owned(entry.range, copy.map_or(entry.range.start, |(_, copy)| *copy));
+    }
+
+    /// What the seed itself has, at `addr`.
+    fn add_owned(&mut self, range: SeedRange, addr: SeedAddr) {
+        self.runs.push(Run { range, source: Source::Owner { owner: OwnerIndex(0), addr } });
     }
 
     fn add_private(&mut self, entry: &SmapsEntry, kind: &VmaKind) -> Result<(), DescribeError> {
@@ -419,18 +424,17 @@ fn vdso_digest(vmas: &[Vma], files: &SeedFiles) -> Result<[u8; 32], DescribeErro
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
-/// BLAKE3 of this process's own vDSO, as [`HostNeeds::vdso`] has it.
+/// This process's own vDSO, which is every process's: a kernel has one. `None`: it has been told to have none.
 ///
 /// # Errors
 /// /proc/self cannot be read.
-pub fn own_vdso_digest() -> Result<[u8; 32], DescribeError> {
+pub fn own_vdso() -> Result<Option<Vec<u8>>, DescribeError> {
     let failed = |what| move |error| DescribeError::Read { what, error };
     let maps = fs::read_to_string("/proc/self/maps").map_err(failed("maps"))?;
     let range = smaps::parse(&maps).into_iter().find(|entry| entry.name == "[vdso]");
-    let Some(SmapsEntry { range, .. }) = range else { return Ok([0; 32]) };
+    let Some(SmapsEntry { range, .. }) = range else { return Ok(None) };
     let mem = File::open("/proc/self/mem").map_err(failed("mem"))?;
-    let bytes = VmaText { mem: &mem, range }.bytes().map_err(failed("vDSO"))?;
-    Ok(*blake3::hash(&bytes).as_bytes())
+    VmaText { mem: &mem, range }.bytes().map(Some).map_err(failed("vDSO"))
 }
 
 /// The root directory of process `pid`, if it is another one than this process's, by its path from there.

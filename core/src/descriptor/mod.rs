@@ -108,7 +108,7 @@ pub struct HostNeeds {
     pub xcr0: u64,
     /// Bytes of an XSAVE area of all enabled components.
     pub xsave_size: u32,
-    /// BLAKE3 of the vDSO's bytes: only an equal one can be moved into place.
+    /// BLAKE3 of the vDSO's bytes: an equal one can take its place, another one it must lead to.
     pub vdso: [u8; 32],
     /// `uname -r`, for people.
     pub kernel: String,

@@ -51,15 +51,13 @@ pub(super) enum Place {
 }
 
 impl ImageLayout {
-    /// Gives every VMA a place, but for those that a child has from elsewhere (vvar, vDSO, holes).
+    /// Gives every VMA a place, but for those that a child has from elsewhere (vvar, holes).
     /// `vmas` must ascend.
     pub fn new(vmas: &[Vma], page_size: u64) -> Self {
         let mut slots: Vec<Slot> = Vec::new();
         let mut before: Option<&Vma> = None;
         for vma in vmas {
-            if matches!(vma.kind, VmaKind::Vvar | VmaKind::Vdso | VmaKind::Hole)
-                || vma.range.is_empty()
-            {
+            if matches!(vma.kind, VmaKind::Vvar | VmaKind::Hole) || vma.range.is_empty() {
                 before = None;
                 continue;
             }
@@ -173,7 +171,7 @@ mod tests {
     }
 
     fn has_a_place(vma: &Vma) -> bool {
-        !matches!(vma.kind, VmaKind::Vdso | VmaKind::Vvar | VmaKind::Hole)
+        !matches!(vma.kind, VmaKind::Vvar | VmaKind::Hole)
     }
 
     #[test]

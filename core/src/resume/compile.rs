@@ -11,7 +11,8 @@
 //!    writes is copied by every clone. Last comes what lies beneath written pages of files, for the stub.
 //! 4. The stack, anonymous and growing, is filled from the image: the kernel reads argv and environ
 //!    from anonymous memory alone, and lets no file mapping grow.
-//! 5. vvar and vdso move to where the seed's were, for its libc calls into them.
+//! 5. vvar and vdso move to where the seed's were, for its libc calls into them; where kernels differ, to where the
+//!    seed's vdso leads (`vdso`).
 //! 6. The kernel is told where code, data, heap, stack, argv, environ and auxv lie (PR_SET_MM_MAP): brk
 //!    goes on exactly where the seed's stood.
 //! 7. Thread state that clones inherit: FS and GS base, name. Process state: signal actions, personality,
@@ -30,6 +31,7 @@ use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Beneath, Placement, USER_END};
 use super::program::{Expect, Op, Program};
+use super::vdso::{self, Proxy, Vdso};
 use super::{state, threads};
 use crate::descriptor::{
     Credentials, Descriptor, ImageOffset, MappedFile, MmLayout, SeedAddr, SeedRange, SignalAction,
@@ -100,17 +102,6 @@ pub enum CompileError {
     /// None, or several of what is no whole process.
     #[error("the seed has {0} threads, and is not prepared with all of them: prepare it anew")]
     Threads(usize),
-    /// The vDSO cannot be moved.
-    #[error(
-        "this kernel's vDSO ({host}) is not laid out as the seed's ({seed}): \
-         resume on a host with the kernel of the seed's"
-    )]
-    Vdso {
-        /// Sizes of the seed's mappings.
-        seed: String,
-        /// And of this host's.
-        host: String,
-    },
     /// The stack is too large.
     #[error(
         "the seed's stack holds {0} bytes, more than the {MAX_STACK_COPY} that a template copies"
@@ -136,7 +127,7 @@ pub enum CompileError {
 }
 
 /// The program that makes a template of `desc`. `offset_of` says where in the image's file a seed's address
-/// lies; `trampolines` are the bytes at the placement's trampolines.
+/// lies; `trampolines` are the bytes at the placement's trampolines, `vdso` is how it comes by that.
 ///
 /// # Errors
 /// What this host cannot restore.
@@ -145,13 +136,14 @@ pub fn compile(
     offset_of: &dyn Fn(SeedAddr) -> Option<ImageOffset>,
     placement: &Placement,
     trampolines: &[(u64, Vec<u8>)],
+    vdso: &Vdso,
     host: &HostFacts,
     fds: &TemplateFds,
 ) -> Result<Program, CompileError> {
     let first = threads::first(desc)?;
     let thread = &desc.threads[first];
     check_numbers(desc, host)?;
-    let moves = vdso_moves(desc, placement, host)?;
+    let moves = vdso_moves(desc, placement, vdso, host);
     let places = Places { desc, offset_of, files: &fds.files };
     let pieces = places.pieces().map_err(CompileError::NotInImage)?;
     let (alt_base, alt_flags, alt_size) = thread.alt_stack;
@@ -177,6 +169,11 @@ pub fn compile(
             Some(fds.image),
             offset.0,
         ));
+    }
+    if let Vdso::Proxied(proxy) = vdso {
+        let place =
+            offset_of(proxy.seed.start).ok_or(CompileError::NotInImage(proxy.seed.start))?;
+        map_proxy(&mut ops, proxy, place, fds);
     }
     fill_stacks(&mut ops, &pieces, &places, fds)?;
     for guard in &desc.marks.guards {
@@ -254,34 +251,38 @@ struct Move {
     len: u64,
 }
 
+/// None where there is not what was planned for: then the step that needs it fails, and is named.
 fn vdso_moves(
     desc: &Descriptor,
     placement: &Placement,
+    vdso: &Vdso,
     host: &HostFacts,
-) -> Result<Vec<Move>, CompileError> {
-    let special = |kind: &VmaKind| matches!(kind, VmaKind::Vvar | VmaKind::Vdso);
-    let seeds = desc.vmas.iter().filter(|vma| special(&vma.kind));
-    let seeds: Vec<(VmaKind, SeedRange)> = seeds.map(|vma| (vma.kind.clone(), vma.range)).collect();
-    if seeds.is_empty() {
-        return Ok(Vec::new());
-    }
-    let shape = |all: &[(VmaKind, SeedRange)]| -> Vec<(VmaKind, u64)> {
-        all.iter().map(|(kind, range)| (kind.clone(), range.len())).collect()
+) -> Vec<Move> {
+    let Some(first) = host.special.first().map(|(_, range)| range.start.0) else {
+        return Vec::new();
     };
-    let total: u64 = host.special.iter().map(|(_, range)| range.len()).sum();
-    if shape(&seeds) != shape(&host.special) || total > placement.parking().len() {
-        let text =
-            |all| shape(all).iter().map(|(k, len)| format!("{k:?} {len}")).collect::<Vec<_>>();
-        let (seed, host) = (text(&seeds).join(", "), text(&host.special).join(", "));
-        return Err(CompileError::Vdso { seed, host });
-    }
+    let seeds = vdso::special(desc);
     let mut parked = placement.parking().start.0;
-    let moves = host.special.iter().zip(&seeds).map(|((_, own), (_, seed))| {
+    let moves = host.special.iter().enumerate().map_while(|(at, (_, own))| {
+        let to = match vdso {
+            Vdso::Moved => seeds.get(at)?.1.start.0,
+            // Code finds its data by the distance.
+            Vdso::Proxied(proxy) => proxy.host.0 + (own.start.0 - first),
+        };
         let len = own.len();
         parked += len;
-        Move { from: own.start.0, parked: parked - len, to: seed.start.0, len }
+        Some(Move { from: own.start.0, parked: parked - len, to, len })
     });
-    Ok(moves.collect())
+    moves.collect()
+}
+
+/// The seed's vDSO, with its functions leading to the host's.
+fn map_proxy(ops: &mut Vec<Op>, proxy: &Proxy, place: ImageOffset, fds: &TemplateFds) {
+    let (start, len) = (proxy.seed.start.0, proxy.seed.len());
+    ops.push(calls::mmap(start, len, READ_WRITE, FIXED, Some(fds.image), place.0));
+    let entry = |(addr, bytes): &(u64, Vec<u8>)| Op::Store { addr: *addr, bytes: bytes.clone() };
+    ops.extend(proxy.entries.iter().map(entry));
+    ops.push(calls::mprotect(start, len, READ_EXECUTE));
 }
 
 fn write_trampolines(ops: &mut Vec<Op>, placement: &Placement, bytes: &[(u64, Vec<u8>)]) {

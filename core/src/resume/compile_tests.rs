@@ -8,7 +8,7 @@ use crate::descriptor::{
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
-use crate::resume::{TailFacts, TailPlace};
+use crate::resume::{TailFacts, TailPlace, Vdso};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
@@ -91,7 +91,7 @@ fn offset_of(addr: SeedAddr) -> Option<ImageOffset> {
 }
 
 fn compiled(desc: &Descriptor, fds: &TemplateFds) -> Program {
-    compile(desc, &offset_of, &placement(), &[], &HostFacts::default(), fds).unwrap()
+    compile(desc, &offset_of, &placement(), &[], &Vdso::Moved, &HostFacts::default(), fds).unwrap()
 }
 
 /// The steps between "everything is unmapped" and "the parking is unmapped".
@@ -268,8 +268,9 @@ fn the_vdso_moves_by_way_of_the_parking() {
         ..HostFacts::default()
     };
     let fds = TemplateFds::number(&[]);
-    let compiled = |host| compile(&desc, &offset_of, &placement(), &[], &host, &fds);
-    let text = compiled(host(2)).unwrap().to_string();
+    let compiled =
+        |vdso: &Vdso, host| compile(&desc, &offset_of, &placement(), &[], vdso, &host, &fds);
+    let text = compiled(&Vdso::Moved, host(2)).unwrap().to_string();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("mremap")).collect();
     let expected = [
         "   2 mremap(0x7000, 0x4000, 0x4000, 3, 0x600000fba000) = 0x600000fba000",
@@ -278,7 +279,40 @@ fn the_vdso_moves_by_way_of_the_parking() {
         "   7 mremap(0x600000fbe000, 0x2000, 0x2000, 3, 0x1000004000) = 0x1000004000",
     ];
     assert_eq!(lines, expected);
-    assert!(matches!(compiled(host(3)), Err(CompileError::Vdso { .. })));
+}
+
+#[test]
+fn another_kernels_vdso_leads_to_its_hosts() {
+    let mut desc = descriptor();
+    desc.vmas = vec![vma(0, 4, 1, VmaKind::Vvar, 0), vma(4, 2, 5, VmaKind::Vdso, 0)];
+    let special = vec![
+        (VmaKind::Vvar, SeedRange::new(0x7000, 0xa000)),
+        (VmaKind::Vdso, SeedRange::new(0xb000, 0xc000)),
+    ];
+    let host = HostFacts { special, ..HostFacts::default() };
+    let proxy = Proxy {
+        host: SeedAddr(0x50_0000_0000),
+        seed: SeedRange::new(MAPS + 4 * PAGE, MAPS + 6 * PAGE),
+        entries: vec![(MAPS + 4 * PAGE + 0x700, vec![0xff; 14])],
+    };
+    let fds = TemplateFds::number(&[]);
+    let vdso = Vdso::Proxied(proxy);
+    let program = compile(&desc, &offset_of, &placement(), &[], &vdso, &host, &fds).unwrap();
+    let text = program.to_string();
+    let place = |line: &&str| {
+        line.contains("mremap") || line.contains("0x10000047") || line.contains("0x1000004000")
+    };
+    let lines: Vec<&str> = text.lines().filter(place).collect();
+    let expected = [
+        "   2 mremap(0x7000, 0x3000, 0x3000, 3, 0x600000fba000) = 0x600000fba000",
+        "   3 mremap(0xb000, 0x1000, 0x1000, 3, 0x600000fbd000) = 0x600000fbd000",
+        "   6 mmap(0x1000004000, 0x2000, 3, 0x100002, 4, 0x4000) = 0x1000004000",
+        "   7 store 14 bytes at 0x1000004700",
+        "   8 mprotect(0x1000004000, 0x2000, 5)",
+        "   9 mremap(0x600000fba000, 0x3000, 0x3000, 3, 0x5000000000) = 0x5000000000",
+        "  10 mremap(0x600000fbd000, 0x1000, 0x1000, 3, 0x5000004000) = 0x5000004000",
+    ];
+    assert_eq!(lines[..], expected, "{text}");
 }
 
 #[test]
@@ -328,8 +362,16 @@ fn process_state_is_set_where_it_differs() {
     desc.process.limits = vec![(5, 9), (100, 100), (7, 7)];
     let host =
         HostFacts { limits: vec![(5, 10), (20, 50), (u64::MAX, u64::MAX)], ..HostFacts::default() };
-    let program =
-        compile(&desc, &offset_of, &placement(), &[], &host, &TemplateFds::number(&[])).unwrap();
+    let program = compile(
+        &desc,
+        &offset_of,
+        &placement(),
+        &[],
+        &Vdso::Moved,
+        &host,
+        &TemplateFds::number(&[]),
+    )
+    .unwrap();
     let text = program.to_string();
     let signals: Vec<&str> = text.lines().filter(|line| line.contains("rt_sigaction")).collect();
     assert_eq!(
@@ -347,7 +389,7 @@ fn process_state_is_set_where_it_differs() {
 fn what_cannot_be_restored_is_refused() {
     let fds = TemplateFds::number(&[]);
     let compile = |desc: &Descriptor| {
-        compile(desc, &offset_of, &placement(), &[], &HostFacts::default(), &fds)
+        compile(desc, &offset_of, &placement(), &[], &Vdso::Moved, &HostFacts::default(), &fds)
     };
     let mut desc = descriptor();
     desc.threads.push(Thread::default());
@@ -624,7 +666,8 @@ fn ids_that_a_namespace_cannot_give_are_told() {
 fn state_is_restored_where_it_is_none_of_any_process() {
     let steps = |desc: &Descriptor| {
         let (host, fds) = (HostFacts::default(), TemplateFds::number(&[]));
-        let program = compile(desc, &offset_of, &placement(), &[], &host, &fds).unwrap();
+        let program =
+            compile(desc, &offset_of, &placement(), &[], &Vdso::Moved, &host, &fds).unwrap();
         let text = program.to_string();
         let behind = text.split_once("(may fail)\n  14").unwrap().1.to_owned();
         let is_number = |letter: char| letter == ' ' || letter.is_ascii_digit();

@@ -30,6 +30,7 @@ mod state;
 pub mod stub;
 pub mod template;
 pub mod threads;
+pub mod vdso;
 
 use std::io;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub use entering::{Entering, Enters};
 pub use placement::{Beneath, Placement};
 pub use template::{NewProcess, Template, TemplateSpec};
 pub use threads::FurtherThreads;
+pub use vdso::{HostVdso, Vdso, VdsoError};
 
 /// Why there is no template or child.
 #[derive(Debug, thiserror::Error)]

@@ -133,11 +133,17 @@ impl Placement {
     ) {
         self.beneath = places.and_then(|(offset, end)| {
             let len = end.0 - offset.0;
-            let own = desc.vmas.iter().map(|vma| vma.range);
-            let taken = own.chain(self.trampoline_pages.iter().copied()).chain([self.region()]);
-            let start = base_of(len, &holes(taken.collect(), LOWEST))?;
+            let start = self.room_for(desc, len)?.0;
             Some(Beneath { range: SeedRange::new(start, start + len), offset })
         });
+    }
+
+    /// Where `len` bytes more find room, clear of the seed and of all that is placed.
+    pub(super) fn room_for(&self, desc: &Descriptor, len: u64) -> Option<SeedAddr> {
+        let own = desc.vmas.iter().map(|vma| vma.range);
+        let placed = self.trampoline_pages.iter().copied().chain([self.region()]);
+        let taken = own.chain(placed).chain(self.beneath.map(|beneath| beneath.range));
+        base_of(len, &holes(taken.collect(), LOWEST)).map(SeedAddr)
     }
 
     /// As a seed made of one of its children must tell it.

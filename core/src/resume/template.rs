@@ -23,6 +23,7 @@ use super::compile::{self, COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::entering::Entering;
 use super::placement::Placement;
 use super::program::Program;
+use super::vdso::Vdso;
 use super::{ResumeError, blob, stand_in};
 use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
@@ -51,6 +52,8 @@ pub struct TemplateSpec<'a> {
     pub local_files: &'a HashMap<u16, File>,
     /// The stub's trampolines: address and bytes.
     pub trampolines: &'a [(u64, Vec<u8>)],
+    /// How it comes by its vDSO.
+    pub vdso: &'a Vdso,
     /// What lies at `base + STUB`.
     pub stub_table: &'a [u8],
     /// How far the clocks of its children are to be ahead of this host's.
@@ -87,7 +90,8 @@ impl TemplateSpec<'_> {
         let (desc, placement) = (self.descriptor, self.placement);
         let fds = TemplateFds::number(&indices);
         let fds = if stand_in.is_some() { fds.with_stand_in() } else { fds };
-        let program = compile(desc, self.offset_of, placement, self.trampolines, host, &fds)?;
+        let (trampolines, vdso) = (self.trampolines, self.vdso);
+        let program = compile(desc, self.offset_of, placement, trampolines, vdso, host, &fds)?;
         let files = std::iter::once(self.image).chain(self.local_files.values().map(AsFd::as_fd));
         Ok((program, files.chain(stand_in.map(AsFd::as_fd)).collect()))
     }

@@ -121,10 +121,9 @@ fn kill_hanging(
 ) -> Duration {
     let before = memory.reads.load(Ordering::Relaxed);
     let begun = Instant::now();
-    let mut reader = fork(&fixture.image, || {
-        handle_alarm();
-        touch(fixture, page, random)
-    });
+    // The child's, from its first instruction on.
+    handle_alarm();
+    let mut reader = fork(&fixture.image, || touch(fixture, page, random));
     // A page that is being read ahead already is waited for without another READ.
     while memory.reads.load(Ordering::Relaxed) == before
         && begun.elapsed() < Duration::from_millis(100)

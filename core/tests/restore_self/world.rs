@@ -16,7 +16,7 @@ use mitosis::id::{ChildId, SeedId};
 use mitosis::keeper::{Client, Exit};
 use mitosis::prepare::{ROLE_CHILD, report};
 use mitosis::resume::{
-    ChildSpec, HostFacts, NewProcess, Placement, ResumeError, Template, TemplateSpec,
+    ChildSpec, HostFacts, NewProcess, Placement, ResumeError, Template, TemplateSpec, Vdso,
 };
 use mitosis::sys::credentials;
 
@@ -103,6 +103,7 @@ impl World {
             image: self.image.as_fd(),
             local_files: &self.files,
             trampolines: &[],
+            vdso: &Vdso::Moved,
             stub_table: &[],
             clock_offset,
         };

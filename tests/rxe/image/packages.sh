@@ -5,11 +5,13 @@
 #   DIR/host/    programs for this machine that it has not: an emulator, cpio, depmod, zstd
 #   DIR/guest/   programs and libraries for the guests, and headers of these libraries
 #
+# With RXE_BESIDE=OTHER, a folder that was made so, only the kernel is fetched: guest/ and host/ are OTHER's.
+#
 # Installing would need root, and on a machine with qemu-utils from backports the emulator of Debian
 # 12 would remove these. A private apt state leaves the machine's own package lists alone.
 set -euo pipefail
 
-readonly DIR=$1 WANTED_SERIES=${RXE_KERNEL:-}
+readonly DIR=$1 WANTED_SERIES=${RXE_KERNEL:-} BESIDE=${RXE_BESIDE:-}
 # The libraries that these need are here or found on this machine: image.sh looks at each.
 readonly GUEST_PACKAGES=(busybox-static iproute2 libbpf1 libelf1 libmnl0 libbsd0 libmd0 libcap2
   libselinux1 libtirpc3 libxtables12 libdb5.3 ibverbs-providers ibverbs-utils libibumad3
@@ -19,6 +21,8 @@ readonly HEADER_PACKAGES=(libibverbs-dev)
 # Tried in this order. A kernel of both series has rdma_rxe as a module.
 readonly KERNELS=('linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64' 'linux-image-6\.1\.0-[0-9]+-amd64')
 
+# The package lists, too.
+[[ -z $BESIDE ]] || for shared in apt guest host; do ln -sfn "$BESIDE/$shared" "$DIR/$shared"; done
 # shellcheck source=apt.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/apt.sh"
 
@@ -45,6 +49,12 @@ rm -rf "$DIR/debs"
 mkdir -p "$DIR/debs"
 refresh
 kernel=$(choose_kernel)
+if [[ -n $BESIDE ]]; then
+  printf 'rxe: downloading %s\n' "$kernel" >&2
+  download "$DIR/debs/kernel" "$kernel"
+  printf '%s\n' "${kernel#linux-image-}" >"$DIR/debs/kernel/name"
+  exit
+fi
 printf 'rxe: downloading %s, %s\n' "$kernel" "${wanted[*]:+${wanted[*]}, }programs for the guests" >&2
 download "$DIR/debs/kernel" "$kernel"
 printf '%s\n' "${kernel#linux-image-}" >"$DIR/debs/kernel/name"

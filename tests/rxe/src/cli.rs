@@ -23,6 +23,7 @@ PEER (addresses) in its environment; /host is a folder that all guests share.
   --file SRC[:NAME]     a file or directory for /host/files/NAME, as often as needed
   --env KEY=VALUE       a variable for JOB, as often as needed
   --python PROGRAM      host-a has this interpreter of a venv, with numpy and mitosis, at its path
+  --kernels differ      host-b has a kernel of another series (6.1 beside 6.12)
   --dc yes              JOB has the software DC of tests/dc_provider
   --timeout-s N         how long JOB may take (120)
   --memory-mib N        memory of each guest (512)
@@ -92,6 +93,7 @@ fn parse(words: Vec<String>) -> Result<Request> {
                 let (name, value) = value.split_once('=').context("--env needs KEY=VALUE")?;
                 config.env.push((name.to_owned(), value.to_owned()));
             }
+            "--kernels" => config.kernels_differ = value == "differ",
             "--dc" => config.dc = value == "yes",
             "--file" => files.push(file(&value)?),
             _ => bail!("{word} is not known here\n{USAGE}"),

@@ -12,13 +12,15 @@ use crate::line::Line;
 use crate::machine::Machine;
 use crate::switch::mac;
 
-/// Starts them all in the directory of their run, with a link between them.
+/// Starts them all in the directory of their run, with a link between them; the second of `other`, if there is such.
 pub(crate) fn start(
     config: &Config,
     image: &Image,
+    other: Option<&Image>,
     directory: &Path,
 ) -> Result<Vec<(Line, Machine)>> {
-    (1..=config.nodes).map(|node| start_one(config, image, directory, node)).collect()
+    let image_of = |node| other.filter(|_| node == 2).unwrap_or(image);
+    (1..=config.nodes).map(|node| start_one(config, image_of(node), directory, node)).collect()
 }
 
 fn start_one(

@@ -92,6 +92,8 @@ pub struct Config {
     pub mtu: u32,
     /// Variables for all jobs.
     pub env: Vec<(String, String)>,
+    /// Whether host-b has a kernel of another series than host-a, both of Debian's.
+    pub kernels_differ: bool,
     /// Whether all jobs have the software DC.
     pub dc: bool,
     /// The interpreter of a venv with numpy and mitosis, which host-a has at the same path, and host-b
@@ -107,6 +109,9 @@ impl Config {
         }
         if self.kind == Kind::Emulated && self.device == Device::SoftIwarp {
             bail!("no kernel of Debian has Soft-iWARP; guests in user mode have it");
+        }
+        if self.kernels_differ && (self.kind, self.nodes) != (Kind::Emulated, 2) {
+            bail!("two kernels are for two emulated guests");
         }
         Ok(())
     }
@@ -141,6 +146,7 @@ impl Config {
             memory_mib: 512,
             mtu: 9000,
             env: Vec::new(),
+            kernels_differ: false,
             dc: false,
             python: None,
         }
@@ -182,7 +188,10 @@ impl Guests {
         fs::create_dir_all(share.join("jobs")).context("cannot make the shared folder")?;
         copy(&image.dc_provider(), &share.join("dc_provider"))?;
         let (switch, machines) = match config.kind {
-            Kind::Emulated => (None, emulated::start(config, &image, &directory)?),
+            Kind::Emulated => {
+                let other = config.kernels_differ.then(|| image.of_another_kernel()).transpose()?;
+                (None, emulated::start(config, &image, other.as_ref(), &directory)?)
+            }
             Kind::UserMode => {
                 let (switch, machines) = user_mode::start(config, &image, &directory)?;
                 (Some(switch), machines)

@@ -1,6 +1,6 @@
 //! What a guest is started from, made by the scripts in `image/`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,12 @@ const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-
 const EMULATOR: &str = "qemu-system-x86_64";
 /// Where its firmware is, in a tree of unpacked packages.
 const FIRMWARE_DIRECTORIES: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+
+/// Names the series of kernels that guests have, for the scripts.
+const SERIES: &str = "RXE_KERNEL";
+/// Debian 12's; `NEWER` is that of its backports, and of Debian 13.
+const OLDER: &str = "6.1";
+const NEWER: &str = "6.12";
 
 /// Kernel, root file system and emulator.
 #[derive(Debug)]
@@ -30,14 +36,31 @@ pub fn target() -> PathBuf {
 impl Image {
     /// Builds it if it is not there or not up to date.
     pub(crate) fn ready(python: Option<&Path>) -> Result<Self> {
-        let directory = target().join("rxe");
+        Self::built(&target().join("rxe"), &[], python)
+    }
+
+    /// One with a kernel of the other series, without an interpreter, beside one that is ready.
+    pub(crate) fn of_another_kernel(&self) -> Result<Self> {
+        let is_older = std::env::var_os(SERIES).is_some_and(|series| series == OLDER);
+        let other = if is_older { NEWER } else { OLDER };
+        let variables = [(SERIES, other.as_ref()), ("RXE_BESIDE", self.directory.as_os_str())];
+        Self::built(&self.directory.join(format!("kernel-{other}")), &variables, None)
+    }
+
+    fn built(
+        directory: &Path,
+        variables: &[(&str, &OsStr)],
+        python: Option<&Path>,
+    ) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/build.sh");
-        let status = Command::new("bash").arg(&script).arg(&directory).args(python).status();
-        let status = status.context("cannot run bash")?;
+        let mut build = Command::new("bash");
+        build.arg(&script).arg(directory).args(python).envs(variables.iter().copied());
+        let status = build.status().context("cannot run bash")?;
         if !status.success() {
             bail!("{} failed ({status}); what it said stands above", script.display());
         }
-        Ok(Self { directory: directory.canonicalize().context("target/rxe is not there")? })
+        let directory = directory.canonicalize();
+        Ok(Self { directory: directory.context("the image's folder is not there")? })
     }
 
     pub(crate) fn kernel(&self) -> PathBuf {

@@ -8,6 +8,7 @@ mod bed;
 mod devices;
 mod faults;
 mod forking;
+mod kernels;
 mod losses;
 mod settings;
 mod software_dc;
@@ -49,15 +50,22 @@ macro_rules! fabric {
 /// A machine that loses its power is a boot for those who come behind: these are the last, and for the cards
 /// alone; over tcp the sealed hosts cut links.
 mod without_power {
+    use crate::kernels;
     use crate::losses::{self, Others};
 
     #[test]
-    fn the_seeds_machine_is_killed_under_dc() {
+    fn dc_seeds_machine_is_killed() {
         losses::the_seeds_machine_is_killed("dc", Others::BootMeanwhile);
     }
 
+    /// The machines that have booted meanwhile.
     #[test]
-    fn the_seeds_machine_is_killed_under_rc() {
+    fn other_kernels_run_each_others_seeds() {
+        kernels::run_each_others_seeds();
+    }
+
+    #[test]
+    fn rc_seeds_machine_is_killed() {
         losses::the_seeds_machine_is_killed("rc", Others::None);
     }
 }

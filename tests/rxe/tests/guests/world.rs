@@ -35,6 +35,7 @@ pub(crate) const RC_BESIDE_DC: &str = "rc_beside_dc";
 /// Guests with the programs of Mitosis, and Python on host-a.
 pub(crate) struct World {
     pub(crate) guests: Guests,
+    kernels_differ: bool,
     fabric: &'static str,
     agents: [Option<Job>; 2],
 }
@@ -42,6 +43,13 @@ pub(crate) struct World {
 /// A seed of the array, whose parent has ended.
 pub(crate) struct Seed {
     pub(crate) handle: String,
+}
+
+/// Whether both machines have one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernels {
+    Equal,
+    Differ,
 }
 
 /// A counter in what `mitosis stats --json` says.
@@ -71,8 +79,19 @@ pub(crate) fn machines() -> Shared {
     static SHARED: Mutex<Option<World>> = Mutex::new(None);
     // A test that has failed leaves the machines as they are; agents are looked at by `settle`.
     let mut world = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    world.get_or_insert_with(|| World::boot("shared"));
+    world.get_or_insert_with(|| World::boot("shared", Kernels::Equal));
     Shared(world)
+}
+
+/// Such of kernels of two series, with agents that use this fabric.
+pub(crate) fn of_two_kernels(fabric: &'static str) -> Shared {
+    let mut world = machines();
+    if !world.kernels_differ {
+        world.end(Some(boot_others()));
+        world = machines();
+    }
+    world.settle(fabric);
+    world
 }
 
 /// Has these guests boot meanwhile.
@@ -80,9 +99,9 @@ pub(crate) fn boot_ahead() {
     std::thread::spawn(|| drop(machines()));
 }
 
-/// Has guests boot meanwhile that are to take the place of these.
+/// Has guests boot meanwhile that are to take the place of these, of two kernels.
 pub(crate) fn boot_others() -> JoinHandle<World> {
-    std::thread::spawn(|| World::boot("others"))
+    std::thread::spawn(|| World::boot("others", Kernels::Differ))
 }
 
 impl Shared {
@@ -108,8 +127,9 @@ impl DerefMut for Shared {
 }
 
 impl World {
-    fn boot(name: &str) -> World {
+    fn boot(name: &str, kernels: Kernels) -> World {
         let mut config = Config::named(name);
+        config.kernels_differ = kernels == Kernels::Differ;
         config.python = Some(python());
         let names = ["mitosis", "suite-told", "verbs_guest"];
         let programs = names.map(|name| target().join("release").join(name));
@@ -122,10 +142,13 @@ impl World {
         }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/story.py");
         guests.give(&source, "story.py").unwrap();
+        let source = source.with_file_name("clocks.py");
+        guests.give(&source, "clocks.py").unwrap();
         let secret = guests.share().join("files/secret");
         fs::write(&secret, [7; 32]).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let world = World { guests, fabric: "", agents: [None, None] };
+        let kernels_differ = config.kernels_differ;
+        let world = World { guests, kernels_differ, fabric: "", agents: [None, None] };
         for node in [HOST_A, HOST_B] {
             // From the shared folder each page of them would be asked of this machine.
             let copies = "cd /host/files && cp mitosis suite-told verbs_guest /bin/";
