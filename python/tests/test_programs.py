@@ -73,6 +73,43 @@ def test_scikit_learn_answers(agent, threads):
     )
 
 
+@BOTH
+def test_pytorch_infers_and_trains(agent, threads):
+    pytest.importorskip("torch", reason="PyTorch's wheel for Linux takes 540 MB, and 3 GB of CUDA libraries: install it to run this")
+    out = agent.run(
+        f"""
+        import mitosis, torch
+        torch.manual_seed(1)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 30 * 30, 10)
+        )
+        pictures = torch.rand(16, 3, 32, 32)
+        with torch.no_grad():
+            expected = model(pictures)
+        child = mitosis.fork(threads="{threads}")
+        if child is None:
+            with torch.no_grad():
+                assert torch.equal(model(pictures), expected)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            losses = []
+            for _ in range(5):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(model(pictures), torch.arange(16) % 10)
+                loss.backward()  # on a thread of autograd's
+                optimizer.step()
+                losses.append(loss.item())
+            assert losses[-1] < losses[0], losses
+            print("drawn", torch.rand(1).item(), flush=True)
+            raise SystemExit(3)
+        assert child.wait() == 3
+        with torch.no_grad():
+            assert torch.equal(model(pictures), expected), "the parent's model is as it was"
+        print("drawn", torch.rand(1).item(), flush=True)
+        """
+    )
+    assert len(set(out.split())) == 3, "each draws its own"
+
+
 def test_a_flask_app_behind_a_socket_that_the_child_binds(agent):
     agent.run(
         """

@@ -53,6 +53,10 @@ def _numpy(mtrand: ModuleType) -> None:
         mtrand._rand.standard_normal()  # the seed may have kept the second of a pair
 
 
+def _torch(random: ModuleType) -> None:
+    random.default_generator.seed()  # the CPU's
+
+
 def _uuid(uuid: ModuleType) -> None:
     # libuuid keeps a descriptor that is not open here; without it the sequence is of `random`.
     uuid._generate_time_safe = None  # type: ignore[attr-defined]
@@ -120,6 +124,7 @@ _RENEWALS: tuple[tuple[str, Callable[[ModuleType], None]], ...] = (
     ("signal", _signal),
     ("asyncio.events", _asyncio),
     ("numpy.random.mtrand", _numpy),
+    ("torch.random", _torch),
     ("uuid", _uuid),
     ("tempfile", _tempfile),
     ("multiprocessing.process", _multiprocessing),
