@@ -162,6 +162,7 @@ function seen(woken) {
     generation: woken.generation,
     payload: woken.payload,
     lost: Object.freeze(woken.lost ?? []),
+    clockDeltaNs: woken.clockDeltaNs ?? 0n,
   });
 }
 
@@ -214,6 +215,11 @@ async function started(handle, host, settings, endsWithChildren) {
     endsWithChildren,
     settings.listen,
     settings.newIds,
+    settings.clock,
+    settings.cwd,
+    settings.hostname,
+    settings.cgroup,
+    settings.namespaces,
   );
   return children.map((told) => new Child(told));
 }
@@ -227,14 +233,40 @@ function checkHost(host) {
   }
 }
 
-function settingsOf({ payload, env, stdio, listen, newIds }) {
+function settingsOf({ payload, env, stdio, listen, newIds, clock = 'live', cwd, hostname, cgroup, namespaces }) {
   return {
     payload: payloadOf(payload),
     environment: environmentOf(env),
     stdio: stdioOf(stdio),
     listen: listenOf(listen),
     newIds: Boolean(newIds),
+    clock: textOf('clock', clock),
+    cwd: textOf('cwd', cwd),
+    hostname: textOf('hostname', hostname),
+    cgroup: textOf('cgroup', cgroup),
+    namespaces: namespacesOf(namespaces),
   };
+}
+
+/** Null if it is not given. */
+function textOf(name, text) {
+  if (text === undefined || text === null) {
+    return null;
+  }
+  if (typeof text !== 'string') {
+    throw argument(`${name} is of type ${typeof text}: give a string`);
+  }
+  return text;
+}
+
+/** Texts as `mitosis resume --ns` takes them; the native half parses them. */
+function namespacesOf(namespaces) {
+  return Object.entries(namespaces ?? {}).map(([kind, path]) => {
+    if (typeof path !== 'string') {
+      throw argument(`namespaces.${kind} is of type ${typeof path}: give the path of one, '/run/netns/NAME'`);
+    }
+    return `${kind}=${path}`;
+  });
 }
 
 /** Texts as `mitosis resume --listen` takes them; the native half parses them. */

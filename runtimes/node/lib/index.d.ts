@@ -189,6 +189,12 @@ export interface Resumed {
   readonly payload: Buffer;
   /** What could not cross: for a hook that makes it again. Empty where a preloaded library has made the seed. */
   readonly lost: readonly Lost[];
+  /**
+   * What the clock of `performance.now()` and `process.hrtime()` has jumped by, ns: 0n in a child that has its parent's clock, as
+   * ever where its host has time namespaces for it. Otherwise moments of that clock that were noted before are to be moved by it.
+   * 0n where a preloaded library has made the seed.
+   */
+  readonly clockDeltaNs: bigint;
 }
 
 /** A kind of what cannot cross; docs/files.md says what each is. */
@@ -244,7 +250,24 @@ export interface StartOptions {
   listen?: Listen | Listen[];
   /** The child gets new process and thread ids, in its host's own pid namespace. */
   newIds?: boolean;
+  /**
+   * What `performance.now()`, `process.hrtime()` and timers go by in the child. 'live', which holds unless told otherwise: as in
+   * the seed's process now; what was to happen since `prepare` happens at once. 'frozen': as at `prepare`, from where timers
+   * go on with what they had left.
+   */
+  clock?: 'live' | 'frozen';
+  /** Its working directory, an absolute path that is there on its host; if it is not given, the seed's where that is there. */
+  cwd?: string;
+  /** What it finds as its host's name. */
+  hostname?: string;
+  /** The control group that it enters, a directory of its host ('/sys/fs/cgroup/...'); the agent's if it is not given. */
+  cgroup?: string;
+  /** Namespaces of its host that it joins, by kind: `{ net: '/run/netns/blue' }`. Of other kinds it is in the agent's. */
+  namespaces?: Partial<Record<NamespaceKind, string>>;
 }
+
+/** A kind of namespace that a child can join. */
+export type NamespaceKind = 'cgroup' | 'ipc' | 'net' | 'uts' | 'mnt';
 
 /**
  * Where a listening socket of the seed's listens in a child: 'all' is each where it was; 8080 the one on that port,

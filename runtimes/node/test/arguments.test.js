@@ -44,6 +44,15 @@ test('a resume with arguments that cannot be right is refused', async () => {
     [TEXT, null, { listen: 'everywhere' }],
     [TEXT, null, { listen: [8080, 'unix:relative'] }],
     [TEXT, null, { stdio: ['inherit', 'inherit', -1] }],
+    [TEXT, null, { clock: 'broken' }],
+    [TEXT, null, { clock: 7 }],
+    [TEXT, null, { cwd: 7 }],
+    [TEXT, null, { cwd: '/a\0b' }],
+    [TEXT, null, { hostname: true }],
+    [TEXT, null, { cgroup: {} }],
+    [TEXT, null, { namespaces: { net: 7 } }],
+    [TEXT, null, { namespaces: { pid: '/proc/1/ns/pid' } }],
+    [TEXT, null, { namespaces: { net: 'relative' } }],
   ];
   for (const args of cases) {
     await assert.rejects(mitosis.resume(...args), refused, JSON.stringify(args));

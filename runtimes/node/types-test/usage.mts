@@ -31,7 +31,8 @@ export async function both(): Promise<number | null> {
     numbers.includes(3);
     // @ts-expect-error a child has no seed to resume
     me.seed.handle();
-    return me.payload.length;
+    const jumped: bigint = me.clockDeltaNs;
+    return me.payload.length + Number(jumped);
   }
   const handle: Handle = await me.seed.handle();
   const one = await resume(handle, 'host-b', { payload: 'text', env: { A: '1', B: null } });
@@ -40,6 +41,11 @@ export async function both(): Promise<number | null> {
   await resume(handle, null, { n: 2, listen: 8080 });
   // @ts-expect-error a port is named by a number or a text
   await resume(handle, null, { listen: { port: 8080 } });
+  await resume(handle, null, { clock: 'frozen', cwd: '/srv', hostname: 'b', cgroup: '/sys/fs/cgroup/b', namespaces: { net: '/run/netns/b' } });
+  // @ts-expect-error there is no such clock
+  await resume(handle, null, { clock: 'broken' });
+  // @ts-expect-error a process cannot join one of that kind
+  await resume(handle, null, { namespaces: { pid: '/proc/1/ns/pid' } });
   await server.kill();
   await one.kill('SIGTERM');
   const { code } = await many[0]!.wait();

@@ -1,9 +1,11 @@
 //! What is asked of the agent: an address, children, lists, counters. Addresses are paths of unix sockets.
 
+use std::fmt::Display;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use mitosis::client::{self, AgentAddress, Listen, ResumeOptions};
+use mitosis::client::{self, AgentAddress, Listen, Namespace, ResumeOptions};
 use mitosis::id::Handle;
 use mitosis::wire::local::{Listing, Stats};
 
@@ -54,11 +56,13 @@ pub(crate) fn parse_handle<'s>(
 }
 
 /// (agent, handle, host or null, count, payload, environment, stdio or null, seed ends with children, listen,
-/// new ids): a promise of as many children.
+/// new ids, clock, cwd or null, hostname or null, cgroup or null, namespaces): a promise of as many children.
 pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
-    let [agent, handle, host, count, payload, environment, stdio, ends, listen, new_ids] = *args;
+    let [agent, handle, host, count, payload, environment, stdio, ends, listen, new_ids, ..] =
+        *args;
+    let [.., clock, cwd, hostname, cgroup, namespaces] = *args;
     let agent = AgentAddress(agent.to_text(env)?.into());
-    let host = if host.given(env)? { Some(host.to_text(env)?) } else { None };
+    let host = optional(env, host)?;
     let options = ResumeOptions {
         host,
         count: whole(count.to_f64(env)?),
@@ -66,8 +70,13 @@ pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<V
         environment: changes(env, environment)?,
         stdio: descriptors(env, stdio)?,
         seed_ends_with_children: ends.to_bool(env)?,
-        listen: places(env, listen)?,
+        listen: parsed::<Listen>(env, listen)?,
         new_ids: new_ids.to_bool(env)?,
+        clock: one(env, clock)?,
+        cwd: optional(env, cwd)?,
+        hostname: optional(env, hostname)?,
+        cgroup: optional(env, cgroup)?,
+        namespaces: parsed::<Namespace>(env, namespaces)?,
         ..ResumeOptions::new(handle.to_text(env)?.parse()?)
     };
     let work = move || {
@@ -100,20 +109,23 @@ fn changes<'s>(env: Env<'s>, pairs: Value<'s>) -> Result<Vec<(String, Option<Str
         let [name, value] = pair.items(env)?[..] else {
             return Err(Failure::argument("an environment change is a pair").into());
         };
-        let value = if value.given(env)? { Some(value.to_text(env)?) } else { None };
-        changes.push((name.to_text(env)?, value));
+        changes.push((name.to_text(env)?, optional(env, value)?));
     }
     Ok(changes)
 }
 
-/// Texts that say where a seed's sockets listen in its children.
-fn places<'s>(env: Env<'s>, texts: Value<'s>) -> Result<Vec<Listen>, Raised> {
-    let mut places = Vec::new();
-    for text in texts.items(env)? {
-        let place: Result<Listen, _> = text.to_text(env)?.parse();
-        places.push(place.map_err(|error| Failure::argument(error.to_string()))?);
-    }
-    Ok(places)
+fn optional<'s>(env: Env<'s>, text: Value<'s>) -> Result<Option<String>, Raised> {
+    if text.given(env)? { text.to_text(env).map(Some) } else { Ok(None) }
+}
+
+/// Texts as the command line takes them.
+fn parsed<'s, T: FromStr<Err: Display>>(env: Env<'s>, texts: Value<'s>) -> Result<Vec<T>, Raised> {
+    texts.items(env)?.into_iter().map(|text| one(env, text)).collect()
+}
+
+fn one<'s, T: FromStr<Err: Display>>(env: Env<'s>, text: Value<'s>) -> Result<T, Raised> {
+    let parsed: Result<T, _> = text.to_text(env)?.parse();
+    Ok(parsed.map_err(|error| Failure::argument(error.to_string()))?)
 }
 
 /// Three numbers of open descriptors, each for /dev/null if negative.

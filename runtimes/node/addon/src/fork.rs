@@ -169,7 +169,8 @@ fn woken<'s>(env: Env<'s>, resumed: &core::Resumed) -> Result<Value<'s>, Raised>
     };
     object.set(env, "timeZone", zone)?;
     object.set(env, "lost", lost(env, &resumed.lost)?)?;
-    object.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
+    object.set(env, "clockDeltaNs", env.big_difference(resumed.clock_delta_ns)?)?;
+    wake::place(env, object)?;
     Ok(object)
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Value<'s>(sys::napi_value, PhantomData<&'s ()>);
 pub(crate) type Callee = for<'s> fn(Env<'s>, &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised>;
 
 /// Arguments of the longest call.
-pub(crate) const MAX_ARGS: usize = 10;
+pub(crate) const MAX_ARGS: usize = 15;
 
 /// Why a call returns by an exception.
 #[derive(Debug)]
@@ -101,6 +101,11 @@ impl<'s> Env<'s> {
     /// A BigInt, for nanoseconds since 1970.
     pub(crate) fn big(self, value: u64) -> Result<Value<'s>, Raised> {
         call!(sys::napi_value, napi_create_bigint_uint64, self.0, value).map(Value::of)
+    }
+
+    /// A BigInt, for differences of such.
+    pub(crate) fn big_difference(self, value: i64) -> Result<Value<'s>, Raised> {
+        call!(sys::napi_value, napi_create_bigint_int64, self.0, value).map(Value::of)
     }
 
     pub(crate) fn string(self, text: &str) -> Result<Value<'s>, Raised> {

@@ -117,6 +117,15 @@ pub(crate) fn outside<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Val
     told.set(env, "index", env.number(f64::from(index.max(0)))?)?;
     told.set(env, "generation", env.number(exact(generation()))?)?;
     told.set(env, "payload", env.buffer(&payload)?)?;
-    told.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
+    place(env, told)?;
     Ok(told)
+}
+
+/// Says in `told` where this child is: what node keeps of that.
+pub(crate) fn place<'s>(env: Env<'s>, told: Value<'s>) -> Result<(), Raised> {
+    told.set(env, "pid", env.number(f64::from(std::process::id()))?)?;
+    // One that is gone, or that has no name of characters, stays what it was.
+    let cwd =
+        std::env::current_dir().ok().and_then(|path| path.into_os_string().into_string().ok());
+    told.set(env, "cwd", cwd.map_or_else(|| env.null(), |cwd| env.string(&cwd))?)
 }
