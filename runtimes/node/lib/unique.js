@@ -65,8 +65,8 @@ const ahead = { uuids: drawnForUUIDs(), integers: drawnForIntegers() };
 /** The generation of this process that drew them. */
 let drawnIn = native.generation();
 
-/** Has `object[name]` look first whether what lies ahead is an ancestor's: a worker hears of a fork only when its
- * loop comes to it. Gives the one that does not look. */
+/** Has `object[name]` look first whether its generators are an ancestor's: a worker runs before the main thread has
+ * given OpenSSL new state, and hears of a fork only when its loop comes to it. Gives the one that does not look. */
 function guard(object, name) {
   const draw = object[name];
   const guarded = {
@@ -77,13 +77,26 @@ function guard(object, name) {
       return draw.apply(this, args);
     },
   }[name];
+  // Its length, and how util.promisify takes it.
+  Object.defineProperties(guarded, Object.getOwnPropertyDescriptors(draw));
   Object.defineProperty(object, name, { ...Object.getOwnPropertyDescriptor(object, name), value: guarded });
   return draw;
 }
 
 const randomUUID = guard(crypto, 'randomUUID');
 const randomInt = guard(crypto, 'randomInt');
-guard(crypto.webcrypto.constructor.prototype, 'randomUUID');
+const randomFillSync = guard(crypto, 'randomFillSync');
+for (const what of ['randomBytes', 'pseudoRandomBytes', 'prng', 'rng', 'randomFill']) {
+  guard(crypto, what);
+}
+for (const what of ['generateKey', 'generateKeyPair', 'generatePrime']) {
+  guard(crypto, what);
+  guard(crypto, `${what}Sync`);
+}
+const { webcrypto } = crypto;
+guard(webcrypto.constructor.prototype, 'randomUUID');
+guard(webcrypto.constructor.prototype, 'getRandomValues');
+guard(webcrypto.subtle.constructor.prototype, 'generateKey');
 syncBuiltinESMExports();
 
 /** Uses up, or draws anew, what node:crypto has drawn ahead. */
@@ -96,7 +109,7 @@ function drawOut() {
 /** `bytes` are drawn anew; where this node keeps them in another way, all of them are used up. */
 function drawnAhead(bytes, count, draw) {
   if (bytes !== null) {
-    crypto.randomFillSync(bytes);
+    randomFillSync(bytes);
     return;
   }
   for (let i = 0; i < count; i++) {
@@ -110,12 +123,20 @@ function drawAnew() {
   drawOut();
 }
 
-/** In a child: numbers drawn ahead, the process id that node keeps, and the time zone: the environment is changed
- * already, and of all variables node looks at TZ alone when it is set. */
+/** In a child: numbers drawn ahead, the process id and the working directory's name that node keeps, and the time zone:
+ * the environment is changed already, and of all variables node looks at TZ alone when it is set. */
 function renew(woken) {
   drawOut();
   if (process.pid !== woken.pid) {
     Object.defineProperty(process, 'pid', { value: woken.pid, enumerable: true, configurable: true });
+  }
+  if (woken.cwd !== null && process.cwd() !== woken.cwd) {
+    try {
+      // Where it is already: node forgets the name, on all of its threads.
+      process.chdir(woken.cwd);
+    } catch {
+      // One that may not be entered again keeps the name that it had.
+    }
   }
   if (woken.timeZone === null) {
     delete process.env.TZ;

@@ -87,6 +87,49 @@ test('whoever draws before a worker is told draws anew', () => {
   assert.strictEqual(said, 'false,true,false,true,false,true\n');
 });
 
+test('whatever draws before a worker is told seeds anew', () => {
+  const script = `
+    const crypto = require('node:crypto');
+    const { promisify } = require('node:util');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    let [generation, reseeds] = [0, 0];
+    native.generation = () => generation;
+    native.reseed = () => reseeds++;
+    const { webcrypto } = crypto;
+    const draws = [
+      () => crypto.randomBytes(8),
+      () => crypto.randomBytes(8, () => {}),
+      () => crypto.pseudoRandomBytes(8),
+      () => crypto.rng(8),
+      () => crypto.prng(8),
+      () => crypto.randomFillSync(Buffer.alloc(8)),
+      () => crypto.randomFill(Buffer.alloc(8), () => {}),
+      () => crypto.getRandomValues(new Uint8Array(8)),
+      () => webcrypto.getRandomValues(new Uint8Array(8)),
+      () => globalThis.crypto.getRandomValues(new Uint8Array(8)),
+      () => crypto.generateKeySync('hmac', { length: 64 }),
+      () => crypto.generateKey('hmac', { length: 64 }, () => {}),
+      () => crypto.generateKeyPairSync('ed25519'),
+      () => crypto.generateKeyPair('ed25519', () => {}),
+      () => crypto.generatePrimeSync(32),
+      () => crypto.generatePrime(32, () => {}),
+      () => webcrypto.subtle.generateKey({ name: 'AES-CBC', length: 128 }, true, ['encrypt']),
+    ];
+    const wrong = draws.filter((draw) => {
+      reseeds = 0;
+      draw();
+      const before = reseeds;
+      generation++;
+      draw();
+      draw();
+      return before !== 0 || reseeds !== 1;
+    });
+    promisify(crypto.generateKeyPair)('ed25519').then((pair) => console.log(wrong.map(String), Object.keys(pair).join()));`;
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, '[] publicKey,privateKey\n');
+});
+
 test('workers are told to reseed, and may end before', () => {
   const script = `
     const { Worker } = require('node:worker_threads');
@@ -174,8 +217,8 @@ test('a worker that draws all the time draws nothing twice', async (t) => {
       const crypto = require('node:crypto');
       const drawn = [];
       const draw = () => {
-        const one = crypto.randomUUID();
-        if (mitosis.generation === 1 && drawn.length < 300) drawn.push(one);
+        const some = [crypto.randomUUID(), crypto.randomBytes(8).toString('hex')];
+        if (mitosis.generation === 1 && drawn.length < 300) drawn.push(...some);
         setImmediate(draw);
       };
       parentPort.on('message', () => parentPort.postMessage(drawn));
