@@ -85,8 +85,7 @@ function guard(object, name) {
 
 const randomUUID = guard(crypto, 'randomUUID');
 const randomInt = guard(crypto, 'randomInt');
-const randomFillSync = guard(crypto, 'randomFillSync');
-for (const what of ['randomBytes', 'pseudoRandomBytes', 'prng', 'rng', 'randomFill']) {
+for (const what of ['randomFillSync', 'randomBytes', 'pseudoRandomBytes', 'prng', 'rng', 'randomFill']) {
   guard(crypto, what);
 }
 for (const what of ['generateKey', 'generateKeyPair', 'generatePrime']) {
@@ -109,7 +108,7 @@ function drawOut() {
 /** `bytes` are drawn anew; where this node keeps them in another way, all of them are used up. */
 function drawnAhead(bytes, count, draw) {
   if (bytes !== null) {
-    randomFillSync(bytes);
+    native.fill(bytes);
     return;
   }
   for (let i = 0; i < count; i++) {

@@ -223,6 +223,22 @@ impl<'s> Value<'s> {
         Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) }.to_vec())
     }
 
+    /// Changes the bytes of a typed array.
+    pub(crate) fn change_bytes<E: Into<Raised>>(
+        self,
+        env: Env<'s>,
+        change: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), Raised> {
+        let mut data = ptr::null_mut();
+        let bytes = call!(usize, napi_get_buffer_info, env.0, self.0, &raw mut data)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: node names the array's memory, which no JavaScript of this thread runs to use meanwhile.
+        change(unsafe { std::slice::from_raw_parts_mut(data.cast::<u8>(), bytes) })
+            .map_err(Into::into)
+    }
+
     pub(crate) fn items(self, env: Env<'s>) -> Result<Vec<Value<'s>>, Raised> {
         let count = call!(u32, napi_get_array_length, env.0, self.0)?;
         let item = |i| call!(sys::napi_value, napi_get_element, env.0, self.0, i).map(Value::of);

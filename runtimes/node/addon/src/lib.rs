@@ -22,7 +22,7 @@ use js::{Env, Raised, Value};
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 24] = [
+    let functions: [(&str, js::Callee); 25] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -43,6 +43,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("childKill", child::kill),
         ("childWatch", child::watch),
         ("reseed", unique::reseed),
+        ("fill", unique::fill),
         ("onWake", wake::on_wake),
         ("onOutside", wake::on_outside),
         ("outside", wake::outside),

@@ -8,6 +8,7 @@
 
 use std::ffi::{CStr, c_double, c_int, c_void};
 use std::mem::transmute;
+use std::sync::LazyLock;
 
 use mitosis::wire::local::FailureKind;
 
@@ -23,11 +24,65 @@ const RESET_CONTEXT: [&CStr; 2] = [
     c"_ZN2v88internal10MathRandom12ResetContextENS0_7ContextE",
     c"_ZN2v88internal10MathRandom12ResetContextENS0_6TaggedINS0_7ContextEEE",
 ];
-const ISOLATE: &CStr = c"_ZN2v87Isolate10GetCurrentEv";
-const CONTEXT: &CStr = c"_ZN2v87Isolate17GetCurrentContextEv";
-const GENERATOR: &CStr = c"_ZN2v88internal7Isolate23random_number_generatorEv";
-const REQUEST_INTERRUPT: &CStr = c"_ZN2v87Isolate16RequestInterruptEPFvPS0_PvES2_";
-const SET_SEED: &CStr = c"_ZN2v84base21RandomNumberGenerator7SetSeedEl";
+
+type Add = extern "C" fn(*const c_void, c_int, c_double);
+type Bytes = extern "C" fn(*mut u8, c_int) -> c_int;
+type Current = extern "C" fn() -> *mut c_void;
+type Of = extern "C" fn(*mut c_void) -> *mut c_void;
+type SetSeed = extern "C" fn(*mut c_void, i64);
+type Reset = extern "C" fn(usize);
+type Interrupt = extern "C" fn(*mut c_void, *mut c_void);
+type Request = extern "C" fn(*mut c_void, Interrupt, *mut c_void);
+
+/// What node exports of OpenSSL and V8.
+struct Exports {
+    add: Option<Add>,
+    bytes: Option<Bytes>,
+    isolate: Option<Current>,
+    random: Option<MathRandom>,
+    request: Option<Request>,
+}
+
+/// What resets `Math.random`: the isolate's context, its generator, the seeding of that, a context's reset.
+#[derive(Clone, Copy)]
+struct MathRandom {
+    isolate: Current,
+    context: Of,
+    generator: Of,
+    set_seed: SetSeed,
+    reset: Reset,
+}
+
+/// Looked up once, when node loads this library: in a child that is the first to do so it takes some 0.1 ms.
+static EXPORTS: LazyLock<Exports> = LazyLock::new(|| {
+    // SAFETY: the names say the types (Itanium C++ ABI: `this` first, a class of one word as that word, a Local<T>
+    // likewise: the address of a tagged pointer); RAND_add(3): `const void *buf, int num, double entropy`, RAND_bytes(3):
+    // `unsigned char *buf, int num`.
+    unsafe {
+        let current = |name| symbol(name).map(|at| transmute::<*mut c_void, Current>(at));
+        let of = |name| symbol(name).map(|at| transmute::<*mut c_void, Of>(at));
+        let set_seed = symbol(c"_ZN2v84base21RandomNumberGenerator7SetSeedEl");
+        let reset = RESET_CONTEXT.iter().find_map(|name| symbol(name));
+        let request = symbol(c"_ZN2v87Isolate16RequestInterruptEPFvPS0_PvES2_");
+        let isolate = current(c"_ZN2v87Isolate10GetCurrentEv");
+        let random = || {
+            Some(MathRandom {
+                isolate: isolate?,
+                context: of(c"_ZN2v87Isolate17GetCurrentContextEv")?,
+                generator: of(c"_ZN2v88internal7Isolate23random_number_generatorEv")?,
+                set_seed: transmute::<*mut c_void, SetSeed>(set_seed?),
+                reset: transmute::<*mut c_void, Reset>(reset?),
+            })
+        };
+        Exports {
+            add: symbol(c"RAND_add").map(|at| transmute::<*mut c_void, Add>(at)),
+            bytes: symbol(c"RAND_bytes").map(|at| transmute::<*mut c_void, Bytes>(at)),
+            isolate,
+            random: random(),
+            request: request.map(|at| transmute::<*mut c_void, Request>(at)),
+        }
+    }
+});
 
 /// (): new state for all generators of this thread; whether `Math.random` was among them, which it is not
 /// where this build of node does not say how.
@@ -45,52 +100,52 @@ pub(crate) fn renew(_: Env<'_>) -> Result<(), Failure> {
 /// Mixes new bytes into OpenSSL's first generator; the others, one of each thread, notice that it was seeded
 /// and seed themselves before they answer again.
 fn openssl() -> Result<(), Failure> {
-    let Some(add) = symbol(c"RAND_add") else {
+    let Some(add) = EXPORTS.add else {
         let message = "this build of node does not export OpenSSL (RAND_add), so that its children would draw \
                        the same random bytes: run node of nodejs.org or of your distribution";
         return Err(Failure::of(FailureKind::NotForkable, message));
     };
     let bytes = entropy::<SEED_BYTES>()?;
-    // SAFETY: RAND_add(3): `const void *buf, int num, double entropy`.
-    unsafe {
-        let add = transmute::<*mut c_void, extern "C" fn(*const c_void, c_int, c_double)>(add);
-        add(bytes.as_ptr().cast(), 64, 0.0);
-    }
+    add(bytes.as_ptr().cast(), 64, 0.0);
     Ok(())
 }
 
 /// Whether this build of node says how to reset `Math.random`.
 pub(crate) fn resets_math_random() -> bool {
-    v8().is_some()
+    EXPORTS.random.is_some()
 }
 
-/// V8's functions: the isolate, its context, its generator, its seeding, a context's reset.
-fn v8() -> Option<[*mut c_void; 5]> {
-    let reset = RESET_CONTEXT.iter().find_map(|name| symbol(name))?;
-    Some([symbol(ISOLATE)?, symbol(CONTEXT)?, symbol(GENERATOR)?, symbol(SET_SEED)?, reset])
-}
-
+/// The caller is in a call from JavaScript, or in an interrupt of one, so there are an isolate and a context.
 fn math_random() -> Result<bool, Failure> {
-    let Some([isolate, context, generator, set_seed, reset]) = v8() else { return Ok(false) };
+    let Some(MathRandom { isolate, context, generator, set_seed, reset }) = EXPORTS.random else {
+        return Ok(false);
+    };
     let seed = i64::from_ne_bytes(entropy()?);
-    // SAFETY: the names say the types (Itanium C++ ABI: `this` first, a class of one word as that word, a
-    // Local<T> likewise: the address of a tagged pointer). The caller is in a call from JavaScript, or in an
-    // interrupt of one, so there are an isolate and a context.
-    unsafe {
-        type Getter = extern "C" fn(*mut c_void) -> *mut c_void;
-        let isolate = transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(isolate)();
-        if isolate.is_null() {
-            return Ok(false);
-        }
-        let generator = transmute::<*mut c_void, Getter>(generator)(isolate);
-        transmute::<*mut c_void, extern "C" fn(*mut c_void, i64)>(set_seed)(generator, seed);
-        let context = transmute::<*mut c_void, Getter>(context)(isolate).cast::<usize>();
-        if context.is_null() {
-            return Ok(false);
-        }
-        transmute::<*mut c_void, extern "C" fn(usize)>(reset)(*context);
+    let isolate = isolate();
+    if isolate.is_null() {
+        return Ok(false);
     }
+    set_seed(generator(isolate), seed);
+    let context = context(isolate).cast::<usize>();
+    if context.is_null() {
+        return Ok(false);
+    }
+    // SAFETY: a Local<Context> that is not empty.
+    reset(unsafe { *context });
     Ok(true)
+}
+
+/// (bytes): fills them by OpenSSL, as node does, without what JavaScript in between costs a child that runs it for the
+/// first time.
+pub(crate) fn fill<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
+    args[0].change_bytes(env, |bytes| {
+        let filled = EXPORTS.bytes.zip(c_int::try_from(bytes.len()).ok());
+        match filled.map(|(fill, len)| fill(bytes.as_mut_ptr(), len)) {
+            Some(1) => Ok(()),
+            _ => entropy_of(bytes),
+        }
+    })?;
+    env.undefined()
 }
 
 /// A worker's V8.
@@ -103,10 +158,7 @@ unsafe impl Send for Isolate {}
 impl Isolate {
     /// The one that calls; `None` where this build of node does not say.
     pub(crate) fn current() -> Option<Self> {
-        let current = symbol(ISOLATE)?;
-        // SAFETY: the name says the type.
-        let isolate =
-            unsafe { transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(current)() };
+        let isolate = EXPORTS.isolate?();
         (!isolate.is_null()).then_some(Isolate(isolate))
     }
 
@@ -115,14 +167,7 @@ impl Isolate {
     /// # Safety
     /// It lives.
     pub(crate) unsafe fn reset_soon(self) {
-        let Some(request) = symbol(REQUEST_INTERRUPT) else { return };
-        type Interrupt = extern "C" fn(*mut c_void, *mut c_void);
-        // SAFETY: the caller's; the name says the type, and any thread may ask.
-        unsafe {
-            let request = transmute::<
-                *mut c_void,
-                extern "C" fn(*mut c_void, Interrupt, *mut c_void),
-            >(request);
+        if let Some(request) = EXPORTS.request {
             request(self.0, interrupted, std::ptr::null_mut());
         }
     }
@@ -143,9 +188,13 @@ pub(crate) fn symbol(name: &CStr) -> Option<*mut c_void> {
 
 fn entropy<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0u8; N];
-    getrandom::fill(&mut bytes).map_err(|error| {
+    entropy_of(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn entropy_of(bytes: &mut [u8]) -> Result<(), Failure> {
+    getrandom::fill(bytes).map_err(|error| {
         let message = format!("the kernel's random generator does not answer: {error}");
         Failure::of(FailureKind::Missing, message)
-    })?;
-    Ok(bytes)
+    })
 }
