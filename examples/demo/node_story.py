@@ -55,18 +55,6 @@ class Answer:
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
 
 
-def as_soon_as(host: str, port: int, query: str) -> Answer:
-    """The first answer of a server that is about to listen."""
-    limit = time.monotonic() + ANSWER_LIMIT_S
-    while True:
-        try:
-            return Answer(host, port, query)
-        except ConnectionRefusedError:
-            if time.monotonic() > limit:
-                raise
-            time.sleep(0.0002)
-
-
 class App:
     """node_app.js, and the talk with it."""
 
@@ -76,36 +64,40 @@ class App:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self.of_children: list[dict[str, Any]] = []
+        self._unread: list[dict[str, Any]] = []
         self.start = self.reply()
 
-    def ask(self, verb: str, *arguments: Any) -> Any:
-        """The answer to one command."""
+    def tell(self, verb: str, *arguments: Any) -> None:
+        """Gives a command."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
         self.process.stdin.flush()
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """The answer to one command."""
+        self.tell(verb, *arguments)
         return self.reply()
 
-    def line(self) -> dict[str, Any]:
-        """What it or a child says next."""
+    def said(self, word: str) -> dict[str, Any]:
+        """The next line that has this word, from it or a child."""
         assert self.process.stdout is not None
-        text = self.process.stdout.readline()
-        if not text:
-            raise RuntimeError(f"node_app.js ended with {self.process.wait(ANSWER_LIMIT_S)}")
-        said: dict[str, Any] = json.loads(text)
-        return said
+        for at, line in enumerate(self._unread):
+            if word in line:
+                return self._unread.pop(at)
+        while text := self.process.stdout.readline():
+            line = json.loads(text)
+            if word in line:
+                return line
+            self._unread.append(line)
+        raise RuntimeError(f"node_app.js ended with {self.process.wait(ANSWER_LIMIT_S)}")
 
     def reply(self) -> Any:
         """The next answer to a command."""
-        while "reply" not in (said := self.line()):
-            self.of_children.append(said)
-        return said["reply"]
+        return self.said("reply")["reply"]
 
     def child(self) -> dict[str, Any]:
         """What a child says next."""
-        while not self.of_children:
-            self.of_children.append(self.line())
-        return self.of_children.pop(0)
+        return self.said("child")
 
     def end(self) -> None:
         """Ends it."""
@@ -117,9 +109,11 @@ class App:
 def cold_start(query: str) -> dict[str, float]:
     """A new node_app.js, until its first answer."""
     begun = time.perf_counter_ns()
-    with subprocess.Popen([NODE, str(APP), str(PORT_COLD)], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([NODE, str(APP), str(PORT_COLD)], stdout=subprocess.PIPE) as process:
         try:
-            first = as_soon_as("127.0.0.1", PORT_COLD, query)
+            assert process.stdout is not None
+            process.stdout.readline()
+            first = Answer("127.0.0.1", PORT_COLD, query)
             answered_ms = (time.perf_counter_ns() - begun) / 1e6
         finally:
             process.kill()
@@ -135,14 +129,13 @@ def warm(words: list[str]) -> list[float]:
 def fork_to(app: App, host: str, query: str) -> dict[str, Any]:
     """A child on `host` that serves, until its second answer."""
     begun = time.perf_counter_ns()
-    # Not waiting for the resume's own answer: the child may listen before it.
-    assert app.process.stdin is not None
-    order = ["resume", host, 1, {"port": PORT_B}]
-    app.process.stdin.write(json.dumps(order).encode() + b"\n")
-    app.process.stdin.flush()
-    first = as_soon_as(host, PORT_B, query)
+    app.tell("resume", host, 1, {"port": PORT_B})
+    # It may listen before the resume's own answer is there. Told and not asked for again and again, which would take
+    # the processors from it, where both hosts are one machine.
+    child = app.child()
+    first = Answer(host, PORT_B, query)
     answered_ms = (time.perf_counter_ns() - begun) / 1e6
-    report, child = app.reply(), app.child()
+    report = app.reply()
     second = Answer(host, PORT_B, query)
     return {
         "runs_ms": (child["runs_ns"] - report["requested_ns"]) / 1e6,
