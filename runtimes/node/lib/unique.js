@@ -69,6 +69,9 @@ let drawnIn = native.generation();
  * given OpenSSL new state, and hears of a fork only when its loop comes to it. Gives the one that does not look. */
 function guard(object, name) {
   const draw = object[name];
+  if (typeof draw !== 'function') {
+    return draw; // this node has it no more
+  }
   const guarded = {
     [name](...args) {
       if (native.generation() !== drawnIn) {
