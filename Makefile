@@ -108,7 +108,7 @@ test-fmt:
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package mitosis-guests --test guests --test uml -- -D warnings
-	$(CARGO) clippy --package mitosis --features agent --test verbs_guest -- -D warnings
+	$(CARGO) clippy --package mitosis --features agent --test verbs_guest --test dc_guest -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
 .PHONY: test-rust

@@ -10,7 +10,7 @@ use mitosis::verbs::{
 };
 
 use crate::here::Tally;
-use crate::{Bench, IOVA, OWNED, PAGE, pattern};
+use crate::{Bench, IOVA, OWNED, PAGE, dc_fabric_here, pattern};
 
 /// READs that a DCI has room for.
 const DEPTH: u32 = 16;
@@ -59,6 +59,8 @@ pub fn run(bench: &Bench, tally: &mut Tally) {
     this.a_wrong_rkey_is_refused_and_flushes_its_neighbour(tally);
     this.a_wrong_dc_key_fails(tally);
     this.a_destroyed_target_is_noticed(tally);
+    drop(this);
+    dc_fabric_here::run(bench, caps, tally);
 }
 
 impl Loop<'_> {

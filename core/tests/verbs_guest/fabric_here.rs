@@ -1,32 +1,25 @@
 //! The rc fabric from this host to itself: an owner's arena, its listener, and READs of it as a pager makes
 //! them; owners that lie, revoke and vanish; answers that come too late.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mitosis::descriptor::{ArenaMap, Export, RcEndpoint, SeedAddr, SeedRange};
-use mitosis::export::arena::{Arena, ArenaLimits, SLAB_BYTES};
+use mitosis::descriptor::{Export, RcEndpoint, SeedAddr};
+use mitosis::export::PageService;
 use mitosis::export::rc::RcService;
-use mitosis::export::{Exports, PageService, ProcessExport};
 use mitosis::fabric::rc::{RcFabric, RcSettings};
 use mitosis::fabric::tcp::TokenSource;
-use mitosis::fabric::{Buffer, Buffers, Fabric, Read, ReadError, ReadQueue, RemoteArena};
-use mitosis::id::{ReadKey, SeedId, StreamToken};
-use mitosis::sys::poll;
-use mitosis::verbs::{Patience, Region};
+use mitosis::fabric::{Buffer, Buffers, Fabric, Read, ReadError, ReadQueue};
+use mitosis::id::StreamToken;
+use mitosis::verbs::Patience;
 
 use crate::here::Tally;
+use crate::seeds::{Owner, PATIENCE, SEED_BYTES, Seed, assert_is, lie, reap};
 use crate::{Bench, PAGE};
 
-/// Nothing here takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of a seed: less than a slab, more than READs at a time.
-const SEED_BYTES: usize = 2 << 20;
 /// READs that are outstanding at a time.
 const OUTSTANDING: u8 = 16;
 /// The agent that the tokens are of; nobody connects to it.
@@ -34,8 +27,7 @@ const AGENT: &str = "owner:7370";
 
 /// An owner and its reader.
 struct World {
-    exports: Arc<Exports>,
-    arena: Arena,
+    owner: Owner,
     service: Option<RcService>,
     endpoint: RcEndpoint,
     tokens: Arc<Tokens>,
@@ -60,25 +52,6 @@ impl TokenSource for Tokens {
     }
 }
 
-/// A seed whose memory is this process's own. Dropped, it makes room in the arena.
-struct Seed {
-    exports: Arc<Exports>,
-    id: SeedId,
-    salt: usize,
-    range: SeedRange,
-    map: ArenaMap,
-    remote: Arc<RemoteArena>,
-    _memory: Arc<Region>,
-}
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        self.exports.remove(self.id);
-    }
-}
-
-type Ended = BTreeMap<u64, (Result<(), ReadError>, Buffer)>;
-
 /// All cases; what they leave behind is gone when this returns.
 pub fn run(bench: &Bench, own: IpAddr, tally: &mut Tally) {
     let mut world = World::new(bench, own);
@@ -95,10 +68,8 @@ pub fn run(bench: &Bench, own: IpAddr, tally: &mut Tally) {
 
 impl World {
     fn new(bench: &Bench, own: IpAddr) -> Self {
-        let exports = Exports::new();
-        let pages = PageService::new(exports.clone());
-        let limits = ArenaLimits { ready: SLAB_BYTES, most: 8 * SLAB_BYTES };
-        let arena = Arena::start(Arc::new(bench.pd.clone()), limits).expect("an arena");
+        let owner = Owner::new(&bench.pd);
+        let pages = PageService::new(owner.exports.clone());
         let service = listen(bench, own, &pages);
         let endpoint = RcEndpoint::new(AGENT, service.address());
         let tokens = Arc::new(Tokens { pages, are_wrong: AtomicBool::new(false) });
@@ -108,45 +79,7 @@ impl World {
         let fabric = RcFabric::new(bench.pd.clone(), settings, source, None).expect("a fabric");
         let buffers = Buffers::registered(bench.pd.clone()).expect("buffers");
         let said = Said::listen();
-        World { exports, arena, service: Some(service), endpoint, tokens, fabric, buffers, said }
-    }
-
-    /// A seed that lies in the arena whole.
-    fn seed(&self, salt: usize) -> Seed {
-        let memory = Region::new(SEED_BYTES).expect("memory");
-        memory.write(0, &(0..SEED_BYTES).map(|at| byte(salt, at)).collect::<Vec<u8>>());
-        let start = memory.address();
-        let range = SeedRange::new(start, start + SEED_BYTES as u64);
-        let (id, read_key) = (SeedId::random(), ReadKey::random());
-        let copy = self.arena.lay(vec![range]);
-        let map = copy.map();
-        let mem = File::open("/proc/self/mem").expect("this process's memory");
-        let export = ProcessExport { mem, readable: vec![range], read_key, arena: Some(copy) };
-        self.exports.add(id, export);
-        let remote = Arc::new(RemoteArena::new(&map));
-        let began = Instant::now();
-        let (mut known, mut filled) = (map.slabs.clone(), 0);
-        while filled < SEED_BYTES as u64 {
-            assert!(began.elapsed() < PATIENCE, "the arena is not filled");
-            if let Some(news) = self.exports.arena_news(id, known.len(), filled).news {
-                remote.tell(&news).expect("news");
-                known.extend(news.slabs);
-                filled = news.filled;
-            }
-        }
-        let map = ArenaMap { slabs: known, ..map };
-        let exports = self.exports.clone();
-        Seed { exports, id, salt, range, map, remote, _memory: memory }
-    }
-
-    /// What a peer would know of `seed` if its owner had told it this of each slab.
-    fn lie(&self, seed: &Seed, of: impl Fn(&mut mitosis::descriptor::Slab)) -> Arc<RemoteArena> {
-        let mut map = seed.map.clone();
-        map.slabs.iter_mut().for_each(of);
-        let arena = RemoteArena::new(&map);
-        let filled = SEED_BYTES as u64;
-        arena.tell(&mitosis::descriptor::ArenaNews { slabs: vec![], filled }).expect("news");
-        Arc::new(arena)
+        World { owner, service: Some(service), endpoint, tokens, fabric, buffers, said }
     }
 
     fn read(&self, tag: u64, seed: &Seed, at: usize, len: usize) -> Read {
@@ -198,7 +131,7 @@ impl World {
     }
 
     fn bytes_come_by_the_card(&mut self, tally: &mut Tally) {
-        let seed = self.seed(1);
+        let seed = self.owner.seed(1);
         let mut queue = self.connected(&seed);
         for (at, len) in [(0, PAGE), (PAGE + 8, 128 << 10), (SEED_BYTES - 1, 1)] {
             queue.post(self.read(7, &seed, at, len)).expect("to post");
@@ -217,7 +150,7 @@ impl World {
     fn connections_are_shared_and_few(&mut self, tally: &mut Tally) {
         const QUEUES: usize = 12;
         const READS: usize = 4;
-        let seed = self.seed(13);
+        let seed = self.owner.seed(13);
         let fabric = || Fabric::queue(self.fabric.clone());
         let mut queues: Vec<_> = (0..QUEUES).map(|_| (fabric(), 0, 0)).collect();
         let (began, mut most) = (Instant::now(), 0);
@@ -242,9 +175,9 @@ impl World {
 
     /// On one connection, so that what fails takes the others with it.
     fn a_wrong_key_is_refused_and_other_seeds_go_on(&mut self, tally: &mut Tally) {
-        let (liar, honest) = (self.seed(2), self.seed(3));
+        let (liar, honest) = (self.owner.seed(2), self.owner.seed(3));
         let mut queue = self.connected(&honest);
-        let lying = self.lie(&liar, |slab| slab.rkey ^= 0x5500);
+        let lying = lie(&liar, |slab| slab.rkey ^= 0x5500);
         let mut lie = self.read(1, &liar, 0, PAGE);
         lie.arena = Some(lying.clone());
         queue.post(lie).expect("to post");
@@ -275,12 +208,12 @@ impl World {
     }
 
     fn a_range_that_is_not_the_owners_is_refused(&mut self, tally: &mut Tally) {
-        let (liar, honest) = (self.seed(4), self.seed(5));
+        let (liar, honest) = (self.owner.seed(4), self.owner.seed(5));
         let mut queue = self.connected(&honest);
         // A slab further than the one it has.
-        let beyond = self.lie(&liar, |slab| slab.iova += slab.len);
+        let beyond = lie(&liar, |slab| slab.iova += slab.len);
         // And one whose last byte is the last but one's neighbour: the range ends outside.
-        let across = self.lie(&liar, |slab| slab.iova += slab.len - 8);
+        let across = lie(&liar, |slab| slab.iova += slab.len - 8);
         for (tag, arena) in [(1, beyond), (2, across)] {
             let mut read = self.read(tag, &liar, 0, PAGE);
             read.arena = Some(arena);
@@ -293,10 +226,10 @@ impl World {
     }
 
     fn a_revoked_seed_is_refused_at_the_card(&mut self, tally: &mut Tally) {
-        let (revoked, honest) = (self.seed(6), self.seed(7));
+        let (revoked, honest) = (self.owner.seed(6), self.owner.seed(7));
         let mut queue = self.connected(&revoked);
         let began = Instant::now();
-        self.exports.revoke(revoked.id);
+        self.owner.exports.revoke(revoked.id);
         let took = began.elapsed();
         queue.post(self.read(1, &revoked, 0, PAGE)).expect("to post");
         let ended = reap(&mut *queue, 1);
@@ -308,7 +241,7 @@ impl World {
 
     /// Revoked while READs of it and of another are on their way: each ends, none with bytes that are wrong.
     fn a_seed_that_is_revoked_among_reads_takes_none_along(&mut self, tally: &mut Tally) {
-        let (revoked, honest) = (self.seed(8), self.seed(9));
+        let (revoked, honest) = (self.owner.seed(8), self.owner.seed(9));
         let mut queue = self.connected(&honest);
         let len = 64 << 10;
         for tag in 0..32 {
@@ -316,7 +249,7 @@ impl World {
             let at = usize::try_from(tag).expect("small") * len % SEED_BYTES;
             queue.post(self.read(tag, seed, at, len)).expect("to post");
         }
-        self.exports.revoke(revoked.id);
+        self.owner.exports.revoke(revoked.id);
         let ended = reap(&mut *queue, 32);
         for (tag, (result, buffer)) in &ended {
             let seed = if tag % 2 == 0 { &revoked } else { &honest };
@@ -337,7 +270,7 @@ impl World {
     /// A READ is given up while its answer is on the way: its buffer is the owner's of something else then.
     fn an_answer_that_comes_late_finds_no_buffer(&mut self, tally: &mut Tally) {
         const MARK: u8 = 0xfd;
-        let seed = self.seed(10);
+        let seed = self.owner.seed(10);
         let mut queue = self.connected(&seed);
         let len = 128 << 10;
         for tag in 0..12 {
@@ -377,7 +310,7 @@ impl World {
         own: IpAddr,
         tally: &mut Tally,
     ) {
-        let seed = self.seed(11);
+        let seed = self.owner.seed(11);
         let mut queue = self.connected(&seed);
         for tag in 0..16 {
             queue.post(self.read(tag, &seed, 0, 128 << 10)).expect("to post");
@@ -399,7 +332,7 @@ impl World {
     }
 
     fn refusals_are_told_once_each(&mut self, bench: &Bench, own: IpAddr, tally: &mut Tally) {
-        let seed = self.seed(12);
+        let seed = self.owner.seed(12);
         // Port 9 (discard) is nobody's, in rdma-cm's space.
         let nobody = RcEndpoint::new(AGENT, SocketAddr::new(own, 9));
         let good = std::mem::replace(&mut self.endpoint, nobody);
@@ -440,34 +373,6 @@ impl World {
 fn listen(bench: &Bench, own: IpAddr, pages: &Arc<PageService>) -> RcService {
     let address = SocketAddr::new(own, 0);
     RcService::start(bench.pd.clone(), address, OUTSTANDING, pages.clone()).expect("a listener")
-}
-
-/// Byte `at` of a seed's memory.
-fn byte(salt: usize, at: usize) -> u8 {
-    u8::try_from((at / PAGE * 7 + at + salt * 19) % 253).expect("below 253")
-}
-
-fn assert_is(seed: &Seed, at: usize, bytes: &[u8]) {
-    let wrong = bytes.iter().enumerate().find(|(i, got)| **got != byte(seed.salt, at + i));
-    assert_eq!(wrong, None, "in {} bytes at {at}", bytes.len());
-}
-
-/// Waits, asleep, until `count` READs have ended.
-fn reap(queue: &mut dyn ReadQueue, count: usize) -> Ended {
-    let began = Instant::now();
-    let mut ended = Ended::new();
-    loop {
-        queue.reap(&mut |done| {
-            ended.insert(done.tag, (done.result, done.buffer));
-        });
-        if ended.len() >= count {
-            return ended;
-        }
-        assert!(began.elapsed() < PATIENCE, "{} of {count} have ended", ended.len());
-        let mut fds = Vec::new();
-        queue.poll_fds(&mut fds);
-        poll::readable(&fds, Some(Duration::from_millis(20))).expect("poll");
-    }
 }
 
 /// Warnings of the crate, kept.

@@ -4,17 +4,20 @@
 //! |---|---|
 //! | `NODE=1` or `NODE=2`, `SELF`, `PEER` | two machines: 1 owns memory, 2 READs it (`tests/rxe`) |
 //! | `verbs_guest here` | one host: both ends on the port that `MITOSIS_DEV` and its kin choose (`make test-hw`) |
+//! | `verbs_guest here dc` | of these, what is of DC |
 //!
 //! Each case prints `ok NAME`; the last line is their number. A case that fails panics. Without a device
 //! `here` prints why, and that all was skipped.
 #![allow(missing_docs)]
 
+mod dc_fabric_here;
 mod dc_here;
 mod fabric_here;
 mod here;
 mod owner;
 mod raw_connection;
 mod reader;
+mod seeds;
 mod side_channel;
 
 use std::net::IpAddr;
@@ -36,8 +39,12 @@ fn main() -> ExitCode {
         text.parse().unwrap_or_else(|_| panic!("{name}={text} is no address"))
     };
     assert!(verbs::mapped_libraries().unwrap().is_empty(), "a library was opened unasked");
-    if std::env::args().nth(1).as_deref() == Some("here") {
-        return here::run();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["here"] => return here::run(true),
+        ["here", "dc"] => return here::run(false),
+        _ => panic!("{arguments:?}: 'here', 'here dc' or nothing"),
     }
     match std::env::var("NODE").as_deref() {
         Ok("1") => owner::run(address("SELF")),
