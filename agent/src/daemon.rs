@@ -300,9 +300,12 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     Ok(ClusterSecret(secret))
 }
 
+/// Warnings, and which fabric was chosen.
+const LOGGED: &str = "warn,mitosis::agent::rdma=info";
+
 fn start_log() -> anyhow::Result<()> {
     let told = std::env::var("MITOSIS_LOG").ok().filter(|told| !told.is_empty());
-    let told = told.unwrap_or_else(|| "warn".to_owned());
+    let told = told.unwrap_or_else(|| LOGGED.to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(&told).with_context(|| {
         format!("MITOSIS_LOG={told}: give error, warn, info, debug or trace, or MODULE=LEVEL,...")
     })?;

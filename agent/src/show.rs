@@ -130,7 +130,9 @@ fn meaning(counter: &str) -> &'static str {
         "reads" => "READs posted",
         "reads_failed" => "READs that failed",
         "fallbacks" => "times that a second way to bytes was taken",
-        "fabric_fallbacks" => "1 if this agent has another fabric than it was told to prefer",
+        "fabric_fallbacks" => {
+            "fall-backs between the fabric that this agent was to prefer and the one that it has: see the log"
+        }
         "pages_lost" => "pages that could not be had; each was a SIGBUS",
         "children_started" => "children started here",
         "children_renumbered" => "of these, whole processes that got new ids: see the log",

@@ -30,9 +30,9 @@ struct Images {
 }
 
 impl Counters {
-    /// Of an agent whose fabric is the one that was wanted, or not.
-    pub fn new(fell_back: bool) -> Self {
-        Counters { fabric_fallbacks: u64::from(fell_back), ..Counters::default() }
+    /// Of an agent that came to its fabric by so many fall-backs.
+    pub fn new(fabric_fallbacks: u64) -> Self {
+        Counters { fabric_fallbacks, ..Counters::default() }
     }
 
     /// Children were started.
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn an_image_counts_when_it_is_gone_too() {
         let pages = PageService::new(Exports::new());
-        let counters = Counters::new(false);
+        let counters = Counters::new(0);
         let images: Vec<Arc<ImageCounters>> = (0..3).map(|_| Arc::default()).collect();
         for image in &images {
             counters.add_image(image);

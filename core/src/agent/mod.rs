@@ -127,7 +127,7 @@ impl Agent {
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
         let pages = PageService::with_busy_poll(exports.clone(), config.busy_poll);
-        let (rdma, fell_back) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
+        let (rdma, fallbacks) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
             let _ = std::fs::remove_file(&config.socket);
         })?;
         let copies = copies(&config, rdma.as_ref());
@@ -149,7 +149,7 @@ impl Agent {
             scanned: publish::ScannedTexts::default(),
             keeper,
             mounts: OnceLock::new(),
-            counters: counters::Counters::new(fell_back),
+            counters: counters::Counters::new(fallbacks),
             ending: crossbeam_channel::bounded(1),
             config,
         });
@@ -274,15 +274,15 @@ fn check_open_files() -> Result<(), Failure> {
     Err(fail(FailureKind::Limit, text))
 }
 
-/// The card, if one is wanted and there is one; the flag tells whether tcp is a fall-back.
+/// The card, if one is wanted and there is one, and the number of fall-backs on the way to what is used.
 fn start_rdma(
     config: &Config,
     pages: &Arc<PageService>,
     peers: &Arc<peers::Peers>,
-) -> Result<(Option<rdma::Rdma>, bool), Failure> {
+) -> Result<(Option<rdma::Rdma>, u64), Failure> {
     // An agent of this host alone has nobody to READ from.
     if config.secrets.is_empty() {
-        return Ok((None, false));
+        return Ok((None, 0));
     }
     rdma::Rdma::start(config, pages, peers.clone()).map_err(|reason| {
         fail(FailureKind::Missing, format!("RDMA is required and cannot be used: {reason}"))

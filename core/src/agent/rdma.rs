@@ -15,7 +15,7 @@ use crate::fabric::dc::{DcFabric, DcSettings};
 use crate::fabric::rc::{RcFabric, RcSettings};
 use crate::fabric::tcp::TokenSource;
 use crate::fabric::{Buffers, Fabric};
-use crate::verbs::choice::{ChosenPort, DeviceFacts, FabricName, choose};
+use crate::verbs::choice::{Choice, ChosenPort, DeviceFacts, FabricName, choose};
 use crate::verbs::{self, DeviceCaps, Error, GidKind, Pd, Surveyed};
 use crate::wire::local::Stats;
 
@@ -83,8 +83,8 @@ impl Served {
 }
 
 impl Rdma {
-    /// Opens the card that the settings choose, and makes what it needs. `None`: tcp it is, for the reason
-    /// that was logged; the flag tells whether that is a fall-back.
+    /// Opens the card that the settings choose, and makes what it needs. `None`: tcp it is. The number is
+    /// that of fall-backs on the way there, each of which was warned of with its reason.
     ///
     /// # Errors
     /// RDMA is required and cannot be had; the text says why and what to do.
@@ -92,10 +92,10 @@ impl Rdma {
         config: &Config,
         pages: &Arc<PageService>,
         tokens: Arc<dyn TokenSource>,
-    ) -> Result<(Option<Self>, bool), String> {
+    ) -> Result<(Option<Self>, u64), String> {
         let settings = &config.rdma.settings;
         if settings.fabric.fabric == Some(FabricName::Tcp) {
-            return Ok((None, false));
+            return Ok((None, 0));
         }
         let surveyed = verbs::survey();
         let facts = surveyed.as_ref().map(|all| all.iter().map(|one| one.facts.clone()).collect());
@@ -106,28 +106,26 @@ impl Rdma {
         };
         let own = own_address(config);
         let choice = choose(settings, facts.as_deref().map_err(Clone::clone), own, dc);
-        let choice = choice.map_err(|error| error.to_string())?;
-        let Some(port) = &choice.port else {
-            let fell_back = choice.fell_back.is_some();
-            if fell_back {
-                tracing::warn!("fabric tcp: {}", choice.reason);
-            }
-            return Ok((None, fell_back));
-        };
-        let card = Card::open(config, &surveyed, port);
-        let opened = card.and_then(|card| match choice.fabric {
-            FabricName::Dc => card.with_dc(pages, tokens),
-            FabricName::Rc | FabricName::Tcp => card.with_rc(pages, tokens),
+        let mut choice = choice.map_err(|error| error.to_string())?;
+        let mut fallbacks = 0;
+        if choice.fell_back.is_some() {
+            fallbacks += 1;
+            tracing::warn!("fabric {}: {}", choice.fabric, choice.reason);
+        }
+        let Some(port) = choice.port.clone() else { return Ok((None, fallbacks)) };
+        let set_up = Card::open(config, &surveyed, &port).and_then(|card| {
+            let ways = card.ways(&mut choice, &mut fallbacks, pages, tokens)?;
+            card.in_use(ways)
         });
-        match opened {
+        match set_up {
             Ok(rdma) => {
-                tracing::warn!("fabric {choice}: {}", choice.reason);
-                Ok((Some(rdma), choice.fell_back.is_some()))
+                tracing::info!("fabric {choice}: {}", choice.reason);
+                Ok((Some(rdma), fallbacks))
             }
             Err(reason) if settings.fabric.required => Err(reason),
             Err(reason) => {
                 tracing::warn!("fabric tcp: {choice} was chosen and cannot be used: {reason}");
-                Ok((None, true))
+                Ok((None, fallbacks + 1))
             }
         }
     }
@@ -150,13 +148,23 @@ impl Rdma {
     }
 }
 
-/// A card that was opened.
+/// A card that was opened, with what is the same for all its fabrics.
 struct Card<'own> {
     config: &'own Config,
     port: &'own ChosenPort,
     pd: Arc<Pd>,
     caps: DeviceCaps,
     buffers: Arc<Buffers>,
+    /// What others READ; nothing where nobody reaches this host.
+    arena: Option<Arena>,
+}
+
+/// By what this host READs others, and is READ.
+struct Ways {
+    fabrics: Vec<Arc<dyn Fabric>>,
+    dc: Option<Arc<DcFabric>>,
+    rc: Option<RcService>,
+    targets: Option<DcTargets>,
 }
 
 impl<'own> Card<'own> {
@@ -169,63 +177,73 @@ impl<'own> Card<'own> {
         let caps = context.caps().map_err(text)?;
         let pd = Pd::new(&context).map_err(text)?;
         let buffers = Buffers::registered(pd.clone()).map_err(text)?;
-        Ok(Card { config, port, pd, caps, buffers })
+        let arena = || Arena::start(Arc::new(pd.clone()), config.rdma.arena);
+        let arena = config.advertise.as_ref().map(|_| arena()).transpose();
+        let arena = arena.map_err(|error| error.to_string())?;
+        Ok(Card { config, port, pd, caps, buffers, arena })
+    }
+
+    /// The ways of the fabric that was chosen. DC that turns out not to work is rc from then on, in `choice`
+    /// as well, unless it was required by its name.
+    fn ways(
+        &self,
+        choice: &mut Choice,
+        fallbacks: &mut u64,
+        pages: &Arc<PageService>,
+        tokens: Arc<dyn TokenSource>,
+    ) -> Result<Ways, String> {
+        let wish = self.config.rdma.settings.fabric;
+        if choice.fabric == FabricName::Dc {
+            match self.with_dc(pages, tokens.clone()) {
+                Err(reason) if wish.fabric != Some(FabricName::Dc) || !wish.required => {
+                    tracing::warn!("fabric rc: {choice} was chosen and cannot be used: {reason}");
+                    *fallbacks += 1;
+                    choice.fabric = FabricName::Rc;
+                }
+                done => return done,
+            }
+        }
+        self.with_rc(pages, tokens)
     }
 
     fn with_rc(
-        self,
+        &self,
         pages: &Arc<PageService>,
         tokens: Arc<dyn TokenSource>,
-    ) -> Result<Rdma, String> {
-        let fabric = self.rc_fabric(tokens)?;
-        let served = self.served(|| Ok((Some(self.rc_service(pages)?), None)))?;
-        self.in_use(served, vec![fabric], None)
+    ) -> Result<Ways, String> {
+        let fabrics: Vec<Arc<dyn Fabric>> = vec![self.rc_fabric(tokens)?];
+        let rc = self.arena.as_ref().map(|_| self.rc_service(pages)).transpose()?;
+        Ok(Ways { fabrics, dc: None, rc, targets: None })
     }
 
     /// DC for peers that have it, and rc for those that have not, where connections can be made.
     fn with_dc(
-        self,
+        &self,
         pages: &Arc<PageService>,
         tokens: Arc<dyn TokenSource>,
-    ) -> Result<Rdma, String> {
+    ) -> Result<Ways, String> {
         let without = |reason: &String| {
             tracing::warn!(%reason, "no rc beside dc: peers without dc are READ, and READ this host, by tcp");
         };
         let dc = self.dc_fabric()?;
+        let targets = self.arena.as_ref().map(|_| self.dc_targets()).transpose()?;
         let mut fabrics: Vec<Arc<dyn Fabric>> = vec![dc.clone()];
-        let rc = self.rc_fabric(tokens).inspect_err(without).ok();
-        let has_rc = rc.is_some();
-        fabrics.extend(rc.map(|rc| rc as Arc<dyn Fabric>));
-        let served = self.served(|| {
-            let rc = has_rc.then(|| self.rc_service(pages));
-            let rc = rc.and_then(|rc| rc.inspect_err(without).ok());
-            Ok((rc, Some(self.dc_targets()?)))
-        })?;
-        self.in_use(served, fabrics, Some(dc))
+        let rc_fabric = self.rc_fabric(tokens).inspect_err(without).ok();
+        let served = self.arena.as_ref().and(rc_fabric.as_ref());
+        let rc = served.and_then(|_| self.rc_service(pages).inspect_err(without).ok());
+        fabrics.extend(rc_fabric.map(|rc| rc as Arc<dyn Fabric>));
+        Ok(Ways { fabrics, dc: Some(dc), rc, targets })
     }
 
-    fn in_use(
-        self,
-        served: Option<Served>,
-        fabrics: Vec<Arc<dyn Fabric>>,
-        dc: Option<Arc<DcFabric>>,
-    ) -> Result<Rdma, String> {
+    fn in_use(self, ways: Ways) -> Result<Rdma, String> {
         let events = CardEvents::listen(self.pd.context().clone());
         let events =
             events.map_err(|error| format!("no thread to listen to the card ({error})"))?;
+        let Ways { fabrics, dc, rc, targets } = ways;
+        let agent = self.config.advertise.clone();
+        let served = self.arena.zip(agent);
+        let served = served.map(|(arena, agent)| Served { rc, targets, arena, agent });
         Ok(Rdma { buffers: self.buffers, served, fabrics, dc, _events: events })
-    }
-
-    /// What others READ, with the ways that `make` makes; nothing where nobody reaches this host.
-    fn served(
-        &self,
-        make: impl FnOnce() -> Result<(Option<RcService>, Option<DcTargets>), String>,
-    ) -> Result<Option<Served>, String> {
-        let Some(agent) = &self.config.advertise else { return Ok(None) };
-        let arena = Arena::start(Arc::new(self.pd.clone()), self.config.rdma.arena);
-        let arena = arena.map_err(|error| error.to_string())?;
-        let (rc, targets) = make()?;
-        Ok(Some(Served { rc, targets, arena, agent: agent.clone() }))
     }
 
     fn rc_fabric(&self, tokens: Arc<dyn TokenSource>) -> Result<Arc<RcFabric>, String> {

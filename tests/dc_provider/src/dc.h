@@ -40,6 +40,7 @@ struct dc_settings {
 	enum ibv_wc_status wrong_key;
 	uint8_t log_streams, log_errored;
 	uint8_t rd_atomic;
+	bool initiators;	/* none: the card has no room for a DCI */
 };
 DC_EXPORT const struct dc_settings *dc_settings(void);
 

@@ -111,7 +111,7 @@ static int check_dci(const struct ibv_qp_init_attr_ex *attr, const struct mlx5dv
 	if (!attr->cap.max_send_wr || attr->cap.max_send_sge > DC_SGE_MAX ||
 	    attr->cap.max_inline_data)
 		return EINVAL;
-	return 0;
+	return settings->initiators ? 0 : ENOMEM;
 }
 
 static int check_creation(const struct ibv_qp_init_attr_ex *attr,

@@ -13,6 +13,7 @@ static struct dc_settings settings = {
 	.log_streams = 6,
 	.log_errored = 0,
 	.rd_atomic = 16,
+	.initiators = true,
 };
 
 static void refuse(const char *name, const char *value)
@@ -45,6 +46,11 @@ static void read_environment(void)
 			refuse("DC_PROVIDER_STREAMS", value);
 		settings.log_streams = one;
 		settings.log_errored = two;
+	}
+	if ((value = getenv("DC_PROVIDER_INITIATORS"))) {
+		settings.initiators = strcmp(value, "no") != 0;
+		if (settings.initiators && strcmp(value, "yes"))
+			refuse("DC_PROVIDER_INITIATORS", value);
 	}
 	if ((value = getenv("DC_PROVIDER_RD_ATOMIC"))) {
 		if (sscanf(value, "%u", &one) != 1 || one < 1 || one > DC_WINDOW)
