@@ -1,6 +1,6 @@
 //! Processes that go on as processes of the other machine.
 
-use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, python, shared};
+use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, python, shared, until};
 
 /// CPython with numpy forks onto a machine that has no Python.
 pub(crate) fn python_forks(fabric: &'static str) {
@@ -16,6 +16,37 @@ pub(crate) fn python_forks(fabric: &'static str) {
     assert_eq!(child[..3], ["child", "host-b", "549755289600"]);
     assert_eq!(parent[..3], ["parent", "host-a", "549755289600"]);
     assert_eq!(child[3], parent[3], "what was drawn before the fork");
+}
+
+/// A child on host-b is forked back to host-a: what it has written is read from host-b, by the card where there is
+/// one, and the rest from the seed that both come from.
+pub(crate) fn a_child_is_forked(fabric: &'static str) {
+    const WORDS: usize = 1 << 17;
+    const PAGES: usize = WORDS / 512;
+    let world = shared(fabric);
+    let seed = world.seed_of(WORDS);
+    // Written twice it is what it was.
+    let written = PAGES - 32;
+    let commands = format!(
+        "write 0 {written};write 0 {written};again host-a who,read 0 {PAGES},exit 7;exit 9"
+    );
+    let argv = ["mitosis", "resume", &seed.handle, "--on", "host-b", "--payload", &commands];
+    until("the grandchild's pages come by the fabric", || {
+        let before = ["pages_pulled", "pages_rdma"].map(|name| world.count(HOST_A, name));
+        let ended = world.run(HOST_A, &argv);
+        assert_eq!((ended.status, ended.err.as_str()), (9, ""), "{ended:?}");
+        let said = format!(
+            "wrote {written} pages\nwrote {written} pages\nindex 0 generation 2 on host-a\nread {PAGES} pages\n"
+        );
+        assert!(ended.out.starts_with(&said), "{ended:?}");
+        let last = ended.out.lines().last().unwrap();
+        assert!(last.starts_with("after generation 1: [") && last.contains('7'), "{ended:?}");
+        let pulled = world.count(HOST_A, "pages_pulled") - before[0];
+        assert!(pulled >= written, "{pulled} of {written} pages were pulled");
+        // By a card not all: the first come before its peer is known.
+        let by_card = world.count(HOST_A, "pages_rdma") - before[1];
+        by_card > 0 || fabric == "tcp"
+    });
 }
 
 /// Each word of each page arrives; what is not read is not moved.

@@ -10,7 +10,9 @@ mod faults;
 mod forking;
 mod kernels;
 mod losses;
+mod revocation;
 mod settings;
+mod silence;
 mod software_dc;
 mod targets;
 mod verbs;
@@ -47,6 +49,23 @@ macro_rules! fabric {
     };
 }
 
+/// What fabrics of a card do alike.
+macro_rules! card {
+    ($name:ident, $fabric:expr) => {
+        mod $name {
+            #[test]
+            fn a_child_is_forked() {
+                crate::forking::a_child_is_forked($fabric);
+            }
+
+            #[test]
+            fn what_is_read_after_the_drop_fails() {
+                crate::revocation::what_is_read_after_the_drop_fails($fabric);
+            }
+        }
+    };
+}
+
 /// A machine that loses its power is a boot for those who come behind: these are the last, and for the cards
 /// alone; over tcp the sealed hosts cut links.
 mod without_power {
@@ -73,3 +92,7 @@ mod without_power {
 fabric!(tcp);
 fabric!(rc);
 fabric!(dc);
+
+// Each behind those of the same agents above, as tests run in the order of their names.
+card!(rc_card, "rc");
+card!(dc_card, "dc");

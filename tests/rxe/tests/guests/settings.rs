@@ -1,24 +1,43 @@
 //! What an agent's settings ask for and cannot be had: it says why, falls back and counts that, or ends where
 //! RDMA is required. And who has RDMA's libraries in memory at all.
 
-use crate::world::{HOST_A, HOST_B, PATIENCE, World, machines, number_of, python, shared};
+use crate::world::{HOST_A, HOST_B, PATIENCE, World, machines, number_of, python, shared, until};
 
 const SOCKET: &str = "/tmp/second.sock";
 
 /// A second agent on this machine, with these variables.
-fn agent(world: &World, node: u32, before: &[&str], variables: &[&str]) -> mitosis_guests::Job {
+pub(crate) fn agent(
+    world: &World,
+    node: u32,
+    before: &[&str],
+    variables: &[&str],
+) -> mitosis_guests::Job {
     let command = ["mitosis", "agent", "--socket", SOCKET, "--listen", "7371"];
     let secret = ["--secret-file", "/host/files/secret"];
     let argv = [before, &["env"], variables, &command, &secret].concat();
     world.guests.node(node).run(&argv).unwrap()
 }
 
-/// What it logs, and how often it fell back; it runs.
-fn falls_back(world: &World, node: u32, before: &[&str], variables: &[&str]) -> String {
+/// What it logs; it runs, and has fallen back so often.
+pub(crate) fn falls_back(
+    world: &World,
+    node: u32,
+    before: &[&str],
+    variables: &[&str],
+    times: usize,
+) -> String {
+    let held = world.held_at_rest();
     let mut agent = agent(world, node, before, variables);
     agent.line(PATIENCE).unwrap();
+    if agent.errors().contains("fabric tcp: ") {
+        // Of what it had made of the card until then nothing is left.
+        until("the card is let go", || {
+            let pairs = world.held().into_iter().zip(&held);
+            pairs.into_iter().all(|(now, then)| now.has_no_more_objects_than(then))
+        });
+    }
     let json = world.run(node, &["mitosis", "stats", "--json", "--socket", SOCKET]).ok().unwrap();
-    assert_eq!(number_of(&json, "fabric_fallbacks"), 1, "{variables:?}");
+    assert_eq!(number_of(&json, "fabric_fallbacks"), times, "{variables:?}");
     world.run(node, &["mitosis", "shutdown", "--socket", SOCKET]).ok().unwrap();
     let ended = agent.end(PATIENCE).unwrap();
     assert_eq!(ended.status, 0, "{ended:?}");
@@ -28,7 +47,7 @@ fn falls_back(world: &World, node: u32, before: &[&str], variables: &[&str]) -> 
 
 /// Without `,require` a warning, with it the end; each with these words.
 fn cannot_be_had(world: &World, node: u32, before: &[&str], variable: &str, words: &[&str]) {
-    let text = falls_back(world, node, before, &["MITOSIS_FABRIC=rc", variable]);
+    let text = falls_back(world, node, before, &["MITOSIS_FABRIC=rc", variable], 1);
     for word in [&["fabric tcp: "], words].concat() {
         assert!(text.contains(word), "no {word:?} in {text}");
     }

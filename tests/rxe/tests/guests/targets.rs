@@ -5,22 +5,9 @@ use std::time::{Duration, Instant};
 use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, MISS_DEADLINE, PATIENCE, Seed, World, shared};
 
 /// 1 MiB: a machine has many of them.
-const SMALL_WORDS: &str = "131072";
+const SMALL_WORDS: usize = 1 << 17;
 const SMALL_PAGES: usize = 256;
 const SEEDS: usize = 6;
-
-/// The card refuses at once, the agent says why, and no page is zero.
-#[test]
-fn a_seed_is_revoked_while_its_child_reads() {
-    let world = shared("dc");
-    let seed = world.seed();
-    let reader = world.reader(&seed, HOST_B);
-    let pid = reader.pid.clone();
-    revoke(&world, &seed);
-    reader.ends_lost(MISS_DEADLINE, &["page lost: seed", "host-a"]);
-    world.assert_gone(&pid);
-    assert_ne!(read(&world, &seed, "exit 7"), 7, "a seed that was revoked is resumed");
-}
 
 /// A seed's target is destroyed in the middle of READs; what this flushes of another seed's is posted again.
 #[test]
@@ -55,10 +42,10 @@ fn a_target_that_is_destroyed_does_no_harm_to_others() {
 fn many_seeds_are_read_by_the_same_initiators() {
     let world = shared("dc");
     let commands = format!("read 0 {SMALL_PAGES};exit 7");
-    assert_eq!(read(&world, &small(&world), &commands), 7);
+    assert_eq!(read(&world, &world.seed_of(SMALL_WORDS), &commands), 7);
     let initiators = world.count(HOST_B, "dc_initiators");
     assert!((1..=16).contains(&initiators), "{initiators}");
-    let seeds: Vec<Seed> = (0..SEEDS).map(|_| small(&world)).collect();
+    let seeds: Vec<Seed> = (0..SEEDS).map(|_| world.seed_of(SMALL_WORDS)).collect();
     let mut came = 0;
     for seed in &seeds {
         // Images that are gone count no longer.
@@ -76,13 +63,6 @@ fn many_seeds_are_read_by_the_same_initiators() {
         assert!(begun.elapsed() < PATIENCE, "targets are not made");
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn small(world: &World) -> Seed {
-    let said = world.run(HOST_A, &["suite-told", SMALL_WORDS]).ok().unwrap();
-    let handles = said.lines().filter_map(|line| line.split_once(' '));
-    let handle = handles.map(|(handle, _)| handle).find(|text| text.starts_with("mitosis://"));
-    Seed { handle: handle.expect("a handle").to_owned() }
 }
 
 /// How a child on host-b ends that does this.

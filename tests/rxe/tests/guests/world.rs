@@ -18,7 +18,7 @@ pub(crate) const MISS_DEADLINE: Duration = Duration::from_secs(4);
 /// What an emulated machine may add to a deadline.
 const SLACK: Duration = Duration::from_secs(6);
 /// Exit status of a `resume` whose child's end is not known or that lost a page.
-const LOST: i32 = 125;
+pub(crate) const LOST: i32 = 125;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
@@ -31,6 +31,9 @@ pub(crate) const ARRAY_PAGES: usize = ARRAY_WORDS / 512;
 
 /// The fabric rc with the libraries of the software DC, which must leave it as it is.
 pub(crate) const RC_BESIDE_DC: &str = "rc_beside_dc";
+
+/// The fabric dc where the card isolates the failures of streams.
+pub(crate) const DC_STREAMS: &str = "dc_streams";
 
 /// Guests with the programs of Mitosis, and Python on host-a.
 pub(crate) struct World {
@@ -57,6 +60,59 @@ pub(crate) fn number_of(json: &str, name: &str) -> usize {
     let number = json.split_once(&format!("\"{name}\":")).expect("a counter").1;
     let number = number.trim_start().split(|c: char| !c.is_ascii_digit()).next();
     number.unwrap().parse().unwrap()
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "waited for in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// That a host has to a peer at the most.
+const CONNECTIONS: usize = 8;
+/// Its completions, its events, and one to spare.
+const FILES_OF_A_CONNECTION: usize = 3;
+
+/// What the agents of a machine have of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Objects of the device, by the kernel's words.
+    objects: Vec<(String, usize)>,
+    /// Descriptors of agents and keepers.
+    files: usize,
+}
+
+impl Held {
+    /// From a line of `rdma resource show`, and one with a number.
+    fn of(said: &str) -> Held {
+        let (resources, files) = said.trim_end().rsplit_once('\n').expect("two lines");
+        let words: Vec<&str> = resources.split_whitespace().skip(2).collect();
+        let pairs = words.chunks_exact(2);
+        let objects = pairs.map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap()));
+        let held = Held { objects: objects.collect(), files: files.parse().unwrap() };
+        let is_told = |kind: &&str| held.objects.iter().any(|(name, _)| name == kind);
+        assert!(["qp", "cq", "mr", "pd"].iter().all(is_told), "{said}");
+        held
+    }
+
+    pub(crate) fn has_no_more_objects_than(&self, other: &Held) -> bool {
+        self.objects.iter().zip(&other.objects).all(|(own, other)| own.1 <= other.1)
+    }
+
+    /// But for what a pool keeps for its largest need so far: connections, and so many slabs of buffers.
+    fn is_no_more_than(&self, before: &Held, slabs: usize) -> bool {
+        let more = |kind: &str| match kind {
+            "pd" | "ctx" => 0,
+            "mr" => slabs,
+            _ => CONNECTIONS,
+        };
+        let pairs = self.objects.iter().zip(&before.objects);
+        pairs.into_iter().all(|(own, before)| own.1 <= before.1 + more(&own.0))
+            && self.files <= before.files + CONNECTIONS * FILES_OF_A_CONNECTION
+    }
 }
 
 /// The interpreter that host-a has.
@@ -199,11 +255,15 @@ impl World {
         let (fabric, software_dc) = match self.fabric {
             "dc" => ("dc", true),
             RC_BESIDE_DC => ("rc", true),
+            DC_STREAMS => ("dc", true),
             fabric => (fabric, false),
         };
         let fabric = format!("MITOSIS_FABRIC={fabric}");
         let libraries = format!("LD_LIBRARY_PATH={}", if software_dc { DC_LIBRARIES } else { "" });
-        let command = ["env", &fabric, &libraries, "mitosis", "agent", "--listen", "7370"];
+        let isolation = if self.fabric == DC_STREAMS { "6,6" } else { "6,0" };
+        let streams = format!("DC_PROVIDER_STREAMS={isolation}");
+        let command =
+            ["env", &fabric, &libraries, &streams, "mitosis", "agent", "--listen", "7370"];
         let options = ["--advertise", &advertise, "--secret-file", "/host/files/secret"];
         let more = ["--miss-deadline-ms", &deadline];
         let mut agent = guest.run(&[&command[..], &options, &more].concat()).unwrap();
@@ -232,8 +292,13 @@ impl World {
 
     /// A counter of the agent's.
     pub(crate) fn count(&self, node: u32, name: &str) -> usize {
+        self.counts(node, [name])[0]
+    }
+
+    /// Some of them, at one time.
+    pub(crate) fn counts<const N: usize>(&self, node: u32, names: [&str; N]) -> [usize; N] {
         let json = self.run(node, &["mitosis", "stats", "--json"]).ok().unwrap();
-        number_of(&json, name)
+        names.map(|name| number_of(&json, name))
     }
 
     pub(crate) fn stop_agent(&mut self, node: u32) {
@@ -260,12 +325,68 @@ impl World {
         self.guests.node(node).script(text, text).and_then(|job| job.end(PATIENCE)).unwrap()
     }
 
+    /// What is held now, on both.
+    pub(crate) fn held(&self) -> [Held; 2] {
+        let look = "rdma resource show | grep rxe0; \
+                    for pid in $(pidof mitosis); do ls /proc/$pid/fd; done | wc -l";
+        let start = |node| self.guests.node(node).script(look, "held").unwrap();
+        [HOST_A, HOST_B].map(start).map(|job| Held::of(&job.end(PATIENCE).unwrap().ok().unwrap()))
+    }
+
+    /// The same, when it does not change any more.
+    pub(crate) fn held_at_rest(&self) -> [Held; 2] {
+        let mut held = self.held();
+        until("nothing is made or ended", || {
+            let last = std::mem::replace(&mut held, self.held());
+            last == held
+        });
+        held
+    }
+
+    /// Waits until no more is held than before.
+    pub(crate) fn hold_no_more(&self, before: &[Held; 2]) {
+        let begun = Instant::now();
+        loop {
+            let now = self.held();
+            // Host-b READs; on host-a each seed that were left would have a slab.
+            let pairs = now.iter().zip(before).zip([0, 1]);
+            if pairs.into_iter().all(|((now, before), slabs)| now.is_no_more_than(before, slabs)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "more is left: {before:?}, {now:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     pub(crate) fn seed(&self) -> Seed {
-        let words = ARRAY_WORDS.to_string();
-        let said = self.run(HOST_A, &["suite-told", &words]).ok().unwrap();
+        self.seed_of(ARRAY_WORDS)
+    }
+
+    /// A seed of an array of so many words.
+    pub(crate) fn seed_of(&self, words: usize) -> Seed {
+        let said = self.run(HOST_A, &["suite-told", &words.to_string()]).ok().unwrap();
         let handles = said.lines().filter_map(|line| line.split_once(' '));
         let handle = handles.map(|(handle, _)| handle).find(|text| text.starts_with("mitosis://"));
         Seed { handle: handle.unwrap_or_else(|| panic!("no handle in {said}")).to_owned() }
+    }
+
+    /// A new seed of 1 MiB is read on host-b, and dropped; gives how many pages came by the card: never all, as
+    /// the first ones come before it is known where that of the seed's host is.
+    pub(crate) fn read_small(&self) -> usize {
+        const WORDS: usize = 1 << 17;
+        let before = self.count(HOST_B, "pages_rdma");
+        let seed = self.seed_of(WORDS);
+        let argv =
+            ["mitosis", "resume", &seed.handle, "--on", "host-b", "--payload", "read 0 all;exit 7"];
+        let ended = self.run(HOST_A, &argv);
+        assert_eq!((ended.status, ended.err.as_str()), (7, ""), "{ended:?}");
+        self.run(HOST_A, &["mitosis", "drop", &seed.handle]).ok().unwrap();
+        self.count(HOST_B, "pages_rdma") - before
+    }
+
+    /// Seeds of host-a are read by the card of host-b, from some time on.
+    pub(crate) fn await_the_card(&self) {
+        until("seeds are read by the card", || self.read_small() > 0);
     }
 
     /// A child on host-b, for a caller on `node`, in the middle of reading pages in random order.
