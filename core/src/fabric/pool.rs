@@ -5,7 +5,7 @@
 //! queues that read at one moment, never the children or images.
 //!
 //! ```text
-//!            checkout                        checkin
+//!         checkout, grab                     checkin
 //!   idle ---------------> a queue's own -------------------> the longest waiter, else idle
 //!    ^                          |--discard--> closed, with the peer's idle ones
 //!    |                          |--close----> closed alone
@@ -16,10 +16,12 @@
 //! them all: a pager starts no thread and waits for no device then.
 //!
 //! Nothing here blocks a pager: a connection that is not there at once arrives in the queue's
-//! [`Mailbox`], whose descriptor then becomes readable.
+//! [`Mailbox`], whose descriptor then becomes readable. Queues with another way do not wait: whom `grab` refuses
+//! has a *wish*, and is served in its turn when it asks again (`wishes`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +31,14 @@ use parking_lot::Mutex;
 
 use super::ReadError;
 use super::mailbox::{Delivery, Mailbox};
+
+mod peer;
+#[cfg(test)]
+mod tests;
+mod wishes;
+
+use peer::Peer;
+pub(super) use wishes::QueueId;
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +51,9 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// For each step of a push.
     pub push_timeout: Duration,
+    /// How long a queue that was refused a connection keeps its place without asking again. It reads on by another
+    /// way: longer than a READ takes, and than a thread of a busy host waits for a CPU.
+    pub keeps_place: Duration,
 }
 
 impl Default for Limits {
@@ -50,18 +63,15 @@ impl Default for Limits {
             idle: 256,
             connect_timeout: Duration::from_secs(1),
             push_timeout: Duration::from_secs(5),
+            keeps_place: Duration::from_millis(100),
         }
     }
 }
 
-/// Pause before the second attempt after a failure; it doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_millis(5);
-/// The pause grows no longer.
-const BACKOFF_LAST: Duration = Duration::from_millis(500);
+/// READs on one connection before whoever has it gives way to a queue that waits, or wishes, for one.
+const TURN_READS: u32 = 64;
 /// A connector that pauses looks this often whether anybody still waits.
 const BACKOFF_STEP: Duration = Duration::from_millis(20);
-/// How long a connection is still wanted behind the last READ that did not wait for it.
-const INTEREST: Duration = Duration::from_secs(2);
 /// Peers that are remembered; beyond it, those without connections and waiters are forgotten.
 const MAX_PEERS: usize = 1024;
 
@@ -104,6 +114,28 @@ pub(super) struct Pooled<C> {
     pub(super) connection: C,
     /// Whether a request was answered on it: losing it then tells nothing about the next one.
     pub(super) proved: bool,
+    /// READs of this turn, of all queues that have had it since the turn began.
+    turn: u32,
+}
+
+impl<C> Pooled<C> {
+    fn new(connection: C) -> Self {
+        Pooled { connection, proved: false, turn: 0 }
+    }
+
+    /// Counts a READ.
+    pub(super) fn count_read(&mut self) {
+        self.turn += 1;
+    }
+
+    /// Whether others come first now, if there are any.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.turn >= TURN_READS
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.turn = 0;
+    }
 }
 
 /// See the module's comment.
@@ -113,27 +145,14 @@ pub(super) struct Pool<K: Connector> {
     state: Mutex<State<K::Connection>>,
     /// To the pool's hand, if it has one.
     errands: Option<Sender<Errand<K::Connection>>>,
+    queues: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State<C> {
     peers: HashMap<Arc<str>, Peer<C>>,
     idle: usize,
-}
-
-#[derive(Debug)]
-struct Peer<C> {
-    idle: Vec<Pooled<C>>,
-    /// Connections that exist or are being made.
-    open: usize,
-    connectors: usize,
-    waiters: VecDeque<Arc<Mailbox<C>>>,
-    /// When somebody who does not wait would have used one more.
-    wished: Option<Instant>,
-    /// In a row.
-    failures: u32,
-    not_before: Option<Instant>,
-    last_error: String,
+    keeps_place: Duration,
 }
 
 impl<K: Connector> std::fmt::Debug for Pool<K> {
@@ -143,79 +162,30 @@ impl<K: Connector> std::fmt::Debug for Pool<K> {
 }
 
 impl<C> State<C> {
+    fn new(limits: &Limits) -> Self {
+        State { peers: HashMap::new(), idle: 0, keeps_place: limits.keeps_place }
+    }
+
     fn entry(&mut self, peer: &Arc<str>) -> &mut Peer<C> {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(peer) {
             self.peers.retain(|_, peer| peer.open > 0 || !peer.waiters.is_empty());
         }
-        self.peers.entry(Arc::clone(peer)).or_insert_with(Peer::new)
-    }
-}
-
-impl<C> Peer<C> {
-    fn new() -> Self {
-        Peer {
-            idle: Vec::new(),
-            open: 0,
-            connectors: 0,
-            waiters: VecDeque::new(),
-            wished: None,
-            failures: 0,
-            not_before: None,
-            last_error: String::new(),
-        }
-    }
-
-    /// Notes a failure; tells whether it is another than the last one.
-    fn failed(&mut self, reason: String, count: u32) -> bool {
-        let is_news = self.failures == 0 || self.last_error != reason;
-        self.failures = self.failures.saturating_add(count).max(1);
-        self.not_before = Some(Instant::now() + backoff(self.failures));
-        self.last_error = reason;
-        is_news
-    }
-
-    /// Whether anybody would use one more connection.
-    fn is_waited_for(&self) -> bool {
-        let is_wished = || self.wished.is_some_and(|at| at.elapsed() < INTEREST);
-        !self.waiters.is_empty() || (self.idle.is_empty() && is_wished())
-    }
-
-    /// Counts one more connector if one is wanted: one for each waiter, but a peer that fails is tried
-    /// once at a time.
-    fn wants_connector(&mut self, limit: usize) -> bool {
-        let most = match self.failures {
-            0 => self.waiters.len().max(1),
-            _ => 1,
-        };
-        let wanted = self.is_waited_for() && self.connectors < most && self.open < limit;
-        if wanted {
-            self.connectors += 1;
-            self.open += 1;
-        }
-        wanted
-    }
-}
-
-/// The pause after so many failures in a row: none after the first, so that a peer that was restarted is
-/// found at once.
-fn backoff(failures: u32) -> Duration {
-    match failures {
-        0 | 1 => Duration::ZERO,
-        more => BACKOFF_FIRST.saturating_mul(1 << (more - 2).min(16)).min(BACKOFF_LAST),
+        self.peers.entry(Arc::clone(peer)).or_insert_with(|| Peer::new(self.keeps_place))
     }
 }
 
 impl<K: Connector> Pool<K> {
     pub(super) fn new(connector: K, limits: Limits) -> Arc<Self> {
-        let state = Mutex::new(State { peers: HashMap::new(), idle: 0 });
-        Arc::new(Pool { connector, limits, state, errands: None })
+        let state = Mutex::new(State::new(&limits));
+        Arc::new(Pool { connector, limits, state, errands: None, queues: AtomicU64::new(0) })
     }
 
     /// A pool with a hand, which ends with it.
     pub(super) fn with_hand(connector: K, limits: Limits) -> io::Result<Arc<Self>> {
-        let state = Mutex::new(State { peers: HashMap::new(), idle: 0 });
+        let state = Mutex::new(State::new(&limits));
         let (errands, given) = crossbeam_channel::bounded(MAX_ERRANDS);
-        let pool = Arc::new(Pool { connector, limits, state, errands: Some(errands) });
+        let (errands, queues) = (Some(errands), AtomicU64::new(0));
+        let pool = Arc::new(Pool { connector, limits, state, errands, queues });
         let own = Arc::downgrade(&pool);
         let thread = thread::Builder::new().name("mitosis-mend".to_owned());
         thread.spawn(move || carry_out(&own, &given))?;
@@ -227,6 +197,11 @@ impl<K: Connector> Pool<K> {
         &self.connector
     }
 
+    /// Another queue that asks it.
+    pub(super) fn queue(&self) -> QueueId {
+        QueueId(self.queues.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Makes one connection now, to be idle until it is needed.
     ///
     /// # Errors
@@ -234,7 +209,7 @@ impl<K: Connector> Pool<K> {
     pub(super) fn stock(&self, peer: &Arc<str>) -> Result<(), ReadError> {
         let connection = self.connector.connect(peer)?;
         self.state.lock().entry(peer).open += 1;
-        self.checkin(peer, Pooled { connection, proved: false });
+        self.checkin(peer, Pooled::new(connection));
         Ok(())
     }
 
@@ -262,17 +237,20 @@ impl<K: Connector> Pool<K> {
         None
     }
 
-    /// A connection to `peer` if there is one now; if not, one is made for whoever asks next.
-    pub(super) fn grab(self: &Arc<Self>, peer: &Arc<str>) -> Option<Pooled<K::Connection>> {
+    /// A connection to `peer` if there is one now that is not another queue's turn; if not, `queue` comes in its
+    /// turn when it asks again, and one more is made if there may be.
+    pub(super) fn grab(
+        self: &Arc<Self>,
+        peer: &Arc<str>,
+        queue: QueueId,
+    ) -> Option<Pooled<K::Connection>> {
         let wanted = {
             let mut state = self.state.lock();
             let entry = state.entry(peer);
-            if let Some(stream) = entry.idle.pop() {
-                entry.wished = None;
+            if let Some(stream) = entry.grab(queue) {
                 state.idle -= 1;
                 return Some(stream);
             }
-            entry.wished = Some(Instant::now());
             entry.wants_connector(self.limits.connections_per_peer)
         };
         if wanted {
@@ -282,16 +260,16 @@ impl<K: Connector> Pool<K> {
     }
 
     /// Gives back a connection on which nothing is in flight.
-    pub(super) fn checkin(&self, peer: &Arc<str>, stream: Pooled<K::Connection>) {
+    pub(super) fn checkin(&self, peer: &Arc<str>, mut stream: Pooled<K::Connection>) {
         let mut state = self.state.lock();
-        let State { peers, idle } = &mut *state;
+        let State { peers, idle, .. } = &mut *state;
         let Some(entry) = peers.get_mut(peer) else { return };
         if stream.proved {
-            entry.failures = 0;
-            entry.not_before = None;
+            entry.proved();
         }
         let surplus = match entry.waiters.pop_front() {
             Some(waiter) => {
+                stream.begin_turn();
                 waiter.put(Delivery::Connection(Arc::clone(peer), stream));
                 drop(state);
                 waiter.announce();
@@ -299,7 +277,7 @@ impl<K: Connector> Pool<K> {
             }
             None if *idle < self.limits.idle => {
                 *idle += 1;
-                entry.idle.push(stream);
+                entry.rest(stream);
                 return;
             }
             None => {
@@ -383,9 +361,16 @@ impl<K: Connector> Pool<K> {
         }
     }
 
-    /// Whether others wait for a connection to `peer`.
-    pub(super) fn is_waited_for(&self, peer: &str) -> bool {
-        self.state.lock().peers.get(peer).is_some_and(Peer::is_waited_for)
+    /// `queue` asks for connections to `peer` no longer.
+    pub(super) fn withdraw(&self, peer: &str, queue: QueueId) {
+        if let Some(entry) = self.state.lock().peers.get_mut(peer) {
+            entry.wishes.withdraw(queue);
+        }
+    }
+
+    /// Whether others would have the turn of a connection to `peer` that is given back.
+    pub(super) fn wants_a_turn(&self, peer: &str) -> bool {
+        self.state.lock().peers.get_mut(peer).is_some_and(Peer::wants_a_turn)
     }
 
     /// Why `peer` was not reached last; empty if nothing has failed.
@@ -428,7 +413,7 @@ impl<K: Connector> Pool<K> {
                     if let Some(entry) = self.state.lock().peers.get_mut(peer) {
                         entry.connectors -= 1;
                     }
-                    self.checkin(peer, Pooled { connection, proved: false });
+                    self.checkin(peer, Pooled::new(connection));
                     self.connect_for_the_rest(peer);
                     return;
                 }
@@ -479,6 +464,7 @@ impl<K: Connector> Pool<K> {
             entry.open -= 1;
             let is_news = entry.failed(error.to_string(), 1);
             entry.wished = None;
+            entry.wishes.clear();
             for waiter in &entry.waiters {
                 waiter.put(Delivery::Failed(Arc::clone(peer), error.clone()));
             }
@@ -508,17 +494,5 @@ fn carry_out<K: Connector>(pool: &Weak<Pool<K>>, given: &Receiver<Errand<K::Conn
             Errand::Connect(peer) => pool.connect_for_waiters(&peer),
             Errand::Mend(peer, spent) => pool.make_good(&peer, spent),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_failure_is_free_and_the_pauses_end_growing() {
-        let pauses: Vec<u128> = (0..12).map(|failures| backoff(failures).as_millis()).collect();
-        assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
-        assert_eq!(backoff(u32::MAX), BACKOFF_LAST);
     }
 }

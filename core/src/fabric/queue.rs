@@ -11,6 +11,8 @@
 //! (`NotYet`) while there is none, or `Flushed` if it was lost before they were sent; no connection is kept for a
 //! queue that may not come back. Its READs are sent by `flush`, or with `reap`: those that are posted one after
 //! the other are one batch.
+//!
+//! Where others want the connection, a queue gives it back when its turn is over and all its READs have ended.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -19,11 +21,9 @@ use std::time::Instant;
 
 use super::local::check;
 use super::mailbox::{Delivery, Mailbox};
-use super::pool::{Connector, Pool, Pooled};
+use super::pool::{Connector, Pool, Pooled, QueueId};
 use super::{Completion, MAX_IN_FLIGHT, PostError, Read, ReadError, ReadQueue};
 
-/// READs that a queue sends on one connection before it gives way to a queue that waits for one.
-const TURN_READS: u32 = 64;
 /// Peers that a queue remembers; beyond it, those without READs are forgotten.
 const MAX_LANES: usize = 64;
 /// One connection's READs in flight.
@@ -109,6 +109,7 @@ pub(super) enum Broken {
 #[derive(Debug)]
 pub(super) struct Queue<L: Link> {
     pool: Arc<Pool<L::Connector>>,
+    id: QueueId,
     /// `None` if the agent was out of descriptors.
     mailbox: Option<Arc<Mailbox<ConnectionOf<L>>>>,
     lanes: Vec<Lane<L>>,
@@ -119,6 +120,8 @@ pub(super) struct Queue<L: Link> {
 #[derive(Debug)]
 struct Lane<L: Link> {
     peer: Arc<str>,
+    /// Whose it is.
+    queue: QueueId,
     pooled: Option<Pooled<ConnectionOf<L>>>,
     /// Whether the pool will deliver a connection.
     waits: bool,
@@ -126,9 +129,7 @@ struct Lane<L: Link> {
     link: L,
     /// Why the connection is of no use; `reap` deals with it.
     broken: Option<Broken>,
-    /// READs sent since the connection was checked out, or since nobody waited.
-    turn: u32,
-    /// Nothing more is sent until another queue has had the connection.
+    /// Its turn is over: the connection is given back before a READ more is taken, or where READs wait, sent.
     yields: bool,
 }
 
@@ -137,7 +138,8 @@ impl<L: Link> Queue<L> {
         let mailbox = Mailbox::new().map_err(|error| {
             tracing::warn!(%error, "a queue has no descriptor; its READs will fail");
         });
-        Queue { pool, mailbox: mailbox.ok(), lanes: Vec::new(), in_flight: 0 }
+        let id = pool.queue();
+        Queue { pool, id, mailbox: mailbox.ok(), lanes: Vec::new(), in_flight: 0 }
     }
 
     fn lane(&mut self, peer: &str) -> &mut Lane<L> {
@@ -147,7 +149,7 @@ impl<L: Link> Queue<L> {
                 if self.lanes.len() >= MAX_LANES {
                     self.lanes.retain(|lane| !lane.is_empty() || lane.waits);
                 }
-                self.lanes.push(Lane::new(peer.into()));
+                self.lanes.push(Lane::new(peer.into(), self.id));
                 self.lanes.len() - 1
             }
         };
@@ -185,15 +187,15 @@ impl<L: Link> Queue<L> {
 }
 
 impl<L: Link> Lane<L> {
-    fn new(peer: Arc<str>) -> Self {
+    fn new(peer: Arc<str>, queue: QueueId) -> Self {
         Lane {
             peer,
+            queue,
             pooled: None,
             waits: false,
             unsent: VecDeque::with_capacity(MAX_IN_FLIGHT),
             link: L::new(),
             broken: None,
-            turn: 0,
             yields: false,
         }
     }
@@ -211,7 +213,7 @@ impl<L: Link> Lane<L> {
         if self.pooled.is_none() && !self.waits {
             self.pooled = match L::WAITS {
                 true => pool.checkout(&self.peer, mailbox),
-                false => pool.grab(&self.peer),
+                false => pool.grab(&self.peer, self.queue),
             };
             self.waits = L::WAITS && self.pooled.is_none();
         }
@@ -225,7 +227,7 @@ impl<L: Link> Lane<L> {
         }
         self.is_connected(pool, mailbox);
         let Some(pooled) = &mut self.pooled else { return };
-        while !self.yields {
+        while !(L::WAITS && self.yields) {
             match self.unsent.pop_front() {
                 Some((read, aim)) if self.link.has_room(&read) => self.link.push(read, aim),
                 Some(waits) => {
@@ -234,10 +236,12 @@ impl<L: Link> Lane<L> {
                 }
                 None => break,
             }
-            self.turn += 1;
-            if self.turn >= TURN_READS {
-                self.turn = 0;
-                self.yields = pool.is_waited_for(&self.peer);
+            pooled.count_read();
+            if pooled.is_turn_over() && !self.yields {
+                self.yields = pool.wants_a_turn(&self.peer);
+                if !self.yields {
+                    pooled.begin_turn();
+                }
             }
         }
         if let Err(broken) = self.link.flush(&mut pooled.connection) {
@@ -248,7 +252,7 @@ impl<L: Link> Lane<L> {
 
     /// Receives answers; a connection that fails ends the READs on it.
     fn receive(&mut self, pool: &Arc<Pool<L::Connector>>, done: &mut dyn FnMut(Completion)) {
-        let Some(Pooled { connection, proved }) = &mut self.pooled else { return };
+        let Some(Pooled { connection, proved, .. }) = &mut self.pooled else { return };
         if self.broken.is_none() && !self.link.is_idle() {
             let link = &mut self.link;
             let received = link.flush(connection).and_then(|()| {
@@ -309,7 +313,7 @@ impl<L: Link> Lane<L> {
             }
         }
         let now = Instant::now();
-        (self.turn, self.yields, self.broken) = (0, false, None);
+        (self.yields, self.broken) = (false, None);
         for read in reads {
             let error = match front.take() {
                 Some(error) => error,
@@ -326,11 +330,11 @@ impl<L: Link> Lane<L> {
             pool.cancel(&self.peer, mailbox);
             self.waits = false;
         }
-        if self.link.is_idle() && (self.unsent.is_empty() || self.yields) {
+        if self.link.is_idle() && (self.unsent.is_empty() || (L::WAITS && self.yields)) {
             if let Some(pooled) = self.pooled.take() {
                 pool.checkin(&self.peer, pooled);
             }
-            (self.turn, self.yields) = (0, false);
+            self.yields = false;
         }
     }
 }
@@ -350,7 +354,7 @@ impl<L: Link> ReadQueue for Queue<L> {
             Err(error) => return Err(PostError { error, read }),
         };
         let lane = self.lane(peer);
-        if !L::WAITS && !lane.is_connected(&pool, &mailbox) {
+        if !L::WAITS && (lane.yields || !lane.is_connected(&pool, &mailbox)) {
             return Err(PostError { error: ReadError::NotYet, read });
         }
         lane.unsent.push_back((read, aim));
@@ -404,8 +408,10 @@ impl<L: Link> Drop for Queue<L> {
     fn drop(&mut self) {
         let Some(mailbox) = self.mailbox.take() else { return };
         for lane in &mut self.lanes {
-            if lane.waits {
-                self.pool.cancel(&lane.peer, &mailbox);
+            match L::WAITS {
+                true if lane.waits => self.pool.cancel(&lane.peer, &mailbox),
+                true => {}
+                false => self.pool.withdraw(&lane.peer, self.id),
             }
             if let Some(mut pooled) = lane.pooled.take() {
                 if lane.link.is_idle() {
