@@ -143,25 +143,27 @@ pub(crate) fn a_link_flaps(device: Device) {
     all_went_well(&said, 2);
 }
 
+/// Each is served by the card again and again, however few connections there are. The test ends when each has had
+/// some turns: on a busy machine that takes longer, and is no failure.
 pub(crate) fn more_queues_than_connections(device: Device) {
     const QUEUES: u32 = 12;
     const CONNECTIONS: u64 = 8;
+    /// After which `suite-fabric` says so.
+    const TURNS: u64 = 3;
+    /// Of one queue, while another has those.
+    const MOST_TURNS: u64 = 64;
     let hosts = Hosts::boot("queues", device, 2);
     let _owner = hosts.owner(1);
     let reads: [(u32, &[u32]); 1] = [(2, &[1])];
-    let readers = hosts.readers(&reads, 2, QUEUES);
-    std::thread::sleep(A_WHILE);
+    let mut readers = hosts.readers(&reads, 2, QUEUES);
+    assert_eq!(readers[0].line(PATIENCE).unwrap(), "all had their turns");
     let said = hosts.end(readers, &reads);
     assert_eq!(said.tallies.len(), 12);
-    // Who finds no connection reads over tcp, and that may be one queue each time; how many get one, and how often,
-    // is a matter of what these kernels' few CPUs let them.
     for tally in said.of(1) {
-        assert!(tally.number("card") + tally.number("tcp") > 0, "{tally:?}");
+        assert!((TURNS..MOST_TURNS).contains(&tally.number("turns")), "{tally:?}");
         assert!(tally.number("refused") == 0 && tally.number("lost") == 0, "{tally:?}");
         assert!(tally.number("connections") <= CONNECTIONS, "{tally:?}");
     }
-    let by_card: u64 = said.of(1).map(|tally| tally.number("card")).sum();
-    assert!(by_card >= SOME, "the card is used: {said}");
     let most = said.of(1).map(|tally| tally.number("connections")).max();
     assert!(most > Some(CONNECTIONS / 2), "more than a few connections are used: {said}");
 }

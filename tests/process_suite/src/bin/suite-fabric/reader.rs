@@ -5,15 +5,16 @@
 //!      \--NotYet, Unreachable, Revoked--> tcp            \--anything else--> lost
 //! ```
 //! An owner that was lost is read again when it has another seed. Output: `reading` once the card has READ
-//! from each owner, `lost OWNER: REASON`, `found OWNER again`, `OWNER by card again`, and at the end a line an
-//! owner ([`Tally`]).
+//! from each owner, `all had their turns` once each queue has been given a connection some times, `lost OWNER: REASON`,
+//! `found OWNER again`, `OWNER by card again`, and at the end a line an owner ([`Tally`]).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mitosis::descriptor::{Export, RcEndpoint, SeedAddr};
@@ -40,8 +41,8 @@ const MAX_FLUSHED: u32 = 3;
 const LOOK: Duration = Duration::from_millis(100);
 /// More than an agent has, for kernels that wait for a CPU of the machine: the card is given up after 537 ms.
 const SILENCE: Duration = Duration::from_millis(300);
-/// After which a queue that finds all connections taken begins without the card.
-const WITHOUT_THE_CARD: Duration = Duration::from_secs(5);
+/// How often each queue is to be given a connection by each owner, after which all had their turns.
+const TURNS: u64 = 3;
 /// How long all owners may take to be READ from by the card.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -54,6 +55,10 @@ struct Tally {
     refused: u64,
     silent: u64,
     flushed: u64,
+    /// Times that the card was had, after a READ that it was not had for; the first one included.
+    turns: u64,
+    /// READs in a row, at the most, for which the card was not to be had.
+    refused_in_a_row: u64,
     /// Given up by all ways.
     lost: u64,
     /// From the post of the first READ that had no answer to its end.
@@ -69,6 +74,7 @@ impl fmt::Display for Tally {
         let Tally { done: [card, tcp], refused, silent, flushed, lost, .. } = self;
         let (noticed, longest) = (self.noticed.as_millis(), self.longest.as_millis());
         write!(out, "card {card} tcp {tcp} refused {refused} silent {silent} flushed {flushed} ")?;
+        write!(out, "turns {} in_a_row {} ", self.turns, self.refused_in_a_row)?;
         write!(out, "lost {lost} noticed_ms {noticed} longest_ms {longest} ")?;
         write!(out, "connections {}", self.connections)
     }
@@ -80,6 +86,8 @@ struct Goal {
     /// `None`: lost.
     known: Option<Known>,
     in_flight: usize,
+    /// READs since the last one that the card was had for.
+    refused: u64,
     last_done: Instant,
     last_by_card: Instant,
     /// Found again, and not yet READ from by the card.
@@ -124,9 +132,11 @@ struct Common {
     tcp: Arc<TcpFabric>,
     window: usize,
     is_over: AtomicBool,
-    begun: Barrier,
-    /// There are more queues than connections to an owner.
-    is_crowded: bool,
+    queues: usize,
+    /// Queues that have READ from each owner by the card. None waits for the others: it would keep its connections.
+    begun: AtomicUsize,
+    /// Queues that had their turns since.
+    had_turns: AtomicUsize,
 }
 
 pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: usize) {
@@ -142,8 +152,9 @@ pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: 
         tcp: TcpFabric::new(Arc::new(Control), Limits::default()),
         window,
         is_over: AtomicBool::new(false),
-        begun: Barrier::new(queues + 1),
-        is_crowded: queues > Limits::default().connections_per_peer,
+        queues,
+        begun: AtomicUsize::new(0),
+        had_turns: AtomicUsize::new(0),
     });
     let threads: Vec<_> = (0..queues)
         .map(|queue| {
@@ -151,12 +162,19 @@ pub fn run(own: IpAddr, owners: &[IpAddr], until: &Path, window: usize, queues: 
             std::thread::spawn(move || Reader::new(common, &owners, queue).run())
         })
         .collect();
-    common.begun.wait();
+    let while_not_over = |goes_on: &dyn Fn() -> bool| {
+        while goes_on() && !until.exists() {
+            assert!(!threads.iter().any(JoinHandle::is_finished), "a queue has failed");
+            std::thread::sleep(LOOK);
+        }
+    };
+    while_not_over(&|| common.begun.load(Ordering::Relaxed) < queues);
     say("reading");
-    while !until.exists() {
-        assert!(!threads.iter().any(std::thread::JoinHandle::is_finished), "a queue has failed");
-        std::thread::sleep(LOOK);
+    if queues > 1 {
+        while_not_over(&|| common.had_turns.load(Ordering::Relaxed) < queues);
+        say("all had their turns");
     }
+    while_not_over(&|| true);
     common.is_over.store(true, Ordering::Relaxed);
     for thread in threads {
         thread.join().expect("a queue's end");
@@ -173,7 +191,19 @@ struct Reader {
     /// Which goal was found again, from threads that look for owners.
     finder: Sender<(usize, Described)>,
     found: Receiver<(usize, Described)>,
-    has_begun: bool,
+    stage: Stage,
+}
+
+/// How far a queue has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begins,
+    /// It has READ from each owner by the card; others have not.
+    HasBegun,
+    /// All have.
+    Reads,
+    /// And this one had its turns.
+    HadTurns,
 }
 
 impl Reader {
@@ -185,6 +215,7 @@ impl Reader {
                 owner: *owner,
                 known: Some(Known::new(*owner, described)),
                 in_flight: 0,
+                refused: 0,
                 last_done: now,
                 last_by_card: now,
                 is_returning: false,
@@ -195,7 +226,8 @@ impl Reader {
         let queues = [common.rc.clone().queue(), common.tcp.clone().queue()];
         let flights = (0..owners.len() * common.window).map(|_| None).collect();
         let ((finder, found), chance) = (channel(), Chance(queue as u64));
-        Reader { common, queue, queues, goals, flights, chance, finder, found, has_begun: false }
+        let stage = Stage::Begins;
+        Reader { common, queue, queues, goals, flights, chance, finder, found, stage }
     }
 
     fn run(mut self) {
@@ -210,19 +242,31 @@ impl Reader {
             }
             self.reap();
             self.look_for_the_lost();
-            // Beyond the connections that there may be, a queue reads over tcp for as long as all are taken.
-            let may_go_without = self.common.is_crowded && began.elapsed() > WITHOUT_THE_CARD;
-            let reads =
-                |goal: &Goal| goal.tally.done[0] > 0 || (may_go_without && goal.tally.done[1] > 0);
-            if !self.has_begun && self.goals.iter().all(reads) {
-                self.has_begun = true;
-                self.common.begun.wait();
-                self.goals.iter_mut().for_each(Goal::forget_the_beginning);
-            }
-            let late = !self.has_begun && began.elapsed() > BEGIN_LIMIT;
+            self.advance();
+            let late = self.stage == Stage::Begins && began.elapsed() > BEGIN_LIMIT;
             assert!(!late, "the card does not read from all owners: {:?}", self.report());
         }
         self.report().iter().for_each(|line| say(line));
+    }
+
+    fn advance(&mut self) {
+        let Common { queues, begun, had_turns, .. } = &*self.common;
+        let mut goals = self.goals.iter();
+        match self.stage {
+            Stage::Begins if goals.all(|goal| goal.tally.done[0] > 0) => {
+                begun.fetch_add(1, Ordering::Relaxed);
+                self.stage = Stage::HasBegun;
+            }
+            Stage::HasBegun if begun.load(Ordering::Relaxed) == *queues => {
+                self.goals.iter_mut().for_each(Goal::forget_the_beginning);
+                self.stage = Stage::Reads;
+            }
+            Stage::Reads if goals.all(|goal| goal.tally.turns >= TURNS) => {
+                had_turns.fetch_add(1, Ordering::Relaxed);
+                self.stage = Stage::HadTurns;
+            }
+            _ => {}
+        }
     }
 
     fn report(&self) -> Vec<String> {
@@ -275,6 +319,9 @@ impl Reader {
             };
             match self.queues[flight.route].post(read) {
                 Ok(()) => {
+                    if flight.route == 0 && (goal.refused > 0 || goal.tally.turns == 0) {
+                        (goal.refused, goal.tally.turns) = (0, goal.tally.turns + 1);
+                    }
                     self.flights[tag] = Some(flight);
                     return;
                 }
@@ -299,6 +346,10 @@ impl Reader {
                     goal.tally.silent += 1;
                 }
                 ReadError::Flushed => goal.tally.flushed += 1,
+                ReadError::NotYet => {
+                    goal.refused += 1;
+                    goal.tally.refused_in_a_row = goal.tally.refused_in_a_row.max(goal.refused);
+                }
                 _ => {}
             }
         }
