@@ -43,7 +43,7 @@ pub const MAX_FURTHER_THREADS: u64 = 4095;
 pub const THREADS_LEN: u64 = THREADS_SHARED_LEN + (MAX_FURTHER_THREADS + 1) * THREAD_STACK_LEN;
 /// Offset of the table of threads.
 pub const TABLE: u64 = THREADS + THREADS_LEN;
-/// Bytes of it: some 700 for each thread.
+/// Bytes of it: some 700 for each thread, and what all of them run.
 pub const TABLE_LEN: u64 = 4 << 20;
 /// Offset of the template's program.
 pub const PROGRAM: u64 = TABLE + TABLE_LEN;
@@ -199,6 +199,11 @@ pub mod op {
     pub const PAIR: u32 = 18;
     /// args: number. The command socket moves there; failures are told on it from now on.
     pub const COMMAND_AT: u32 = 19;
+    /// args: [`super::RawOp`]s of other kinds than this one, their number. Runs them; a failure is this op's.
+    pub const ALL: u32 = 31;
+    /// args: siginfo_t records of 128 bytes, their number, 1 if they are the calling thread's own and 0 if the process's.
+    /// Queues them, in their order.
+    pub const SIGNALS: u32 = 30;
     /// Makes the kernel keep AMX tiles for this thread: it has permission to use them.
     pub const TILES: u32 = 24;
 }

@@ -1,5 +1,7 @@
 //! The interpreter of restore programs.
 
+use core::ptr;
+
 use crate::abi::{NumberRange, RawOp, RawThread, Reply, op};
 use crate::region::Region;
 use crate::{arch, files, syscall, threads};
@@ -56,8 +58,16 @@ pub unsafe fn run(
     while u64::from(step) < count {
         // SAFETY: `step < count`.
         let op = unsafe { &*ops.add(step as usize) };
-        // SAFETY: the caller's promise.
-        unsafe { perform(op, context, line) }.map_err(|result| Failure { step, result })?;
+        // Not by a call of this function's own: a thread's first stack is small.
+        let (first, inner) = match op.kind {
+            op::ALL => (op.args[0] as *const RawOp, op.args[1]),
+            _ => (ptr::from_ref(op), 1),
+        };
+        for at in 0..inner {
+            // SAFETY: the caller's promise.
+            unsafe { perform(&*first.add(at as usize), context, line) }
+                .map_err(|result| Failure { step, result })?;
+        }
         step += 1;
     }
     Ok(())
@@ -120,6 +130,7 @@ unsafe fn perform(op: &RawOp, context: &Context, line: &mut u64) -> Result<(), i
                 *line = a;
                 Ok(())
             }
+            op::SIGNALS => signals(a, b, c != 0),
             op::TILES => {
                 arch::use_tiles();
                 Ok(())
@@ -127,6 +138,23 @@ unsafe fn perform(op: &RawOp, context: &Context, line: &mut u64) -> Result<(), i
             _ => Err(-ENOSYS),
         }
     }
+}
+
+/// Queues signals as whoever sent them: a process may so deceive nobody but itself.
+///
+/// # Safety
+/// `count` records lie at `at`.
+unsafe fn signals(at: u64, count: u64, to_thread: bool) -> Result<(), i64> {
+    const INFO_LEN: u64 = 128;
+    for info in (0..count).map(|index| at + index * INFO_LEN) {
+        // SAFETY: the caller's promise; a record begins with the signal's number.
+        let signal = unsafe { (info as *const u32).read() };
+        let answer = syscall::queue_signal(signal, info, to_thread);
+        if answer < 0 {
+            return Err(answer);
+        }
+    }
+    Ok(())
 }
 
 /// Gives copies of `fd` the numbers of `count` ranges, in order, up to the first that it cannot get: those

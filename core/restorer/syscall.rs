@@ -13,7 +13,9 @@ const GETPID: u64 = 39;
 const SENDTO: u64 = 44;
 const RECVMSG: u64 = 47;
 const GETPPID: u64 = 110;
+const RT_SIGQUEUEINFO: u64 = 129;
 const MOUNT: u64 = 165;
+const GETTID: u64 = 186;
 const FUTEX: u64 = 202;
 const EXIT_GROUP: u64 = 231;
 const UNSHARE: u64 = 272;
@@ -23,6 +25,7 @@ const SETNS: u64 = 308;
 const PIDFD_OPEN: u64 = 434;
 const CLONE3: u64 = 435;
 const CLOSE_RANGE: u64 = 436;
+const RT_TGSIGQUEUEINFO: u64 = 297;
 
 const MSG_NOSIGNAL: u64 = 0x4000;
 const MSG_CTRUNC: i32 = 8;
@@ -306,6 +309,22 @@ pub fn write_byte(fd: i32) {
 pub fn process_id() -> u64 {
     // SAFETY: no memory is passed.
     unsafe { syscall(GETPID, [0; 6]) as u64 }
+}
+
+/// rt_sigqueueinfo(2) to this process, or rt_tgsigqueueinfo(2) to the calling thread; answers 0 or `-errno`. `info` is the
+/// address of a siginfo_t.
+pub fn queue_signal(signal: u32, info: u64, to_thread: bool) -> i64 {
+    let (process, signal) = (process_id(), signal.into());
+    // SAFETY: the kernel reads the siginfo_t, or says that there is none.
+    unsafe {
+        match to_thread {
+            true => {
+                let thread = syscall(GETTID, [0; 6]) as u64;
+                syscall(RT_TGSIGQUEUEINFO, [process, thread, signal, info, 0, 0])
+            }
+            false => syscall(RT_SIGQUEUEINFO, [process, signal, info, 0, 0, 0]),
+        }
+    }
 }
 
 /// getppid(2).

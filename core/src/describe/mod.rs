@@ -185,6 +185,7 @@ pub fn describe(
         whole: report.whole,
         process: report.process,
         state,
+        pending: report.pending,
         credentials,
         root: report.root,
         open_files: report.open_files,

@@ -19,12 +19,14 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::owner::{self, OwnerRecord, RdmaRecord};
+use super::pending;
 use super::vma::{MAX_SHARED_BYTES, MAX_SHARED_OBJECTS, Marks};
 use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
-    MappedFile, OpenFile, OwnCredentials, OwnerIndex, PageTable, Process, ResumeArea, Run,
-    SeedAddr, SeedRange, SharedPart, Source, State, StubPlace, Thread, Vma, WarmSet, Whole,
+    MappedFile, OpenFile, OwnCredentials, OwnerIndex, PageTable, PendingSignals, Process,
+    ResumeArea, Run, SeedAddr, SeedRange, SharedPart, Source, State, StubPlace, Thread, Vma,
+    WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -79,8 +81,10 @@ mod section {
     pub(super) const MARKS: u16 = 22;
     /// Critical: a child without it could leave its parent's root directory.
     pub(super) const ROOT: u16 = 23;
+    /// Critical: a child without them waits for signals that its parent has had.
+    pub(super) const PENDING: u16 = 25;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 24;
+    pub(super) const END: usize = 26;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -187,6 +191,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if let Some(root) = &descriptor.root {
         put(&mut body, section::ROOT, root);
+    }
+    if !descriptor.pending.is_empty() {
+        put(&mut body, section::PENDING, &descriptor.pending);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -337,6 +344,7 @@ impl<'a> Sections<'a> {
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
             state: self.parse::<State>(section::STATE)?,
+            pending: self.parse::<Vec<PendingSignals>>(section::PENDING)?,
             credentials: self.parse::<OwnCredentials>(section::CREDENTIALS)?,
             root: self.parse_optional::<String>(section::ROOT)?,
             open_files: self.parse::<Vec<OpenFile>>(section::OPEN_FILES)?,
@@ -370,6 +378,10 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
     check_whole(descriptor)?;
     if ![0, descriptor.threads.len()].contains(&descriptor.state.threads.len()) {
         return fail(section::STATE, "there is not one record for each thread");
+    }
+    let is_thread = |tid| descriptor.threads.iter().any(|thread| thread.tid == tid);
+    if let Err(reason) = pending::check(&descriptor.pending, is_thread) {
+        return fail(section::PENDING, reason);
     }
     if let Err(reason) = descriptor.credentials.check() {
         return fail(section::CREDENTIALS, reason);

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::descriptor::{
-    ArenaMap, Clocks, DcTarget, Export, FileKind, Groups, Number, Owner, RcEndpoint, Rights, Rseq,
-    Sched, SiteKind, Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
+    ArenaMap, Clocks, DcTarget, Export, FileKind, Groups, MAX_PENDING, Number, Owner, RcEndpoint,
+    Rights, Rseq, Sched, SiteKind, Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -67,6 +67,7 @@ pub(crate) fn sample() -> Descriptor {
         threads: vec![Thread { tid: 77, frame: SeedAddr(0x7fff_0000_1000), ..Thread::default() }],
         process: Process { cwd: "/".to_owned(), ..Process::default() },
         state: State::default(),
+        pending: Vec::new(),
         credentials: OwnCredentials::default(),
         root: None,
         open_files: vec![OpenFile { fd: 1, flags: 0o2, position: 5, link: "/dev/null".to_owned() }],
@@ -128,6 +129,30 @@ fn state_survives_and_is_critical() {
     descriptor.state.threads.push(ThreadState::default());
     let refused = decode(&encode(&descriptor).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("one record for each thread"), "{refused}");
+}
+
+#[test]
+fn pending_signals_survive_and_are_some_threads() {
+    let with = |queues: &[(u32, u32)]| {
+        let queue = |(tid, count): &(u32, u32)| PendingSignals {
+            tid: *tid,
+            at: SeedAddr(0x1000),
+            count: *count,
+        };
+        let descriptor = Descriptor { pending: queues.iter().map(queue).collect(), ..sample() };
+        (descriptor.clone(), decode(&encode(&descriptor).unwrap()))
+    };
+    let (tid, most) = (sample().threads[0].tid, u32::try_from(MAX_PENDING).unwrap());
+    let (made, read) = with(&[(0, most - 1), (tid, 1)]);
+    assert_eq!(read.unwrap(), made);
+    for (bad, why) in [
+        (&[(0, most), (tid, 1)][..], "more signals"),
+        (&[(0, u32::MAX), (tid, u32::MAX)], "more signals"),
+        (&[(tid, 1), (tid, 1)], "two queues"),
+        (&[(tid + 1, 1)], "not there"),
+    ] {
+        assert!(with(bad).1.unwrap_err().to_string().contains(why), "{bad:?}");
+    }
 }
 
 #[test]

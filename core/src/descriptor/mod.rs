@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod losses;
 pub mod owner;
 pub mod page_table;
+pub mod pending;
 pub mod process;
 pub mod state;
 pub mod thread;
@@ -25,6 +26,7 @@ pub use credentials::{Credentials, Groups, OwnCredentials, Rights};
 pub use losses::{Loss, LossKind, Losses, Refuse};
 pub use owner::{ArenaMap, ArenaNews, DcTarget, Export, Owner, RcEndpoint, Slab};
 pub use page_table::{OwnerIndex, PageTable, Run, Source};
+pub use pending::{MAX_PENDING, PendingSignals};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
@@ -70,6 +72,8 @@ pub struct Descriptor {
     pub process: Process,
     /// The rest of its state.
     pub state: State,
+    /// Signals that wait for it and its threads; of a whole process alone, as fork(2) drops them.
+    pub pending: Vec<PendingSignals>,
     /// What of its credentials is not its agent's.
     pub credentials: OwnCredentials,
     /// Its root directory as its agent saw it, if that is not the agent's own.

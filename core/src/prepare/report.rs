@@ -13,8 +13,8 @@ use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::{
-    Clocks, Credentials, Groups, MmLayout, OpenFile, Process, Refuse, ResumeArea, Rights, Rseq,
-    Sched, SeedAddr, SignalAction, State, Thread, ThreadState, Whole,
+    Clocks, Credentials, Groups, MmLayout, OpenFile, PendingSignals, Process, Refuse, ResumeArea,
+    Rights, Rseq, Sched, SeedAddr, SignalAction, State, Thread, ThreadState, Whole,
 };
 
 /// First bytes.
@@ -97,6 +97,9 @@ pub mod tag {
     pub const LOCKED: u16 = 50;
     /// u64: the flags of mlockall(2) that hold for memory to come. Of a whole process alone.
     pub const LOCKS_FUTURE: u16 = 51;
+    /// 3 x u64: tid (0: the process), address of the first siginfo_t, how many: pending signals. Of a whole process alone.
+    /// May stand several times.
+    pub const PENDING: u16 = 52;
 }
 
 /// Everything that a report says.
@@ -131,6 +134,8 @@ pub struct Report {
     pub locked: Vec<SeedRange>,
     /// MCL_FUTURE and MCL_ONFAULT, or 0.
     pub locks_future: u32,
+    /// Signals that wait for the process and its threads.
+    pub pending: Vec<PendingSignals>,
     /// Where children are told of losses; 0: nowhere.
     pub losses_area: SeedAddr,
     /// Losses with which there is to be no seed.
@@ -351,6 +356,11 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             let n = numbers(record, 2)?;
             report.locked.push(range(n[0], n[1])?);
         }
+        tag::PENDING => {
+            let n = numbers(record, 3)?;
+            let (tid, count) = (u32::try_from(n[0]).ok()?, u32::try_from(n[2]).ok()?);
+            report.pending.push(PendingSignals { tid, at: SeedAddr(n[1]), count });
+        }
         tag::LOCKS_FUTURE => {
             report.locks_future = u32::try_from(numbers(record, 1)?[0]).ok()?;
         }
@@ -477,7 +487,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_records_are_a_report_or_an_error(
-            records in prop::collection::vec((0u16..44, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
+            records in prop::collection::vec((0u16..54, prop::collection::vec(any::<u8>(), 0..200)), 0..6),
             cut in 0usize..20,
         ) {
             let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
@@ -517,6 +527,7 @@ mod tests {
         writer.record(tag::SHARED_COPY, &[0x1000, 0x2000, 0x5000], b"");
         writer.record(tag::LOCKED, &[0x1000, 0x3000], b"");
         writer.record(tag::LOCKS_FUTURE, &[6], b"");
+        writer.record(tag::PENDING, &[7, 0x6000, 2], b"");
         let len = writer.finish().unwrap();
         let report = parse(&buffer[..len]).unwrap();
         assert_eq!(report.threads[0].name, b"python3");
@@ -525,6 +536,8 @@ mod tests {
         assert_eq!(report.shared_copies, [(SeedRange::new(0x1000, 0x2000), SeedAddr(0x5000))]);
         assert_eq!(report.locked, [SeedRange::new(0x1000, 0x3000)]);
         assert_eq!(report.locks_future, 6);
+        let pending = PendingSignals { tid: 7, at: SeedAddr(0x6000), count: 2 };
+        assert_eq!(report.pending, [pending]);
     }
 
     /// One record of each tag, all numbers different.

@@ -328,6 +328,8 @@ impl Description<'_, '_> {
                 return Err(Refusal::OtherCredentials { tid: other.tid() });
             }
         }
+        // SAFETY: nobody writes to this copy.
+        unsafe { table.report_waiting(self.writer) };
         self.writer.record(tag::GATE, &[whole.gate], &[]);
         for range in map.marked() {
             self.writer.record(tag::DONT_FORK, &[range.start.0, range.end.0], &[]);

@@ -79,6 +79,8 @@ pub struct TailFacts {
     file_limit: Option<(u64, u64)>,
     /// Interval timers that run on, by their `which`; of a whole process alone, as fork(2) drops them.
     timers: Vec<(u64, [u64; 4])>,
+    /// Signals that wait for it and its first thread.
+    signals: Vec<Op>,
     resume_area: SeedAddr,
     /// Its working directory, where it finds one of that name.
     cwd: String,
@@ -172,6 +174,10 @@ impl TailFacts {
             locks_future: desc.marks.locks_future,
             file_limit: late_file_limit(desc, host),
             timers: if whole.is_some() { running_timers(&desc.process) } else { Vec::new() },
+            signals: [0, desc.threads[first].tid]
+                .iter()
+                .filter_map(|tid| threads::signals_of(desc, *tid))
+                .collect(),
             resume_area: desc.resume_area.addr,
             cwd: desc.process.cwd.clone(),
             losses: told_losses(desc),
@@ -306,6 +312,7 @@ impl TailFacts {
             let timer = left_after(*which, *timer, place.passed_ns);
             calls::setitimer(*which, if place.runs_timers { timer } else { [0; 4] })
         }));
+        ops.extend(self.signals.iter().cloned());
         ops.push(Op::Store { addr: self.resume_area.0, bytes: info.to_vec() });
         if !self.losses.1.is_empty() {
             // Its place in the mail is filled in by `mail`.

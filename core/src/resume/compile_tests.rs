@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::descriptor::{
-    CallSite, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnCredentials, OwnerIndex,
+    CallSite, Groups, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnCredentials, OwnerIndex,
     PageTable, Process, ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma,
     WarmSet, Whole,
 };
@@ -44,6 +44,7 @@ pub(crate) fn descriptor() -> Descriptor {
         threads: vec![thread],
         process: Process { cwd: "/".into(), umask: 0o22, ..Process::default() },
         state: State::default(),
+        pending: Vec::new(),
         credentials: OwnCredentials::default(),
         root: None,
         open_files: Vec::<OpenFile>::new(),
@@ -646,6 +647,32 @@ fn the_largest_table_of_threads_fits_the_region() {
     let facts = TailFacts::of(&desc, &HostFacts::default()).unwrap();
     assert_eq!(desc.threads.len() as u64, MAX_FURTHER_THREADS + 1);
     assert!((facts.further().encode(PLACE.base).len() as u64) < TABLE_LEN);
+}
+
+/// Whoever has many threads and many groups makes no table that is their product.
+#[test]
+fn credentials_of_many_threads_are_told_once() {
+    use crate::resume::abi::{TABLE, TABLE_LEN};
+    let mut desc = whole();
+    let last = desc.threads[2].clone();
+    desc.threads.resize(MAX_THREADS, last);
+    desc.whole.as_mut().unwrap().sched = vec![Sched::default(); MAX_THREADS];
+    let plain = TailFacts::of(&desc, &HostFacts::default()).unwrap().further().encode(PLACE.base);
+    let supplementary: Vec<u32> = (0..65_536).collect();
+    desc.credentials.groups = Some(Groups { ids: [7; 4], supplementary: supplementary.clone() });
+    let mut host = HostFacts::default();
+    host.credentials.rights.effective = u64::MAX;
+    let table = TailFacts::of(&desc, &host).unwrap().further().encode(PLACE.base);
+    assert!((table.len() as u64) < TABLE_LEN, "{}", table.len());
+    let list: Vec<u8> = supplementary.iter().flat_map(|group| group.to_le_bytes()).collect();
+    let at = table.windows(list.len()).rposition(|bytes| bytes == list).unwrap();
+    // One op more for each that waits, and behind all programs the steps themselves, whose addresses are in them.
+    let steps = plain.len() + (MAX_THREADS - 1) * 64;
+    assert!(at > steps && at < steps + 10 * 64, "{at} {steps}");
+    let from = PLACE.base + TABLE + steps as u64;
+    let op = [&31u32.to_le_bytes()[..], &0u32.to_le_bytes(), &from.to_le_bytes()].concat();
+    let found = table[..steps].windows(op.len()).filter(|bytes| *bytes == op).count();
+    assert_eq!(found, MAX_THREADS - 1);
 }
 
 #[test]

@@ -89,6 +89,22 @@ pub enum Op {
     },
     /// Uses AMX tiles and lets them go: the kernel has room for them from then on.
     Tiles,
+    /// Steps that lie elsewhere, which several programs share.
+    All {
+        /// Where the first one lies.
+        at: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Signals wait, as in the parent.
+    Signals {
+        /// Where the first one's siginfo_t lies.
+        at: u64,
+        /// How many.
+        count: u32,
+        /// They are the calling thread's own, not the process's.
+        to_thread: bool,
+    },
     /// The command socket moves.
     CommandAt {
         /// Its number from now on.
@@ -150,6 +166,8 @@ impl Program {
             | Op::Gate { .. }
             | Op::Parent { .. }
             | Op::Tiles
+            | Op::Signals { .. }
+            | Op::All { .. }
             | Op::CommandAt { .. }
             | Op::SignalReturn { .. } => 0,
         };
@@ -219,6 +237,14 @@ impl Program {
                     let args = [a, b, c, 0, u64::from(to[0]), u64::from(to[1])];
                     let expect = u64::from(flags[0]) | u64::from(flags[1]) << 32;
                     RawOp { kind: raw::PAIR, number: *number, args, expect }
+                }
+                Op::All { at, count } => {
+                    let args = [*at, *count, 0, 0, 0, 0];
+                    RawOp { kind: raw::ALL, args, ..RawOp::default() }
+                }
+                Op::Signals { at, count, to_thread } => {
+                    let args = [*at, (*count).into(), (*to_thread).into(), 0, 0, 0];
+                    RawOp { kind: raw::SIGNALS, args, ..RawOp::default() }
                 }
                 Op::Tiles => RawOp { kind: raw::TILES, ..RawOp::default() },
                 Op::CommandAt { fd } => {
@@ -290,6 +316,11 @@ impl fmt::Display for Op {
                 write!(f, "{}{}, {}{} = {name}({})", to[0], exec[0], to[1], exec[1], listed(args))
             }
             Op::Tiles => write!(f, "tilezero"),
+            Op::All { count, .. } => write!(f, "{count} steps for credentials"),
+            Op::Signals { at, count, to_thread } => {
+                let call = if *to_thread { "rt_tgsigqueueinfo" } else { "rt_sigqueueinfo" };
+                write!(f, "{call} of {count} signals at {at:#x}")
+            }
             Op::CommandAt { fd } => write!(f, "the command socket moves to {fd}"),
             Op::SignalReturn { frame } => write!(f, "rt_sigreturn with rsp = {frame:#x}"),
         }

@@ -2,7 +2,7 @@
 //! children of a template, and lies in its region.
 //!
 //! ```text
-//! base + TABLE   RawThread, RawThread ...   then of each: ops, bytes
+//! base + TABLE   RawThread, RawThread ...   then of each: ops, bytes   then, for all of them: credentials
 //! ```
 //! The first thread of a child is the process's own first one (its id is the process's), so that its
 //! further threads can have their ids, too. It need not be the one that called prepare: then the caller is
@@ -19,12 +19,16 @@ use crate::descriptor::{Descriptor, Sched, SeedAddr, Thread, ThreadState};
 
 const ARCH_SET_GS: u64 = 0x1001;
 const SCHED_DEADLINE: u32 = 6;
+/// Of a program whose length is asked.
+const NOWHERE: Op = Op::All { at: 0, count: 0 };
 
 /// All threads of a descriptor but the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FurtherThreads {
     threads: Vec<Further>,
     ends_with_caller: bool,
+    /// What each of them runs that waits at a gate: one list, which may be long.
+    credentials: Program,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ struct Further {
     fs_base: u64,
     name: String,
     program: Program,
+    /// Where in its program the credentials go.
+    as_whom: Option<usize>,
 }
 
 /// The thread that a child begins with, by its index.
@@ -60,12 +66,15 @@ impl FurtherThreads {
             let sched = whole.sched.get(index).filter(|_| !plain);
             let states = &desc.state.threads;
             let kept = states.get(first).zip(states.get(index));
+            let (program, as_whom) =
+                beginning(thread, sched, kept, signals_of(desc, thread.tid), gate);
             Further {
                 tid: thread.tid,
                 tid_address: thread.tid_address.0,
                 fs_base: thread.fs_base,
                 name: String::from_utf8_lossy(&thread.name).into_owned(),
-                program: beginning(thread, sched, kept, gate.map(|gate| (gate, credentials))),
+                program,
+                as_whom: as_whom.filter(|_| !credentials.is_empty()),
             }
         };
         let others = 1..desc.threads.len();
@@ -73,6 +82,7 @@ impl FurtherThreads {
         Ok(FurtherThreads {
             threads: others.filter(|at| *at != first).chain(caller).map(further).collect(),
             ends_with_caller: caller.is_some(),
+            credentials: Program { ops: credentials.to_vec() },
         })
     }
 
@@ -93,13 +103,17 @@ impl FurtherThreads {
 
     /// The table as it must lie in the region at `base`.
     pub(super) fn encode(&self, base: u64) -> Vec<u8> {
-        let mut table = Vec::with_capacity(self.threads.len() * size_of::<RawThread>());
+        let heads = self.threads.len() * size_of::<RawThread>();
+        let lengths = self.threads.iter().map(|thread| thread.program_with(NOWHERE).encoded_len());
+        let shared_at = base + TABLE + (heads + lengths.sum::<usize>()) as u64;
+        let mut table = Vec::with_capacity(heads);
         let mut programs = Vec::new();
-        let behind = base + TABLE + (self.threads.len() * size_of::<RawThread>()) as u64;
         for (index, thread) in (0u64..).zip(&self.threads) {
-            let ops = behind + programs.len() as u64;
-            programs.extend_from_slice(&thread.program.encode(ops));
-            let count = thread.program.ops.len() as u64;
+            let ops = base + TABLE + (heads + programs.len()) as u64;
+            let shared = Op::All { at: shared_at, count: self.credentials.ops.len() as u64 };
+            let program = thread.program_with(shared);
+            programs.extend_from_slice(&program.encode(ops));
+            let count = program.ops.len() as u64;
             let Further { tid, tid_address, fs_base, .. } = *thread;
             let raw =
                 RawThread { tid: tid.into(), tid_address, fs_base, ops, op_count: count, index };
@@ -109,6 +123,9 @@ impl FurtherThreads {
             }
         }
         table.extend_from_slice(&programs);
+        if self.threads.iter().any(|thread| thread.as_whom.is_some()) {
+            table.extend_from_slice(&self.credentials.encode(shared_at));
+        }
         table
     }
 
@@ -116,7 +133,8 @@ impl FurtherThreads {
     pub(super) fn step_text(&self, index: u32, step: u32) -> String {
         let at = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let thread = self.threads.get(at(index).wrapping_sub(1));
-        let op = thread.and_then(|thread| thread.program.ops.get(at(step)));
+        let shared = Op::All { at: 0, count: self.credentials.ops.len() as u64 };
+        let op = thread.and_then(|thread| thread.program_with(shared).ops.get(at(step)).cloned());
         match (thread, op) {
             (Some(thread), Some(op)) => format!("{op} of thread {} ({})", thread.tid, thread.name),
             _ => "a step that is not in its program".to_owned(),
@@ -126,22 +144,43 @@ impl FurtherThreads {
 
 impl fmt::Display for FurtherThreads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = Op::All { at: 0, count: self.credentials.ops.len() as u64 };
         self.threads.iter().try_for_each(|thread| {
             writeln!(f, "thread {} ({}), fs {:#x}:", thread.tid, thread.name, thread.fs_base)?;
-            write!(f, "{}", thread.program)
+            write!(f, "{}", thread.program_with(shared.clone()))
         })
     }
 }
 
+impl Further {
+    /// What it runs, with `shared` for what makes it whom it is to be.
+    fn program_with(&self, shared: Op) -> Program {
+        let mut program = self.program.clone();
+        if let Some(at) = self.as_whom {
+            program.ops.insert(at, shared);
+        }
+        program
+    }
+}
+
+/// What waits for thread `tid`, queued by itself: nobody else may say that it was a kill(2), or a child's end. 0: what
+/// waits for the process, by its first thread. All signals are blocked until each is in its own code.
+pub(super) fn signals_of(desc: &Descriptor, tid: u32) -> Option<Op> {
+    let queue = desc.pending.iter().find(|queue| queue.tid == tid && queue.count > 0)?;
+    Some(Op::Signals { at: queue.at.0, count: queue.count, to_thread: tid != 0 })
+}
+
 /// What a thread runs before its own code. The signal mask and the rest of its registers come with the
 /// frame; rseq comes late, for the same reason as in a tail. `kept`: what the first thread's state is, and this one's.
-/// `gate`: where it waits, as whom.
+/// `gate`: where it waits. With the program the place where it becomes whom it is to be; a thread that
+/// waits nowhere is made by one that is it already.
 fn beginning(
     thread: &Thread,
     sched: Option<&Sched>,
     kept: Option<(&ThreadState, &ThreadState)>,
-    gate: Option<(SeedAddr, &[Op])>,
-) -> Program {
+    signals: Option<Op>,
+    gate: Option<SeedAddr>,
+) -> (Program, Option<usize>) {
     let mut ops = Vec::with_capacity(8);
     let name = [thread.name.as_slice(), b"\0"].concat();
     ops.push(calls::prctl(libc::PR_SET_NAME, [name.into()], Expect::Success));
@@ -160,15 +199,14 @@ fn beginning(
         ops.extend(state::of_thread(own, first));
         ops.extend(state::room_for_vectors(own));
     }
+    ops.extend(signals);
     if let Some(rseq) = thread.rseq {
         ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
     }
-    if let Some((gate, credentials)) = gate {
-        ops.extend_from_slice(credentials);
-        ops.push(Op::Gate { addr: gate.0 });
-    }
+    let as_whom = gate.map(|_| ops.len());
+    ops.extend(gate.map(|gate| Op::Gate { addr: gate.0 }));
     ops.push(Op::SignalReturn { frame: thread.frame.0 });
-    Program { ops }
+    (Program { ops }, as_whom)
 }
 
 /// sched_setattr(2) of the calling thread. The deadline class takes reservations that another host has not

@@ -17,6 +17,7 @@ use mitosis::wire::local::DropMode;
 
 use super::latecomers::*;
 use super::memory::*;
+use super::pending::*;
 use super::stacks::*;
 use super::threads::{Crew, Kind, raw_mask, set_name};
 use super::{Case, checks, traced};
@@ -43,6 +44,9 @@ pub(crate) fn all() -> Vec<Case> {
         one_thread_is_a_whole_process { check: checks::every_seed_is_whole },
         several_threads_prepare_in_turn { check: checks::every_seed_is_whole },
         signals_reach_their_threads { check: checks::every_seed_is_whole },
+        signals_that_are_pending_stay_so { check: two_seeds_have_what_is_pending },
+        more_signals_than_are_carried_are_refused_and_stay,
+        signals_that_nobody_may_look_at_are_refused_and_stay,
         ids_are_changed_meanwhile,
         alternative_stacks_with_room_for_a_frame_alone { check: checks::every_seed_is_whole },
         alternative_stacks_without_room_for_a_frame { check: checks::every_seed_is_whole },

@@ -11,7 +11,7 @@ use super::cases::{action_of_33, end, keep, options, seed, seed_with};
 use super::threads::{Crew, Kind, raw_mask};
 
 /// A filter of the whole process, as a sandbox has: ptrace(2) is EPERM.
-fn forbid_ptrace() {
+pub(crate) fn forbid_ptrace() {
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let number = u32::try_from(libc::SYS_ptrace).unwrap();
     let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();

@@ -12,6 +12,7 @@ mod cases;
 mod checks;
 mod latecomers;
 mod memory;
+mod pending;
 mod stacks;
 mod threads;
 #[path = "../../../tests/process_suite/src/bin/suite-state/tiles.rs"]

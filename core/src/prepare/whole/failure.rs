@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::descriptor::MAX_THREADS;
+use crate::descriptor::{MAX_PENDING, MAX_THREADS};
 use crate::prepare::proc_files::{read_file, remedy_of};
 use crate::prepare::proc_text::{Path, decimal};
 
@@ -79,6 +79,23 @@ pub enum StopError {
         /// Which.
         thread: ThreadName,
     },
+    /// Signals are pending, which only ptrace(2) tells of.
+    #[error(
+        "signals are pending that {thread} blocks, and a helper process may not look at them: {error}; take them \
+         (sigwaitinfo(2)) before prepare, or allow ptrace between processes of this user (kernel.yama.ptrace_scope 0 or \
+         1, no seccomp filter of ptrace, no debugger)"
+    )]
+    SignalsUnseen {
+        /// Which.
+        thread: ThreadName,
+        /// ptrace(2)'s, or clone(2)'s.
+        error: io::Error,
+    },
+    /// More signals are pending than are carried.
+    #[error(
+        "more than {MAX_PENDING} signals are pending: take some (sigwaitinfo(2)) before prepare"
+    )]
+    TooManySignals,
     /// There are too many.
     #[error("this process has more than {MAX_THREADS} threads, which is more than a seed can have")]
     TooMany,
@@ -166,6 +183,8 @@ pub(super) enum Kind {
     NoHelper,
     NotAsked,
     NoTimeStamps,
+    SignalsUnseen,
+    TooManySignals,
     TooMany,
     MainEnded,
     NoProc,
@@ -250,6 +269,8 @@ impl Stopped {
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::NoTimeStamps => StopError::NoTimeStamps { thread },
+            Kind::SignalsUnseen => StopError::SignalsUnseen { thread, error: error() },
+            Kind::TooManySignals => StopError::TooManySignals,
             Kind::TooMany => StopError::TooMany,
             Kind::MainEnded => StopError::MainThreadEnded,
             Kind::NoProc => StopError::NoProc { error: error() },

@@ -43,7 +43,6 @@ pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
 use park::{Parking, Reason, now};
-use pending::Pending;
 use seen::Seen;
 use state::ThreadState;
 pub(super) use table::Table;
@@ -141,13 +140,12 @@ fn child(options: &PrepareOptions, freezer: Option<&Freezer>) -> super::Resumed 
         }
         return told.resumed();
     }
-    if let Some(Freezer { timers, pending, is_subreaper, own_denial, .. }) = freezer {
+    if let Some(Freezer { timers, is_subreaper, own_denial, .. }) = freezer {
         if *is_subreaper {
             kept::become_subreaper();
         }
         own_denial.iter().copied().for_each(kept::deny_write_execute);
         timers.make_again(told.passed_since(timers.found_at()));
-        pending.queue();
     }
     if !options.holds_threads {
         wake::release_threads();
@@ -179,7 +177,6 @@ struct Freezer {
     map: Map,
     seen: Seen,
     timers: Timers,
-    pending: Pending,
     is_subreaper: bool,
     own_denial: Option<u32>,
     table: &'static Table,
@@ -201,7 +198,6 @@ impl Freezer {
             map,
             seen,
             timers: Timers::default(),
-            pending: Pending::new(),
             is_subreaper: false,
             own_denial: None,
             table,
@@ -286,10 +282,11 @@ impl Freezer {
         // SAFETY: nobody else touches the caller's state; this thread has no frame yet.
         unsafe {
             let mut caller = ThreadState::of_this_thread(self.table, std::ptr::null());
-            caller.pending = state::pending() & mask;
+            caller.blocked = mask;
             *self.table.caller.get() = caller;
         }
-        self.pending.take(self.table);
+        let until = now().saturating_add(patience);
+        pending::take(self.table, until, &mut self.work).map_err(Refusal::Stop)?;
         if !self.map.is_current() {
             self.map.scan().map_err(Refusal::Map)?;
         }

@@ -76,6 +76,17 @@ unsafe extern "C" {
 
 /// Has the threads opened that are [`WANTED`]; the kernel's answer if there is no helper.
 pub(super) fn blocked(table: &Table, deadline: u64) -> Result<(), isize> {
+    by_helper(table, deadline, open_wanted)
+}
+
+/// What a helper process does, before it ends.
+pub(super) type Help = fn(&Table);
+
+/// Has a process do it that shares this one's memory, may trace its threads, and is told to stop at `deadline`; the
+/// kernel's answer if there is none.
+pub(super) fn by_helper(table: &Table, deadline: u64, what: Help) -> Result<(), isize> {
+    // SAFETY: the last helper has been reaped, and the next one is not there yet.
+    unsafe { *table.helper.what.get() = Some(what) };
     table.helper.go.store(0, SeqCst);
     table.helper.stop.store(0, SeqCst);
     // SAFETY: the table's helper stack has no other user: one round at a time, one helper in it. It stays
@@ -141,11 +152,9 @@ extern "C" fn help(table: *const libc::c_void) -> ! {
     while table.helper.go.load(SeqCst) == 0 {
         futex::wait(&table.helper.go, 0, None, Reach::Process);
     }
-    let used = table.used.load(SeqCst) as usize;
-    for (index, (tid, slot)) in table.tids.iter().zip(&table.slots).take(used).enumerate() {
-        if slot.claim.load(SeqCst) != GONE && slot.opened.load(SeqCst) == WANTED {
-            open(table, tid.load(SeqCst), slot, index);
-        }
+    // SAFETY: written before this process was made.
+    if let Some(what) = unsafe { *table.helper.what.get() } {
+        what(table);
     }
     loop {
         // SAFETY: ends this process; what it still traces goes on.
@@ -153,13 +162,22 @@ extern "C" fn help(table: *const libc::c_void) -> ! {
     }
 }
 
-fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
+fn open_wanted(table: &Table) {
+    let used = table.used.load(SeqCst) as usize;
+    for (index, (tid, slot)) in table.tids.iter().zip(&table.slots).take(used).enumerate() {
+        if slot.claim.load(SeqCst) != GONE && slot.opened.load(SeqCst) == WANTED {
+            open(table, tid.load(SeqCst), slot, index);
+        }
+    }
+}
+
+/// Stops a thread of this process's maker: the signal that must be handed on when it is let go, or 0. `Err` is -errno of
+/// ptrace(2), or 0 where it has ended, or is in no state to stop by the deadline: the exit of this process lets go of it.
+pub(super) fn stop(table: &Table, tid: u32) -> Result<i32, isize> {
     // SAFETY: requests with plain numbers.
     let seized = unsafe { rawcall!(libc::SYS_ptrace, PTRACE_SEIZE, tid, 0, 0) };
     if seized != 0 {
-        slot.error.store(u32::try_from(-seized).unwrap_or(0), SeqCst);
-        slot.opened.store(REFUSED, SeqCst);
-        return;
+        return Err(seized);
     }
     // SAFETY: as above.
     unsafe { rawcall!(libc::SYS_ptrace, PTRACE_INTERRUPT, tid, 0, 0) };
@@ -171,41 +189,55 @@ fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
         if answer == tid as isize {
             break;
         }
-        // Killed or gone; or it is in no state to stop, and the exit of this process lets go of it.
         if answer < 0 || table.helper.stop.load(SeqCst) != 0 {
-            return;
+            return Err(0);
         }
         pause();
     }
     if !libc::WIFSTOPPED(status) {
-        return;
+        return Err(0);
     }
+    let is_event = status >> 16 == PTRACE_EVENT_STOP;
+    Ok(if is_event { 0 } else { libc::WSTOPSIG(status) })
+}
+
+/// Lets go of a thread that [`stop`] has stopped.
+pub(super) fn let_go(tid: u32, deliver: i32) {
+    // SAFETY: the thread is stopped.
+    unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+}
+
+fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
+    let deliver = match stop(table, tid) {
+        Ok(deliver) => deliver,
+        Err(0) => return,
+        Err(refused) => {
+            slot.error.store(u32::try_from(-refused).unwrap_or(0), SeqCst);
+            slot.opened.store(REFUSED, SeqCst);
+            return;
+        }
+    };
     let mut mask = 0u64;
     let bit = signal_bit(PARK_SIGNAL);
-    let is_event = status >> 16 == PTRACE_EVENT_STOP;
-    let deliver = if is_event { 0 } else { libc::WSTOPSIG(status) };
     let registers = registers_of(tid);
     if registers.is_some_and(|registers| has_been_parked(&registers)) {
         // It is about to leave the handler of a round that is over, and is asked then. Were it opened here, each
         // round would lay a frame upon the last one's as long as the thread does not get to run.
         slot.opened.store(0, SeqCst);
-        // SAFETY: the thread is stopped.
-        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        let_go(tid, deliver);
         return;
     }
     if registers.is_some_and(|registers| is_in_restorer(tid, &registers)) {
         // It leaves within microseconds, with the mask that its own code had. There it can be parked, and
         // what a child of ours would make of a thread in here is nothing.
         slot.opened.store(0, SeqCst);
-        // SAFETY: the thread is stopped.
-        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        let_go(tid, deliver);
         return;
     }
     if !is_pending(tid, signal::value(table.round.load(SeqCst), index)) {
         // It has the signal, and stands in our handler, which blocks everything: that is not its own mask.
         slot.opened.store(0, SeqCst);
-        // SAFETY: the thread is stopped.
-        unsafe { rawcall!(libc::SYS_ptrace, PTRACE_DETACH, tid, 0, deliver) };
+        let_go(tid, deliver);
         return;
     }
     // SAFETY: the thread is stopped; `mask` lives.
@@ -221,27 +253,39 @@ fn open(table: &Table, tid: u32, slot: &Slot, index: usize) {
 
 /// Whether a stopped thread still has our question to come. Where the kernel does not tell, it has.
 fn is_pending(tid: u32, value: u64) -> bool {
+    for offset in 0..MOST_PENDING {
+        let mut info = [QueuedSignal::default()];
+        match peek(tid, Queue::Own, offset, &mut info) {
+            0 => return false,
+            1 if signal::asks(&info[0], value) => return true,
+            1 => {}
+            _ => return true,
+        }
+    }
+    true
+}
+
+/// Which signals of a stopped thread: its own, or its process's.
+#[derive(Clone, Copy)]
+pub(super) enum Queue {
+    Own = 0,
+    Shared = 1,
+}
+
+/// What is pending there behind the first `offset`: how many were filled in, or -errno. They stay pending.
+pub(super) fn peek(tid: u32, queue: Queue, offset: u64, into: &mut [QueuedSignal]) -> isize {
     #[repr(C)]
     struct Which {
         offset: u64,
         flags: u32,
         count: i32,
     }
-    for offset in 0..MOST_PENDING {
-        let which = Which { offset, flags: 0, count: 1 };
-        let mut info = QueuedSignal::default();
-        // SAFETY: both live; the kernel fills one siginfo at most.
-        let answer = unsafe {
-            rawcall!(libc::SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &raw const which, &raw mut info)
-        };
-        match answer {
-            0 => return false,
-            1 if signal::asks(&info, value) => return true,
-            1 => {}
-            _ => return true,
-        }
+    let count = i32::try_from(into.len()).unwrap_or(i32::MAX);
+    let which = Which { offset, flags: queue as u32, count };
+    // SAFETY: both live; the kernel fills as many as there is room for.
+    unsafe {
+        rawcall!(libc::SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &raw const which, into.as_mut_ptr())
     }
-    true
 }
 
 /// Of the restorer's region, in which threads of a child begin: bases are multiples of the first, code lies

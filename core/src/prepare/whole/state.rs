@@ -30,8 +30,10 @@ pub(in crate::prepare) struct ThreadState {
     kept: descriptor::ThreadState,
     /// PR_SET_TSC, which is not carried.
     pub(super) faults_on_time_stamps: bool,
-    /// Signals that are pending for it or its process, and that it blocks.
+    /// Signals that are pending for it or its process.
     pub(super) pending: u64,
+    /// Those that it blocks.
+    pub(super) blocked: u64,
     /// Equal for threads of the same credentials.
     credentials: u64,
     name: [u8; 16],
@@ -95,7 +97,8 @@ impl ThreadState {
                 ..kept::of_this_thread()
             },
             faults_on_time_stamps: kept::faults_on_time_stamps(),
-            pending: pending() & blocked,
+            pending: pending(),
+            blocked,
             credentials: credentials::digest(),
             name,
         }

@@ -7,8 +7,11 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering::SeqCst};
 
+use super::open::Help;
+use super::pending::Waiting;
 use super::state::ThreadState;
 use crate::descriptor::MAX_THREADS;
+use crate::prepare::report::ReportWriter;
 use crate::prepare::scratch::Guarded;
 
 /// Stack of the process that opens threads which block the signal (`open.rs`).
@@ -37,6 +40,7 @@ pub(in crate::prepare) struct Table {
     /// The caller of prepare.
     pub(super) caller: UnsafeCell<ThreadState>,
     helper_stack: UnsafeCell<[u8; HELPER_STACK_BYTES]>,
+    pub(super) waiting: Waiting,
     /// Of each slot, while its thread looks at itself.
     pub(super) stacks: UnsafeCell<[Stack; MAX_THREADS]>,
 }
@@ -52,6 +56,8 @@ pub(super) struct Helper {
     pub(super) go: AtomicU32,
     /// 1: it must give up.
     pub(super) stop: AtomicU32,
+    /// What it does, written before it is made.
+    pub(super) what: UnsafeCell<Option<Help>>,
 }
 
 /// One other thread.
@@ -81,7 +87,8 @@ pub(super) const OPENED: u32 = 2;
 pub(super) const REFUSED: u32 = 3;
 
 // SAFETY: a slot's state is written by the thread that has claimed it, before it counts itself as arrived,
-// and read by the parker after that; the caller's is touched by the parker alone.
+// and read by the parker after that; the caller's is touched by the parker alone; what waits, by the parker and by the
+// helper that it has made and waits for.
 unsafe impl Sync for Table {}
 
 pub(super) static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
@@ -149,6 +156,15 @@ impl Table {
     pub(in crate::prepare) unsafe fn caller(&self) -> &ThreadState {
         // SAFETY: the caller's.
         unsafe { &*self.caller.get() }
+    }
+
+    /// Signals that wait, in a seed.
+    ///
+    /// # Safety
+    /// Nobody writes to them.
+    pub(in crate::prepare) unsafe fn report_waiting(&self, writer: &mut ReportWriter<'_>) {
+        // SAFETY: the caller's.
+        unsafe { self.waiting.report(writer) };
     }
 
     /// Where the helper's stack begins, growing down.
