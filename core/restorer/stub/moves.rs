@@ -154,7 +154,13 @@ fn plan(table: Table, call: &mut Move, mappings: &mut Mappings) -> Plan {
         }
         // What stays where it was has lost the pages that were written.
         if survey.file && call.flags & DONTUNMAP != 0 && !failed(result) {
-            discard::advise(table, call.old, call.end(), discard::DONTNEED);
+            let left = discard::advise(table, call.old, call.end(), discard::DONTNEED);
+            if failed(left) {
+                // The old place would show them: nothing has moved.
+                let back = MAYMOVE | FIXED;
+                kernel::mremap(result as u64, call.old_len, call.old_len, back, call.old);
+                return Plan::Done(left);
+            }
         }
         return Plan::Done(result);
     }

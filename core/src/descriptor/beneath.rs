@@ -15,13 +15,15 @@ use super::{Descriptor, OwnerIndex, PageTable, Run, SeedAddr, SeedRange, Source,
 pub const BENEATH: u64 = 1 << 62;
 
 impl Descriptor {
-    /// The VMAs of files in which pages were written, each [`BENEATH`] bytes further on, ascending.
+    /// The VMAs of files in which pages were written, and those that go on from them or lead up to them in the same
+    /// file, for in a child these may be one with them; each [`BENEATH`] bytes further on, ascending.
     pub fn beneath(&self) -> Vec<Vma> {
         let is_owned = |run: Run| matches!(run.source, Source::Owner { .. });
-        let is_file = |vma: &&Vma| matches!(vma.kind, VmaKind::File { .. });
-        let written = |vma: &&Vma| self.page_table.overlapping(vma.range).any(is_owned);
-        let files = self.vmas.iter().filter(is_file).filter(written);
-        files.map(|vma| Vma { range: beneath(vma.range), ..vma.clone() }).collect()
+        let is_written = |vma: &Vma| self.page_table.overlapping(vma.range).any(is_owned);
+        let slots = self.vmas.chunk_by(|before, vma| vma.continues(before));
+        let files = slots.filter(|slot| matches!(slot[0].kind, VmaKind::File { .. }));
+        let written = files.filter(|slot| slot.iter().any(is_written)).flatten();
+        written.map(|vma| Vma { range: beneath(vma.range), ..vma.clone() }).collect()
     }
 
     /// The page table with what `vmas`, which are [`Descriptor::beneath`], show.
@@ -67,6 +69,8 @@ mod tests {
         desc.vmas = vec![
             vma(0x10_0000, file.clone()),
             vma(0x20_0000, file.clone()),
+            vma(0x20_4000, VmaKind::File { file: 0, offset: 0x1_0000 }),
+            vma(0x20_8000, VmaKind::File { file: 1, offset: 0x1_0000 }),
             vma(0x30_0000, VmaKind::Anonymous),
         ];
         let owned = |start: u64, end: u64| Run {
@@ -77,14 +81,19 @@ mod tests {
             file_run(0x10_0000, 0x10_4000, 0x5000),
             file_run(0x20_0000, 0x20_1000, 0x5000),
             owned(0x20_1000, 0x20_4000),
+            file_run(0x20_4000, 0x20_8000, 0x1_0000),
             owned(0x30_0000, 0x30_4000),
         ];
         desc.page_table = PageTable::new(runs, PAGE).unwrap();
-        let (start, end) = (BENEATH + 0x20_0000, BENEATH + 0x20_4000);
+        let at = |start: u64| SeedRange::new(BENEATH + start, BENEATH + start + 4 * PAGE);
         let found = desc.beneath();
-        assert_eq!(found, [Vma { range: SeedRange::new(start, end), ..vma(0, file) }]);
+        // Its neighbour of the same file may become one mapping with it.
+        let expected = [desc.vmas[1].clone(), desc.vmas[2].clone()]
+            .map(|vma| Vma { range: at(vma.range.start.0), ..vma });
+        assert_eq!(found, expected);
         let table = desc.page_table_with(&found);
-        assert_eq!(table.runs()[..4], runs);
-        assert_eq!(table.runs()[4..], [file_run(start, end, 0x5000)]);
+        assert_eq!(table.runs()[..5], runs);
+        let beneath = |start: u64, offset| file_run(at(start).start.0, at(start).end.0, offset);
+        assert_eq!(table.runs()[5..], [beneath(0x20_0000, 0x5000), beneath(0x20_4000, 0x1_0000)]);
     }
 }

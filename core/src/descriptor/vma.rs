@@ -17,6 +17,19 @@ pub struct Vma {
     pub flags: VmaFlags,
 }
 
+impl Vma {
+    /// Whether it is the continuation of `before`, which maps the same file: of its image a child maps both, and they may
+    /// become one mapping there.
+    pub fn continues(&self, before: &Vma) -> bool {
+        match (&before.kind, &self.kind) {
+            (VmaKind::File { file: a, .. }, VmaKind::File { file: b, .. }) => {
+                a == b && before.range.end == self.range.start
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What backed a VMA in the seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmaKind {

@@ -62,7 +62,7 @@ impl ImageLayout {
                 continue;
             }
             match slots.last_mut() {
-                Some(slot) if before.is_some_and(|before| share_a_slot(before, vma)) => {
+                Some(slot) if before.is_some_and(|before| vma.continues(before)) => {
                     slot.range.end = vma.range.end;
                 }
                 last => {
@@ -118,16 +118,6 @@ impl ImageLayout {
                 Place::Slot { addr: SeedAddr(addr), left: slot.offset_end() - offset.0 }
             }
         }
-    }
-}
-
-/// Whether `vma` is the continuation of the same mapped file.
-fn share_a_slot(before: &Vma, vma: &Vma) -> bool {
-    match (&before.kind, &vma.kind) {
-        (VmaKind::File { file: a, .. }, VmaKind::File { file: b, .. }) => {
-            a == b && before.range.end == vma.range.start
-        }
-        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! refused, since all others are its host's agent's, who may do more.
 //!
 //! ```text
-//! bounding set > groups > users (keepcaps) > all rights again > ambient > secure bits > the rights that stay
+//! bounding set > groups > users (keepcaps) > all rights again > user of files > ambient > secure bits > the rights that stay
 //! ```
 //! A child has what its parent had, less what this host's agent has not. A right that can not be taken away, and an id
 //! that can not be given, are refused before anything is built. As each thread has credentials of its own, each runs
@@ -81,16 +81,15 @@ pub(super) fn steps(desc: &Descriptor, host: &Credentials) -> Result<Vec<Op>, Cr
         ops.extend(narrowed(rights, host)?);
     }
     ops.extend(groups);
-    if let Some([real, effective, saved, of_files]) = users {
+    let mut of_files = None;
+    if let Some([real, effective, saved, files]) = users {
         ops.push(keep_capabilities(true));
         ops.push(ids("setresuid", libc::SYS_setresuid, [real, effective, saved]));
-        if of_files != effective {
-            ops.push(of_files_id("setfsuid", libc::SYS_setfsuid, of_files));
-        }
+        of_files = Some(files).filter(|files| *files != effective);
     }
     if users.is_some() || rights.is_some() {
         let kept = desc.state.keeps_capabilities;
-        ops.extend(taken_up(&rights.unwrap_or(host.rights), host, kept));
+        ops.extend(taken_up(&rights.unwrap_or(host.rights), host, of_files, kept));
     }
     if !ops.is_empty() {
         // Who changes its credentials is not dumpable any more.
@@ -148,7 +147,7 @@ fn groups_steps(groups: &Groups, host: &Credentials) -> Result<Vec<Op>, Credenti
         ids("setresgid", libc::SYS_setresgid, [*real, *effective, *saved]),
     ];
     if of_files != effective {
-        ops.push(of_files_id("setfsgid", libc::SYS_setfsgid, *of_files));
+        ops.extend(of_files_id("setfsgid", libc::SYS_setfsgid, *of_files));
     }
     Ok(ops)
 }
@@ -157,9 +156,10 @@ fn ids(name: &'static str, number: i64, ids: [u32; 3]) -> Op {
     calls::call(name, number, ids.map(|id| u64::from(id).into()), Expect::Success)
 }
 
-/// It answers what was there before.
-fn of_files_id(name: &'static str, number: i64, id: u32) -> Op {
-    calls::call(name, number, [u64::from(id).into()], Expect::Ignored)
+/// It answers what was there before, whatever it does: that of an id that is none tells what holds.
+fn of_files_id(name: &'static str, number: i64, id: u32) -> [Op; 2] {
+    let call = |id: u32, expect| calls::call(name, number, [u64::from(id).into()], expect);
+    [call(id, Expect::Ignored), call(u32::MAX, Expect::Exactly(id.into()))]
 }
 
 fn keep_capabilities(keep: bool) -> Op {
@@ -179,14 +179,23 @@ fn narrowed(rights: &Rights, host: &Credentials) -> Result<Vec<Op>, CredentialsE
     Ok(capabilities_of(beyond).map(drop).collect())
 }
 
-/// The sets, in a process that has what `host` has permitted.
-fn taken_up(rights: &Rights, host: &Credentials, keeps_capabilities: bool) -> Vec<Op> {
+/// The sets, in a process that has what `host` has permitted; and `of_files`, which takes a right that a process that
+/// has changed its user has not taken up again.
+fn taken_up(
+    rights: &Rights,
+    host: &Credentials,
+    of_files: Option<u32>,
+    keeps_capabilities: bool,
+) -> Vec<Op> {
     let ambient = |what: i32, number: u64| {
         let args = [u64::from(what.cast_unsigned()).into(), number.into()];
         calls::prctl(libc::PR_CAP_AMBIENT, args, Expect::Success)
     };
     let all = host.rights.permitted;
     let mut ops = vec![capset(all, all, rights.inheritable)];
+    if let Some(id) = of_files {
+        ops.extend(of_files_id("setfsuid", libc::SYS_setfsuid, id));
+    }
     if host.rights.ambient != 0 {
         ops.push(ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0));
     }
@@ -268,8 +277,9 @@ mod tests {
             "setresgid(7, 7, 7)",
             "prctl(8, 1, 0, 0, 0)",
             "setresuid(7, 7, 7)",
-            "setfsuid(8) (may fail)",
             "capset(<8 bytes>, <24 bytes>)",
+            "setfsuid(8) (may fail)",
+            "setfsuid(0xffffffff) = 0x8",
             "prctl(8, 0, 0, 0, 0)",
             "capset(<8 bytes>, <24 bytes>)",
             "prctl(4, 1, 0, 0, 0)",

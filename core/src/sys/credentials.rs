@@ -50,7 +50,7 @@ impl PeerCredentials {
     pub fn is_elsewhere(&self, user: u32, group: u32) -> bool {
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
         let (own, other) = (namespace("self"), namespace(&self.pid.to_string()));
-        let differs = own.zip(other).is_some_and(|(own, other)| own != other);
+        let differs = own.zip(other).is_none_or(|(own, other)| own != other);
         differs || (user, group) != (self.user, self.group)
     }
 }
@@ -131,5 +131,7 @@ mod tests {
         assert_eq!(peer.supplementary, own.groups.supplementary);
         assert!(!peer.is_elsewhere(peer.user, peer.group));
         assert!(peer.is_elsewhere(peer.user + 1, peer.group));
+        let unknown = PeerCredentials { pid: 0, ..peer };
+        assert!(unknown.is_elsewhere(unknown.user, unknown.group), "nobody knows where it is");
     }
 }
