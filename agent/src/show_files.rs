@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use mitosis::descriptor::carried::{Listening, LostContent, NotCarried, Terminal};
+use mitosis::descriptor::carried::{Listening, LostContent, NotCarried, PathWatch, Terminal};
 use mitosis::descriptor::{CarriedFile, Descriptor, FileKind, Loss, LossKind};
 
 /// What a child finds under a number.
@@ -75,6 +75,7 @@ fn kind(file: &CarriedFile, files: &[CarriedFile]) -> String {
         FileKind::Inotify { watches } => {
             format!("an inotify without its {watches} watches: they are not carried")
         }
+        FileKind::Watching { watches, lost, unread } => watching(watches, *lost, *unread),
         FileKind::ReadWritePipe { content, .. } => {
             format!("a pipe of its own, to read and to write, with {} bytes", content.len())
         }
@@ -92,6 +93,28 @@ fn kind(file: &CarriedFile, files: &[CarriedFile]) -> String {
         },
         FileKind::Closed(why) => format!("EBADF: {}", reason(*why)),
     }
+}
+
+/// The first few by their paths.
+fn watching(watches: &[PathWatch], lost: u32, unread: u64) -> String {
+    const NAMED: usize = 4;
+    let named = watches.iter().take(NAMED).map(|watch| watch.path.as_str());
+    let mut text = format!("an inotify of {} watches", watches.len());
+    match watches.len() {
+        0 => {}
+        count => {
+            let paths = named.collect::<Vec<_>>().join(", ");
+            let more = if count > NAMED { ", ..." } else { "" };
+            text = format!("{text} ({paths}{more})");
+        }
+    }
+    if lost > 0 {
+        text = format!("{text}, without {lost} of what has no path that is known");
+    }
+    if unread > 0 {
+        text = format!("{text}, without {unread} bytes of events that nobody has read");
+    }
+    text
 }
 
 fn listener(listening: &Listening) -> String {

@@ -199,6 +199,9 @@ pub mod op {
     pub const PAIR: u32 = 18;
     /// args: number. The command socket moves there; failures are told on it from now on.
     pub const COMMAND_AT: u32 = 19;
+    /// args: an inotify that does not wait, a path, how many numbers are passed over, another path. Watches the path for
+    /// nothing much; where that fails, its number is passed over, too. No event is left.
+    pub const WATCH: u32 = 32;
     /// args: [`super::RawOp`]s of other kinds than this one, their number. Runs them; a failure is this op's.
     pub const ALL: u32 = 31;
     /// args: siginfo_t records of 128 bytes, their number, 1 if they are the calling thread's own and 0 if the process's.

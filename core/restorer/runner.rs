@@ -130,6 +130,7 @@ unsafe fn perform(op: &RawOp, context: &Context, line: &mut u64) -> Result<(), i
                 *line = a;
                 Ok(())
             }
+            op::WATCH => files::watch(op),
             op::SIGNALS => signals(a, b, c != 0),
             op::TILES => {
                 arch::use_tiles();

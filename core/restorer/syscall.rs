@@ -1,11 +1,13 @@
 //! The system calls that the blob makes of its own accord, with names. Numbers and structures are those
 //! of the kernel's ABI, which never change.
 
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use crate::abi::{InitShared, MAX_COMMAND_FDS, RawThread};
 use crate::arch::{self, syscall};
 
+const READ: u64 = 0;
 const WRITE: u64 = 1;
 const CLOSE: u64 = 3;
 const MUNMAP: u64 = 11;
@@ -18,6 +20,8 @@ const MOUNT: u64 = 165;
 const GETTID: u64 = 186;
 const FUTEX: u64 = 202;
 const EXIT_GROUP: u64 = 231;
+const INOTIFY_ADD_WATCH: u64 = 254;
+const INOTIFY_RM_WATCH: u64 = 255;
 const UNSHARE: u64 = 272;
 const DUP3: u64 = 292;
 const PIPE2: u64 = 293;
@@ -303,6 +307,24 @@ pub fn write_byte(fd: i32) {
     let address = (&raw const byte).addr() as u64;
     // SAFETY: the kernel reads one byte at a local.
     unsafe { syscall(WRITE, [fd as u64, address, 1, 0, 0, 0]) };
+}
+
+/// inotify_add_watch(2) of a path at an address; answers its number or `-errno`.
+pub fn watch(inotify: u64, path: u64, mask: u64) -> i64 {
+    // SAFETY: the kernel reads a path, or says that there is none.
+    unsafe { syscall(INOTIFY_ADD_WATCH, [inotify, path, mask, 0, 0, 0]) }
+}
+
+/// inotify_rm_watch(2).
+pub fn let_go_of_watch(inotify: u64, number: u64) {
+    // SAFETY: no memory is passed.
+    unsafe { syscall(INOTIFY_RM_WATCH, [inotify, number, 0, 0, 0, 0]) };
+}
+
+/// read(2); answers bytes or `-errno`.
+pub fn read<const N: usize>(fd: u64, into: &mut MaybeUninit<[u8; N]>) -> i64 {
+    // SAFETY: the kernel writes at most as many bytes as there are.
+    unsafe { syscall(READ, [fd, into.as_mut_ptr() as u64, N as u64, 0, 0, 0]) }
 }
 
 /// getpid(2).

@@ -152,7 +152,14 @@ pub fn describe(
     let (carried_files, losses) = match &report.files {
         Some(reported) => {
             let own = report.process.parent_pid;
-            let carried_files = files::carried(reported, &report.open_files, own)?;
+            let paths = files::Paths {
+                seed: identity.pid,
+                root: report.root.as_deref(),
+                cwd: &report.process.cwd,
+                open: &report.open_files,
+                mapped: &mapped,
+            };
+            let carried_files = files::carried(reported, &report.open_files, own, &paths)?;
             let was = Was { files: reported, open: &report.open_files };
             let shared = carried.iter().filter(|entry| {
                 report.shared_copies.iter().any(|(range, _)| *range == entry.range)

@@ -153,7 +153,32 @@ pub enum FileKind {
     OwnProcess,
     /// One side of a pseudo-terminal.
     Terminal(Terminal),
+    /// inotify(7) with what it watches, as far as that has a path.
+    Watching {
+        /// Ascending by number.
+        watches: Vec<PathWatch>,
+        /// Watches of what has none.
+        lost: u32,
+        /// Bytes of events that nobody had read, which are lost.
+        unread: u64,
+    },
 }
+
+/// One watch of an inotify.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathWatch {
+    /// Its number, by which events name it.
+    pub number: u32,
+    /// IN_* bits.
+    pub mask: u32,
+    /// What it watches.
+    pub path: String,
+}
+
+/// A watch of a higher number is not carried: a child takes all those below it, one after the other.
+pub const MAX_WATCH_NUMBER: u32 = 1 << 16;
+/// Bytes of all paths that one inotify watches.
+pub const MAX_WATCHED_BYTES: usize = 256 << 10;
 
 /// One side of a pseudo-terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +334,18 @@ fn is_text(text: &str, max_bytes: usize) -> bool {
     (1..=max_bytes).contains(&text.len()) && !text.contains('\0')
 }
 
+fn are_watches(watches: &[PathWatch]) -> bool {
+    let bytes: usize = watches.iter().map(|watch| watch.path.len()).sum();
+    let ascend = watches.windows(2).all(|pair| pair[0].number < pair[1].number);
+    let is_one = |watch: &PathWatch| {
+        (1..=MAX_WATCH_NUMBER).contains(&watch.number) && is_text(&watch.path, MAX_PATH_BYTES - 1)
+    };
+    watches.len() <= MAX_CARRIED_NUMBERS
+        && bytes <= MAX_WATCHED_BYTES
+        && ascend
+        && watches.iter().all(is_one)
+}
+
 fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(), String> {
     let of = |other: u32| usize::try_from(other).ok().and_then(|at| files.get(at)).map(|f| &f.kind);
     let sound = match &file.kind {
@@ -333,6 +370,7 @@ fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(
             (2..=MAX_ADDRESS_BYTES).contains(&address.len())
         }
         FileKind::Epoll { watches } => watches.len() <= MAX_CARRIED_NUMBERS,
+        FileKind::Watching { watches, .. } => are_watches(watches),
         FileKind::Terminal(Terminal { master: Some(master), settings, .. }) => {
             let is_master =
                 |of: &FileKind| matches!(of, FileKind::Terminal(Terminal { master: None, .. }));

@@ -160,6 +160,13 @@ fn describe(
         unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
     let link = &text[..usize::try_from(link).unwrap_or(0)];
     writer.record(tag::OPEN_FILE, &[fd, flags, position], link);
+    // An inotify is of no kind at all; its events can only be taken.
+    if link == b"anon_inode:inotify" {
+        let unread = readable(fd);
+        if unread > 0 {
+            writer.record(tag::CONTENT, &[fd, unread, 0], &[]);
+        }
+    }
     match kind {
         libc::S_IFIFO if flags & u64::from(libc::O_WRONLY.cast_unsigned()) == 0 => {
             pipe_content(writer, fd, extra, pipe);

@@ -77,7 +77,15 @@ pub(super) fn signalfd(mask: u64, to: u32, flags: u32) -> Op {
 
 /// inotify_init1(2).
 pub(super) fn inotify_init(to: u32, flags: u32) -> Op {
-    open("inotify_init1", libc::SYS_inotify_init1, [number(0u32)], to, flags, false)
+    let how = [flag(libc::IN_NONBLOCK)];
+    open("inotify_init1", libc::SYS_inotify_init1, how, to, flags, false)
+}
+
+/// inotify_add_watch(2) of what is watched already, or is not there.
+pub(super) fn inotify_add(fd: u32, path: &str, mask: u32) -> Op {
+    let path = [path.as_bytes(), b"\0"].concat();
+    let args = [number(fd), path.into(), number(mask)];
+    call("inotify_add_watch", libc::SYS_inotify_add_watch, args, Expect::Ignored)
 }
 
 /// pipe2(2), neither end of which waits: the reader's and the writer's number, and whether each is closed at exec.

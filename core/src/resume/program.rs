@@ -96,6 +96,18 @@ pub enum Op {
         /// How many.
         count: u64,
     },
+    /// A watch of an inotify that waits for nothing yet: the next number but so many, which is nobody's where there is no
+    /// such path.
+    Watch {
+        /// The inotify, which does not wait.
+        fd: u32,
+        /// What is watched.
+        path: String,
+        /// Numbers that are passed over.
+        between: u32,
+        /// What is watched and let go for each of them.
+        spare: &'static str,
+    },
     /// Signals wait, as in the parent.
     Signals {
         /// Where the first one's siginfo_t lies.
@@ -162,6 +174,9 @@ impl Program {
             Op::Pair { args, .. } => given(args),
             Op::Store { bytes, .. } => bytes.len().next_multiple_of(8),
             Op::Reserve { ranges, .. } => size_of_val(ranges.as_slice()),
+            Op::Watch { path, spare, .. } => {
+                [path.len(), spare.len()].map(|len| (len + 1).next_multiple_of(8)).iter().sum()
+            }
             Op::Threads { .. }
             | Op::Gate { .. }
             | Op::Parent { .. }
@@ -237,6 +252,13 @@ impl Program {
                     let args = [a, b, c, 0, u64::from(to[0]), u64::from(to[1])];
                     let expect = u64::from(flags[0]) | u64::from(flags[1]) << 32;
                     RawOp { kind: raw::PAIR, number: *number, args, expect }
+                }
+                Op::Watch { fd, path, between, spare } => {
+                    let text = |path: &str| [path.as_bytes(), b"\0"].concat();
+                    let (path, spare) =
+                        (place(&text(path), &mut data), place(&text(spare), &mut data));
+                    let args = [(*fd).into(), path, (*between).into(), spare, 0, 0];
+                    RawOp { kind: raw::WATCH, args, ..RawOp::default() }
                 }
                 Op::All { at, count } => {
                     let args = [*at, *count, 0, 0, 0, 0];
@@ -316,6 +338,12 @@ impl fmt::Display for Op {
                 write!(f, "{}{}, {}{} = {name}({})", to[0], exec[0], to[1], exec[1], listed(args))
             }
             Op::Tiles => write!(f, "tilezero"),
+            Op::Watch { fd, path, between, .. } => {
+                write!(
+                    f,
+                    "inotify_add_watch({fd}, {path}), {between} numbers further on (may fail)"
+                )
+            }
             Op::All { count, .. } => write!(f, "{count} steps for credentials"),
             Op::Signals { at, count, to_thread } => {
                 let call = if *to_thread { "rt_tgsigqueueinfo" } else { "rt_sigqueueinfo" };

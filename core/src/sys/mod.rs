@@ -14,6 +14,8 @@ pub mod event;
 #[cfg(feature = "agent")]
 pub mod fd_table;
 #[cfg(feature = "agent")]
+pub(crate) mod file_handle;
+#[cfg(feature = "agent")]
 pub mod fuse;
 pub(crate) mod futex;
 pub mod limits;

@@ -31,10 +31,48 @@ pub(super) fn signals(info: &str) -> FileKind {
     FileKind::Signals { mask: mask.unwrap_or(0) }
 }
 
-/// An inotify instance.
-pub(super) fn inotify(info: &str) -> FileKind {
-    let watches = lines(info).filter(|line| line.starts_with("inotify wd:")).count();
-    FileKind::Inotify { watches: u32::try_from(watches).unwrap_or(u32::MAX) }
+/// A watch of an inotify, as the kernel tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    pub(super) number: u32,
+    pub(super) inode: u64,
+    /// Major and minor of its file system.
+    pub(super) device: (u32, u32),
+    pub(super) mask: u32,
+    /// Its handle, see open_by_handle_at(2): type and bytes.
+    pub(super) handle: Option<(i32, Vec<u8>)>,
+}
+
+/// How many watches an inotify has, and those whose line is whole.
+pub(super) fn watched(info: &str) -> (u32, Vec<Watched>) {
+    let all: Vec<&str> = lines(info).filter(|line| line.starts_with("inotify wd:")).collect();
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    (count, all.into_iter().filter_map(one_watched).collect())
+}
+
+/// `inotify wd:2 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e0000640d1b6d`;
+/// the numbers are hexadecimal.
+fn one_watched(line: &str) -> Option<Watched> {
+    const MINOR_BITS: u32 = 20;
+    let field = |name: &str| {
+        let mut words = line.split_ascii_whitespace();
+        words.find_map(|word| word.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let number = |name| u64::from_str_radix(field(name)?, 16).ok();
+    let short = |name| u32::try_from(number(name)?).ok();
+    let device = short("sdev")?;
+    let handle = field("f_handle").and_then(|text| {
+        let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+        let bytes = digits.map(|pair| u8::from_str_radix(pair?, 16).ok());
+        Some((short("fhandle-type")?.cast_signed(), bytes.collect::<Option<Vec<u8>>>()?))
+    });
+    Some(Watched {
+        number: short("wd")?,
+        inode: number("ino")?,
+        device: (device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1)),
+        mask: short("mask")?,
+        handle,
+    })
 }
 
 /// A pidfd: of the process itself, whose id is `own`, or of another one.
@@ -126,9 +164,12 @@ mod tests {
         assert_eq!(epoll(info, &is_first), FileKind::Epoll { watches: first });
         let twice = format!("{info}{info}");
         assert_eq!(epoll(&twice, &|_, _| true), FileKind::Epoll { watches });
-        let info =
-            "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0\ninotify wd:2 ino:1\n";
-        assert_eq!(inotify(info), FileKind::Inotify { watches: 2 });
+        let info = "inotify wd:1a ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 \
+                    fhandle-type:1 f_handle:7e9e0000640d1b6d\ninotify wd:2 ino:1\n";
+        let handle = Some((1, vec![0x7e, 0x9e, 0, 0, 0x64, 0x0d, 0x1b, 0x6d]));
+        let (number, inode, device, mask) = (0x1a, 0x9e7e, (8, 0x13), 0x800_afce);
+        let first = Watched { number, inode, device, mask, handle };
+        assert_eq!(watched(info), (2, vec![first]));
     }
 
     #[test]
@@ -137,6 +178,13 @@ mod tests {
         let FileKind::Epoll { watches } = epoll(info, &|_, _| true) else { panic!("no epoll") };
         assert_eq!(watches, [EpollWatch { fd: 5, events: 0x19, data: 5 }]);
         assert_eq!(event("eventfd-count: 1"), event(""));
+    }
+
+    #[test]
+    fn watches_without_a_handle() {
+        let info = "inotify wd:1 ino:2 sdev:15 mask:100 ignored_mask:0 \n";
+        let (count, watches) = watched(info);
+        assert_eq!((count, watches[0].device, watches[0].handle.as_ref()), (1, (0, 0x15), None));
     }
 
     #[test]

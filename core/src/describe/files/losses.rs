@@ -93,6 +93,13 @@ impl Was<'_> {
             FileKind::Inotify { watches: watches @ 1.. } => {
                 (LossKind::Watches, format!("{watches} watches of inotify"))
             }
+            FileKind::Watching { lost: lost @ 1.., .. } => {
+                (LossKind::Watches, format!("{lost} watches of inotify"))
+            }
+            FileKind::Watching { unread: unread @ 1.., .. } => {
+                let text = format!("{unread} bytes of events of inotify that nobody has read");
+                (LossKind::Watches, text)
+            }
             FileKind::Terminal(Terminal { master: None, is_hung_up: true, .. }) => {
                 (LossKind::Terminals, "the master of a pseudo-terminal".to_owned())
             }

@@ -6,6 +6,7 @@
 mod fdinfo;
 mod holders;
 pub(super) mod losses;
+mod watched;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use super::DescribeError;
 use crate::descriptor::carried::{Listening, LostContent, NotCarried, Terminal};
 use crate::descriptor::{CarriedFile, CarriedFiles, FileKind, Number, OpenFile};
 use crate::prepare::reported::{ReportedContent, ReportedFile, ReportedSocket, socket_bit};
+
+pub(super) use watched::Paths;
 
 const STDIO: u32 = 3;
 /// Of a file without a name that a child has: memfd_create(2) takes 249.
@@ -35,6 +38,7 @@ pub(super) fn carried(
     files: &[ReportedFile],
     open: &[OpenFile],
     pid: u32,
+    paths: &Paths<'_>,
 ) -> Result<CarriedFiles, DescribeError> {
     let open: HashMap<u32, &OpenFile> = open.iter().map(|file| (file.fd, file)).collect();
     let mut groups = grouped(files, &open);
@@ -53,7 +57,7 @@ pub(super) fn carried(
         }
         let index = u32::try_from(records.len()).unwrap_or(u32::MAX);
         let kind = group
-            .kind(&stdio, files, pid)
+            .kind(&stdio, files, pid, paths)
             .map_err(|what| DescribeError::Refused(format!("descriptor {}, {what}", first.fd)))?;
         ends.note(&group, &kind, index);
         records.push(CarriedFile { numbers, flags: group.open.flags & !CLOSE_ON_EXEC, kind });
@@ -116,6 +120,7 @@ impl Group<'_> {
         stdio: &[Group<'_>],
         files: &[ReportedFile],
         pid: u32,
+        paths: &Paths<'_>,
     ) -> Result<FileKind, String> {
         if let Some(of) = self.stdio() {
             return Ok(FileKind::Stdio { of });
@@ -124,6 +129,10 @@ impl Group<'_> {
         let of_kind = self.file.mode & libc::S_IFMT;
         if self.open.flags & libc::O_PATH.cast_unsigned() != 0 {
             return Ok(self.place());
+        }
+        if self.open.link == "anon_inode:inotify" {
+            let unread = self.file.content.as_ref().map_or(0, |content| content.total);
+            return Ok(paths.inotify(info, unread));
         }
         if let Some(name) = self.open.link.strip_prefix("anon_inode:") {
             let leads = |fd: u32, inode: u64| {
@@ -329,7 +338,6 @@ fn anonymous(
         _ if is("eventpoll") => fdinfo::epoll(info, leads),
         _ if is("timerfd") => fdinfo::timer(info),
         _ if is("signalfd") => fdinfo::signals(info),
-        _ if is("inotify") => fdinfo::inotify(info),
         _ if is("pidfd") => fdinfo::process(info, pid),
         _ if is("userfaultfd") => FileKind::Closed(NotCarried::Userfaultfd),
         _ if is("perf_event") => FileKind::Closed(NotCarried::Perf),

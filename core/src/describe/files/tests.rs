@@ -19,7 +19,9 @@ impl Files {
     }
 
     fn carried(&self) -> Result<Vec<CarriedFile>, String> {
-        let carried = carried(&self.files, &self.open, 77);
+        let mapped = &[];
+        let paths = Paths { seed: 0, root: None, cwd: "/", open: &self.open, mapped };
+        let carried = carried(&self.files, &self.open, 77, &paths);
         carried.map(Vec::from).map_err(|error| error.to_string())
     }
 

@@ -1,6 +1,6 @@
 //! The steps that make one open file.
 
-use crate::descriptor::carried::{Listening, TERMIOS_BYTES, Terminal};
+use crate::descriptor::carried::{Listening, PathWatch, TERMIOS_BYTES, Terminal};
 use crate::descriptor::{CarriedFile, FileKind};
 use crate::resume::calls;
 use crate::resume::file_calls;
@@ -93,6 +93,7 @@ impl Maker<'_> {
             }
             FileKind::Signals { mask } => ops.push(file_calls::signalfd(*mask, fd, flags)),
             FileKind::Inotify { .. } => ops.push(file_calls::inotify_init(fd, flags)),
+            FileKind::Watching { watches, .. } => inotify(fd, flags, watches, ops),
             FileKind::OwnProcess => ops.push(file_calls::own_pidfd(fd, flags)),
             FileKind::ReadWritePipe { .. } => self.read_write_pipe(file, ops),
             FileKind::Terminal(terminal) => match terminal.master {
@@ -254,6 +255,22 @@ impl Maker<'_> {
     }
 }
 
+/// An inotify whose watches have the numbers that they had, in two rounds: those between are taken and let go, each of
+/// which makes an event, and only when these are gone it is told what to watch for.
+fn inotify(fd: u32, flags: u32, watches: &[PathWatch], ops: &mut Vec<Op>) {
+    ops.push(file_calls::inotify_init(fd, flags));
+    // Something that is not watched, and there in any root.
+    let is_root_watched = watches.iter().any(|watch| watch.path == "/");
+    let spare = if is_root_watched { "/dev/null" } else { "/" };
+    let mut next = 1;
+    for watch in watches {
+        let between = watch.number - next;
+        ops.push(Op::Watch { fd, path: watch.path.clone(), between, spare });
+        next = watch.number + 1;
+    }
+    ops.extend(watches.iter().map(|watch| file_calls::inotify_add(fd, &watch.path, watch.mask)));
+}
+
 fn fd_flags(close_on_exec: bool) -> u32 {
     if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 }
 }
@@ -310,7 +327,10 @@ fn set_flags(file: &CarriedFile, ops: &mut Vec<Op>) {
     // Pairs are made so that filling them never waits.
     let is_set = matches!(
         file.kind,
-        FileKind::Pipe { .. } | FileKind::ReadWritePipe { .. } | FileKind::Connection { .. }
+        FileKind::Pipe { .. }
+            | FileKind::ReadWritePipe { .. }
+            | FileKind::Connection { .. }
+            | FileKind::Watching { .. }
     );
     let is_own = matches!(file.kind, FileKind::Stdio { .. } | FileKind::Path { .. });
     let nonblocking = flags == libc::O_NONBLOCK.cast_unsigned();
