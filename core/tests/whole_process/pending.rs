@@ -58,7 +58,8 @@ fn taken(set: &libc::sigset_t) -> Vec<(i32, i32, i32)> {
 
 fn queue(values: std::ops::RangeInclusive<i32>) {
     for value in values {
-        let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value as usize) };
+        let number = usize::try_from(value).unwrap();
+        let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(number) };
         // SAFETY: it is blocked.
         assert_eq!(unsafe { libc::sigqueue(libc::getpid(), queued_signal(), value) }, 0);
     }
