@@ -66,7 +66,13 @@ fn kind(file: &CarriedFile, files: &[CarriedFile]) -> String {
         FileKind::Socket { .. } => "a new socket, connected to the same peer".to_owned(),
         FileKind::Listener(listening) => listener(listening),
         FileKind::Event { count, .. } => format!("an eventfd of {count}"),
-        FileKind::Epoll { watches } => format!("an epoll of {} files", watches.len()),
+        kind @ (FileKind::Epoll { .. } | FileKind::EpollOfOthers { .. }) => {
+            format!("an epoll of {} files", kind.watches().len())
+        }
+        FileKind::Packets { other, content, lengths, .. } => {
+            let from = other_end(other).map_or("nobody".to_owned(), |fd| fd.to_string());
+            format!("a pipe from {from} with {} packets, {} bytes", lengths.len(), content.len())
+        }
         FileKind::Timer { ticks: 1.., .. } => "a timer that has expired".to_owned(),
         FileKind::Timer { left_ns: 0, .. } => "a timer that is not armed".to_owned(),
         FileKind::Timer { left_ns, .. } => format!("a timer, {} ms left", left_ns / 1_000_000),

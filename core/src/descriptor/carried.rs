@@ -162,7 +162,37 @@ pub enum FileKind {
         /// Bytes of events that nobody had read, which are lost.
         unread: u64,
     },
+    /// The end to read from of a pipe in which packets lie (O_DIRECT).
+    Packets {
+        /// As a pipe's.
+        other: Option<u32>,
+        /// As a pipe's.
+        capacity: u32,
+        /// All their bytes.
+        content: Vec<u8>,
+        /// The length of each.
+        lengths: Vec<u32>,
+    },
+    /// epoll(7), of which a watch was registered by a number that leads elsewhere by now, or nowhere.
+    EpollOfOthers {
+        /// What it watches, and the number that it is open by.
+        watches: Vec<(EpollWatch, u32)>,
+    },
 }
+
+impl FileKind {
+    /// What an epoll watches, each with the number that it is open by; none of what is no epoll.
+    pub fn watches(&self) -> Vec<(EpollWatch, u32)> {
+        match self {
+            FileKind::Epoll { watches } => watches.iter().map(|watch| (*watch, watch.fd)).collect(),
+            FileKind::EpollOfOthers { watches } => watches.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The largest packet: PIPE_BUF.
+const MAX_PACKET_BYTES: u32 = 4096;
 
 /// One watch of an inotify.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -323,6 +353,7 @@ impl FileKind {
         match self {
             FileKind::Memory { content, .. }
             | FileKind::Pipe { content, .. }
+            | FileKind::Packets { content, .. }
             | FileKind::Connection { content, .. }
             | FileKind::ReadWritePipe { content, .. } => content,
             _ => &[],
@@ -353,9 +384,23 @@ fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(
         FileKind::Path { path, .. } => is_text(path, MAX_PATH_BYTES - 1),
         FileKind::Memory { name, .. } => is_text(name, MAX_MEMORY_NAME_BYTES),
         FileKind::Pipe { writes, other: Some(other), content, .. } => {
-            let knows = matches!(of(*other), Some(FileKind::Pipe { writes: theirs, other: Some(back), .. })
-                if theirs != writes && *back == index);
+            let knows = match of(*other) {
+                Some(FileKind::Pipe { writes: theirs, other: Some(back), .. }) => {
+                    theirs != writes && *back == index
+                }
+                Some(FileKind::Packets { other: Some(back), .. }) => *writes && *back == index,
+                _ => false,
+            };
             knows && (!*writes || content.is_empty())
+        }
+        FileKind::Packets { other, content, lengths, .. } => {
+            let knows = other.is_none_or(|other| {
+                matches!(of(other), Some(FileKind::Pipe { writes: true, other: Some(back), .. })
+                    if *back == index)
+            });
+            let total: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+            let is_length = |length: &u32| (1..=MAX_PACKET_BYTES).contains(length);
+            knows && total == content.len() as u64 && lengths.iter().all(is_length)
         }
         FileKind::Pipe { writes, other: None, content, .. } => !*writes || content.is_empty(),
         FileKind::Connection { socket_type, other: Some(other), .. } => {
@@ -370,6 +415,10 @@ fn check_kind(index: u32, file: &CarriedFile, files: &[CarriedFile]) -> Result<(
             (2..=MAX_ADDRESS_BYTES).contains(&address.len())
         }
         FileKind::Epoll { watches } => watches.len() <= MAX_CARRIED_NUMBERS,
+        FileKind::EpollOfOthers { watches } => {
+            let is_number = |(watch, by): &(EpollWatch, u32)| watch.fd.max(*by) < MAX_NUMBER;
+            watches.len() <= MAX_CARRIED_NUMBERS && watches.iter().all(is_number)
+        }
         FileKind::Watching { watches, .. } => are_watches(watches),
         FileKind::Terminal(Terminal { master: Some(master), settings, .. }) => {
             let is_master =

@@ -555,6 +555,55 @@ fn golden_bytes_of_1_0_with_carried_files() {
 }
 
 #[test]
+fn later_kinds_of_files_survive_and_are_what_they_can_be() {
+    use crate::descriptor::carried::{EpollWatch, MAX_WATCH_NUMBER, PathWatch};
+    let with = |kinds: Vec<FileKind>| {
+        let file = |(fd, kind)| {
+            let numbers = vec![Number { fd, close_on_exec: false }];
+            CarriedFile { numbers, flags: 0, kind }
+        };
+        CarriedFiles::new((3u32..).zip(kinds).map(file).collect())
+    };
+    let packets = |other, content: &[u8], lengths: &[u32]| FileKind::Packets {
+        other,
+        capacity: 4096,
+        content: content.to_vec(),
+        lengths: lengths.to_vec(),
+    };
+    let writer = |other| FileKind::Pipe { writes: true, other, capacity: 4096, content: vec![] };
+    let path = |number| PathWatch { number, mask: 0x100, path: "/a".to_owned() };
+    let watching = |numbers: &[u32]| FileKind::Watching {
+        watches: numbers.iter().copied().map(path).collect(),
+        lost: 1,
+        unread: 16,
+    };
+    let watch = |fd| EpollWatch { fd, events: 1, data: 2 };
+    let epoll = |fd, by| FileKind::EpollOfOthers { watches: vec![(watch(fd), by)] };
+    let sound = vec![
+        packets(Some(1), b"onefour", &[3, 4]),
+        writer(Some(0)),
+        packets(None, b"", &[]),
+        watching(&[1, MAX_WATCH_NUMBER]),
+        epoll(9, 3),
+    ];
+    let descriptor = Descriptor { carried: Some(with(sound).unwrap()), ..sample() };
+    assert_eq!(decode(&encode(&descriptor).unwrap()).unwrap(), descriptor);
+    for bad in [
+        vec![packets(Some(1), b"onefour", &[3, 3]), writer(Some(0))],
+        vec![packets(Some(1), b"", &[0]), writer(Some(0))],
+        vec![packets(None, &[0; 4097], &[4097])],
+        vec![packets(Some(1), b"", &[]), writer(None)],
+        vec![watching(&[0])],
+        vec![watching(&[2, 2])],
+        vec![watching(&[MAX_WATCH_NUMBER + 1])],
+        vec![epoll(1 << 20, 3)],
+        vec![epoll(3, 1 << 20)],
+    ] {
+        assert!(with(bad.clone()).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn who_does_not_know_carried_files_refuses_them() {
     let plain = encode(&sample()).unwrap();
     let bytes = encode(&files_sample()).unwrap();

@@ -24,7 +24,11 @@ const MAX_CONTENT: usize = 256 << 10;
 const ENTRIES_BYTES: usize = 16 << 10;
 /// Of the work area: what is remembered of each file for the second look.
 const KNOWN_BYTES: usize = 24 << 10;
+/// Packets in one pipe: each has a page of it, and who is not root has 1 MiB at most (pipe-max-size). Of more the borders
+/// are lost.
+const MAX_PACKETS: usize = 1024;
 const KCMP_FILE: i32 = 0;
+const KCMP_EPOLL_TFD: i32 = 7;
 /// /dev/null and its relatives.
 const MEMORY_MAJOR: u32 = 1;
 /// F_WRLCK and F_UNLCK, as a `struct flock` has them.
@@ -34,6 +38,9 @@ const SIOCINQ: u64 = 0x541b;
 const F_GETPIPE_SZ: i32 = 1032;
 const F_SETPIPE_SZ: i32 = 1031;
 const F_GET_SEALS: i32 = 1034;
+
+/// Marks an epoll's number.
+const EPOLL: u64 = 1 << 63;
 
 /// What stands between the first look and the second.
 #[derive(Debug, Default)]
@@ -45,6 +52,7 @@ pub(super) struct Looked {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct Known {
+    /// With [`EPOLL`], if it is one.
     fd: u64,
     key: u64,
 }
@@ -72,13 +80,13 @@ pub(super) fn look(
         if own.iter().any(|own| u64::try_from(*own).is_ok_and(|own| own == fd)) {
             return;
         }
-        let key = match describe(writer, text, fd, &mut pipe) {
-            Ok(key) => key,
+        let (key, mark) = match describe(writer, text, fd, &mut pipe) {
+            Ok(found) => found,
             Err(refusal) => return outcome = Err(refusal),
         };
         match known.get_mut(count * size_of::<Known>()..(count + 1) * size_of::<Known>()) {
             Some(place) => {
-                place[..8].copy_from_slice(&fd.to_le_bytes());
+                place[..8].copy_from_slice(&(fd | mark).to_le_bytes());
                 place[8..].copy_from_slice(&key.to_le_bytes());
                 count += 1;
             }
@@ -104,7 +112,7 @@ pub(super) fn compare(writer: &mut ReportWriter<'_>, work: &[u8], looked: &Looke
             let bytes = work.get(at..at + 8).and_then(<[u8]>::first_chunk);
             bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
         };
-        Known { fd: word(from), key: word(from + 8) }
+        Known { fd: word(from) & !EPOLL, key: word(from + 8) }
     };
     // SAFETY: takes nothing.
     let own = unsafe { rawcall!(libc::SYS_getpid) };
@@ -121,13 +129,76 @@ pub(super) fn compare(writer: &mut ReportWriter<'_>, work: &[u8], looked: &Looke
     }
 }
 
-/// All records of one file; answers what equals in all numbers of its description.
+/// `struct kcmp_epoll_slot`.
+#[repr(C)]
+struct EpollSlot {
+    epoll: u32,
+    number: u32,
+    /// Of those that were registered by this number.
+    nth: u32,
+}
+
+/// Records by which numbers files are open that epolls watch by others: the number that a file was registered by may have
+/// been closed since, or lead elsewhere, while a duplicate keeps it open. `text` is for what the kernel tells of an epoll; of
+/// one that has more watches than there is room for, what is behind is not looked at.
+pub(super) fn watched_by_others(writer: &mut ReportWriter<'_>, work: &mut [u8], looked: &Looked) {
+    let (entries, rest) = work.split_at_mut(ENTRIES_BYTES);
+    let (known, text) = rest.split_at_mut(KNOWN_BYTES);
+    let word = |at: usize| {
+        let bytes = known.get(at..at + 8).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    let files = || (0..looked.count).map(|at| word(at * size_of::<Known>()));
+    for epoll in files().filter(|file| file & EPOLL != 0).map(|file| file & !EPOLL) {
+        let path = Path::new(b"/proc/self/fdinfo/", epoll, b"");
+        let len = read_file(path.as_ptr(), text).unwrap_or(0);
+        let (numbers, _) = entries.as_chunks_mut::<4>();
+        let mut count = 0;
+        let lines = text[..len].split(|byte| *byte == b'\n').filter_map(watch_number);
+        for (place, number) in numbers.iter_mut().zip(lines) {
+            *place = u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+            count += 1;
+        }
+        for (at, number) in numbers[..count].iter().enumerate() {
+            let nth = numbers[..at].iter().filter(|before| *before == number).count() as u64;
+            let number = u64::from(u32::from_le_bytes(*number));
+            let leads = |fd: u64| is_watched(fd, epoll, number, nth);
+            let by = match leads(number) {
+                true => None,
+                false => files().map(|file| file & !EPOLL).find(|fd| leads(*fd)),
+            };
+            if let Some(by) = by {
+                writer.record(tag::WATCHED_BY, &[epoll, number, nth, by], &[]);
+            }
+        }
+    }
+}
+
+/// The number in a line of an epoll's fdinfo.
+fn watch_number(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(b"tfd:")?.trim_ascii_start();
+    decimal(rest.split(|byte| *byte == b' ').next()?)
+}
+
+/// Whether `fd` is open on the file that the epoll watches by `number`, the `nth` of that number.
+fn is_watched(fd: u64, epoll: u64, number: u64, nth: u64) -> bool {
+    let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let slot = EpollSlot { epoll: word(epoll), number: word(number), nth: word(nth) };
+    // SAFETY: kcmp only compares, and reads the slot.
+    let answer = unsafe {
+        let own = rawcall!(libc::SYS_getpid);
+        rawcall!(libc::SYS_kcmp, own, own, KCMP_EPOLL_TFD, fd, &raw const slot)
+    };
+    answer == 0
+}
+
+/// All records of one file; answers what equals in all numbers of its description, and [`EPOLL`] or 0.
 fn describe(
     writer: &mut ReportWriter<'_>,
     text: &mut [u8],
     fd: u64,
     pipe: &mut Aside,
-) -> Result<u64, Refusal> {
+) -> Result<(u64, u64), Refusal> {
     // SAFETY: fcntl of these commands takes and gives plain numbers; a `stat` of zeros is one.
     let (stat, fd_flags) = unsafe {
         let mut stat: libc::stat = zeroed();
@@ -160,6 +231,7 @@ fn describe(
         unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
     let link = &text[..usize::try_from(link).unwrap_or(0)];
     writer.record(tag::OPEN_FILE, &[fd, flags, position], link);
+    let mark = if link == b"anon_inode:[eventpoll]" { EPOLL } else { 0 };
     // An inotify is of no kind at all; its events can only be taken.
     if link == b"anon_inode:inotify" {
         let unread = readable(fd);
@@ -182,7 +254,8 @@ fn describe(
     }
     // Of one description all of these are equal, whoever moves its position meanwhile; of two, seldom.
     let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
-    Ok(stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40))
+    let key = stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40);
+    Ok((key, mark))
 }
 
 /// Records `numbers` with the text of fdinfo, which has a line for each watch of an epoll: it is read into the
@@ -252,14 +325,25 @@ fn pipe_content(writer: &mut ReportWriter<'_>, fd: u64, capacity: isize, aside: 
     if total == 0 {
         return;
     }
-    writer.record_filled(tag::CONTENT, &mut [fd, total, 0], &mut |_, room| {
+    writer.record_filled(tag::CONTENT, &mut [fd, total, 0], &mut |numbers, room| {
         if total > MAX_CONTENT as u64 || !aside.open(capacity) {
             return 0;
         }
         let (len, flags) = (total, libc::SPLICE_F_NONBLOCK);
         // SAFETY: tee(2) takes plain numbers.
         let copied = unsafe { rawcall!(libc::SYS_tee, fd, aside.writes, len, flags) };
-        aside.drain(usize::try_from(copied).unwrap_or(0), room)
+        let mut packets = Packets { lengths: [0; MAX_PACKETS], count: 0 };
+        let len = aside.drain(usize::try_from(copied).unwrap_or(0), room, &mut packets);
+        let behind = room.get_mut(len..).and_then(|room| room.get_mut(..4 * packets.count));
+        // One read takes all that is no packet.
+        let Some(behind) = behind.filter(|_| (2..=MAX_PACKETS).contains(&packets.count)) else {
+            return len;
+        };
+        for (place, length) in behind.chunks_exact_mut(4).zip(packets.lengths) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
+        numbers[2] = (packets.count as u64) << 1;
+        len + behind.len()
     });
 }
 
@@ -309,6 +393,12 @@ pub(super) fn most(room: &mut [u8]) -> &mut [u8] {
     &mut room[..len]
 }
 
+/// What each read of a pipe gave: of packets (O_DIRECT) one at a time.
+struct Packets {
+    lengths: [u32; MAX_PACKETS],
+    count: usize,
+}
+
 /// A pipe of the seed's own, that another one's content is copied through.
 #[derive(Debug)]
 struct Aside {
@@ -334,11 +424,17 @@ impl Aside {
     }
 
     /// Empties it.
-    fn drain(&mut self, len: usize, room: &mut [u8]) -> usize {
+    fn drain(&mut self, len: usize, room: &mut [u8], packets: &mut Packets) -> usize {
         let len = len.min(room.len());
         fill(&mut room[..len], &mut |room, _| {
             // SAFETY: the kernel writes at most the room's length there.
-            unsafe { rawcall!(libc::SYS_read, self.reads, room.as_mut_ptr(), room.len()) }
+            let got =
+                unsafe { rawcall!(libc::SYS_read, self.reads, room.as_mut_ptr(), room.len()) };
+            if let Some(place) = packets.lengths.get_mut(packets.count) {
+                *place = u32::try_from(got).unwrap_or(0);
+            }
+            packets.count += usize::from(got > 0);
+            got
         })
     }
 

@@ -53,20 +53,24 @@ fn each_of(of: u64, mut holds: impl FnMut(u32) -> bool) -> u64 {
     capabilities_of(of).filter(|number| holds(*number)).fold(0, |set, number| set | 1 << number)
 }
 
+/// Ambient ones, which are among those that are both permitted and inheritable: mostly none has to be asked for.
+fn ambient(permitted: u64, inheritable: u64) -> u64 {
+    let asks = libc::PR_CAP_AMBIENT_IS_SET;
+    each_of(permitted & inheritable, |number| {
+        // SAFETY: it takes numbers.
+        unsafe { rawcall!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, asks, number, 0, 0) == 1 }
+    })
+}
+
 /// The record.
 pub(super) fn report(writer: &mut ReportWriter<'_>) {
     let [users, groups] = ids();
     let [effective, permitted, inheritable] = capabilities();
-    // SAFETY: both take numbers.
-    let (bounding, ambient) = unsafe {
-        let asks = libc::PR_CAP_AMBIENT_IS_SET;
-        (
-            each_of(!0, |number| rawcall!(libc::SYS_prctl, PR_CAPBSET_READ, number, 0, 0, 0) == 1),
-            each_of(permitted & inheritable, |number| {
-                rawcall!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, asks, number, 0, 0) == 1
-            }),
-        )
-    };
+    let bounding = each_of(!0, |number| {
+        // SAFETY: it takes numbers.
+        unsafe { rawcall!(libc::SYS_prctl, PR_CAPBSET_READ, number, 0, 0, 0) == 1 }
+    });
+    let ambient = ambient(permitted, inheritable);
     let mut numbers = [0u64; 14];
     for (place, id) in numbers.iter_mut().zip(users.iter().chain(&groups)) {
         *place = u64::from(*id);
@@ -98,7 +102,9 @@ pub(super) fn digest() -> u64 {
     };
     let ids = ids();
     let words = ids.iter().flatten().chain(&list).map(|id| u64::from(*id));
-    let words = words.chain(capabilities()).chain([count.unsigned_abs() as u64, secure_bits()]);
+    let [effective, permitted, inheritable] = capabilities();
+    let sets = [effective, permitted, inheritable, ambient(permitted, inheritable)];
+    let words = words.chain(sets).chain([count.unsigned_abs() as u64, secure_bits()]);
     words.fold(0xcbf2_9ce4_8422_2325, |digest: u64, word| {
         (digest ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
     })
@@ -137,5 +143,26 @@ mod tests {
         let (left, id, other) = other.join().unwrap();
         assert_eq!(left, 0);
         assert!(other != own || id != 0, "root without capabilities is another one");
+        // One of inheritable capabilities, and one that has raised one of these to be ambient.
+        let [without, with] = [false, true].map(|raises| {
+            let raised = std::thread::spawn(move || {
+                let mut sets = Sets::default();
+                let header = [CAPABILITY_VERSION, 0];
+                // SAFETY: capabilities are each thread's own.
+                let answer = unsafe {
+                    rawcall!(libc::SYS_capget, header.as_ptr(), &raw mut sets);
+                    sets.low[2] |= 1;
+                    let set = rawcall!(libc::SYS_capset, header.as_ptr(), &raw const sets);
+                    let raise = libc::PR_CAP_AMBIENT_RAISE;
+                    if raises {
+                        rawcall!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, raise, 0, 0, 0);
+                    }
+                    set
+                };
+                (answer, digest())
+            });
+            raised.join().unwrap()
+        });
+        assert!(with.1 != without.1 || id != 0, "{with:?} {without:?}");
     }
 }

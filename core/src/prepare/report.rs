@@ -68,7 +68,8 @@ pub mod tag {
     /// 9 x u64: fd, mode, device, inode, size, rdev, FD_CLOEXEC, pipe's capacity or file's seals, 1 if it has no
     /// name; then the text of its fdinfo. Once for each descriptor, where files are carried.
     pub const FILE: u16 = 24;
-    /// 3 x u64: fd, bytes that lie in it, 1 if descriptors do, too; then the bytes. Behind its `FILE`.
+    /// 3 x u64: fd, bytes that lie in it, 1 if descriptors do, too, and above this bit how many packets they are, if they are
+    /// several; then the bytes, and a u32 for the length of each packet. Behind its `FILE`.
     pub const CONTENT: u16 = 25;
     /// 8 x u64: fd, domain, type, protocol, bits, backlog, peer's inode, length of its name; then name and
     /// peer as addresses. Behind its `FILE`.
@@ -100,6 +101,9 @@ pub mod tag {
     /// 3 x u64: tid (0: the process), address of the first siginfo_t, how many: pending signals. Of a whole process alone.
     /// May stand several times.
     pub const PENDING: u16 = 52;
+    /// 4 x u64: an epoll's fd, a number that it watches by, which of those that it watches by this number (from 0), and the
+    /// fd that the file is open by, which is another. Behind all `FILE`s.
+    pub const WATCHED_BY: u16 = 53;
 }
 
 /// Everything that a report says.
@@ -355,6 +359,13 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         tag::LOCKED => {
             let n = numbers(record, 2)?;
             report.locked.push(range(n[0], n[1])?);
+        }
+        tag::WATCHED_BY => {
+            let n = numbers(record, 4)?;
+            let word = |at: usize| u32::try_from(n[at]).ok();
+            let (epoll, number, nth, by) = (word(0)?, word(1)?, word(2)?, word(3)?);
+            let file = report.files.as_mut()?.iter_mut().find(|file| file.fd == epoll)?;
+            file.watched_by.push((number, nth, by));
         }
         tag::PENDING => {
             let n = numbers(record, 3)?;

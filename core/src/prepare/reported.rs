@@ -32,6 +32,9 @@ pub struct ReportedFile {
     pub is_locked: bool,
     /// Settings and size of a terminal.
     pub terminal: Option<Vec<u8>>,
+    /// Of an epoll, what is open by another number than it is watched by: that number, which of those watched by it, and the
+    /// other one.
+    pub watched_by: Vec<(u32, u32, u32)>,
     /// A lower number that leads to the same open file description.
     pub same_as: Option<u32>,
 }
@@ -45,6 +48,8 @@ pub struct ReportedContent {
     pub has_descriptors: bool,
     /// As many of the bytes as a report takes.
     pub bytes: Vec<u8>,
+    /// Lengths of the packets that they are; none: one, or a stream.
+    pub packets: Vec<u32>,
 }
 
 /// A socket.
@@ -115,8 +120,16 @@ pub(super) fn file(record: &[u8]) -> Option<ReportedFile> {
 /// `tag::CONTENT`, of the file `fd`.
 pub(super) fn content(record: &[u8]) -> Option<(u32, ReportedContent)> {
     let n = numbers(record, 3)?;
-    let bytes = record.get(24..)?.to_vec();
-    let content = ReportedContent { total: n[1], has_descriptors: n[2] != 0, bytes };
+    let all = record.get(24..)?;
+    let lengths = usize::try_from(n[2] >> 1).ok()?.checked_mul(4)?;
+    let (bytes, lengths) = all.split_at(all.len().checked_sub(lengths)?);
+    let (lengths, _) = lengths.as_chunks::<4>();
+    let content = ReportedContent {
+        total: n[1],
+        has_descriptors: n[2] & 1 != 0,
+        bytes: bytes.to_vec(),
+        packets: lengths.iter().map(|length| u32::from_le_bytes(*length)).collect(),
+    };
     Some((u32::try_from(n[0]).ok()?, content))
 }
 

@@ -277,7 +277,9 @@ impl Description<'_, '_> {
             let looked = carried::look(self.writer, self.work, freeze.socket);
             // SAFETY: the parent keeps the page until this process has it, too.
             unsafe { seen::tell(freeze.seen) };
-            carried::compare(self.writer, self.work, &looked?);
+            let looked = looked?;
+            carried::compare(self.writer, self.work, &looked);
+            carried::watched_by_others(self.writer, self.work, &looked);
             self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         } else {
             self.open_files()?;

@@ -21,17 +21,31 @@ pub struct Namespace {
 
 /// Why a text is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{0}' names no namespace to join: give cgroup, ipc, net, uts or mnt, and its absolute path: net=/run/netns/NAME"
-)]
-pub struct NamespaceError(String);
+#[non_exhaustive]
+pub enum NamespaceError {
+    /// It names none.
+    #[error(
+        "'{0}' names no namespace to join: give cgroup, ipc, net, uts or mnt, and its absolute path: net=/run/netns/NAME"
+    )]
+    Text(String),
+    /// A user namespace.
+    #[error(
+        "'{0}': children cannot join a user namespace: what makes them takes their agent's rights up to the end, and who \
+         joins one has only those that hold in it. Run an agent in that namespace, and resume there"
+    )]
+    User(String),
+}
 
 impl FromStr for Namespace {
     type Err = NamespaceError;
 
     fn from_str(text: &str) -> Result<Self, NamespaceError> {
-        let bad = || NamespaceError(text.chars().take(200).collect());
+        let named = || text.chars().take(200).collect();
+        let bad = || NamespaceError::Text(named());
         let (name, path) = text.split_once('=').ok_or_else(bad)?;
+        if name == "user" {
+            return Err(NamespaceError::User(named()));
+        }
         let kind = NamespaceKind::ALL.into_iter().find(|kind| kind.name() == name);
         let is_path = path.starts_with('/') && path.len() < MAX_PATH_BYTES && !path.contains('\0');
         match kind {
@@ -60,5 +74,7 @@ mod tests {
             let error = text.parse::<Namespace>().unwrap_err().to_string();
             assert!(error.contains("net=/run/netns/NAME"), "{error}");
         }
+        let error = "user=/proc/1/ns/user".parse::<Namespace>().unwrap_err().to_string();
+        assert!(error.contains("Run an agent in that namespace"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! What proc_pid_fdinfo(5) tells of files that are no files: counters, timers, sets of signals and of files.
 
+use std::collections::HashMap;
+
 use crate::descriptor::FileKind;
 use crate::descriptor::carried::{EpollWatch, NotCarried};
 
@@ -93,17 +95,32 @@ pub(super) fn locks(info: &str) -> usize {
     lines(info).filter(|line| line.starts_with("lock:")).count()
 }
 
-/// An epoll. `leads` tells whether a number still leads to the inode that was registered by it: a copy may
-/// have been, under a number that is another file's by now. Of what cannot be told apart, the first counts.
-pub(super) fn epoll(info: &str, leads: &dyn Fn(u32, u64) -> bool) -> FileKind {
-    let mut watches: Vec<EpollWatch> = Vec::new();
+/// An epoll. `by_another` tells by which number a file is open that was registered by one that leads elsewhere by now, the
+/// so-manieth of that number. `leads` tells whether a number still leads to the inode that was registered by it, for where the kernel does not tell
+/// more: of what cannot be told apart then, the first counts.
+pub(super) fn epoll(
+    info: &str,
+    leads: &dyn Fn(u32, u64) -> bool,
+    by_another: &dyn Fn(u32, u32) -> Option<u32>,
+) -> FileKind {
+    let mut watches: Vec<(EpollWatch, u32)> = Vec::new();
+    let mut seen: HashMap<u32, u32> = HashMap::new();
     for (watch, inode) in lines(info).filter_map(watch) {
-        let is_known = watches.iter().any(|known| known.fd == watch.fd);
-        if !is_known && inode.is_none_or(|inode| leads(watch.fd, inode)) {
-            watches.push(watch);
-        }
+        let nth = seen.entry(watch.fd).or_default();
+        let by = by_another(watch.fd, *nth);
+        *nth += 1;
+        let is_itself = || {
+            let is_known =
+                watches.iter().any(|(known, by)| (known.fd, *by) == (watch.fd, watch.fd));
+            !is_known && inode.is_none_or(|inode| leads(watch.fd, inode))
+        };
+        let by = by.or_else(|| is_itself().then_some(watch.fd));
+        watches.extend(by.map(|by| (watch, by)));
     }
-    FileKind::Epoll { watches }
+    match watches.iter().all(|(watch, by)| watch.fd == *by) {
+        true => FileKind::Epoll { watches: watches.into_iter().map(|(watch, _)| watch).collect() },
+        false => FileKind::EpollOfOthers { watches },
+    }
 }
 
 /// `tfd:        5 events:       19 data: ffffffffffffffff  pos:0 ino:61af sdev:7`
@@ -157,13 +174,24 @@ mod tests {
             EpollWatch { fd: 5, events: 0x19, data: u64::MAX - 1 },
             EpollWatch { fd: 12, events: 0x8000_0001, data: 12 },
         ];
-        assert_eq!(epoll(info, &|_, _| true), FileKind::Epoll { watches: watches.clone() });
+        assert_eq!(
+            epoll(info, &|_, _| true, &|_, _| None),
+            FileKind::Epoll { watches: watches.clone() }
+        );
         // A number that leads elsewhere by now, and one that was registered twice.
         let first = watches[..1].to_vec();
         let is_first = |fd: u32, inode: u64| fd == 5 && inode == 0x61af;
-        assert_eq!(epoll(info, &is_first), FileKind::Epoll { watches: first });
+        assert_eq!(epoll(info, &is_first, &|_, _| None), FileKind::Epoll { watches: first });
         let twice = format!("{info}{info}");
-        assert_eq!(epoll(&twice, &|_, _| true), FileKind::Epoll { watches });
+        assert_eq!(
+            epoll(&twice, &|_, _| true, &|_, _| None),
+            FileKind::Epoll { watches: watches.clone() }
+        );
+        // Of two by one number, the second is open by another.
+        let by_another = |fd: u32, nth: u32| ((fd, nth) == (5, 1)).then_some(9);
+        let with = vec![(watches[0], 5), (watches[1], 12), (watches[0], 9)];
+        let expected = FileKind::EpollOfOthers { watches: with };
+        assert_eq!(epoll(&twice, &|_, _| true, &by_another), expected);
         let info = "inotify wd:1a ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 \
                     fhandle-type:1 f_handle:7e9e0000640d1b6d\ninotify wd:2 ino:1\n";
         let handle = Some((1, vec![0x7e, 0x9e, 0, 0, 0x64, 0x0d, 0x1b, 0x6d]));
@@ -175,7 +203,9 @@ mod tests {
     #[test]
     fn a_line_that_is_cut_off_is_none() {
         let info = "tfd: 5 events: 19 data: 5\ntfd: 6 events: 19 data: 7fff";
-        let FileKind::Epoll { watches } = epoll(info, &|_, _| true) else { panic!("no epoll") };
+        let FileKind::Epoll { watches } = epoll(info, &|_, _| true, &|_, _| None) else {
+            panic!("no epoll")
+        };
         assert_eq!(watches, [EpollWatch { fd: 5, events: 0x19, data: 5 }]);
         assert_eq!(event("eventfd-count: 1"), event(""));
     }
@@ -193,7 +223,7 @@ mod tests {
         let none = FileKind::Timer { clock: 1, left_ns: 0, interval_ns: 0, ticks: 0 };
         assert_eq!(timer("it_value: (18446744073709551615, 1)\nclockid: x"), none);
         assert_eq!(
-            epoll("tfd: 5\ntfd: x events: 1 data: 1\n", &|_, _| true),
+            epoll("tfd: 5\ntfd: x events: 1 data: 1\n", &|_, _| true, &|_, _| None),
             FileKind::Epoll { watches: vec![] }
         );
     }

@@ -83,6 +83,9 @@ impl Was<'_> {
                 let name = if was.starts_with('/') { format!("fifo {was}") } else { was };
                 (LossKind::Pipes, format!("{name}, {end}"))
             }
+            FileKind::Packets { other: None, .. } => {
+                (LossKind::Pipes, format!("{was}, to read from"))
+            }
             FileKind::Connection { other: None, .. } => {
                 (LossKind::Connections, reported.socket.as_ref().map_or(was, connection))
             }

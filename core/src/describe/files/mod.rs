@@ -138,7 +138,14 @@ impl Group<'_> {
             let leads = |fd: u32, inode: u64| {
                 files.iter().any(|file| file.fd == fd && file.dev_ino.1 == inode)
             };
-            return anonymous(name, info, pid, &leads);
+            let by_another = |fd: u32, nth: u32| {
+                let all = &self.file.watched_by;
+                all.iter().find(|(number, of, _)| (*number, *of) == (fd, nth)).map(|(_, _, by)| *by)
+            };
+            return match name.trim_matches(['[', ']']) {
+                "eventpoll" => Ok(fdinfo::epoll(info, &leads, &by_another)),
+                _ => anonymous(name, info, pid),
+            };
         }
         if self.open.link.starts_with("pidfd:") {
             return Ok(fdinfo::process(info, pid));
@@ -179,7 +186,12 @@ impl Group<'_> {
         let (capacity, other) = (self.file.extra, None);
         Ok(match i32::try_from(self.access()) {
             Ok(libc::O_WRONLY) => FileKind::Pipe { writes: true, other, capacity, content },
-            Ok(libc::O_RDONLY) => FileKind::Pipe { writes: false, other, capacity, content },
+            Ok(libc::O_RDONLY) => match self.file.content.as_ref().map(|it| it.packets.clone()) {
+                Some(lengths) if !lengths.is_empty() => {
+                    FileKind::Packets { other, capacity, content, lengths }
+                }
+                _ => FileKind::Pipe { writes: false, other, capacity, content },
+            },
             _ => FileKind::ReadWritePipe { capacity, content },
         })
     }
@@ -326,16 +338,10 @@ fn whole(content: Option<&ReportedContent>, what: &str) -> Result<Vec<u8>, Strin
     Ok(content.bytes.clone())
 }
 
-fn anonymous(
-    name: &str,
-    info: &str,
-    pid: u32,
-    leads: &dyn Fn(u32, u64) -> bool,
-) -> Result<FileKind, String> {
+fn anonymous(name: &str, info: &str, pid: u32) -> Result<FileKind, String> {
     let is = |what: &str| name.trim_matches(['[', ']']) == what;
     Ok(match name {
         _ if is("eventfd") => fdinfo::event(info),
-        _ if is("eventpoll") => fdinfo::epoll(info, leads),
         _ if is("timerfd") => fdinfo::timer(info),
         _ if is("signalfd") => fdinfo::signals(info),
         _ if is("pidfd") => fdinfo::process(info, pid),
@@ -379,6 +385,9 @@ impl Ends {
 
     fn note(&mut self, group: &Group<'_>, kind: &FileKind, index: u32) {
         match kind {
+            FileKind::Packets { .. } => {
+                self.pipes.insert((group.file.dev_ino, false), index);
+            }
             FileKind::Pipe { writes, .. } => {
                 self.pipes.insert((group.file.dev_ino, *writes), index);
             }
@@ -400,7 +409,9 @@ impl Ends {
     fn join(&self, records: &mut [CarriedFile]) {
         for ((inode, writes), index) in &self.pipes {
             let found = self.pipes.get(&(*inode, !writes)).copied();
-            if let FileKind::Pipe { other, .. } = &mut records[*index as usize].kind {
+            if let FileKind::Pipe { other, .. } | FileKind::Packets { other, .. } =
+                &mut records[*index as usize].kind
+            {
                 *other = found;
             }
         }

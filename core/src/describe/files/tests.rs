@@ -31,7 +31,7 @@ impl Files {
 }
 
 fn content(total: u64, bytes: &[u8]) -> Option<ReportedContent> {
-    Some(ReportedContent { total, has_descriptors: false, bytes: bytes.to_vec() })
+    Some(ReportedContent { total, bytes: bytes.to_vec(), ..ReportedContent::default() })
 }
 
 fn stream(inode: u64) -> Option<ReportedSocket> {
@@ -192,7 +192,12 @@ fn what_lies_in_messages_or_with_descriptors_is_said_to_be_lost() {
     let mut files = Files::default();
     let socket = files.add(3, libc::S_IFSOCK, 20, libc::O_RDWR, "socket:[20]");
     socket.socket = stream(21);
-    socket.content = Some(ReportedContent { total: 4, has_descriptors: true, bytes: vec![0; 4] });
+    socket.content = Some(ReportedContent {
+        total: 4,
+        has_descriptors: true,
+        bytes: vec![0; 4],
+        packets: Vec::new(),
+    });
     let messages = files.add(4, libc::S_IFSOCK, 21, libc::O_RDWR, "socket:[21]");
     messages.socket = stream(20).map(|known| ReportedSocket { socket_type: 1, ..known });
     let kinds = files.kinds();

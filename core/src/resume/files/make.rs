@@ -1,7 +1,7 @@
 //! The steps that make one open file.
 
 use crate::descriptor::carried::{Listening, PathWatch, TERMIOS_BYTES, Terminal};
-use crate::descriptor::{CarriedFile, FileKind};
+use crate::descriptor::{CarriedFile, FileKind, Number};
 use crate::resume::calls;
 use crate::resume::file_calls;
 use crate::resume::program::{Expect, Op};
@@ -56,7 +56,9 @@ impl Maker<'_> {
                     ops.push(file_calls::fcntl(fd, libc::F_ADD_SEALS, *seals, Expect::Ignored));
                 }
             }
-            FileKind::Pipe { other, .. } | FileKind::Connection { other, .. } => {
+            FileKind::Pipe { other, .. }
+            | FileKind::Packets { other, .. }
+            | FileKind::Connection { other, .. } => {
                 let other = other.map(|other| other as usize);
                 if other.is_none_or(|other| other > index) {
                     self.make_pair(file, other.map(|other| &self.files[other]), ops);
@@ -77,7 +79,9 @@ impl Maker<'_> {
                     ops.push(file_calls::write(fd, count.to_le_bytes().to_vec()));
                 }
             }
-            FileKind::Epoll { .. } => ops.push(file_calls::epoll_create(fd, flags)),
+            FileKind::Epoll { .. } | FileKind::EpollOfOthers { .. } => {
+                ops.push(file_calls::epoll_create(fd, flags))
+            }
             FileKind::Timer { clock, left_ns, interval_ns, ticks } => {
                 ops.push(file_calls::timerfd_create(without_alarm(*clock), fd, flags));
                 if *left_ns != 0 || *ticks > 0 {
@@ -115,8 +119,9 @@ impl Maker<'_> {
             ops.push(calls::dup3(self.nothing, self.spare));
         }
         match &file.kind {
-            FileKind::Pipe { writes, .. } => {
-                let (reader, writer) = if *writes { (that, this) } else { (this, that) };
+            FileKind::Pipe { .. } | FileKind::Packets { .. } => {
+                let writes = matches!(file.kind, FileKind::Pipe { writes: true, .. });
+                let (reader, writer) = if writes { (that, this) } else { (this, that) };
                 ops.push(file_calls::pipe([reader, writer]));
                 let capacity = capacity(file).max(other.map_or(0, capacity));
                 if !matches!(capacity, 0 | PIPE_CAPACITY) {
@@ -136,9 +141,9 @@ impl Maker<'_> {
             }
             _ => {}
         }
-        for (content, into) in [(content(file), that.0), (other.map_or(&[][..], content), this.0)] {
-            if !content.is_empty() {
-                ops.push(file_calls::write(into, content.to_vec()));
+        for (from, to, into) in [(Some(file), other, that.0), (other, Some(file), this.0)] {
+            if let Some(from) = from {
+                fill(from, to, into, ops);
             }
         }
         if other.is_none() {
@@ -228,15 +233,14 @@ impl Maker<'_> {
     /// What epolls watch.
     pub(super) fn register(&self, ops: &mut Vec<Op>) {
         for file in self.files {
-            let FileKind::Epoll { watches } = &file.kind else { continue };
-            for watch in watches {
-                let kind = self.files.iter().find_map(|other| {
-                    let leads = other.numbers.iter().any(|number| number.fd == watch.fd);
-                    leads.then_some(&other.kind)
-                });
-                let expect = match kind {
+            for (watch, by) in file.kind.watches() {
+                let leads = |to: u32| {
+                    let is_it = |number: &Number| number.fd == to;
+                    self.files.iter().find(|other| other.numbers.iter().any(is_it))
+                };
+                let expect = match leads(by).map(|file| &file.kind) {
                     // What the child was given may be a file, which nothing can watch.
-                    None if watch.fd < STDIO => Expect::Ignored,
+                    None if by < STDIO => Expect::Ignored,
                     Some(
                         FileKind::Stdio { .. }
                         | FileKind::Path { .. }
@@ -248,8 +252,27 @@ impl Maker<'_> {
                     None | Some(FileKind::Closed(_)) => continue,
                     Some(_) => Expect::Success,
                 };
-                let epoll = file.numbers[0].fd;
-                ops.push(file_calls::epoll_add(epoll, watch.fd, watch.events, watch.data, expect));
+                let (epoll, number) = (file.numbers[0].fd, watch.fd);
+                let add = file_calls::epoll_add(epoll, number, watch.events, watch.data, expect);
+                if number == by {
+                    ops.push(add);
+                    continue;
+                }
+                // Registered by a number that is another file's, or nobody's: it is lent for the moment.
+                let taken = leads(number)
+                    .and_then(|file| file.numbers.iter().find(|known| known.fd == number).copied());
+                let is_taken = taken.is_some() || number < STDIO;
+                if is_taken {
+                    ops.push(calls::dup3(number, self.spare));
+                }
+                ops.extend([file_calls::dup3_flags(by, number, 0), add]);
+                if is_taken {
+                    let flags = taken.map_or(0, |number| fd_flags(number.close_on_exec));
+                    ops.push(file_calls::dup3_flags(self.spare, number, flags));
+                    ops.push(calls::close(self.spare));
+                } else {
+                    ops.push(calls::close(number));
+                }
             }
         }
     }
@@ -275,10 +298,43 @@ fn fd_flags(close_on_exec: bool) -> u32 {
     if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 }
 }
 
+/// What lies at `from` is written to its other end, by way of the number `into`.
+fn fill(from: &CarriedFile, to: Option<&CarriedFile>, into: u32, ops: &mut Vec<Op>) {
+    let content = content(from);
+    if content.is_empty() {
+        return;
+    }
+    let direct = libc::O_DIRECT.cast_unsigned();
+    let writer_is_direct = to.is_some_and(|to| to.flags & direct != 0);
+    let is_pipe = !matches!(from.kind, FileKind::Connection { .. });
+    let one = [u32::try_from(content.len()).unwrap_or(u32::MAX)];
+    let lengths = match &from.kind {
+        FileKind::Packets { lengths, .. } => &lengths[..],
+        _ if is_pipe && writer_is_direct => &one,
+        _ => {
+            ops.push(file_calls::write(into, content.to_vec()));
+            return;
+        }
+    };
+    let set = |flags: u32, ops: &mut Vec<Op>| {
+        let flags = flags | libc::O_NONBLOCK.cast_unsigned();
+        ops.push(file_calls::fcntl(into, libc::F_SETFL, flags, Expect::Success));
+    };
+    set(direct, ops);
+    let mut rest = content;
+    for length in lengths {
+        let (packet, behind) = rest.split_at((*length as usize).min(rest.len()));
+        ops.push(file_calls::write(into, packet.to_vec()));
+        rest = behind;
+    }
+    set(0, ops);
+}
+
 /// What can be read at this end.
 fn content(file: &CarriedFile) -> &[u8] {
     match &file.kind {
         FileKind::Pipe { content, .. }
+        | FileKind::Packets { content, .. }
         | FileKind::ReadWritePipe { content, .. }
         | FileKind::Connection { content, .. } => content,
         _ => &[],
@@ -287,7 +343,9 @@ fn content(file: &CarriedFile) -> &[u8] {
 
 fn capacity(file: &CarriedFile) -> u32 {
     match &file.kind {
-        FileKind::Pipe { capacity, .. } | FileKind::ReadWritePipe { capacity, .. } => *capacity,
+        FileKind::Pipe { capacity, .. }
+        | FileKind::Packets { capacity, .. }
+        | FileKind::ReadWritePipe { capacity, .. } => *capacity,
         _ => 0,
     }
 }
@@ -331,6 +389,7 @@ fn set_flags(file: &CarriedFile, ops: &mut Vec<Op>) {
             | FileKind::ReadWritePipe { .. }
             | FileKind::Connection { .. }
             | FileKind::Watching { .. }
+            | FileKind::Packets { .. }
     );
     let is_own = matches!(file.kind, FileKind::Stdio { .. } | FileKind::Path { .. });
     let nonblocking = flags == libc::O_NONBLOCK.cast_unsigned();

@@ -45,7 +45,10 @@ pub(super) struct FilePlan {
 
 impl FilePlan {
     pub(super) fn of(carried: &CarriedFiles) -> FilePlan {
-        let taken: HashSet<u32> = carried.numbers().collect();
+        // A number that is only watched by is used for a moment, too.
+        let watched = carried.files().iter().flat_map(|file| file.kind.watches());
+        let watched = watched.map(|(watch, _)| watch.fd);
+        let taken: HashSet<u32> = carried.numbers().chain(watched).collect();
         let mut free = (FIRST_HELPER..).filter(|number| !taken.contains(number));
         let mut next = || free.next().unwrap_or(u32::MAX);
         let [command, nothing, spare] = [next(), next(), next()];
@@ -58,7 +61,9 @@ impl FilePlan {
     pub(super) fn highest(&self) -> u32 {
         let helpers = [self.command, self.nothing, self.spare];
         let helpers = helpers.into_iter().chain(self.listeners.iter().copied());
-        self.carried.numbers().chain(helpers).max().unwrap_or(0)
+        let watched = self.carried.files().iter().flat_map(|file| file.kind.watches());
+        let watched = watched.map(|(watch, _)| watch.fd);
+        self.carried.numbers().chain(helpers).chain(watched).max().unwrap_or(0)
     }
 
     /// All files, where 0, 1 and 2 are the child's already. What its command brought begins at `stdio`, with

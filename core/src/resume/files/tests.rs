@@ -162,6 +162,50 @@ fn epolls_watch_what_is_there() {
 }
 
 #[test]
+fn a_number_that_is_watched_by_is_lent() {
+    let watch = |fd| EpollWatch { fd, events: 1, data: 2 };
+    let watches = vec![(watch(6), 4), (watch(70), 4)];
+    let files = vec![
+        file(&[4], 0, FileKind::Signals { mask: 1 }),
+        file(&[5], 0, FileKind::EpollOfOthers { watches }),
+        file(&[6, 7], 0, FileKind::Event { count: 0, is_semaphore: false }),
+    ];
+    let steps = steps(files, &[]);
+    let at = steps
+        .iter()
+        .position(|step| step.starts_with("7 O_CLOEXEC = ") || step.contains(", 7, "))
+        .unwrap();
+    let lent = [
+        "dup3(6, 66, 0x80000) = 0x42",
+        "dup3(4, 6, 0) = 0x6",
+        "epoll_ctl(5, 1, 6, <12 bytes>)",
+        "dup3(66, 6, 0) = 0x6",
+        "close(66)",
+        "dup3(4, 70, 0) = 0x46",
+        "epoll_ctl(5, 1, 70, <12 bytes>)",
+        "close(70)",
+    ];
+    assert_eq!(steps[at + 1..at + 9], lent);
+}
+
+#[test]
+fn packets_are_written_one_by_one() {
+    let direct = libc::O_DIRECT.cast_unsigned();
+    let (capacity, content) = (4096, b"onefour".to_vec());
+    let packets = FileKind::Packets { other: Some(1), capacity, content, lengths: vec![3, 4] };
+    let writer = FileKind::Pipe { writes: true, other: Some(0), capacity, content: Vec::new() };
+    let steps = steps(vec![file(&[4], 0, packets), file(&[6], 1 | direct, writer)], &[]);
+    let at = steps.iter().position(|step| step.starts_with("write(")).unwrap();
+    let filled = [
+        "fcntl(6, 4, 0x4800)".to_owned(),
+        "write(6, <3 bytes>, 3) = 0x3".to_owned(),
+        "write(6, <4 bytes>, 4) = 0x4".to_owned(),
+        "fcntl(6, 4, 2048)".to_owned(),
+    ];
+    assert_eq!(steps[at - 1..at + 3], filled);
+}
+
+#[test]
 fn a_timer_that_has_expired_expires_at_once() {
     let timer = |left_ns, ticks| {
         let kind = FileKind::Timer { clock: 9, left_ns, interval_ns: 0, ticks };
