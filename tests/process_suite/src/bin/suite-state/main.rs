@@ -35,7 +35,7 @@ fn main() {
     }
     let mut wrong = differences(&before, &seen::all(), mode != "plain");
     wrong.extend(seen::heap_grows_from(heap));
-    wrong.extend(pending.look(mode != "fork", mode != "plain"));
+    wrong.extend(pending.look(mode != "fork"));
     wrong.extend(tiles.and_then(tiles::Holder::look));
     if !wrong.is_empty() {
         fail(&wrong.join("\n"));

@@ -1,5 +1,5 @@
-//! Signals that are pending: a child of a whole process has those of the process, with what was sent along; one of fork
-//! mode has none, as after fork(2).
+//! Signals that are pending: a child of a whole process has those of the process and of each thread, with what was sent
+//! along; one of fork mode has none, as after fork(2).
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -92,7 +92,7 @@ pub(crate) fn send() -> Pending {
 
 impl Pending {
     /// What is not as it should be.
-    pub(crate) fn look(self, are_carried: bool, is_child: bool) -> Option<String> {
+    pub(crate) fn look(self, are_carried: bool) -> Option<String> {
         let own = taken();
         let mut wanted = vec![(PLAIN, own.first().map_or(0, |(_, value)| *value))];
         wanted.extend([(QUEUED, 1 << 40), (QUEUED, 2), (QUEUED, 3)]);
@@ -105,9 +105,7 @@ impl Pending {
         let _ = self.go.send(());
         let of_thread = self.found.recv().unwrap_or_default();
         let _ = self.thread.join();
-        // What is one thread's stays behind, as after fork(2).
-        let right =
-            own == wanted && of_thread == if is_child { vec![] } else { vec![(OF_THREAD, 4)] };
+        let right = own == wanted && of_thread == [(OF_THREAD, 4)];
         (!right).then(|| format!("{own:?} and, of a thread, {of_thread:?} were pending"))
     }
 }

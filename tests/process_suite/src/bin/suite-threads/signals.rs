@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::SeqCst};
 
-use crate::crossing::{Crossing, Side, equal, must};
+use crate::crossing::{Crossing, equal, must};
 use crate::worker::{Flag, Worker, errno, own_tid, until};
 
 const THREADS: usize = 6;
@@ -68,28 +68,25 @@ fn pending_signals() -> u64 {
     set
 }
 
-/// What is pending for the process is so afterwards; for one of its threads, as after fork(2), in the parent alone.
+/// What is pending for the process, and for one of its threads, is so afterwards.
 pub(crate) fn pending(crossing: &mut Crossing) {
     let blocked = of(&[libc::SIGUSR1, libc::SIGUSR2]);
     let of_process = of(&[libc::SIGUSR2]);
     set_mask(libc::SIG_SETMASK, blocked);
     let go = Arc::new(Flag::new());
-    let (flag, child) = (Arc::clone(&go), Arc::new(AtomicU32::new(0)));
-    let is_child = Arc::clone(&child);
+    let flag = Arc::clone(&go);
     let worker = Worker::start(move || {
         // SAFETY: to this thread, which blocks it.
         unsafe { libc::raise(libc::SIGUSR1) };
         must(pending_signals() & of(&[libc::SIGUSR1]) != 0, "nothing is pending before");
         flag.wait();
-        let wanted = if is_child.load(SeqCst) == 1 { of_process } else { blocked };
-        equal("what is pending for a thread", pending_signals(), wanted);
+        equal("what is pending for a thread", pending_signals(), blocked);
     });
     // SAFETY: to this process, which blocks it in all threads.
     unsafe { libc::kill(libc::getpid(), libc::SIGUSR2) };
     worker.stands_in(libc::SYS_futex);
-    let side = crossing.cross();
+    crossing.cross();
     equal("what is pending for the process", pending_signals(), of_process);
-    child.store(u32::from(side == Side::Child), SeqCst);
     go.raise();
     worker.join();
 }
