@@ -22,7 +22,7 @@ mod world;
 macro_rules! fabric {
     ($name:ident) => {
         mod $name {
-            use crate::{forking, losses};
+            use crate::forking;
 
             const FABRIC: &str = stringify!($name);
 
@@ -35,21 +35,11 @@ macro_rules! fabric {
             fn every_page_arrives() {
                 forking::every_page_arrives(FABRIC);
             }
-
-            #[test]
-            fn the_childs_agent_is_killed() {
-                losses::the_childs_agent_is_killed(FABRIC);
-            }
-
-            #[test]
-            fn the_seeds_agent_is_killed() {
-                losses::the_seeds_agent_is_killed(FABRIC);
-            }
         }
     };
 }
 
-/// What fabrics of a card do alike.
+/// What fabrics of a card do alike; over tcp the sealed hosts lose their agents.
 macro_rules! card {
     ($name:ident, $fabric:expr) => {
         mod $name {
@@ -61,6 +51,16 @@ macro_rules! card {
             #[test]
             fn what_is_read_after_the_drop_fails() {
                 crate::revocation::what_is_read_after_the_drop_fails($fabric);
+            }
+
+            #[test]
+            fn the_childs_agent_is_killed() {
+                crate::losses::the_childs_agent_is_killed($fabric);
+            }
+
+            #[test]
+            fn the_seeds_agent_is_killed() {
+                crate::losses::the_seeds_agent_is_killed($fabric);
             }
         }
     };
