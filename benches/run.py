@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
+import arena_fills
 import children
 import fn_calls
 import machine
@@ -64,6 +65,7 @@ BENCHES: list[tuple[tuple[str, ...], Bench]] = [
 ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
     (storms.NAMES, storms.measure, 150),
+    (arena_fills.NAMES, arena_fills.measure, arena_fills.LIMIT_S),
     (fn_calls.NAMES, fn_calls.measure, 150),
     (starts.NAMES, starts.measure, starts.LIMIT_S),
     (rc_reads.NAMES, rc_reads.measure, rc_reads.LIMIT_S),

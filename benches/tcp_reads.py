@@ -41,10 +41,14 @@ class Talk:
 
     def ask(self, *words: str | int) -> dict[str, Any]:
         """What it answers."""
+        self.begin(*words)
+        return self.said()
+
+    def begin(self, *words: str | int) -> None:
+        """Asks; the answer is what it says next."""
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
         self._process.stdin.flush()
-        return self.said()
 
     def median_us(self, *words: str | int) -> float:
         """Of the READs that it is asked for."""

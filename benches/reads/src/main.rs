@@ -6,10 +6,12 @@
 //!     [--rc [--dc] | --copy] [--busy-poll-us N]   its copy without a card; prints where its side channel is, and serves until stdin ends
 //!   read tcp|rc|dc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
 //!     [--source ADDRESS]     the card's address on this side
+//!   fill ADDRESS BYTES       copies a seed of as many bytes, as often as stdin says (see `fill`)
 //! ```
 #![deny(unsafe_code)]
 
 mod device;
+mod fill;
 mod memory;
 mod owner;
 mod reader;
@@ -53,6 +55,9 @@ fn obey(words: &[&str]) -> Result<()> {
             };
             owner::run(settings)
         }
+        ["fill", address, bytes] => {
+            fill::run(address.parse().context("ADDRESS")?, bytes.parse().context("BYTES")?)
+        }
         ["read", fabric, side, ref options @ ..] => {
             let fabric = match fabric {
                 "tcp" => FabricName::Tcp,
@@ -64,7 +69,7 @@ fn obey(words: &[&str]) -> Result<()> {
             reader::run(fabric, side, source)
         }
         _ => bail!(
-            "own ADDRESS BYTES [--rc [--dc] | --copy] [--busy-poll-us N] | read tcp|rc|dc SIDE [--source ADDRESS]"
+            "own ADDRESS BYTES [--rc [--dc] | --copy] [--busy-poll-us N] | read tcp|rc|dc SIDE [--source ADDRESS] | fill ADDRESS BYTES"
         ),
     }
 }

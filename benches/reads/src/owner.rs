@@ -121,7 +121,7 @@ fn await_whole(exports: &Arc<Exports>, seed: SeedId) -> Result<()> {
 }
 
 /// Serves READ streams; a thread each, as the agent does.
-fn serve(address: IpAddr, pages: &Arc<PageService>) -> Result<SocketAddr> {
+pub(crate) fn serve(address: IpAddr, pages: &Arc<PageService>) -> Result<SocketAddr> {
     let listener = TcpListener::bind((address, 0))?;
     let at = listener.local_addr()?;
     let pages = pages.clone();
@@ -135,7 +135,11 @@ fn serve(address: IpAddr, pages: &Arc<PageService>) -> Result<SocketAddr> {
 }
 
 /// Answers readers' lines.
-fn answer(address: IpAddr, about: About, pages: &Arc<PageService>) -> Result<SocketAddr> {
+pub(crate) fn answer(
+    address: IpAddr,
+    about: About,
+    pages: &Arc<PageService>,
+) -> Result<SocketAddr> {
     let listener = TcpListener::bind((address, 0))?;
     let at = listener.local_addr()?;
     let pages = pages.clone();

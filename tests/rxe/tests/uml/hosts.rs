@@ -13,6 +13,7 @@ const MEMORY_MIB: u32 = 160;
 const PROGRAM: &str = "/host/files/suite-fabric";
 /// MiB that an owner has: two slabs of its arena, the second in part.
 const OWNED_MIB: &str = "20";
+const SLAB_MIB: &str = "16";
 /// Its presence ends all readers.
 const UNTIL: &str = "until";
 
@@ -57,9 +58,18 @@ impl Hosts {
 
     /// An owner, that can be read from.
     pub(crate) fn owner(&self, node: u32) -> Job {
-        let mut job = self.guests.node(node).run(&[PROGRAM, "own", OWNED_MIB]).unwrap();
+        self.own(node, &[PROGRAM, "own", OWNED_MIB], 2)
+    }
+
+    /// An owner whose arena has room for its first slab alone.
+    pub(crate) fn owner_of_too_much(&self, node: u32) -> Job {
+        self.own(node, &[PROGRAM, "own", OWNED_MIB, SLAB_MIB], 1)
+    }
+
+    fn own(&self, node: u32, argv: &[&str], slabs: u32) -> Job {
+        let mut job = self.guests.node(node).run(argv).unwrap();
         let line = job.line(PATIENCE).unwrap();
-        assert_eq!(line, format!("owns {OWNED_MIB} MiB, 2 slabs"));
+        assert_eq!(line, format!("owns {OWNED_MIB} MiB, {slabs} slabs"));
         job
     }
 

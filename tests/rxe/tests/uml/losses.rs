@@ -168,6 +168,23 @@ pub(crate) fn more_queues_than_connections(device: Device) {
     assert!(most > Some(CONNECTIONS / 2), "more than a few connections are used: {said}");
 }
 
+/// What the arena has no room for is read over tcp, and nothing of it by the card.
+pub(crate) fn a_seed_above_the_arenas_bound(device: Device) {
+    let hosts = Hosts::boot("bound", device, 2);
+    let _owner = hosts.owner_of_too_much(1);
+    let reads: [(u32, &[u32]); 1] = [(2, &[1])];
+    let readers = hosts.readers(&reads, 4, 1);
+    std::thread::sleep(A_WHILE);
+    let said = hosts.end(readers, &reads);
+    for tally in said.of(1) {
+        let [card, tcp, beyond] = ["card", "tcp", "beyond"].map(|name| tally.number(name));
+        // A fifth of its bytes; the reader says so if the card has READ any.
+        assert!(card >= SOME && beyond >= SOME / 5 && tcp >= beyond, "{tally:?}");
+        assert!(card > tcp - beyond, "what is below the bound goes by the card: {tally:?}");
+        assert!(tally.number("refused") == 0 && tally.number("lost") == 0, "{tally:?}");
+    }
+}
+
 /// An owner was read from all the time, by the card but for what seven kernels on few CPUs made it miss.
 fn all_went_well(said: &Said, owner: u32) {
     for tally in said.of(owner) {

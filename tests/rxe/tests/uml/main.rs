@@ -44,6 +44,11 @@ macro_rules! device {
             }
 
             #[test]
+            fn a_seed_above_the_arenas_bound() {
+                losses::a_seed_above_the_arenas_bound(DEVICE);
+            }
+
+            #[test]
             fn more_queues_than_connections() {
                 losses::more_queues_than_connections(DEVICE);
             }

@@ -19,7 +19,7 @@ pub const PAGES_PORT: u16 = 7370;
 /// A host that is gone is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// An owner's seed, all of whose bytes are in the arena.
+/// An owner's seed, whose bytes are in the arena as far as the arena has room.
 #[derive(Debug, Clone)]
 pub struct Described {
     pub seed: SeedId,
@@ -78,9 +78,10 @@ impl Described {
         ArenaMap { extents: vec![self.range], slabs: self.slabs.clone() }
     }
 
-    /// That all is in place.
+    /// That all is in place that there is room for.
     pub fn news(&self) -> ArenaNews {
-        ArenaNews { slabs: Vec::new(), filled: self.range.len() }
+        let room = self.slabs.iter().map(|slab| slab.len).sum();
+        ArenaNews { slabs: Vec::new(), filled: self.range.len().min(room) }
     }
 }
 

@@ -2,7 +2,7 @@
 //! arena and listener, and readers that go by card and by tcp as an agent's pager does.
 //!
 //! ```text
-//! suite-fabric own MIB                                     until it is killed
+//! suite-fabric own MIB [ARENA_MIB]                         until it is killed
 //! suite-fabric read OWNER,... UNTIL [WINDOW [QUEUES]]      until the file UNTIL is there
 //! suite-fabric tell OWNER revoke
 //! ```
@@ -32,7 +32,10 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let own: IpAddr = address(&std::env::var("SELF").expect("SELF, this host's address"));
     match arguments[..] {
-        ["own", mib] => owner::run(own, mib.parse().expect("MiB")),
+        ["own", mib] => owner::run(own, mib.parse().expect("MiB"), None),
+        ["own", mib, arena] => {
+            owner::run(own, mib.parse().expect("MiB"), Some(arena.parse().expect("MiB")));
+        }
         ["read", owners, until, ref more @ ..] => {
             let number = |at: usize, default: usize| {
                 more.get(at).map_or(default, |text: &&str| text.parse().expect("a number"))

@@ -27,7 +27,8 @@ struct Owner {
     described: Described,
 }
 
-pub fn run(own: IpAddr, mib: usize) {
+/// `arena_mib`: what the arena may take; without it, all of the memory.
+pub fn run(own: IpAddr, mib: usize, arena_mib: Option<u64>) {
     let words = (mib << 20) / 8;
     let mut memory = vec![0u64; words + WORDS_OF_PAGE];
     let ahead = memory.as_ptr().align_offset(PAGE);
@@ -42,7 +43,8 @@ pub fn run(own: IpAddr, mib: usize) {
 
     let context = open_card();
     let pd = Pd::new(&context).expect("a protection domain");
-    let most = (8 * words as u64).next_multiple_of(SLAB_BYTES);
+    let whole = (8 * words as u64).next_multiple_of(SLAB_BYTES);
+    let most = arena_mib.map_or(whole, |mib| mib << 20);
     let limits = ArenaLimits { ready: 0, most };
     let arena = Arena::start(Arc::new(pd.clone()), limits).expect("an arena");
     let exports = Exports::new();
@@ -60,8 +62,9 @@ pub fn run(own: IpAddr, mib: usize) {
     };
     exports.add(seed, export);
     let slabs = loop {
-        if let Some(news) = exports.arena_news(seed, 0, range.len() - 1).news {
-            break news.slabs;
+        let state = exports.arena_news(seed, 0, 0);
+        if state.is_done {
+            break state.news.map_or(Vec::new(), |news| news.slabs);
         }
         std::thread::sleep(LOOK);
     };

@@ -51,6 +51,8 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(20);
 struct Tally {
     /// Done by the card, and by tcp.
     done: [u64; 2],
+    /// By tcp, as they are not in the arena.
+    beyond: u64,
     /// By the card: refused, without an answer, flushed by another's failure.
     refused: u64,
     silent: u64,
@@ -73,7 +75,8 @@ impl fmt::Display for Tally {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { done: [card, tcp], refused, silent, flushed, lost, .. } = self;
         let (noticed, longest) = (self.noticed.as_millis(), self.longest.as_millis());
-        write!(out, "card {card} tcp {tcp} refused {refused} silent {silent} flushed {flushed} ")?;
+        write!(out, "card {card} tcp {tcp} beyond {} ", self.beyond)?;
+        write!(out, "refused {refused} silent {silent} flushed {flushed} ")?;
         write!(out, "turns {} in_a_row {} ", self.turns, self.refused_in_a_row)?;
         write!(out, "lost {lost} noticed_ms {noticed} longest_ms {longest} ")?;
         write!(out, "connections {}", self.connections)
@@ -400,6 +403,11 @@ impl Reader {
         }
         goal.in_flight -= 1;
         goal.tally.done[flight.route] += 1;
+        let end = 8 * flight.at as u64 + u64::from(READ_BYTES);
+        if goal.known.as_ref().is_some_and(|known| end > known.arena.progress().0) {
+            assert_eq!(flight.route, 1, "the card has READ what is not in the arena");
+            goal.tally.beyond += 1;
+        }
         goal.tally.longest = goal.tally.longest.max(goal.last_done.elapsed());
         goal.last_done = Instant::now();
         if flight.route == 0 {
