@@ -305,7 +305,7 @@ pub struct Programs {
     threads: FurtherThreads,
 }
 
-/// The programs for this seed on this host.
+/// The programs for this seed on this host, as if its kernel were the seed's.
 pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
     let program = std::env::current_exe().context("this program's own path")?;
     let keeper = keeper::Client::spawn(&program, None)?;

@@ -327,13 +327,13 @@ fn plan_vdso(
     facts: &HostFacts,
     image: &Image,
 ) -> Result<Vdso, VdsoError> {
-    let file = image.file().try_clone_to_owned().map(File::from);
+    // Seldom called: most hosts have the seed's kernel.
     let read = |addr, into: &mut [u8]| {
         let place = image.layout().offset_of(addr).ok_or(ErrorKind::NotFound)?;
-        file.as_ref().map_err(|error| error.kind())?.read_exact_at(into, place.0)
+        File::from(image.file().try_clone_to_owned()?).read_exact_at(into, place.0)
     };
-    let bytes = own_vdso();
-    let digest = Some(*blake3::hash(bytes).as_bytes()).filter(|_| !agent.config.proxy_vdso);
+    let (bytes, digest) = own_vdso();
+    let digest = Some(*digest).filter(|_| !agent.config.proxy_vdso);
     let here = HostVdso { bytes, special: &facts.special, digest };
     let planned = vdso::plan(descriptor, placement, &here, &read)?;
     if let Vdso::Proxied(_) = planned {
@@ -343,10 +343,14 @@ fn plan_vdso(
     Ok(planned)
 }
 
-/// This kernel's; empty: it has none.
-fn own_vdso() -> &'static [u8] {
-    static OWN: OnceLock<Vec<u8>> = OnceLock::new();
-    OWN.get_or_init(|| describe::own_vdso().ok().flatten().unwrap_or_default())
+/// This kernel's, empty if it has none, and its digest.
+fn own_vdso() -> &'static (Vec<u8>, [u8; 32]) {
+    static OWN: OnceLock<(Vec<u8>, [u8; 32])> = OnceLock::new();
+    OWN.get_or_init(|| {
+        let bytes = describe::own_vdso().ok().flatten().unwrap_or_default();
+        let digest = *blake3::hash(&bytes).as_bytes();
+        (bytes, digest)
+    })
 }
 
 fn said_of(handle: &Handle, failure: Failure) -> Failure {

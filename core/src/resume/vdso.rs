@@ -14,10 +14,6 @@ use object::{Object, ObjectSymbol};
 use super::placement::Placement;
 use crate::descriptor::{Descriptor, HostNeeds, SeedAddr, SeedRange, VmaKind};
 
-/// `mov $NUMBER,%eax; syscall; ret`, for the longest of them.
-const CALL_LEN: usize = 8;
-/// `jmp *0(%rip)` and the address.
-const JUMP_LEN: usize = 14;
 /// Functions of vdso(7) that are system calls with the same arguments, and their numbers. getrandom(2)'s has two
 /// more, about a state that the system call does without.
 const CALLS: [(&str, i64); 6] = [
@@ -213,32 +209,22 @@ fn entries(
     Ok(entries)
 }
 
-/// `jmp *0(%rip)`, to anywhere; no register changes.
+/// `jmp *0(%rip)` and the address: to anywhere; no register changes.
 fn jump(to: u64) -> Vec<u8> {
-    let mut code = Vec::with_capacity(JUMP_LEN);
-    code.extend([0xff, 0x25, 0, 0, 0, 0]);
-    code.extend(to.to_le_bytes());
-    code
+    [&[0xff, 0x25, 0, 0, 0, 0], &to.to_le_bytes()[..]].concat()
 }
 
-/// The system call of that name: a vDSO's function has its arguments where a system call has them, but for the fourth,
+/// `mov $NUMBER,%eax; syscall; ret`, the system call of that name: a vDSO's function has its arguments where a system call has them, but for the fourth,
 /// which none of [`CALLS`] takes. What is none (SGX) answers that it is not there.
 fn call(name: &str) -> Vec<u8> {
     let number = CALLS
         .iter()
         .find(|(known, _)| *known == name)
         .and_then(|(_, number)| i32::try_from(*number).ok());
-    let mut code = Vec::with_capacity(CALL_LEN);
-    code.push(0xb8);
     match number {
-        Some(number) => {
-            code.extend(number.to_le_bytes());
-            code.extend([0x0f, 0x05]);
-        }
-        None => code.extend((-libc::ENOSYS).to_le_bytes()),
+        Some(number) => [&[0xb8], &number.to_le_bytes()[..], &[0x0f, 0x05, 0xc3]].concat(),
+        None => [&[0xb8], &(-libc::ENOSYS).to_le_bytes()[..], &[0xc3]].concat(),
     }
-    code.push(0xc3);
-    code
 }
 
 #[cfg(test)]
@@ -246,6 +232,9 @@ mod tests {
     use super::*;
     use crate::descriptor::{Vma, VmaFlags};
     use crate::resume::compile::tests::descriptor;
+
+    /// Bytes of what leads elsewhere.
+    const JUMP_LEN: usize = 14;
 
     fn function(name: &str, offset: u64, len: u64) -> Function {
         Function { name: name.to_owned(), offset, len }
