@@ -192,9 +192,11 @@ test-uml: setup
 	$(CARGO) test --package mitosis-guests --test uml -- --test-threads 1
 
 # Two rounds of what can do with two: that benches run, not how fast anything is. Those between emulated
-# machines take minutes each, as perftest's own clients now and then crash there and are run again.
+# machines share one boot.
 .PHONY: test-bench
 test-bench: install-python
-	$(CARGO) build --release --package mitosis-reads --package mitosis-guests --package mitosis-process-suite
+	$(CARGO) build --release --package mitosis-agent --package mitosis-reads --package mitosis-guests \
+	    --package mitosis-hosts --package mitosis-process-suite
 	$(CARGO) build --release --quiet --package mitosis-preload
-	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only stop_10_threads --only preload_start
+	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only stop_10_threads --only preload_start \
+	    --only rc_read_4k_vs_perftest --only rc_fork_vs_reads

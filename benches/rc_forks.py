@@ -37,16 +37,7 @@ class _Network:
 
 def measure(rounds: int) -> list[Measurement]:
     """Both, of one boot."""
-    said = guests.run(
-        "rc_forks.sh",
-        rounds,
-        _JOB_LIMIT_S,
-        "mitosis",
-        "mitosis-reads",
-        "suite-told",
-        files=("rc_forks.py",),
-        python=True,
-    )
+    said = guests.run("rc_forks.sh", rounds, _JOB_LIMIT_S)
 
     def of(*words: str) -> list[Any]:
         return [value for said_words, value in said if said_words == list(words)]
@@ -71,7 +62,7 @@ def measure(rounds: int) -> list[Measurement]:
         NAMES[0],
         "ms",
         Bar("<=", factor_of_peer=1.2),
-        "from resume() to the end of a child that sums 4 MiB; peer: the rc run's misses x ib_read_lat + its pulled "
+        "from resume() to the end of a child that sums 4 MiB, by turns with tcp; peer: the rc run's misses x ib_read_lat + its pulled "
         f"bytes / ib_read_bw ({peer}) + the tcp run's median time less its misses x tcp's READ + bytes / tcp's "
         f"rate ({tcp}); rc's own: {rc}; {guests.EMULATED}",
         peer="its READs by perftest, and tcp's rest",
@@ -94,7 +85,7 @@ def measure(rounds: int) -> list[Measurement]:
         NAMES[1],
         "pages/s",
         Bar(">=", factor_of_peer=1.0),
-        f"64 threads of a child, each touching 4 pages of which nothing near has been touched; peer: tcp; {guests.EMULATED}",
+        f"64 threads of a child, each touching 4 pages of which nothing near has been touched; by turns with tcp; {guests.EMULATED}",
         peer="the same by tcp",
         samples=of("stormed", "rc"),
         peer_samples=of("stormed", "tcp"),

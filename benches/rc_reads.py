@@ -33,7 +33,7 @@ _BYTES = {"64k": 100 * (64 << 10), "1m": 12 * (1 << 20)}
 
 def measure(rounds: int) -> list[Measurement]:
     """All of it, of one boot."""
-    said = guests.run("rc_reads.sh", rounds, _JOB_LIMIT_S, "mitosis-reads")
+    said = guests.run("rc_reads.sh", rounds, _JOB_LIMIT_S)
     measured = [
         _latency(NAMES[0], "polling", "ib_read_lat"),
         _latency(NAMES[1], "asleep until the completion's event", "ib_read_lat -e"),
@@ -54,7 +54,11 @@ def measure(rounds: int) -> list[Measurement]:
         one.beside = {_CM: [v * guests.MIB / 1e6 if kind in _BYTES else v for v in by_cm]}
     seen = {words[1]: value for words, value in said if words[0] == "seen"}
     by_dc = [value["us"] for words, value in said if words == ["seen", "lat-dc"]]
-    return [*measured, *_connections(seen, rounds), *_dc(seen, by_dc, rounds)]
+    setups = {
+        fabric: [us / 1e3 for words, value in said if words == ["seen", f"setup-{fabric}"] for us in value["us"]]
+        for fabric in ("rc", "tcp", "dc")
+    }
+    return [*measured, *_connections(seen, setups, rounds), *_dc(seen, setups, by_dc, rounds)]
 
 
 def _latency(name: str, wait: str, peer: str) -> Measurement:
@@ -67,16 +71,16 @@ def _bandwidth(name: str, size: str) -> Measurement:
     return Measurement(name, "MB/s", Bar(">=", factor_of_peer=0.9), how, peer="ib_read_bw")
 
 
-def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:
+def _connections(seen: dict[str, Any], setups: dict[str, list[float]], rounds: int) -> list[Measurement]:
     """What a connection takes; the bars only say what would be out of order."""
     setup = Measurement(
         "rc_setup",
         "ms",
         Bar("<=", value=1000.0),
-        "from a fabric that knows no peer to its first READ's end, less a READ: token, rdma-cm, QP, CQ; the bar "
-        f"is the fabric's own limit; {guests.EMULATED}",
-        samples=[us / 1e3 for us in seen["setup-rc"]["us"]],
-        beside={"tcp: token, connect, greeting": [us / 1e3 for us in seen["setup-tcp"]["us"]]},
+        "from a fabric that knows no peer to its first READ's end, less a READ: token, rdma-cm, QP, CQ; by turns "
+        f"with tcp and dc; the bar is the fabric's own limit; {guests.EMULATED}",
+        samples=setups["rc"],
+        beside={"tcp: token, connect, greeting": setups["tcp"]},
     )
     state = seen["state-rc"]
     each = state["kib"] / state["connections"]
@@ -91,17 +95,19 @@ def _connections(seen: dict[str, Any], rounds: int) -> list[Measurement]:
     return [setup, held]
 
 
-def _dc(seen: dict[str, Any], by_dc: list[list[float]], rounds: int) -> list[Measurement]:
+def _dc(
+    seen: dict[str, Any], setups: dict[str, list[float]], by_dc: list[list[float]], rounds: int
+) -> list[Measurement]:
     """What a peer takes by dc, beside rc."""
     setup = Measurement(
         "dc_setup",
         "ms",
         Bar("<=", factor_of_peer=1.0),
         "from a fabric with its initiators that knows no peer to its first READ's end, less a READ: an address "
-        f"handle, and what the provider does for a card; {_SOFTWARE_DC}; {guests.EMULATED}",
+        f"handle, and what the provider does for a card; by turns with rc; {_SOFTWARE_DC}; {guests.EMULATED}",
         peer="rc",
-        samples=[us / 1e3 for us in seen["setup-dc"]["us"]],
-        peer_samples=[us / 1e3 for us in seen["setup-rc"]["us"]],
+        samples=setups["dc"],
+        peer_samples=setups["rc"],
         beside={"a 4 KiB READ by dc, ms": [statistics.median(us) / 1e3 for us in by_dc]},
     )
     ways, rc = seen["state-dc"], seen["state-rc"]

@@ -1,14 +1,15 @@
 #!/bin/sh
-# READs of the rc fabric and of perftest by turns, between two guests with Soft-RoCE; tests/rxe/run runs
-# it in both. host-a owns memory and has perftest's servers; host-b READs, and prints what each side took:
+# READs of the rc fabric and of perftest by turns, and set-ups of rc, tcp and dc, between two guests with Soft-RoCE;
+# tests/rxe/run runs it in both. host-a owns memory and has perftest's servers; host-b READs, and prints what each
+# side took, in each round:
 #
 #   ours KIND JSON     as mitosis-reads prints it
 #   peer KIND NUMBER   perftest's: us (typical), MiB/s (average)
-#   seen KIND JSON     without a peer
+#   seen KIND JSON     without a peer; states, once
 #
 # ROUNDS: how many. KINDs: lat 4 KiB one at a time, polling; event, the same by completion events; 64k and
 # 1m, DEPTH at a time, polling; cm-*, perftest's connected as agents are: by rdma-cm, with DEPTH READs on the wire.
-# At the end the same owner's bytes by dc, on the software provider.
+# dc is on the software provider.
 set -eu
 BYTES=33554432
 DEPTH=16
@@ -54,6 +55,8 @@ serve_peers() {
 }
 
 cp /host/files/mitosis-reads /bin/
+# Another job may be next.
+trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 
 if [ "$NODE" = 1 ]; then
   mkfifo /tmp/stdin
@@ -87,10 +90,15 @@ peer() {
 
 # An emulator that its host does not run for 67 ms is a silent peer: what was measured then is no sample.
 ask() {
+  fabric=$1
+  shift
   lost=0
   while :; do
-    echo "$*" >&3
-    read -r answer <&4 || fail "the reader has ended at: $*"
+    case $fabric in
+      rc) echo "$*" >&3; read -r answer <&4 ;;
+      tcp) echo "$*" >&5; read -r answer <&6 ;;
+      dc) echo "$*" >&7; read -r answer <&8 ;;
+    esac || fail "the reader by $fabric has ended at: $*"
     case $answer in
       *lost*) lost=$((lost + 1)) ;;
       *) return ;;
@@ -101,50 +109,39 @@ ask() {
 }
 
 barrier owned
-side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner.json)
-mkfifo /tmp/asked /tmp/answers /tmp/asked-tcp /tmp/answers-tcp
-mitosis-reads read rc "$side" --source "$SELF" </tmp/asked >/tmp/answers &
-exec 3>/tmp/asked 4</tmp/answers
-# Once, for the connection and what is slow the first time.
-ask serial 4096 20 spin
-for kind in $KINDS; do peer $kind 2 >/dev/null; done
+side() { sed 's/.*: "\(.*\)".*/\1/' "$1"; }
+mkfifo /tmp/asked-rc /tmp/answers-rc /tmp/asked-tcp /tmp/answers-tcp /tmp/asked-dc /tmp/answers-dc
+mitosis-reads read rc "$(side /host/owner.json)" --source "$SELF" </tmp/asked-rc >/tmp/answers-rc &
+exec 3>/tmp/asked-rc 4</tmp/answers-rc
+mitosis-reads read tcp "$(side /host/owner.json)" </tmp/asked-tcp >/tmp/answers-tcp &
+exec 5>/tmp/asked-tcp 6</tmp/answers-tcp
+LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads read dc "$(side /host/owner-dc.json)" </tmp/asked-dc >/tmp/answers-dc &
+exec 7>/tmp/asked-dc 8</tmp/answers-dc
+# Once, for the connection and what is slow the first time; two rounds are for no figure.
+for fabric in rc tcp dc; do ask $fabric serial 4096 20 sleep; ask $fabric setup 1; done
+[ "$ROUNDS" = 2 ] || for kind in $KINDS; do peer "$kind" 2 >/dev/null; done
 
 round=0
 while [ $round -lt "$ROUNDS" ]; do
-  ask serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5; peer cm-lat 5
-  ask serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5; peer cm-event 5
-  ask window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4; peer cm-64k 4
-  ask window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
+  ask rc serial 4096 $LAT_READS spin same; echo "ours lat $answer"; peer lat 5; peer cm-lat 5
+  ask rc serial 4096 $LAT_READS sleep same; echo "ours event $answer"; peer event 5; peer cm-event 5
+  ask rc window 65536 $READS_64K $DEPTH spin; echo "ours 64k $answer"; peer 64k 4; peer cm-64k 4
+  ask rc window 1048576 $READS_1M $DEPTH spin; echo "ours 1m $answer"; peer 1m 4
+  # What a connection takes to make: each round begins with another fabric.
+  case $((round % 3)) in 0) order="rc tcp dc" ;; 1) order="tcp dc rc" ;; 2) order="dc rc tcp" ;; esac
+  for by in $order; do ask "$by" setup 1; echo "seen setup-$by $answer"; done
+  ask dc serial 4096 20 spin same; echo "seen lat-dc $answer"
   round=$((round + 1))
 done
 
-# What a connection takes to make, and to keep. tcp's beside.
-ask setup "$ROUNDS"; echo "seen setup-rc $answer"
+# And what it takes to keep.
 free() { awk '/^MemFree|^Buffers|^Cached|^SReclaimable/ { sum += $2 } END { print sum }' /proc/meminfo; }
 sync; echo 3 >/proc/sys/vm/drop_caches; before=$(free)
-ask hold 64
+ask rc hold 64
 sync; echo 3 >/proc/sys/vm/drop_caches; after=$(free)
 echo "seen state-rc {\"kib\": $((before - after)), \"connections\": 64}"
-exec 3>&- 4<&-
-mitosis-reads read tcp "$side" </tmp/asked-tcp >/tmp/answers-tcp &
-exec 3>/tmp/asked-tcp 4</tmp/answers-tcp
-ask serial 4096 20 sleep
-ask setup "$ROUNDS"; echo "seen setup-tcp $answer"
-exec 3>&- 4<&-
-
-side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner-dc.json)
-mkfifo /tmp/asked-dc /tmp/answers-dc
-LD_LIBRARY_PATH=$DC_LIBRARIES mitosis-reads read dc "$side" </tmp/asked-dc >/tmp/answers-dc &
-exec 3>/tmp/asked-dc 4</tmp/answers-dc
-ask serial 4096 20 spin
-round=0
-while [ $round -lt "$ROUNDS" ]; do
-  ask serial 4096 20 spin same; echo "seen lat-dc $answer"
-  round=$((round + 1))
-done
-ask setup "$ROUNDS"; echo "seen setup-dc $answer"
 sync; echo 3 >/proc/sys/vm/drop_caches; before=$(free)
-ask ways 16384
+ask dc ways 16384
 sync; echo 3 >/proc/sys/vm/drop_caches; after=$(free)
 echo "seen state-dc {\"kib\": $((before - after)), \"peers\": 16384}"
 : >/host/over
