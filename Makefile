@@ -107,13 +107,18 @@ test-fmt:
 .PHONY: test-clippy
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --package mitosis-guests --test guests --test uml -- -D warnings
-	$(CARGO) clippy --package mitosis --features agent --test verbs_guest --test dc_guest -- -D warnings
+	$(CARGO) clippy --workspace --test guests --test uml --test verbs_guest --test dc_guest -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
 .PHONY: test-rust
 test-rust:
 	$(CARGO) test --workspace
+
+# The programs that tests run elsewhere. By test-rust's own command: other packages together have other
+# features, and most would be built once more.
+.PHONY: programs
+programs:
+	$(CARGO) test --workspace --no-run --quiet
 
 .PHONY: test-doc
 test-doc:
@@ -150,53 +155,44 @@ test-examples: install-python install-node
 
 # A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.
 .PHONY: test-fn
-test-fn: install-python install-node
-	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts
+test-fn: install-python install-node programs
 	$(PY) -m pytest tests/fn
 
 # Runtimes and servers that know nothing of Mitosis, under `mitosis run`.
 .PHONY: test-runtimes
-test-runtimes: install-python
-	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-hosts \
-	    --package mitosis-process-suite
+test-runtimes: install-python programs
 	# Alone: together with the agent, the core would be built with all that the agent needs.
 	$(CARGO) build --release --quiet --package mitosis-preload
 	$(PY) -m pytest tests/runtimes
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
-.PHONY: verbs-guest dc-guest
-verbs-guest dc-guest:
-	name=$(subst -,_,$@)
-	program=$$($(CARGO) build --release --package mitosis --features agent --test "$$name" \
-	    --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-	install -m 755 "$$program" "$(TARGET)/release/$$name"
+place = path=$$($(CARGO) test --workspace --no-run $(1) --test $(2) --message-format json-render-diagnostics | \
+    sed -n 's/.*"executable":"\([^"]*$(2)-[^"]*\)".*/\1/p') && install -m 755 "$$path" $(TARGET)/$(3)/$(2)
 
 # Where no RDMA card is it says so, and that is no failure: `make test` is not to depend on one.
 .PHONY: test-hw
-test-hw: verbs-guest ## what an RDMA card does with READs that can and cannot be; skipped where there is none
+test-hw: ## what an RDMA card does with READs that can and cannot be; skipped where there is none
+	@$(call place,--release,verbs_guest,release)
 	$(TARGET)/release/verbs_guest here
 
 # Between two emulated machines with Soft-RoCE; see tests/rxe/README.md. One test at a time, as an
 # emulator takes a whole CPU.
 .PHONY: test-rxe
-test-rxe: install-python verbs-guest dc-guest
-	$(CARGO) build --release --package mitosis-agent --package mitosis-process-suite
-	$(CARGO) test --package mitosis-guests --test guests -- --test-threads 1
+test-rxe: install-python programs
+	@$(call place,,verbs_guest,debug)
+	$(call place,,dc_guest,debug)
+	$(CARGO) test --workspace --test guests -- --test-threads 1
 
 # Between up to eight kernels that are processes, with Soft-RoCE and Soft-iWARP. Their kernel is built
 # where no clone on this machine has built it yet: some five minutes, once.
 .PHONY: test-uml
-test-uml: setup
+test-uml: setup programs
 	bash tests/rxe/image/uml.sh $(TARGET)/rxe >/dev/null
-	$(CARGO) build --release --package mitosis-process-suite
-	$(CARGO) test --package mitosis-guests --test uml -- --test-threads 1
+	$(CARGO) test --workspace --test uml -- --test-threads 1
 
 # Two rounds of what can do with two: that benches run, not how fast anything is. Those between emulated
 # machines share one boot.
 .PHONY: test-bench
-test-bench: install-python
-	$(CARGO) build --release --package mitosis-agent --package mitosis-reads --package mitosis-guests \
-	    --package mitosis-hosts --package mitosis-process-suite
-	$(CARGO) build --release --quiet --package mitosis-preload
+test-bench: install-python programs
 	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only stop_10_threads --only preload_start \
 	    --only rc_read_4k_vs_perftest --only rc_fork_vs_reads

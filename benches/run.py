@@ -33,8 +33,8 @@ import rc_reads
 import starts
 import storms
 import tcp_reads
+import world
 from measurement import ROUNDS, SAMPLES_MIN, SMOKE_ROUNDS, Measurement, write
-from world import TARGET
 
 Bench = Callable[[], list[Measurement]]
 RoundsBench = Callable[[int], list[Measurement]]
@@ -128,6 +128,8 @@ def main() -> int:
     arguments.add_argument("--smoke", action="store_true", help="few rounds, nothing written")
     given = arguments.parse_args()
     only = given.only
+    if given.smoke:
+        world.profile = "debug"
     benches = chosen(only, given.smoke)
     if os.geteuid() != 0:
         sys.exit("bench: hosts, FUSE and cgroups need root")
@@ -149,7 +151,7 @@ def main() -> int:
             print(*measurement.lines(), sep="\n")
         print(f"  (load {os.getloadavg()[0]:.1f}, {time.monotonic() - begun:.0f} s)", flush=True)
         done += measured
-    path = TARGET / "bench.json"
+    path = world.TARGET / "bench.json"
     if given.smoke:
         print(f"{len(done)} figures of a smoke run, which mean nothing")
         return 1 if failed else 0

@@ -21,6 +21,8 @@ import mitosis
 _ROOT = Path(__file__).resolve().parents[1]
 TARGET = _ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 END_LIMIT_S = 15.0
+# Of the programs that are run; a smoke run has those that `cargo test` has built.
+profile = "release"
 # For an image to go after its seed: the lease's end has to reach host B.
 _GONE_LIMIT_S = 10.0
 _SECRET = "run/mitosis-bench-secret"
@@ -82,9 +84,9 @@ class World:
 
 def built(name: str) -> Path:
     """A program of this workspace."""
-    path = TARGET.resolve() / "release" / name
+    path = TARGET.resolve() / profile / name
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: run 'make bench', which builds it")
+        raise FileNotFoundError(f"no {path}: run 'make bench' or 'make test-bench', which build it")
     return path
 
 

@@ -33,8 +33,8 @@ perftest() {
 KINDS="lat event 64k 1m cm-lat cm-event cm-64k"
 DC_LIBRARIES=/lib/dc_provider
 
-# A server for each /host/want.N, which names its kind, until /host/over: between them host-a is as quiet for
-# perftest as for ours.
+# A server for each /host/want.N, which names its kind, until its client has it ended or is /host/lost.N; so on
+# until /host/over. Between them host-a is as quiet for perftest as for ours.
 serve_peers() {
   number=0
   while ! [ -e /host/over ]; do
@@ -47,6 +47,8 @@ serve_peers() {
       # The kernel says LISTEN a moment before it does.
       usleep 200000
       : >/host/ready.$number
+      while kill -0 $server 2>/dev/null && ! [ -e /host/lost.$number ]; do usleep 20000; done
+      kill $server 2>/dev/null || true
       wait $server || true
       number=$((number + 1))
     fi
@@ -82,6 +84,7 @@ peer() {
     while ! [ -e /host/ready.$wanted ]; do usleep 20000; done
     wanted=$((wanted + 1))
     said=$(timeout $PEER_S $(perftest "$1") -d rxe0 -F "$PEER" 2>/tmp/perftest.err) && break
+    : >/host/lost.$((wanted - 1))
     tries=$((tries + 1))
     [ $tries -lt 3 ] || fail "$(perftest "$1") does not run: $(cat /tmp/perftest.err)"
   done

@@ -146,7 +146,7 @@ fn reader(world: &World, variables: &[&str], arguments: &[&str]) -> String {
 
 /// The program of core/tests/dc_guest.
 fn dc_guest() -> PathBuf {
-    let path = target().join("release/dc_guest");
+    let path = target().join("debug/dc_guest");
     assert!(path.is_file(), "no {}; make test-rxe builds it", path.display());
     path
 }

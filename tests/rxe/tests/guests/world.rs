@@ -187,8 +187,8 @@ impl World {
         let mut config = Config::named(name);
         config.kernels_differ = kernels == Kernels::Differ;
         config.python = Some(python());
-        let names = ["mitosis", "suite-told", "verbs_guest"];
-        let programs = names.map(|name| target().join("release").join(name));
+        let programs = ["release/mitosis", "debug/suite-told", "debug/verbs_guest"];
+        let programs = programs.map(|path| target().join(path));
         for path in &programs {
             assert!(path.is_file(), "no {}; make test-rxe builds it", path.display());
         }

@@ -45,7 +45,7 @@ impl Hosts {
         (config.kind, config.device, config.nodes) = (Kind::UserMode, device, nodes);
         config.memory_mib = MEMORY_MIB;
         config.env.push(("RUST_LOG".to_owned(), "mitosis=debug".to_owned()));
-        let program = target().join("release/suite-fabric");
+        let program = target().join("debug/suite-fabric");
         assert!(program.is_file(), "no {}; make test-uml builds it", program.display());
         let guests = Guests::up(&config).expect("guests come up");
         guests.give(&program, "suite-fabric").unwrap();
