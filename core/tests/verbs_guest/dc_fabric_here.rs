@@ -1,6 +1,7 @@
 //! The dc fabric from this host to itself: seeds behind targets, and READs of them as a pager makes them; each
 //! fault that an owner or its card may have, and that the seeds beside it are READ on.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ struct World {
     buffers: Arc<Buffers>,
     /// A failure leaves the READs of other targets alone.
     isolates: bool,
+    /// READs that stood behind one that failed, and were flushed with it: of all cases.
+    flushed: Cell<u64>,
 }
 
 /// A seed, and what a peer is told of its target.
@@ -46,6 +49,7 @@ pub fn run(bench: &Bench, caps: DcCaps, tally: &mut Tally) {
     world.a_dctn_of_more_than_24_bits_is_not_read(tally);
     world.a_revoked_seed_is_not_read_after_it(tally);
     world.an_answer_that_comes_late_finds_no_buffer(tally);
+    assert_eq!(world.flushed.get() > 0, !world.isolates, "{} were flushed", world.flushed.get());
 }
 
 impl World {
@@ -66,7 +70,14 @@ impl World {
         let targets = DcTargets::start(Box::new(port.expect("a port"))).expect("targets");
         let buffers = Buffers::registered(bench.pd.clone()).expect("buffers");
         let owner = Owner::new(&bench.pd);
-        World { owner, targets, fabric, buffers, isolates: streams.is_some() }
+        World {
+            owner,
+            targets,
+            fabric,
+            buffers,
+            isolates: streams.is_some(),
+            flushed: Cell::new(0),
+        }
     }
 
     /// A target as a seed takes one; they are made with pauses.
@@ -121,7 +132,8 @@ impl World {
     }
 
     /// One READ that fails, with READs of a seed behind it that is well; how it fails, and after how long. What
-    /// it flushes is posted again and comes, by an initiator of the same few.
+    /// it flushes is posted again and comes, by an initiator of the same few. A READ that is posted when it has
+    /// failed already, as on a loaded machine, has another initiator, and nothing is flushed.
     fn fails(&self, bad: Read, beside: &Told) -> (ReadError, Duration) {
         let mut queue = Fabric::queue(self.fabric.clone());
         self.reads(&mut *queue, beside);
@@ -136,15 +148,16 @@ impl World {
         let mut ended: Ended = reap(&mut *queue, 1 + usize::try_from(NEIGHBOURS).expect("small"));
         let took = began.elapsed();
         let (result, _) = ended.remove(&tag).expect("it has ended");
+        let mut with_it = 0;
         for (tag, (result, buffer)) in &ended {
             match result {
-                Ok(()) if self.isolates => assert_is(&beside.seed, 0, &buffer[..PAGE]),
-                Err(ReadError::Flushed) if !self.isolates => {}
-                other => panic!("neighbour {tag}, streams isolate: {}: {other:?}", self.isolates),
+                Ok(()) => assert_is(&beside.seed, 0, &buffer[..PAGE]),
+                Err(ReadError::Flushed) => with_it += 1,
+                Err(other) => panic!("neighbour {tag}: {other}"),
             }
         }
-        let now = self.fabric.numbers().flushed - flushed;
-        assert_eq!(now, if self.isolates { 0 } else { NEIGHBOURS });
+        assert_eq!(self.fabric.numbers().flushed - flushed, with_it);
+        self.flushed.update(|all| all + with_it);
         self.reads(&mut *queue, beside);
         let began = Instant::now();
         while self.fabric.numbers().mended == mended {
@@ -277,19 +290,23 @@ impl World {
         let mut queue = Fabric::queue(self.fabric.clone());
         self.reads(&mut *queue, &told);
         let len = 128 << 10;
-        for tag in 0..READS {
-            let mut read = self.read(tag, &told, 0, len);
-            read.deadline = Instant::now();
-            queue.post(read).expect("to post");
-        }
-        let ended = reap(&mut *queue, usize::try_from(READS).expect("small"));
         let is_late = |(result, buffer): (Result<(), ReadError>, Buffer)| match result {
             Err(ReadError::Unreachable(text)) if text.contains("deadline") => Some(buffer),
             Ok(()) => None,
             Err(other) => panic!("{other}"),
         };
-        let mut late: Vec<Buffer> = ended.into_values().filter_map(is_late).collect();
-        assert!(!late.is_empty(), "all answers came in no time");
+        let mut late: Vec<Buffer> = Vec::new();
+        let began = Instant::now();
+        while late.is_empty() {
+            assert!(began.elapsed() < PATIENCE, "all answers came in no time");
+            for tag in 0..READS {
+                let mut read = self.read(tag, &told, 0, len);
+                read.deadline = Instant::now();
+                queue.post(read).expect("to post");
+            }
+            let ended = reap(&mut *queue, usize::try_from(READS).expect("small"));
+            late = ended.into_values().filter_map(is_late).collect();
+        }
         late.iter_mut().for_each(|buffer| buffer.fill(MARK));
         std::thread::sleep(Duration::from_millis(300));
         let is_marked = |buffer: &Buffer| buffer.iter().all(|byte| *byte == MARK);
