@@ -66,6 +66,8 @@ pub fn clone_child(region: &Region, params: &Params, command: &Command) -> Clone
 fn clone_inside(region: &Region, params: &Params, command: &Command) -> Result<Cloned, i64> {
     let own_pid = command.own_pid as u32;
     let own = syscall::error_or(syscall::own_pidfd())?;
+    // Where the way back is refused, as to an agent in a user namespace that its pid namespace is not of, none goes in.
+    syscall::error_or(syscall::clone_into_namespace_of(own as i32))?;
     let [go, said] = syscall::pipe()?;
     let shared = region.init_shared();
     // SAFETY: the region's; inits of other children read the same from it.

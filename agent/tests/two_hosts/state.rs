@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::process::within;
-use crate::world::{SOON, World};
+use crate::world::{Plan, SOON, World};
 
 /// What has passed when `suite-clock` is resumed.
 const PAUSE: Duration = Duration::from_millis(2100);
@@ -117,7 +117,7 @@ fn a_batch_on_a_frozen_clock_dies_alone() {
 
 #[test]
 fn a_child_is_where_its_resumer_says() {
-    let world = World::with(crate::world::Plan { tools_on_b: vec![], ..Default::default() });
+    let world = World::with(Plan { tools_on_b: vec![], ..Default::default() });
     let seed = world.seed_of(&world.a, "suite-told", &[]);
     let resume = ["resume", &seed.handle, "--on", "host-b", "--payload", "where"];
     let plain = world.on_a(&resume).ok();
@@ -211,5 +211,54 @@ fn a_child_enters_a_control_group() {
     within(SOON, "the group is left", || bash(&format!("rmdir {group}")).code == Some(0));
     bash(&format!("umount {groups}; rmdir {groups}")).ok();
     world.settled(&world.a);
+    world.finish();
+}
+
+/// Ids are mapped by the user namespace that the agent of the children's host runs in, here one that a user without
+/// any right has made.
+#[test]
+fn ids_are_mapped_by_the_agents_user_namespace() {
+    const USER: u32 = 4321;
+    const SOCKET: &str = "/tmp/test-agent.sock";
+    let tools_on_b = vec!["/usr/bin/setpriv", "/usr/bin/unshare"];
+    let mut world = World::without_agents(Plan { tools_on_b, ..Plan::default() });
+    world.start_agent(0);
+    for path in ["/etc/mitosis.secret", "/dev/fuse"] {
+        let path = world.pair.b().outside(path);
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    let user = USER.to_string();
+    let without_rights = ["/usr/bin/setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
+    let as_root_there = ["/usr/bin/unshare", "--user", "--map-root-user", "--mount"];
+    let agent = ["/bin/mitosis", "agent", "--socket", SOCKET, "--listen", "7370"];
+    let known = ["--advertise", "host-b:7370", "--secret-file", "/etc/mitosis.secret"];
+    let command = [&without_rights[..], &as_root_there, &agent, &known].concat();
+    let mut agent = world.run(&world.b, &command);
+    assert!(agent.line().starts_with("mitosis agent ready on "));
+
+    for mode in [&[][..], &["whole"]] {
+        let seed = world.seed_of(&world.a, "suite-told", mode);
+        let mut child = world.children(&seed.handle, "read 0 all;await /tmp/test-go;exit 7");
+        child.line();
+        assert_eq!(child.line(), "waiting");
+        // The child, what it is a clone of, and what stands ready to be the next one.
+        let ours = world.b.children_of_keeper();
+        assert!(!ours.is_empty());
+        for seen in ours {
+            let look = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", seen.pid));
+            let (status, map) = (look("status").unwrap(), look("uid_map").unwrap());
+            for kind in ["Uid", "Gid"] {
+                let ids = format!("{kind}:\t{USER}\t{USER}\t{USER}\t{USER}\n");
+                assert!(status.contains(&ids), "{seen:?}: {status}");
+            }
+            assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", &user, "1"]);
+        }
+        world.signal(&world.b, "/tmp/test-go");
+        assert_eq!(child.end().code, Some(7));
+        world.remove(&world.b, &["/tmp/test-go"]);
+        world.on_a(&["drop", seed.id()]).ok();
+    }
+    world.mitosis(&world.b, &["shutdown", "--socket", SOCKET]).end().ok();
+    assert_eq!(agent.end().code, Some(0));
     world.finish();
 }
