@@ -4,14 +4,16 @@
 //! waiting.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 
 use super::hosted::Hosted;
 use crate::id::SeedId;
+use crate::sys::event::Alarm;
 
 /// Without a start for so long nothing is disturbed: a child's own start takes about as long.
 const REST: Duration = Duration::from_millis(1);
@@ -22,7 +24,7 @@ const REST_A_PAGE: Duration = Duration::from_micros(10);
 const FEW_PAGES: u64 = 1000;
 /// On a host that never rests, seeds whose starts are rare are served all the same.
 const MAX_WAIT: Duration = Duration::from_millis(50);
-/// Starts that are noted at a time; one that finds no room is noted by the next.
+/// Seeds that are noted at a time; one that finds no room is noted by its next start.
 const MAX_NOTED: usize = 1024;
 
 /// Children of one seed that are cloned ahead, unless told otherwise.
@@ -31,31 +33,47 @@ pub const CLONES_AHEAD: usize = 1;
 pub const MAX_CLONES_AHEAD: usize = 64;
 
 /// Clones children ahead, on a thread of its own.
+///
+/// A start only sets the alarm that this thread sleeps by: woken, it would take a processor from the child.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    started: Sender<Weak<Hosted>>,
-    notes: Receiver<Weak<Hosted>>,
+    alarm: Alarm,
+    noted: Mutex<Noted>,
 }
 
-impl Default for Ahead {
-    fn default() -> Self {
-        let (started, notes) = crossbeam_channel::bounded(MAX_NOTED);
-        Ahead { started, notes }
-    }
+/// Seeds of which a child was started since the last rest.
+#[derive(Debug, Default)]
+struct Noted {
+    seeds: HashMap<SeedId, Weak<Hosted>>,
+    /// When the first one was, and how long a rest they want.
+    since: Option<Instant>,
+    rest: Duration,
 }
 
 impl Ahead {
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Ahead { alarm: Alarm::new()?, noted: Mutex::default() })
+    }
+
     /// A child of this seed was started: there may be more.
     pub(super) fn note(&self, hosted: &Arc<Hosted>) {
-        if hosted.may_have_more() {
-            let _ = self.started.try_send(Arc::downgrade(hosted));
+        if !hosted.may_have_more() {
+            return;
+        }
+        let mut noted = self.noted.lock();
+        if noted.seeds.len() < MAX_NOTED || noted.seeds.contains_key(&hosted.seed) {
+            noted.seeds.insert(hosted.seed, Arc::downgrade(hosted));
+            self.alarm.set(noted.rest_from(Instant::now(), rest_of(hosted.warm_pages)));
         }
     }
 
-    /// Keeps `count` children of each seed ahead. Does not return.
+    /// Keeps `count` children of each seed ahead. Returns only if it cannot sleep.
     pub(super) fn run(&self, count: usize) {
-        while let Ok(first) = self.notes.recv() {
-            for hosted in self.rest(first).into_values() {
+        while let Ok(()) = self.alarm.sleep() {
+            let noted = std::mem::take(&mut *self.noted.lock());
+            for hosted in noted.seeds.into_values() {
                 let Some(hosted) = hosted.upgrade().filter(|hosted| hosted.may_have_more()) else {
                     continue;
                 };
@@ -69,28 +87,38 @@ impl Ahead {
             }
         }
     }
+}
 
-    /// Waits until nothing was started for a while; what was, each seed once.
-    fn rest(&self, first: Weak<Hosted>) -> HashMap<SeedId, Weak<Hosted>> {
-        let begun = Instant::now();
-        let mut noted = HashMap::new();
-        let mut rest = REST;
-        let mut next = Some(first);
-        while let Some(hosted) = next {
-            if let Some((seed, pages)) = hosted.upgrade().map(|it| (it.seed, it.warm_pages)) {
-                rest = rest.max(rest_of(pages));
-                noted.insert(seed, hosted);
-            }
-            if begun.elapsed() >= MAX_WAIT.max(2 * rest) {
-                break;
-            }
-            next = self.notes.recv_timeout(rest).ok();
-        }
-        noted
+impl Noted {
+    /// How long this host is to rest from `now` on, where a child was started whose seed wants `rest`.
+    fn rest_from(&mut self, now: Instant, rest: Duration) -> Duration {
+        self.rest = self.rest.max(rest);
+        let since = *self.since.get_or_insert(now);
+        let rested = now.saturating_duration_since(since);
+        self.rest.min(MAX_WAIT.max(2 * self.rest).saturating_sub(rested))
     }
 }
 
 fn rest_of(warm_pages: u64) -> Duration {
     let many = u32::try_from(warm_pages.saturating_sub(FEW_PAGES)).unwrap_or(u32::MAX);
     REST + REST_A_PAGE * many.min(10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_puts_the_rest_off_until_that_has_been_waited_for_long_enough() {
+        let mut noted = Noted::default();
+        let begun = Instant::now();
+        assert_eq!(noted.rest_from(begun, REST), REST);
+        let longer = rest_of(FEW_PAGES + 100);
+        assert_eq!(longer, 2 * REST);
+        assert_eq!(noted.rest_from(begun + REST, longer), longer);
+        // The longest that any of them wants.
+        assert_eq!(noted.rest_from(begun + REST, REST), longer);
+        assert_eq!(noted.rest_from(begun + MAX_WAIT - REST, REST), REST);
+        assert_eq!(noted.rest_from(begun + 2 * MAX_WAIT, REST), Duration::ZERO);
+    }
 }

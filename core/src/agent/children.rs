@@ -16,6 +16,7 @@ use super::seeds::Hold;
 use crate::id::{ChildId, SeedId};
 use crate::resume::Entering;
 use crate::resume::{NewProcess, Template};
+use crate::sys::event::Bell;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
@@ -35,6 +36,28 @@ pub struct ChildEvent {
     pub child: ChildId,
     /// How.
     pub end: ChildEnd,
+}
+
+/// Where the ends of one resume's children are told.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    events: Sender<ChildEvent>,
+    /// Rung behind each, for who waits for other things, too.
+    bell: Option<Arc<Bell>>,
+}
+
+impl Teller {
+    /// By `events`, and by `bell`.
+    pub fn new(events: Sender<ChildEvent>, bell: Option<Arc<Bell>>) -> Self {
+        Teller { events, bell }
+    }
+
+    fn tell(&self, event: ChildEvent) {
+        let is_heard = self.events.send(event).is_ok();
+        if let Some(bell) = self.bell.as_ref().filter(|_| is_heard) {
+            bell.ring();
+        }
+    }
 }
 
 /// What a child needs. A template of its own batch goes first.
@@ -62,7 +85,7 @@ struct Entry {
     process: Option<PidFd>,
     started: Instant,
     lost: Option<String>,
-    events: Sender<ChildEvent>,
+    teller: Teller,
     stderr: Arc<File>,
     /// For what it failed at, if it never ran.
     entering: Entering,
@@ -78,7 +101,7 @@ impl Entry {
             self.say_why_it_never_ran();
         }
         self.lives_on = None;
-        let _ = self.events.send(ChildEvent { child: self.child, end });
+        self.teller.tell(ChildEvent { child: self.child, end });
     }
 
     /// A program may end with that status, too; then there is nothing to say.
@@ -118,7 +141,7 @@ pub struct NewChild {
     /// Its process.
     pub process: NewProcess,
     /// Where its end is told.
-    pub events: Sender<ChildEvent>,
+    pub teller: Teller,
     /// What it lives on.
     pub hosted: Arc<Hosted>,
     /// Who cloned it, if that is a template of its own batch.
@@ -244,7 +267,7 @@ impl Places {
             process,
             started: Instant::now(),
             lost: None,
-            events: new.events,
+            teller: new.teller,
             stderr: new.stderr,
             entering,
             lives_on: Some(LivesOn { template: new.template, hosted: new.hosted, _hold: new.hold }),

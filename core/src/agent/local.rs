@@ -257,7 +257,8 @@ fn resume_here(
     request: &ResumeRequest,
     stdio: &[OwnedFd; 3],
 ) -> Result<Result<(), FrameError>, Failure> {
-    let started = agent.start_here(request, stdio.each_ref().map(AsFd::as_fd), stream.as_fd())?;
+    let stdio = stdio.each_ref().map(AsFd::as_fd);
+    let started = agent.start_here(request, stdio, stream.as_fd(), None)?;
     let count = started.children.len();
     let reply = LocalReply::Started { children: started.children, report: started.report };
     if let Err(error) = frame::write(stream, &reply) {

@@ -116,6 +116,9 @@ impl Agent {
             return Err(fail(FailureKind::Secret, text));
         }
         check_open_files()?;
+        let ahead = ahead::Ahead::new().map_err(|error| {
+            fail(FailureKind::Limit, format!("no descriptor left for an alarm: {error}"))
+        })?;
         // The socket last of the two: an agent that does not start leaves none behind.
         let remote = listen(&config)?;
         let listeners = Listeners { local: local::bind(&config.socket)?, remote };
@@ -142,7 +145,7 @@ impl Agent {
             peers,
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
-            ahead: ahead::Ahead::default(),
+            ahead,
             children: Arc::default(),
             requests: requests::Requests::default(),
             digests: files::Digests::default(),

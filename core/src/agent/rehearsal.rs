@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Agent;
-use super::children::NewChild;
+use super::children::{NewChild, Teller};
 use super::failure::fail;
 use super::hosted::Start;
 use super::hosting::Hosting;
@@ -32,8 +32,7 @@ use crate::sys::arch::USER_END;
 use crate::sys::pagemap;
 use crate::wire::local::{Failure, FailureKind};
 
-/// How long a rehearsal may take; it takes some milliseconds. A seed whose rehearsal hangs is published
-/// without hot pages.
+/// How long a rehearsal may take; it takes some milliseconds. Of one that hangs is published what it has touched by then.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// A signal frame without its extended state: return address, ucontext, siginfo, alignment.
 const FRAME_BYTES: u64 = 1024;
@@ -89,16 +88,19 @@ impl Agent {
             child,
             seed,
             process,
-            events,
+            teller: Teller::new(events, None),
             hosted: living_on,
             template: None,
             hold: None,
             stderr,
         });
-        let mut written = match hears_its_end(&mut line) {
-            true => written(pid, descriptor).unwrap_or_default(),
-            false => Vec::new(),
-        };
+        let mut written = looked_at(&mut line, pid, descriptor).unwrap_or_else(|error| {
+            tracing::info!(
+                seed = %record.id, %error,
+                "a rehearsal ended too soon: children cloned ahead are given no memory of their own"
+            );
+            Vec::new()
+        });
         let _ = self.children.kill(child, libc::SIGKILL);
         let outcome = ended.recv_timeout(DEADLINE);
         let mut touched = standing(descriptor);
@@ -122,10 +124,26 @@ fn end_line() -> io::Result<(UnixStream, UnixStream)> {
     Ok((ours, theirs))
 }
 
-/// Waits for the rehearsal's end. False: it has ended some other way, or hangs.
-fn hears_its_end(line: &mut UnixStream) -> bool {
+/// The pages that a rehearsal has written when it has come to its end or its time is over: of one that hangs (its other
+/// threads stand, and it may wait for one of them) what it has done by then.
+///
+/// # Errors
+/// It has ended.
+fn looked_at(
+    line: &mut UnixStream,
+    pid: u32,
+    descriptor: &Descriptor,
+) -> io::Result<Vec<SeedRange>> {
     let mut said = [0u8; REHEARSED.len()];
-    line.read_exact(&mut said).is_ok() && said == REHEARSED
+    match line.read_exact(&mut said) {
+        Ok(()) if said == REHEARSED => {}
+        Ok(()) => return Err(io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::info!(seed = %descriptor.seed, "a rehearsal has not come to its end in time");
+        }
+        Err(error) => return Err(error),
+    }
+    written(pid, descriptor)
 }
 
 /// The pages that a child here has written.
@@ -188,6 +206,8 @@ fn pushable(touched: &[SeedRange], table: &PageTable) -> Vec<SeedRange> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::descriptor::{OwnerIndex, Thread, Vma, VmaFlags, VmaKind};
     use crate::resume::compile::tests::descriptor;
@@ -211,6 +231,27 @@ mod tests {
         let touched = touched.map(|(start, end)| SeedRange::new(start, end));
         let expected = [SeedRange::new(0x8000, 0x9000), SeedRange::new(0x2000, 0x4000)];
         assert_eq!(pushable(&touched, &table), expected);
+    }
+
+    #[test]
+    fn one_that_hangs_is_looked_at_and_one_that_has_ended_is_not() {
+        // Of this process, which is none.
+        let memory = vec![1u8; 16 << 12];
+        let start = (memory.as_ptr().addr() as u64).next_multiple_of(4096);
+        let range = SeedRange::new(start, start + (8 << 12));
+        let (prot, kind, flags) = (3, VmaKind::Anonymous, VmaFlags::default());
+        let mut desc = descriptor();
+        desc.vmas = vec![Vma { range, prot, kind, flags }];
+        let pages =
+            |ranges: Vec<SeedRange>| ranges.iter().map(|range| range.len() >> 12).sum::<u64>();
+        let (mut line, theirs) = end_line().unwrap();
+        line.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(pages(looked_at(&mut line, std::process::id(), &desc).unwrap()), 8);
+        (&theirs).write_all(&REHEARSED).unwrap();
+        assert_eq!(pages(looked_at(&mut line, std::process::id(), &desc).unwrap()), 8);
+        drop(theirs);
+        assert!(looked_at(&mut line, std::process::id(), &desc).is_err());
+        assert_eq!(memory.len(), 16 << 12);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What children on this host say to a caller on another: their output and their ends, in an order that
 //! the caller can rely on: all that a child wrote before it ended arrives before its end.
 
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsRawFd, RawFd};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::children::ChildEvent;
+use crate::sys::event::Bell;
 use crate::sys::poll;
 use crate::wire::control::{ChannelSender, ControlReply};
 use crate::wire::frame::{self, FrameError};
@@ -14,7 +15,7 @@ use crate::wire::frame::{self, FrameError};
 /// Bytes of output carried by one event.
 const OUTPUT_BYTES: usize = 64 << 10;
 
-/// Relays until all children have ended and their output has been sent.
+/// Relays until all children have ended and their output has been sent. `bell` is rung behind each event.
 ///
 /// Children that outlive the pipes' readers (grandchildren that keep them open) are not waited for.
 ///
@@ -23,25 +24,23 @@ const OUTPUT_BYTES: usize = 64 << 10;
 pub fn relay(
     to: &mut ChannelSender,
     output: &mut [(u8, PipeReader)],
-    events: Receiver<ChildEvent>,
+    events: &Receiver<ChildEvent>,
+    bell: &Bell,
     children: usize,
 ) -> Result<(), FrameError> {
-    let (waker, ends) = wake_on_events(events)?;
     let mut buffer = vec![0u8; OUTPUT_BYTES];
     let mut open: Vec<bool> = output.iter().map(|_| true).collect();
     let mut left = children;
     while left > 0 {
-        let mut fds: Vec<RawFd> = vec![waker.as_raw_fd()];
+        let mut fds: Vec<RawFd> = vec![bell.as_raw_fd()];
         let streams = output.iter().zip(&open).filter(|(_, open)| **open);
         fds.extend(streams.map(|((_, pipe), _)| pipe.as_raw_fd()));
         poll::readable(&fds, None)?;
         // Ends are taken first, output after, as much as is there then: so no byte written before an end is
         // left behind it, and nobody's end waits for one who goes on writing.
-        let ended: Vec<ChildEvent> = ends.try_iter().collect();
+        bell.hush();
+        let ended: Vec<ChildEvent> = events.try_iter().collect();
         drain(to, output, &mut open, &mut buffer)?;
-        if !ended.is_empty() {
-            discard(&waker, ended.len())?;
-        }
         for event in ended {
             left -= 1;
             frame::write(to, &ControlReply::Exited { child: event.child, end: event.end })?;
@@ -75,24 +74,6 @@ fn drain(
     Ok(())
 }
 
-/// Ends as a channel that a poll can wait for: one byte in the pipe for each.
-fn wake_on_events(events: Receiver<ChildEvent>) -> io::Result<(PipeReader, Receiver<ChildEvent>)> {
-    let (reader, mut writer) = io::pipe()?;
-    let (sender, receiver): (Sender<ChildEvent>, _) = crossbeam_channel::unbounded();
-    std::thread::Builder::new().name("child-ends".to_owned()).spawn(move || {
-        for event in events {
-            if sender.send(event).is_err() || writer.write_all(&[1]).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok((reader, receiver))
-}
-
-fn discard(mut waker: &PipeReader, count: usize) -> io::Result<()> {
-    waker.read_exact(&mut vec![0u8; count])
-}
-
 /// The pipes of one resume: what its children write, and the ends they write to.
 #[derive(Debug)]
 pub struct Pipes {
@@ -116,7 +97,9 @@ impl Pipes {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::thread;
 
     use super::*;
@@ -139,13 +122,16 @@ mod tests {
         drop(quiet);
         let writing = thread::spawn(move || while chatty.write_all(&[b'x'; 4096]).is_ok() {});
         let (sender, events) = crossbeam_channel::unbounded();
+        let bell = Arc::new(Bell::new().unwrap());
+        let heard = bell.clone();
         let relaying = thread::spawn(move || {
             let (mut to, _receiver) = host.split();
-            let _ = relay(&mut to, &mut output, events, 2);
+            let _ = relay(&mut to, &mut output, &events, &heard, 2);
         });
         // The chatty one is being heard.
         assert!(matches!(frame::read(&mut caller).unwrap(), ControlReply::Output { .. }));
         sender.send(ChildEvent { child: ChildId(7), end: ChildEnd::Exited(3) }).unwrap();
+        bell.ring();
         let mut bytes_before = 0;
         loop {
             match frame::read(&mut caller).unwrap() {

@@ -19,6 +19,7 @@ use crate::descriptor::ArenaNews;
 use crate::export::ArenaState;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
+use crate::sys::event::Bell;
 use crate::wire::control::{Channel, ChannelReceiver, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
@@ -243,7 +244,9 @@ fn serve_resume(
     let null = File::open("/dev/null")?;
     let Pipes { mut output, children } = Pipes::new()?;
     let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
-    let started = match agent.start_here(&request, stdio, channel.stream().as_fd()) {
+    let bell = Arc::new(Bell::new()?);
+    let caller = channel.stream().as_fd();
+    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone())) {
         Ok(started) => started,
         Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
     };
@@ -254,7 +257,7 @@ fn serve_resume(
     // Whose output is stopped (a pager, Ctrl-S) may take its time, and says by keep-alive that it lives.
     sender.stream().set_write_timeout(None)?;
     let relayed = frame::write(&mut sender, &reply)
-        .and_then(|()| relay::relay(&mut sender, &mut output, started.events, count));
+        .and_then(|()| relay::relay(&mut sender, &mut output, &started.events, &bell, count));
     let _ = sender.stream().shutdown(Shutdown::Both);
     drop(receiver);
     relayed

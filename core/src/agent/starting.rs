@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::Agent;
-use super::children::{ChildEvent, NewChild};
+use super::children::{ChildEvent, NewChild, Teller};
 use super::failure::fail;
 use super::hosted::{Hosted, Start};
 use super::surroundings::Surroundings;
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
+use crate::sys::event::Bell;
 use crate::sys::{clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
@@ -33,7 +34,7 @@ pub struct Started {
 
 impl Agent {
     /// Starts the children of a request here, at most once, and only if `caller` (its connection, on which
-    /// it says nothing more) is still there when the seed is.
+    /// it says nothing more) is still there when the seed is. `bell` is rung behind each event.
     ///
     /// # Errors
     /// The seed cannot be had or run here, or a limit is reached; children that were started before the
@@ -43,6 +44,7 @@ impl Agent {
         request: &ResumeRequest,
         stdio: [BorrowedFd<'_>; 3],
         caller: BorrowedFd<'_>,
+        bell: Option<Arc<Bell>>,
     ) -> Result<Started, Failure> {
         let requested_at_ns = clock::realtime_ns();
         let asked = encode_environment(&request.environment)?;
@@ -73,6 +75,7 @@ impl Agent {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))
         })?));
         let (sender, events) = bounded(request.count as usize);
+        let teller = Teller::new(sender, bell);
         let mut children = Vec::with_capacity(request.count as usize);
         for index in 0..request.count {
             let child = ChildId::random();
@@ -107,10 +110,10 @@ impl Agent {
                 self.counters.count_renumbered(why);
             }
             let pid = process.pid;
-            let (events, stderr) = (sender.clone(), stderr.clone());
+            let (teller, stderr) = (teller.clone(), stderr.clone());
             let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
             let template = frozen.clone();
-            places.take(NewChild { child, seed, process, events, hosted, template, hold, stderr });
+            places.take(NewChild { child, seed, process, teller, hosted, template, hold, stderr });
             children.push(StartedChild { child, pid });
         }
         once.done();

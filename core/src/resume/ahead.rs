@@ -7,7 +7,7 @@
 //! ```
 //! One that is not warm yet is passed over, for its pages may have to come from afar.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -16,6 +16,7 @@ use super::calls;
 use super::program::{Expect, Program};
 use super::template::{NewProcess, parse_reply};
 use crate::descriptor::{Descriptor, SeedRange, Vma};
+use crate::sys::socket;
 
 const READ: u8 = 1;
 const WRITE: u8 = 2;
@@ -25,7 +26,6 @@ const WRITE: u8 = 2;
 pub(super) struct Ahead {
     pub(super) process: NewProcess,
     socket: UnixStream,
-    is_warm: bool,
 }
 
 impl Ahead {
@@ -37,24 +37,19 @@ impl Ahead {
 
     /// One that was cloned, with the other end of `socket`.
     pub(super) fn new(process: NewProcess, socket: UnixStream) -> Self {
-        Ahead { process, socket, is_warm: false }
+        Ahead { process, socket }
     }
 
     /// Whether it waits for nothing but its command. Does not wait; an error means that it has ended.
-    pub(super) fn is_warm(&mut self) -> io::Result<bool> {
-        if self.is_warm {
-            return Ok(true);
-        }
+    ///
+    /// What it said stays where it is: taken, it would wake the child, which waits for its command on the same socket.
+    pub(super) fn is_warm(&self) -> io::Result<bool> {
         let mut bytes = [0u8; size_of::<Reply>()];
-        self.socket.set_nonblocking(true)?;
-        let got = self.socket.read_exact(&mut bytes);
-        self.socket.set_nonblocking(false)?;
-        match got {
-            Ok(()) if parse_reply(&bytes).kind == WARM => {
-                self.is_warm = true;
-                Ok(true)
-            }
-            Ok(()) => Err(io::ErrorKind::InvalidData.into()),
+        match socket::peek_now(&self.socket, &mut bytes) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            // It says all of it at once.
+            Ok(got) if got == bytes.len() && parse_reply(&bytes).kind == WARM => Ok(true),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
@@ -93,7 +88,10 @@ fn overlapping(vmas: &[Vma], range: SeedRange) -> impl Iterator<Item = &Vma> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::super::entering::Entering;
+    use super::super::template::reply_bytes;
     use super::*;
     use crate::descriptor::{VmaFlags, VmaKind, WarmSet};
     use crate::resume::compile::tests::descriptor;
@@ -125,12 +123,31 @@ mod tests {
         );
     }
 
+    /// What it says is told again and again, and stays.
+    #[test]
+    fn one_that_is_warm_is_so_until_it_ends() {
+        let (ours, theirs) = Ahead::socket().unwrap();
+        let process =
+            NewProcess { pid: 1, init: None, renumbered: None, entering: Entering::default() };
+        let mut ahead = Ahead::new(process, ours);
+        let mut theirs = UnixStream::from(theirs);
+        let warm = Reply { kind: WARM, step: 0, value: 0, child: 3 };
+        theirs.write_all(&reply_bytes(warm)).unwrap();
+        for _ in 0..2 {
+            assert!(ahead.is_warm().unwrap());
+        }
+        assert_eq!(ahead.socket.read(&mut [0; 64]).unwrap(), size_of::<Reply>());
+        assert!(!ahead.is_warm().unwrap());
+        theirs.write_all(&reply_bytes(Reply { kind: WARM + 1, ..warm })).unwrap();
+        assert!(ahead.is_warm().is_err());
+    }
+
     #[test]
     fn one_that_has_ended_is_not_waited_for() {
         let (ours, theirs) = Ahead::socket().unwrap();
         let process =
             NewProcess { pid: 1, init: None, renumbered: None, entering: Entering::default() };
-        let mut ahead = Ahead::new(process, ours);
+        let ahead = Ahead::new(process, ours);
         assert!(!ahead.is_warm().unwrap());
         drop(theirs);
         assert!(ahead.is_warm().is_err());

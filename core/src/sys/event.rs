@@ -1,5 +1,5 @@
 //! Waiting for several descriptors with a deadline (ppoll(2)) or for the same ones again and again
-//! (epoll(7)), and a bell to be woken by (eventfd(2)).
+//! (epoll(7)), a bell to be woken by (eventfd(2)), and an alarm clock (timerfd_create(2)).
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -42,6 +42,61 @@ impl Bell {
 impl AsRawFd for Bell {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+/// An alarm clock: set by any thread, which wakes nobody; whoever sleeps by it wakes at that moment.
+#[derive(Debug)]
+pub struct Alarm(OwnedFd);
+
+impl Alarm {
+    /// One that is not set.
+    ///
+    /// # Errors
+    /// timerfd_create(2)'s: no descriptors left.
+    pub fn new() -> io::Result<Alarm> {
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has just made this descriptor, and nobody else knows it.
+        Ok(Alarm(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// It goes off so much later, in place of when it was to before.
+    pub fn set(&self, after: Duration) {
+        // All zeros would stop it.
+        let after = after.max(Duration::from_nanos(1));
+        let value = libc::timespec {
+            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(after.subsec_nanos()),
+        };
+        let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let setting = libc::itimerspec { it_interval: once, it_value: value };
+        // SAFETY: `setting` lives through the call. A timer's descriptor and a sound time are refused nothing.
+        let _ = unsafe {
+            libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
+        };
+    }
+
+    /// Sleeps until it goes off.
+    ///
+    /// # Errors
+    /// read(2)'s, but EINTR.
+    pub fn sleep(&self) -> io::Result<()> {
+        let mut count = [0u8; 8];
+        loop {
+            let (into, len) = (count.as_mut_ptr().cast(), count.len());
+            // SAFETY: `count` holds eight bytes.
+            if unsafe { libc::read(self.0.as_raw_fd(), into, len) } >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
     }
 }
 
@@ -161,6 +216,18 @@ mod tests {
         assert_eq!(watch.wait().unwrap(), 0b11);
         bells[1].hush();
         assert_eq!(watch.wait().unwrap(), 0b01);
+    }
+
+    #[test]
+    fn an_alarm_goes_off_when_it_was_last_set_to() {
+        let alarm = Alarm::new().unwrap();
+        let begun = std::time::Instant::now();
+        alarm.set(Duration::from_secs(3600));
+        alarm.set(Duration::from_millis(20));
+        alarm.sleep().unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        alarm.set(Duration::ZERO);
+        alarm.sleep().unwrap();
     }
 
     #[test]

@@ -110,6 +110,19 @@ pub fn receive_now(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
+/// What is there, without waiting and without taking it: `WouldBlock` if nothing is. Whoever has sent it is not woken, as
+/// it would be by the room that taking it makes.
+///
+/// # Errors
+/// recv(2)'s.
+pub fn peek_now(stream: &std::os::unix::net::UnixStream, into: &mut [u8]) -> io::Result<usize> {
+    let (start, len) = (into.as_mut_ptr().cast(), into.len());
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: the kernel writes at most `len` bytes into `into`, during the call alone.
+    let got = unsafe { libc::recv(stream.as_raw_fd(), start, len, flags) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
 /// Two connected ends that keep messages apart.
 ///
 /// # Errors
