@@ -1,5 +1,6 @@
 //! What is asked of the agent: an address, children, lists, counters. Addresses are paths of unix sockets.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,8 +15,8 @@ use crate::handle::Handle;
 
 /// Where an agent listens or would listen; this process's own counts.
 #[pyfunction]
-pub(crate) fn find_agent() -> PathBuf {
-    client::find_agent().0
+pub(crate) fn find_agent() -> OsString {
+    client::find_agent().0.into()
 }
 
 /// Raises if `host` cannot be the name of a host.
@@ -26,9 +27,9 @@ pub(crate) fn check_host(py: Python<'_>, host: &str) -> PyResult<()> {
 
 /// The address of an agent that runs; starts one of this process's own, of `binary`, if there is none.
 #[pyfunction]
-pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<PathBuf> {
+pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<OsString> {
     let address = py.detach(|| client::ensure_agent_of(binary.as_deref()));
-    Ok(address.or_raise(py)?.0)
+    Ok(address.or_raise(py)?.0.into())
 }
 
 /// Starts `count` children.

@@ -1,7 +1,7 @@
 //! `prepare`: once in, once out in the caller, once out in each child.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use mitosis::client::{self, AgentAddress, OfProcess};
 use mitosis::prepare::{self as core, Files, LossKind, PrepareOptions, Prepared, Refuse, Threads};
@@ -25,28 +25,41 @@ pub(crate) fn end_rehearsal() {
     core::end_rehearsal()
 }
 
-/// A seed, as the process that prepared it holds it.
+/// A seed, as the process that prepared it holds it. It is made empty and filled by [`prepare`]: behind a fork each
+/// object that is touched is a page that the caller waits for.
 #[pyclass(frozen, module = "mitosis._native")]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Seed {
+    made: OnceLock<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
     seed: Mutex<Option<OfProcess<client::Seed>>>,
     pid: i32,
     pause: Option<core::Pause>,
 }
 
 impl Seed {
-    fn new(seed: client::Seed) -> Self {
+    fn fill(&self, seed: client::Seed) {
         let (pid, pause) = (seed.pid(), seed.pause());
-        Seed { seed: Mutex::new(Some(OfProcess::new(seed))), pid, pause }
+        let seed = Mutex::new(Some(OfProcess::new(seed)));
+        // One that is filled already is another prepare's, which no caller asks for.
+        let _ = self.made.set(Made { seed, pid, pause });
     }
 }
 
 #[pymethods]
 impl Seed {
+    #[new]
+    fn new() -> Self {
+        Seed::default()
+    }
+
     /// Of the frozen process, on this host.
     #[getter]
     fn pid(&self) -> i32 {
-        self.pid
+        self.made.get().map_or(0, |made| made.pid)
     }
 
     /// Nanoseconds that the other threads of this process stood still for it, and of these until the last one
@@ -54,13 +67,14 @@ impl Seed {
     #[getter]
     fn pause(&self) -> Option<(u64, u64)> {
         let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.pause.map(|pause| (ns(pause.whole), ns(pause.parking)))
+        let pause = self.made.get()?.pause?;
+        Some((ns(pause.whole), ns(pause.parking)))
     }
 
     /// Waits until the agent has published the seed.
     fn handle(&self, py: Python<'_>) -> PyResult<Handle> {
         let published = py.detach(|| {
-            let seed = self.seed.lock().unwrap_or_else(PoisonError::into_inner);
+            let seed = self.made.get()?.seed.lock().unwrap_or_else(PoisonError::into_inner);
             seed.as_ref().and_then(OfProcess::own).map(client::Seed::handle)
         });
         match published {
@@ -79,7 +93,7 @@ impl Seed {
     fn drop(&self, py: Python<'_>, revoke: bool) -> PyResult<bool> {
         let how = if revoke { DropMode::Revoke } else { DropMode::AfterChildren };
         let dropped = py.detach(|| {
-            let seed = self.seed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let seed = self.made.get()?.seed.lock().unwrap_or_else(PoisonError::into_inner).take();
             Some(seed?.take()?.drop_seed(how))
         });
         dropped.transpose().or_raise(py).map(|done| done.is_some())
@@ -114,14 +128,16 @@ pub(crate) fn loss_kinds() -> Vec<&'static str> {
     LossKind::ALL.map(LossKind::name).to_vec()
 }
 
-/// Freezes a copy of this process. Holds the interpreter lock from the first handler to the last.
+/// Freezes a copy of this process: fills `seed` and answers None here, and `Resumed` in a child. Holds the interpreter
+/// lock from the first handler to the last.
 ///
 /// `modules` is `sys.modules`: what is loaded decides what has to be made unique in a child.
 #[pyfunction]
-#[pyo3(signature = (agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse))]
+#[pyo3(signature = (seed, agent, modules, *, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn prepare(
     py: Python<'_>,
+    seed: &Seed,
     agent: PathBuf,
     modules: &Bound<'_, PyDict>,
     shared_copy_limit: u64,
@@ -129,7 +145,7 @@ pub(crate) fn prepare(
     all_threads: bool,
     carry_files: bool,
     refuse: Vec<String>,
-) -> PyResult<Py<PyAny>> {
+) -> PyResult<Option<Py<Resumed>>> {
     let options = PrepareOptions {
         files: if carry_files { Files::Carried } else { Files::Closed },
         threads: if all_threads { Threads::All } else { Threads::Caller },
@@ -141,32 +157,24 @@ pub(crate) fn prepare(
         ..PrepareOptions::default()
     };
     if all_threads {
-        return prepare_all_threads(py, &options, modules);
+        return prepare_all_threads(py, seed, &options, modules);
     }
+    interpreter::begin_prepare(py);
     interpreter::before_fork(py);
     interpreter::hold_signals(py);
     let prepared = core::prepare(&options);
-    if !matches!(prepared, Ok(Prepared::Child(_))) {
-        interpreter::release_signals();
-    }
-    match prepared {
-        Ok(Prepared::Child(resumed)) => {
-            let unique = unique::reseed(modules, false);
-            interpreter::after_fork_child(py);
-            match unique.and_then(|()| woken(py, resumed)) {
-                Ok(resumed) => Ok(resumed),
-                Err(error) => end_half_child(py, &error),
-            }
-        }
-        Ok(Prepared::Parent(seed)) => {
-            interpreter::after_fork_parent(py);
-            Ok(Py::new(py, Seed::new(seed))?.into_any())
-        }
-        Err(error) => {
-            interpreter::after_fork_parent(py);
-            Err(error).or_raise(py)
+    if let Ok(Prepared::Child(resumed)) = prepared {
+        let unique = unique::reseed(modules, false);
+        interpreter::after_fork_child(py);
+        match unique.and_then(|()| woken(py, resumed)) {
+            Ok(resumed) => return Ok(Some(resumed)),
+            Err(error) => end_half_child(py, &error),
         }
     }
+    interpreter::release_signals();
+    interpreter::end_prepare(py);
+    interpreter::after_fork_parent(py);
+    filled(py, seed, prepared)
 }
 
 /// All threads live on, so the interpreter hears of no fork: its handlers would take their states away. This
@@ -174,28 +182,37 @@ pub(crate) fn prepare(
 /// of theirs does until the generators are new.
 fn prepare_all_threads(
     py: Python<'_>,
+    seed: &Seed,
     options: &PrepareOptions,
     modules: &Bound<'_, PyDict>,
-) -> PyResult<Py<PyAny>> {
+) -> PyResult<Option<Py<Resumed>>> {
     interpreter::hold_signals(py);
     let prepared = core::prepare(options);
-    if !matches!(prepared, Ok(Prepared::Child(_))) {
+    let Ok(Prepared::Child(resumed)) = prepared else {
         interpreter::release_signals();
-    }
-    match prepared.or_raise(py)? {
-        Prepared::Parent(seed) => Ok(Py::new(py, Seed::new(seed))?.into_any()),
-        Prepared::Child(resumed) => {
-            // In a rehearsal the others never run: what they hold must not be waited for.
-            let unique = if resumed.rehearsal { Ok(()) } else { unique::reseed(modules, true) };
-            match unique.and_then(|()| woken(py, resumed)) {
-                Ok(resumed) => Ok(resumed),
-                Err(error) => end_half_child(py, &error),
-            }
-        }
+        return filled(py, seed, prepared);
+    };
+    // In a rehearsal the others never run: what they hold must not be waited for.
+    let unique = if resumed.rehearsal { Ok(()) } else { unique::reseed(modules, true) };
+    match unique.and_then(|()| woken(py, resumed)) {
+        Ok(resumed) => Ok(Some(resumed)),
+        Err(error) => end_half_child(py, &error),
     }
 }
 
-fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
+/// In the caller.
+fn filled(
+    py: Python<'_>,
+    seed: &Seed,
+    prepared: Result<Prepared, core::PrepareError>,
+) -> PyResult<Option<Py<Resumed>>> {
+    if let Prepared::Parent(made) = prepared.or_raise(py)? {
+        seed.fill(made);
+    }
+    Ok(None)
+}
+
+fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<Resumed>> {
     let resumed = Resumed {
         seed: resumed.seed.to_string(),
         child: resumed.child.to_string(),
@@ -207,7 +224,7 @@ fn woken(py: Python<'_>, resumed: core::Resumed) -> PyResult<Py<PyAny>> {
         environment: resumed.environment,
         lost: resumed.lost.into_iter().map(|loss| (loss.kind.name(), loss.fds, loss.was)).collect(),
     };
-    Ok(Py::new(py, resumed)?.into_any())
+    Py::new(py, resumed)
 }
 
 /// Two children that could agree on a secret are worse than none, and no error of a fork is raised twice.

@@ -6,6 +6,7 @@
 use std::ffi::{c_int, c_ulong};
 use std::mem::MaybeUninit;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use mitosis::sys::signal::FAULTS;
 use pyo3::prelude::*;
@@ -17,6 +18,31 @@ unsafe extern "C" {
     fn PyGC_Disable() -> c_int;
     fn PyGC_Enable() -> c_int;
     fn PyThreadState_SetAsyncExc(thread: c_ulong, exception: *mut pyo3::ffi::PyObject) -> c_int;
+}
+
+/// The thread whose next fork is a prepare, as pthread_self(3) names it; 0 is none. It alone is in a child: whoever
+/// reads its own name there was resumed.
+static PREPARING: AtomicU64 = AtomicU64::new(0);
+
+/// The calling thread's next fork is a prepare.
+pub(crate) fn begin_prepare(_py: Python<'_>) {
+    PREPARING.store(this_thread(), SeqCst);
+}
+
+/// In the parent: the calling thread forks as it always did.
+pub(crate) fn end_prepare(_py: Python<'_>) {
+    PREPARING.store(0, SeqCst);
+}
+
+/// In a child of any fork: whether a prepare has made it. Once; its own forks are others.
+#[pyfunction]
+pub(crate) fn is_of_prepare() -> bool {
+    PREPARING.swap(0, SeqCst) == this_thread()
+}
+
+fn this_thread() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { libc::pthread_self() }
 }
 
 /// Runs before-fork handlers and takes the import lock. One of the two others must follow.

@@ -27,7 +27,7 @@ mod _native {
     #[pymodule_export]
     use super::handle::Handle;
     #[pymodule_export]
-    use super::interpreter::release_signals;
+    use super::interpreter::{is_of_prepare, release_signals};
     #[pymodule_export]
     use super::unique::reseed;
     #[pymodule_export]

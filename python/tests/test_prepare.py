@@ -66,6 +66,26 @@ def test_the_order_of_hooks_and_handlers_in_the_caller(silent):
     ]
 
 
+def test_the_way_back_is_short(silent):
+    """Behind a fork each object that is touched is a page that is copied while the caller waits."""
+    out = run(
+        """
+        import sys, mitosis
+        from mitosis import _native
+        seen = []
+        def profile(frame, event, what):
+            seen.append((event, what.__name__ if event.startswith("c_") else frame.f_code.co_name))
+        sys.setprofile(profile)
+        seed = mitosis.prepare()
+        sys.setprofile(None)
+        back = seen[seen.index(("c_return", "prepare")) + 1:]
+        print([what for what in back if what[0] in ("call", "c_call")], seed.pid > 0)
+        """,
+        env=silent,
+    )
+    assert out == "[('c_call', 'setprofile')] True\n"
+
+
 def test_hooks_are_decorators():
     import mitosis
 

@@ -145,6 +145,11 @@ unsafe extern "C" fn at_child() {
 pub(super) unsafe fn become_seed(freeze: *mut Freeze) {
     // SAFETY: the caller's; raw system calls with live arguments.
     unsafe {
+        // A kernel likes to run what is new at once, and where both have the same CPU the parent would wait for all that
+        // a seed does. A parent that waits for a seed lets it go first.
+        if (*freeze).seen == 0 {
+            seed::give_way();
+        }
         let shared = rawcall!(libc::SYS_unshare, libc::CLONE_THREAD);
         (*freeze).foreign_threads = shared == -(libc::EINVAL as isize);
         rawcall!(libc::SYS_setsid);

@@ -239,6 +239,12 @@ unsafe fn sleep(socket: i32) -> ! {
     }
 }
 
+/// Lets the parent run first, where it waits for this CPU.
+pub(super) fn give_way() {
+    // SAFETY: takes nothing.
+    unsafe { rawcall!(libc::SYS_sched_yield) };
+}
+
 /// Ends the process without a handler.
 pub(super) fn end(status: i32) -> ! {
     loop {
@@ -277,6 +283,7 @@ impl Description<'_, '_> {
             let looked = carried::look(self.writer, self.work, freeze.socket);
             // SAFETY: the parent keeps the page until this process has it, too.
             unsafe { seen::tell(freeze.seen) };
+            give_way();
             let looked = looked?;
             carried::compare(self.writer, self.work, &looked);
             carried::watched_by_others(self.writer, self.work, &looked);

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from . import _native
 
 # Part of the wheel, so that `fork` works where nobody runs an agent.
-_CARRIED = Path(__file__).parent / "bin" / "mitosis"
+_CARRIED = os.path.join(os.path.dirname(__file__), "bin", "mitosis")
 
 
 def address() -> str:
     """The unix socket of a running agent: the host's, or one that this process starts and ends."""
-    return str(_native.ensure_agent(_CARRIED))
+    return _native.ensure_agent(_CARRIED)
 
 
 def _known() -> str:
     """As `address`, but nothing is started for a question."""
-    return str(_native.find_agent())
+    return _native.find_agent()
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ def fork(
     try:
         started = _native.resume(
             agent,
-            forked.handle(),
+            forked.handle,
             host=host,
             count=1,
             payload=b"",
@@ -191,7 +191,7 @@ def fork(
     except BaseException:
         # Its own failure would hide the cause; an agent that is gone has no seeds.
         with contextlib.suppress(Error):
-            forked.drop(False)
+            forked.drop()
         raise
     return children_of(started)[0]
 
@@ -255,10 +255,9 @@ def prepare(
     carries = _are_carried(files, all_threads)
     refuse = _refused(losses, carries)
     _refuse_in_event_loop(all_threads)
-    prepared = _prepare(
+    return _prepare(
         _agent.address(), shared_copy_limit, allow_visible_seed, all_threads, carries, refuse
     )
-    return prepared if isinstance(prepared, Resumed) else Seed(prepared)
 
 
 @overload
@@ -401,8 +400,10 @@ def _are_carried(files: object, all_threads: bool) -> bool:
     return all_threads or files == "carried"
 
 
-def _refused(losses: object, carries: bool) -> list[str]:
+def _refused(losses: object, carries: bool) -> Sequence[str]:
     """The kinds of what cannot cross that are to be refused."""
+    if losses == "close":
+        return ()
     kinds = _native.loss_kinds()
     wanted = losses if isinstance(losses, Mapping) else dict.fromkeys(kinds, losses)
     for kind, how in wanted.items():
@@ -435,52 +436,40 @@ def _prepare(
     all_threads: bool,
     carry_files: bool = False,
     refuse: Sequence[str] = (),
-) -> _native.Seed | Resumed:
+) -> Seed | Resumed:
     sys.audit("mitosis.prepare")
+    # Behind a fork each page that is written is copied while the caller waits, and Python writes to each object that it
+    # looks at: the way back is short, and what is returned there has been made before.
+    seed = Seed(_native.Seed())
+    after_prepare = _hooks.registered_after_prepare()
     try:
         if not all_threads:
             _warn_of_threads()
         _hooks.run_before_prepare()
-        prepared = _freeze(
-            agent, shared_copy_limit, allow_visible_seed, all_threads, carry_files, refuse
-        )
-    except BaseException:
-        _hooks.run_after_prepare()
-        raise
-    if isinstance(prepared, _native.Resumed):
-        return _wake(prepared, all_threads)
-    try:
-        _hooks.run_after_prepare()
-    except BaseException:
-        with contextlib.suppress(Error):
-            prepared.drop(False)
-        raise
-    return prepared
-
-
-def _freeze(
-    agent: str,
-    shared_copy_limit: int,
-    allow_visible_seed: bool,
-    all_threads: bool,
-    carry_files: bool,
-    refuse: Sequence[str],
-) -> _native.Seed | _native.Resumed:
-    _flush()
-    if not all_threads:
-        _unique.armed()
-    try:
-        return _native.prepare(
+        _flush()
+        resumed = _native.prepare(
+            seed._native,
             agent,
             sys.modules,
             shared_copy_limit=shared_copy_limit,
             allow_visible_seed=allow_visible_seed,
             all_threads=all_threads,
             carry_files=carry_files,
-            refuse=list(refuse),
+            refuse=refuse,
         )
-    finally:
-        _unique.disarmed()
+    except BaseException:
+        _hooks.run_after_prepare()
+        raise
+    if resumed is not None:
+        return _wake(resumed, all_threads)
+    if after_prepare:
+        try:
+            _hooks.run_after_prepare()
+        except BaseException:
+            with contextlib.suppress(Error):
+                seed.drop()
+            raise
+    return seed
 
 
 def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
@@ -530,8 +519,10 @@ def _rehearse_return(frame: FrameType | None) -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
+        try:  # noqa: SIM105
             stream.flush()
+        except (AttributeError, ValueError):  # closed, or none
+            pass
 
 
 def _warn_of_threads() -> None:

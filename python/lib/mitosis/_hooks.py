@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -100,6 +100,11 @@ def _register(hooks: list[_Registered[Any]], hook: Any, timeout: float | None) -
 def run_before_prepare() -> None:
     for hook in reversed(_before_prepare):
         bounded("before_prepare", hook.name, hook.timeout, hook.function)
+
+
+def registered_after_prepare() -> Sequence[object]:
+    """Those that `run_after_prepare` would run, whenever it is looked at."""
+    return _after_prepare
 
 
 def run_after_prepare() -> None:

@@ -1,6 +1,6 @@
 """The native half; what is not re-exported by `mitosis` may change at any time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from types import ModuleType
 from typing import Any, Literal, NoReturn, final
@@ -43,6 +43,9 @@ class Child:
 
 @final
 class Seed:
+    """Empty until `prepare` has filled it."""
+
+    def __new__(cls) -> Seed: ...
     @property
     def pid(self) -> int: ...
     @property
@@ -96,10 +99,14 @@ def raise_in(thread: int, exception: type[BaseException] | None) -> None: ...
 def release_signals() -> None:
     """In a child: let signals through that came before it was whole."""
 
-def find_agent() -> PathLike[str]: ...
+def find_agent() -> str: ...
 def check_host(host: str) -> None: ...
-def ensure_agent(binary: str | PathLike[str] | None) -> PathLike[str]: ...
+def ensure_agent(binary: str | PathLike[str] | None) -> str: ...
+def is_of_prepare() -> bool:
+    """In a child of any fork: whether a `prepare` of this module has made it. Once."""
+
 def prepare(
+    seed: Seed,
     agent: str | PathLike[str],
     modules: dict[str, ModuleType],
     *,
@@ -107,8 +114,8 @@ def prepare(
     allow_visible_seed: bool,
     all_threads: bool,
     carry_files: bool,
-    refuse: list[str],
-) -> Seed | Resumed: ...
+    refuse: Sequence[str],
+) -> Resumed | None: ...
 def resume(
     agent: str | PathLike[str],
     handle: Handle,

@@ -11,30 +11,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
 from . import _native
 
-# The thread that forks as a prepare. It alone is in a child: whoever reads its own name here was resumed.
-_preparing = 0
-
 # More than any generator here has as its strength.
 _SEED_BYTES = 64
-
-
-def armed() -> None:
-    """The calling thread's next fork is a prepare."""
-    global _preparing
-    _preparing = threading.get_ident()
-
-
-def disarmed() -> None:
-    """The calling thread forks as it always did."""
-    global _preparing
-    _preparing = 0
 
 
 def end_half_child(error: BaseException) -> NoReturn:
@@ -149,9 +133,8 @@ def renew(all_threads: bool) -> None:
 
 
 def _after_in_child() -> None:
-    if _preparing != threading.get_ident():
+    if not _native.is_of_prepare():
         return
-    disarmed()
     try:
         renew(all_threads=False)
     except BaseException as error:

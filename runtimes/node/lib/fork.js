@@ -94,9 +94,9 @@ async function prepared(...asked) {
   try {
     // What a child will run first V8 compiles here, in place of in each child.
     await wake(native.likeAChild(), true);
-    // Before the hooks, as nothing else runs when the last one is done; so not where there are any: what they do to
-    // memory (marks, locks) would not be seen. What hinders it prepare says.
-    ahead = hooks.anyBeforePrepare() ? null : await native.lookAhead(...asked).catch(() => null);
+    // Before the hooks, as nothing else runs when the last one is done. What they map is seen; where other code than
+    // node's own could mark or lock what is mapped already, nothing is looked at ahead of them. What hinders it prepare says.
+    ahead = await native.lookAhead(...asked, hooks.anyBeforePrepare()).catch(() => null);
     await hooks.runBeforePrepare();
     const begun = performance.now();
     made = call(native.prepare, ...asked, ahead);

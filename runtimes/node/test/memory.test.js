@@ -85,6 +85,23 @@ test('a heap that hooks make larger, at once and in time', async (t) => {
   assert.deepStrictEqual([said[1].end, said[3].end], [DONE, DONE]);
 });
 
+test('mappings are looked at ahead of hooks, unless code that is not node\'s own could change them unseen', async (t) => {
+  const agent = await startAgent(t);
+  const program = async (mitosis, say) => {
+    const native = require('./lib/native.js');
+    for (const hooksFollow of [false, true]) {
+      const ahead = await native.lookAhead(process.env.MITOSIS_AGENT, 1 << 20, 1000, [], hooksFollow);
+      say(ahead !== null);
+      if (ahead !== null) native.forgetAhead(ahead);
+    }
+    process.exit(0);
+  };
+  assert.deepStrictEqual(await run(agent, program), [true, true]);
+  // Any library that node is not linked to.
+  const env = { LD_PRELOAD: 'libutil.so.1' };
+  assert.deepStrictEqual(await run(agent, program, { env }), [true, false]);
+});
+
 test('a heap of a gigabyte', async (t) => {
   const agent = await startAgent(t);
   const program = async (mitosis, say) => {

@@ -11,6 +11,7 @@
 //! libc: whoever holds that lock may be standing. So prepare works in a signal handler, too, as far as the
 //! allocator of this library does.
 
+mod ahead;
 mod copies;
 mod entry;
 pub(super) mod environment;
@@ -26,18 +27,19 @@ mod state;
 mod table;
 mod timers;
 
-use std::fmt;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::kept;
 use super::scratch::{self, SharedCopy};
 use super::{Before, PrepareError, PrepareOptions, Prepared, Rseq, atfork, reap, seed, wake};
 use crate::client::{AgentAddress, Seed};
 use crate::sys::rawcall::{rawcall, set_signal_mask};
+pub use ahead::Ahead;
 use copies::{NotCopied, Plan};
 pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
@@ -315,54 +317,15 @@ impl Freezer {
             Refusal::Shared => copies::keeps_changing().into(),
             Refusal::Stop(reason) => PrepareError::Stop(reason.error(patience)),
             Refusal::Map(Unreadable::Text(answer)) => {
-                PrepareError::NoSmaps(std::io::Error::from_raw_os_error(-answer))
+                PrepareError::NoSmaps(io::Error::from_raw_os_error(-answer))
             }
             Refusal::Map(Unreadable::TooMany) => PrepareError::TooManyMappings,
             Refusal::Copy(cause) => self.plan.error(cause).into(),
             Refusal::Clone(answer) => {
                 let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
-                PrepareError::Fork(std::io::Error::from_raw_os_error(errno))
+                PrepareError::Fork(io::Error::from_raw_os_error(errno))
             }
         }
-    }
-}
-
-/// What a prepare does before it stops anybody, done ahead by any thread: most of it is reading smaps, which takes
-/// some milliseconds of a process with a large heap. If memory is mapped otherwise when it is used, or
-/// a tenth of a second has passed, it is read again.
-pub struct Ahead {
-    freezer: Freezer,
-    /// In a child that was made since, it is nothing: what is shared with a seed here is a copy there.
-    generation: u64,
-    looked_at: Instant,
-}
-
-/// Memory that was unmapped and mapped again at the same place looks in maps as it did, though it may be marked
-/// otherwise: that is not waited for.
-const GOOD_FOR: Duration = Duration::from_millis(100);
-
-impl fmt::Debug for Ahead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ahead").field("generation", &self.generation).finish_non_exhaustive()
-    }
-}
-
-impl Ahead {
-    /// Looks at this process.
-    pub(super) fn new(options: &PrepareOptions) -> Result<Self, PrepareError> {
-        let looked_at = Instant::now();
-        let mut freezer = Freezer::new(options)?;
-        if let Err(unreadable) = freezer.map.scan() {
-            return Err(freezer.error(Refusal::Map(unreadable), options.stop_threads));
-        }
-        Ok(Ahead { freezer, generation: wake::generation(), looked_at })
-    }
-
-    fn still_of_use(mut self) -> Option<Freezer> {
-        if self.looked_at.elapsed() > GOOD_FOR {
-            self.freezer.map.forget();
-        }
-        (self.generation == wake::generation()).then_some(self.freezer)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `prepare`: once in, once out in the caller, once out in each child.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,15 +47,57 @@ pub(crate) fn end_rehearsal<'s>(
 #[derive(Debug)]
 struct Ahead(Mutex<Option<core::Ahead>>);
 
-/// (agent, shared copy limit, stop threads ms, kinds to refuse): a promise of what `prepare` does before it stops anybody, done by
-/// another thread.
+/// (agent, shared copy limit, stop threads ms, kinds to refuse, whether hooks run before it is used): a promise of what
+/// `prepare` does before it stops anybody, done by another thread; of null where hooks could change what is not seen.
 pub(crate) fn look_ahead<'s>(
     env: Env<'s>,
     args: &[Value<'s>; MAX_ARGS],
 ) -> Result<Value<'s>, Raised> {
-    let options = options(env, args)?;
-    let work = move || Ok(core::look_ahead(&options)?);
-    work::promise(env, work, |env, ahead| env.held(Ahead(Mutex::new(Some(ahead)))))
+    let (options, hooks_follow) = (options(env, args)?, args[4].to_bool(env)?);
+    let work = move || {
+        let ahead = core::look_ahead(&options)?;
+        // What JavaScript maps is seen; code of others may mark or lock what is mapped already.
+        let sees_all = !hooks_follow || ahead.has_only_code_of(is_of_node).unwrap_or(false);
+        Ok(sees_all.then_some(ahead))
+    };
+    work::promise(env, work, |env, ahead| match ahead {
+        Some(ahead) => env.held(Ahead(Mutex::new(Some(ahead)))),
+        None => env.null(),
+    })
+}
+
+/// Libraries that a node brings with it: what they mark they mark when they map it, and they lock nothing. The beginnings of
+/// their names.
+const NODES_LIBRARIES: &[&str] = &[
+    // glibc's and the compiler's.
+    "ld-linux-",
+    "libc.so.",
+    "libdl.so.",
+    "libgcc_s.so.",
+    "libm.so.",
+    "libnss_",
+    "libpthread.so.",
+    "libresolv.so.",
+    "librt.so.",
+    "libstdc++.so.",
+    // Of distributions, that link node to libraries of their own.
+    "libbrotli",
+    "libcares.so.",
+    "libcrypto.so.",
+    "libicu",
+    "libnghttp2.so.",
+    "libnode.so.",
+    "libssl.so.",
+    "libuv.so.",
+    "libz.so.",
+    // This one, and what brings it from outside.
+    "mitosis_node.node",
+    "libmitosis_preload.so",
+];
+
+fn is_of_node(file: &Path) -> bool {
+    let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    NODES_LIBRARIES.iter().any(|library| name.starts_with(library))
 }
 
 /// (what `look_ahead` gave): gives back what no prepare has used, now and not when it is collected: a page of it is
