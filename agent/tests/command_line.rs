@@ -1,0 +1,81 @@
+//! The program as a shell runs it; no agent is needed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn mitosis(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mitosis"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MITOSIS_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+}
+
+fn said(output: &[u8]) -> String {
+    String::from_utf8(output.to_vec()).unwrap()
+}
+
+fn file(folder: &Path, text: &str) -> String {
+    let path = folder.join("mitosis.conf");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A setting as `info -c --json` has it: its value, and whence.
+fn setting(output: &Output, name: &str) -> (String, String, Option<u64>) {
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let own = all["settings"].as_array().unwrap().iter().find(|own| own["name"] == name).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    (text(&own["value"]), text(&own["origin"]["kind"]), own["origin"]["line"].as_u64())
+}
+
+#[test]
+fn info_tells_every_setting_and_whence_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "# ours\nlinger_s = 7\nclones_ahead = 3\nlog = info\n");
+    let variables = [("MITOSIS_CONFIG", config.as_str()), ("MITOSIS_CLONES_AHEAD", "4")];
+    let output = mitosis(&["info", "-c", "--json", "--", "--log", "debug"], &variables);
+    assert!(output.status.success(), "{output:?}");
+    let own = |name| setting(&output, name);
+    assert_eq!(own("linger_s"), ("7".to_owned(), "file".to_owned(), Some(2)));
+    assert_eq!(own("clones_ahead"), ("4".to_owned(), "variable".to_owned(), None));
+    assert_eq!(own("log"), ("debug".to_owned(), "flag".to_owned(), None));
+    assert_eq!(own("busy_poll_us"), ("0".to_owned(), "default".to_owned(), None));
+    // The named file goes before the variable's.
+    let none = mitosis(&["info", "-c", "--config", "/nonexistent/x.conf"], &variables);
+    assert!(!none.status.success());
+    assert!(said(&none.stderr).contains("/nonexistent/x.conf: No such file"), "{none:?}");
+}
+
+#[test]
+fn a_wrong_value_ends_the_agent_and_the_error_says_where_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "\nlinger_s = soon\n");
+    let output = mitosis(&["agent", "--config", &config], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected =
+        format!("mitosis: {config}:2: linger_s = soon: give a whole number, 0 to 31536000\n");
+    assert_eq!(said(&output.stderr), expected);
+    let shown = mitosis(&["info", "-c", "--config", &config], &[]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(said(&shown.stdout).contains("# WRONG: "), "{shown:?}");
+}
+
+#[test]
+fn unknown_names_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "lingers = 3\nlinger_s = x\n");
+    let output = mitosis(&["info", "-c", "--config", &config], &[("MITOSIS_FABRICS", "tcp")]);
+    let shown = said(&output.stdout);
+    assert!(
+        shown.contains("MITOSIS_FABRICS is no setting of Mitosis; is MITOSIS_FABRIC meant?"),
+        "{shown}"
+    );
+    assert!(
+        shown
+            .contains(&format!("{config}:1: lingers is no setting of Mitosis; is linger_s meant?")),
+        "{shown}"
+    );
+}
