@@ -1,6 +1,7 @@
 //! `mitosis`: the agent of a host, and the command line to it.
 #![deny(unsafe_code)]
 
+mod completion;
 mod daemon;
 mod doctor;
 mod info;
@@ -61,6 +62,14 @@ enum Verb {
     Info(InfoArgs),
     /// Look for what this host lacks, and say what to do; fails if something needed is missing.
     Doctor,
+    /// Print a shell's completion of this command line.
+    ///
+    /// bash: source <(mitosis completion bash). zsh: into a folder of $fpath, as _mitosis. fish: into
+    /// ~/.config/fish/completions/mitosis.fish.
+    Completion {
+        /// Which shell.
+        shell: completion::Shell,
+    },
     /// End the agent of this host, with its seeds and children.
     Shutdown,
     /// The keeper process of an agent; started by it.
@@ -183,9 +192,12 @@ fn main() -> ExitCode {
 
 /// Does what the command line asks for.
 fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
-    // It reads nothing but its socket.
+    // Neither has settings.
     if let Verb::Keeper { fd, clear } = &cli.verb {
         return daemon::keeper(*fd, clear.as_deref());
+    }
+    if let Verb::Completion { shell } = &cli.verb {
+        return completion::run(*shell);
     }
     if let Verb::Info(args) = &cli.verb {
         flags.extend(settings::of_agent(&args.flags).unwrap_or_else(|error| error.exit()));
@@ -201,6 +213,7 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
     match cli.verb {
         Verb::Agent(args) => daemon::run(&args, &settled, context.json),
         Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
+        Verb::Completion { shell } => completion::run(shell),
         Verb::Run(args) => run::run(&context, args),
         Verb::Prepare(args) => prepare::run(&context, &args),
         Verb::Resume(args) => verbs::resume(&context, &args),

@@ -79,3 +79,59 @@ fn unknown_names_are_warned_of() {
         "{shown}"
     );
 }
+
+/// What bash offers behind these words, by the script alone: no file of the host's is read.
+fn offered(words: &[&str]) -> Vec<String> {
+    let script = said(&mitosis(&["completion", "bash"], &[]).stdout);
+    let line: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    let last = words.len() - 1;
+    let (word, before) = (words[last], words[last - 1]);
+    let asked = format!(
+        "{script}\ncomplete -p mitosis >&2 || exit 3\nCOMP_WORDS=({}); COMP_CWORD={last}\n\
+         _mitosis mitosis '{word}' '{before}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        line.join(" ")
+    );
+    let bash = Command::new("bash").args(["--norc", "--noprofile", "-c", &asked]).output().unwrap();
+    assert!(bash.status.success(), "{bash:?}");
+    assert!(said(&bash.stderr).contains("-F _mitosis"), "{bash:?}");
+    said(&bash.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_verbs_and_the_flags_of_the_table() {
+    let verbs = offered(&["mitosis", "re"]);
+    assert_eq!(verbs, ["resume"]);
+    assert_eq!(offered(&["mitosis", "agent", "--linge"]), ["--linger-s"]);
+    assert_eq!(offered(&["mitosis", "completion", "f"]), ["fish"]);
+    let everybodys = offered(&["mitosis", "ls", "--"]);
+    assert!(everybodys.contains(&"--config".to_owned()), "{everybodys:?}");
+    assert!(!everybodys.contains(&"--linger-s".to_owned()), "{everybodys:?}");
+}
+
+#[test]
+fn each_shell_that_is_here_accepts_its_script() {
+    for (shell, mark) in [
+        ("bash", "complete -F _mitosis"),
+        ("zsh", "#compdef mitosis"),
+        ("fish", "complete -c mitosis"),
+    ] {
+        // A file of settings that is not there is no matter of theirs.
+        let output = mitosis(&["completion", shell], &[("MITOSIS_CONFIG", "/nonexistent")]);
+        assert!(output.status.success(), "{output:?}");
+        let script = said(&output.stdout);
+        assert!(script.contains(mark), "{shell}: {script}");
+        assert!(!script.contains("keeper") && !script.contains("proxy-vdso"), "{shell}: {script}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("script");
+        std::fs::write(&path, &script).unwrap();
+        match Command::new(shell).arg("-n").arg(&path).output() {
+            Ok(checked) => assert!(checked.status.success(), "{shell}: {checked:?}"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && shell != "bash" => {
+                println!("{shell} is not here: its script was not tried");
+            }
+            Err(error) => panic!("{shell}: {error}"),
+        }
+    }
+    let other = mitosis(&["completion", "tcsh"], &[]);
+    assert!(said(&other.stderr).contains("bash, zsh, fish"), "{other:?}");
+}
