@@ -6,6 +6,7 @@ mod daemon;
 mod doctor;
 mod info;
 mod prepare;
+mod prometheus;
 mod rdma;
 mod run;
 mod settings;
@@ -57,7 +58,11 @@ enum Verb {
     /// Send a signal to a child.
     Kill(KillArgs),
     /// Show the agent's counters.
-    Stats,
+    Stats {
+        /// In Prometheus's text format, for node_exporter's textfile collector.
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
+    },
     /// Show what this host has: kernel, RDMA devices, ports, GIDs, and the fabric that is chosen.
     Info(InfoArgs),
     /// Look for what this host lacks, and say what to do; fails if something needed is missing.
@@ -221,7 +226,7 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
         Verb::Inspect(args) => verbs::inspect(&context, &args),
         Verb::Drop(args) => verbs::drop_seed(&context, &args),
         Verb::Kill(args) => verbs::kill(&context, &args),
-        Verb::Stats => verbs::stats(&context),
+        Verb::Stats { prometheus } => verbs::stats(&context, prometheus),
         Verb::Info(_) => {
             info::run(&context.agent(), &settled, context.json);
             Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
-//! The program as a shell runs it; no agent is needed.
+//! The program as a shell runs it.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn mitosis(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mitosis"));
@@ -134,4 +135,37 @@ fn each_shell_that_is_here_accepts_its_script() {
     }
     let other = mitosis(&["completion", "tcsh"], &[]);
     assert!(said(&other.stderr).contains("bash, zsh, fish"), "{other:?}");
+}
+
+#[test]
+fn stats_are_what_prometheus_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock").display().to_string();
+    let config = file(folder.path(), &format!("socket = {socket}\nfabric = tcp\n"));
+    let variables = [("MITOSIS_CONFIG", config.as_str())];
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_mitosis"))
+        .args(["agent", "--config", &config])
+        .env_remove("MITOSIS_AGENT")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let output = mitosis(&["stats", "--prometheus"], &variables);
+    let plain = mitosis(&["stats", "--json"], &variables);
+    let ended = mitosis(&["shutdown"], &variables);
+    assert!(ended.status.success() && agent.wait().unwrap().success(), "{ended:?}");
+    assert_eq!(ready, format!("mitosis agent ready on {socket}\n"));
+    assert!(output.status.success(), "{output:?}");
+    let plain: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
+    let text = said(&output.stdout);
+    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(samples.len(), plain.as_object().unwrap().len(), "{text}");
+    for sample in samples {
+        let (name, value) = sample.split_once(' ').unwrap();
+        let counter = name.strip_prefix("mitosis_").unwrap();
+        let counter = counter.strip_suffix("_total").unwrap_or(counter);
+        assert_eq!(plain[counter].to_string(), value, "{name}");
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
 }
