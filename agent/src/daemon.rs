@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, value_parser};
-use mitosis::agent::ahead::{CLONES_AHEAD, MAX_CLONES_AHEAD};
+use clap::Args;
 use mitosis::agent::config::{self, Config, RdmaConfig};
 use mitosis::agent::{Agent, Listeners};
 use mitosis::client::{AgentAddress, leave_nothing};
@@ -21,82 +20,31 @@ use mitosis::host::{DEFAULT_PORT, HostAddress};
 use mitosis::keeper;
 use mitosis::sys::{poll, sched, signal, socket};
 use mitosis::verbs::Patience;
-use mitosis::verbs::choice::Settings;
 use mitosis::wire::control::ClusterSecret;
 use serde_json::json;
 
+use crate::settings::Settled;
+
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
-/// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
-const MAX_SILENCE_MS: u64 = 60_000;
-/// A thread that looks for longer would not sleep between the READs of any reader.
-const BUSY_POLL_MAX_US: u64 = 100_000;
-
-/// MiB that are registered with an RDMA card from the start: several CPythons' worth.
-pub const ARENA_READY_MIB: u64 = 64;
-
-/// How to run the agent.
+/// How to run the agent, beside what the table of settings has.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
-    /// Listen for other agents here; a port alone means all addresses. Needs --secret-file.
-    #[arg(long, value_name = "ADDR[:PORT]", env = "MITOSIS_LISTEN")]
-    listen: Option<String>,
-    /// HOST:PORT under which other hosts reach this agent; this host's name and port if not given.
-    #[arg(long, value_name = "HOST:PORT", env = "MITOSIS_ADVERTISE")]
-    advertise: Option<String>,
-    /// The cluster secret (32 bytes or 64 hex digits, mode 0600); a second one is accepted, too, while
-    /// it rotates.
-    #[arg(long, value_name = "FILE", env = "MITOSIS_SECRET_FILE", value_delimiter = ',')]
-    secret_file: Vec<PathBuf>,
-    /// CPUs that get a pager thread for each image.
-    #[arg(long, value_name = "CPU,...", env = "MITOSIS_PAGER_CPUS", value_delimiter = ',')]
-    pager_cpus: Vec<usize>,
-    /// Do not rehearse seeds: nothing is pushed, pages are pulled on touch alone.
-    #[arg(long)]
-    no_rehearsal: bool,
-    /// Children of each seed that wait, cloned ahead, for the next resume here; 0: none.
-    #[arg(long, value_name = "N", env = "MITOSIS_CLONES_AHEAD", default_value_t = CLONES_AHEAD as u64,
-        value_parser = value_parser!(u64).range(..=MAX_CLONES_AHEAD as u64))]
-    clones_ahead: u64,
-    /// Milliseconds that a page may take before the child that waits for it gets SIGBUS.
-    #[arg(long, value_name = "MS", env = "MITOSIS_MISS_DEADLINE_MS", default_value_t = 5000,
-        value_parser = value_parser!(u64).range(1..))]
-    miss_deadline_ms: u64,
-    /// Milliseconds that another agent may take to answer.
-    #[arg(long, value_name = "MS", env = "MITOSIS_PEER_DEADLINE_MS", default_value_t = 5000,
-        value_parser = value_parser!(u64).range(1..))]
-    peer_deadline_ms: u64,
-    /// Seconds for which an image without children is kept for the next resume.
-    #[arg(long, value_name = "S", env = "MITOSIS_LINGER_S", default_value_t = 30)]
-    linger_s: u64,
-    /// Microseconds for which a thread that serves READs over tcp looks for the next one before it sleeps: it
-    /// takes a CPU for a reader that does not stop, and spares it the wake-up.
-    #[arg(long, value_name = "US", env = "MITOSIS_BUSY_POLL_US", default_value_t = 0)]
-    busy_poll_us: u64,
-    /// MiB of seeds' memory that are registered with the RDMA card from the start.
-    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_READY_MIB", default_value_t = ARENA_READY_MIB)]
-    arena_ready_mib: u64,
-    /// MiB that copies of seeds may take in all, there or, without a card, in the agent's own memory; beyond,
-    /// their pages are read out of the seeds over tcp. A quarter of this host's memory if not given.
-    #[arg(long, value_name = "MIB", env = "MITOSIS_ARENA_MAX_MIB")]
-    arena_max_mib: Option<u64>,
-    /// Milliseconds after which an RDMA card that does not answer is given up; rounded up to what cards count in.
-    #[arg(long, value_name = "MS", env = "MITOSIS_RDMA_SILENCE_MS", default_value_t = 67,
-          value_parser = clap::value_parser!(u64).range(1..=MAX_SILENCE_MS))]
-    rdma_silence_ms: u64,
     /// Take every seed for one of another kernel: for tests.
     #[arg(long, hide = true)]
     proxy_vdso: bool,
-    /// End when standard input does: for the program that starts an agent of its own.
+    /// End when standard input does: for the program that starts an agent of its own. The host's file of settings
+    /// is not read.
     #[arg(long)]
-    embedded: bool,
+    pub embedded: bool,
 }
 
 /// Runs the agent until it is told to end.
-pub fn run(args: AgentArgs, socket: Option<PathBuf>, as_json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result<ExitCode> {
     let embedded = args.embedded;
+    let socket = settled.text("socket").map(PathBuf::from);
     let own = socket.as_deref().and_then(Path::parent).filter(|_| embedded).map(OwnDirectory);
-    let started = start(args, socket.clone(), own.as_ref());
+    let started = start(args, settled, socket.clone(), own.as_ref());
     let (agent, listeners, termination, ready) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -125,12 +73,15 @@ pub fn run(args: AgentArgs, socket: Option<PathBuf>, as_json: bool) -> anyhow::R
 
 /// Everything up to the line that says so.
 fn start(
-    args: AgentArgs,
+    args: &AgentArgs,
+    settled: &Settled,
     socket: Option<PathBuf>,
     own: Option<&OwnDirectory<'_>>,
 ) -> anyhow::Result<(Arc<Agent>, Listeners, signal::Blocked, Ready)> {
-    start_log()?;
-    let mut config = configure(args, socket)?;
+    settled.check(true)?;
+    start_log(settled)?;
+    settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut config = configure(args, settled, socket)?;
     config.own_directory = own.map(|own| own.0.to_owned());
     let address = config.advertise.clone().filter(|_| config.listen.is_some());
     let ready = Ready { socket: config.socket.clone(), address };
@@ -186,15 +137,19 @@ pub fn keeper(fd: i32, clear: Option<&Path>) -> anyhow::Result<ExitCode> {
     keeper::run(socket, clear)
 }
 
-fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config> {
+fn configure(
+    args: &AgentArgs,
+    settled: &Settled,
+    socket: Option<PathBuf>,
+) -> anyhow::Result<Config> {
     let program = std::env::current_exe().context("this program's own path cannot be read")?;
     let socket = match socket {
         Some(path) => path,
         None => AgentAddress::find().0,
     };
     let defaults = Config::local(socket, program);
-    let listen = args.listen.as_deref().map(parse_listen).transpose()?;
-    let advertise = args.advertise.as_deref().map(parse_advertise).transpose()?;
+    let listen = settled.text("listen").map(parse_listen).transpose()?;
+    let advertise = settled.text("advertise").map(parse_advertise).transpose()?;
     let advertise = match (advertise, listen) {
         (None, Some(address)) => {
             let own = format!("{}:{}", config::host_name(), address.port());
@@ -203,36 +158,36 @@ fn configure(args: AgentArgs, socket: Option<PathBuf>) -> anyhow::Result<Config>
         }
         (advertise, _) => advertise,
     };
-    let secrets =
-        args.secret_file.iter().map(|path| read_secret(path)).collect::<Result<_, _>>()?;
-    args.pager_cpus.iter().try_for_each(|cpu| check_cpu(*cpu))?;
-    let pager_cpus = if args.pager_cpus.is_empty() { defaults.pager_cpus } else { args.pager_cpus };
+    let secrets = settled.list("secret_file").into_iter().map(|path| read_secret(path.as_ref()));
+    let secrets = secrets.collect::<Result<_, _>>()?;
+    let pager_cpus = settled.list("pager_cpus").into_iter().map(str::parse::<usize>);
+    let pager_cpus = pager_cpus.collect::<Result<Vec<_>, _>>()?;
+    pager_cpus.iter().try_for_each(|cpu| check_cpu(*cpu))?;
+    let number = |name| settled.number(name).with_context(|| format!("{name} has no value"));
     Ok(Config {
         listen,
         advertise,
         secrets,
         pager_cpus,
-        rehearse: !args.no_rehearsal,
-        clones_ahead: usize::try_from(args.clones_ahead)?,
-        miss_deadline: Duration::from_millis(args.miss_deadline_ms),
-        peer_deadline: Duration::from_millis(args.peer_deadline_ms),
-        linger: Duration::from_secs(args.linger_s),
-        busy_poll: Duration::from_micros(args.busy_poll_us.min(BUSY_POLL_MAX_US)),
+        rehearse: !settled.switch("no_rehearsal"),
+        clones_ahead: usize::try_from(number("clones_ahead")?)?,
+        miss_deadline: Duration::from_millis(number("miss_deadline_ms")?),
+        peer_deadline: Duration::from_millis(number("peer_deadline_ms")?),
+        linger: Duration::from_secs(number("linger_s")?),
+        busy_poll: Duration::from_micros(number("busy_poll_us")?),
         proxy_vdso: args.proxy_vdso,
-        rdma: rdma_config(args.arena_ready_mib, args.arena_max_mib, args.rdma_silence_ms)?,
+        rdma: RdmaConfig {
+            settings: settled.rdma()?,
+            arena: ArenaLimits {
+                ready: number("arena_ready_mib")? << 20,
+                most: settled
+                    .number("arena_max_mib")
+                    .map_or_else(|| memory_bytes() / 4, |mib| mib << 20),
+            },
+            patience: Patience::of_at_least(Duration::from_millis(number("rdma_silence_ms")?)),
+        },
         ..defaults
     })
-}
-
-fn rdma_config(
-    ready_mib: u64,
-    max_mib: Option<u64>,
-    silence_ms: u64,
-) -> anyhow::Result<RdmaConfig> {
-    let most = max_mib.map_or_else(|| memory_bytes() / 4, |mib| mib << 20);
-    let arena = ArenaLimits { ready: ready_mib << 20, most };
-    let patience = Patience::of_at_least(Duration::from_millis(silence_ms));
-    Ok(RdmaConfig { settings: Settings::from_environment()?, arena, patience })
 }
 
 /// This host's memory.
@@ -300,15 +255,9 @@ fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     Ok(ClusterSecret(secret))
 }
 
-/// Warnings, and which fabric was chosen.
-const LOGGED: &str = "warn,mitosis::agent::rdma=info";
-
-fn start_log() -> anyhow::Result<()> {
-    let told = std::env::var("MITOSIS_LOG").ok().filter(|told| !told.is_empty());
-    let told = told.unwrap_or_else(|| LOGGED.to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(&told).with_context(|| {
-        format!("MITOSIS_LOG={told}: give error, warn, info, debug or trace, or MODULE=LEVEL,...")
-    })?;
+fn start_log(settled: &Settled) -> anyhow::Result<()> {
+    let filter = settled.text("log").unwrap_or_default();
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }

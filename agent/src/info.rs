@@ -1,6 +1,7 @@
 //! `mitosis info`: what this host is, as far as Mitosis goes by it; facts, without a judgment.
 
 use std::fs;
+use std::process::ExitCode;
 
 use mitosis::client::AgentAddress;
 use mitosis::verbs::GidEntry;
@@ -8,10 +9,12 @@ use mitosis::verbs::choice::PortFacts;
 use serde_json::{Value, json};
 
 use crate::rdma::{self, DeviceView, Facts};
+use crate::settings::Settled;
 
 /// Shows it.
-pub fn run(address: &AgentAddress, as_json: bool) {
-    let facts = Facts::gather();
+pub fn run(address: &AgentAddress, settled: &Settled, as_json: bool) {
+    settled.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
+    let facts = Facts::gather(settled);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let own = Own {
         version: env!("CARGO_PKG_VERSION"),
@@ -23,6 +26,16 @@ pub fn run(address: &AgentAddress, as_json: bool) {
     } else {
         print!("{}", as_text(&own, &facts));
     }
+}
+
+/// `mitosis info -c`: the settings instead.
+pub fn settings(settled: &Settled, as_json: bool) -> ExitCode {
+    if as_json {
+        println!("{}", settled.as_value());
+    } else {
+        print!("{}", settled.as_text());
+    }
+    if settled.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What is not RDMA.

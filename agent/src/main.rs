@@ -1,12 +1,15 @@
 //! `mitosis`: the agent of a host, and the command line to it.
 #![deny(unsafe_code)]
 
+mod completion;
 mod daemon;
 mod doctor;
 mod info;
 mod prepare;
+mod prometheus;
 mod rdma;
 mod run;
+mod settings;
 mod show;
 mod show_files;
 mod verbs;
@@ -18,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mitosis::client::{Clock, Listen, Namespace};
 
+use crate::settings::Settled;
+
 /// Remote fork: one warmed-up process becomes N running processes on M machines.
 #[derive(Debug, Parser)]
 #[command(name = "mitosis", version, propagate_version = true)]
@@ -25,9 +30,6 @@ struct Cli {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
-    /// The local agent's unix socket.
-    #[arg(long, global = true, env = "MITOSIS_AGENT", value_name = "PATH")]
-    socket: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -56,11 +58,23 @@ enum Verb {
     /// Send a signal to a child.
     Kill(KillArgs),
     /// Show the agent's counters.
-    Stats,
+    Stats {
+        /// In Prometheus's text format, for node_exporter's textfile collector.
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
+    },
     /// Show what this host has: kernel, RDMA devices, ports, GIDs, and the fabric that is chosen.
-    Info,
+    Info(InfoArgs),
     /// Look for what this host lacks, and say what to do; fails if something needed is missing.
     Doctor,
+    /// Print a shell's completion of this command line.
+    ///
+    /// bash: source <(mitosis completion bash). zsh: into a folder of $fpath, as _mitosis. fish: into
+    /// ~/.config/fish/completions/mitosis.fish.
+    Completion {
+        /// Which shell.
+        shell: completion::Shell,
+    },
     /// End the agent of this host, with its seeds and children.
     Shutdown,
     /// The keeper process of an agent; started by it.
@@ -131,6 +145,17 @@ struct InspectArgs {
     program: bool,
 }
 
+/// What to show of this host.
+#[derive(Debug, Args)]
+struct InfoArgs {
+    /// Show every setting instead: its value, whence it comes, and what it does. Fails if a value is wrong.
+    #[arg(short = 'c', long)]
+    settings: bool,
+    /// Show what the agent would make of these flags.
+    #[arg(last = true, value_name = "AGENT-FLAG", requires = "settings")]
+    flags: Vec<String>,
+}
+
 /// What to end.
 #[derive(Debug, Args)]
 struct DropArgs {
@@ -155,28 +180,11 @@ struct KillArgs {
 }
 
 fn main() -> ExitCode {
-    let matches = without_empty_variables(Cli::command()).get_matches();
+    let command = settings::with_flags(without_empty_variables(Cli::command()));
+    let matches = command.get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let context = verbs::Context { json: cli.json, socket: cli.socket };
-    let as_json = context.json;
-    let result = match cli.verb {
-        Verb::Agent(args) => daemon::run(args, context.socket, as_json),
-        Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
-        Verb::Run(args) => run::run(&context, args),
-        Verb::Prepare(args) => prepare::run(&context, &args),
-        Verb::Resume(args) => verbs::resume(&context, &args),
-        Verb::Ls => verbs::list(&context),
-        Verb::Inspect(args) => verbs::inspect(&context, &args),
-        Verb::Drop(args) => verbs::drop_seed(&context, &args),
-        Verb::Kill(args) => verbs::kill(&context, &args),
-        Verb::Stats => verbs::stats(&context),
-        Verb::Info => {
-            info::run(&context.agent(), context.json);
-            Ok(ExitCode::SUCCESS)
-        }
-        Verb::Doctor => Ok(doctor::run(context.json)),
-        Verb::Shutdown => verbs::shutdown(&context),
-    };
+    let as_json = cli.json;
+    let result = carry_out(cli, settings::of_command(&matches));
     result.unwrap_or_else(|error| {
         if as_json {
             eprintln!("{}", serde_json::json!({ "error": format!("{error:#}") }));
@@ -185,6 +193,47 @@ fn main() -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+/// Does what the command line asks for.
+fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
+    // Neither has settings.
+    if let Verb::Keeper { fd, clear } = &cli.verb {
+        return daemon::keeper(*fd, clear.as_deref());
+    }
+    if let Verb::Completion { shell } = &cli.verb {
+        return completion::run(*shell);
+    }
+    if let Verb::Info(args) = &cli.verb {
+        flags.extend(settings::of_agent(&args.flags).unwrap_or_else(|error| error.exit()));
+    }
+    let is_embedded = matches!(&cli.verb, Verb::Agent(args) if args.embedded);
+    let settled = Settled::settle(&flags, is_embedded)?;
+    if let Verb::Info(InfoArgs { settings: true, .. }) = cli.verb {
+        return Ok(info::settings(&settled, cli.json));
+    }
+    settled.check(false)?;
+    let socket = settled.text("socket").map(PathBuf::from);
+    let context = verbs::Context { json: cli.json, socket };
+    match cli.verb {
+        Verb::Agent(args) => daemon::run(&args, &settled, context.json),
+        Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
+        Verb::Completion { shell } => completion::run(shell),
+        Verb::Run(args) => run::run(&context, args),
+        Verb::Prepare(args) => prepare::run(&context, &args),
+        Verb::Resume(args) => verbs::resume(&context, &args),
+        Verb::Ls => verbs::list(&context),
+        Verb::Inspect(args) => verbs::inspect(&context, &args),
+        Verb::Drop(args) => verbs::drop_seed(&context, &args),
+        Verb::Kill(args) => verbs::kill(&context, &args),
+        Verb::Stats { prometheus } => verbs::stats(&context, prometheus),
+        Verb::Info(_) => {
+            info::run(&context.agent(), &settled, context.json);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor => Ok(doctor::run(&settled, context.json)),
+        Verb::Shutdown => verbs::shutdown(&context),
+    }
 }
 
 /// A variable that is set and empty is not set: the library says so, too.

@@ -4,7 +4,7 @@ use mitosis::agent::rdma::pinned_at_start;
 use mitosis::verbs::choice::{self, Choice, DeviceFacts, Settings};
 use mitosis::verbs::{self, DcCaps, DeviceCaps, EventChannel, Memlock};
 
-use crate::daemon::ARENA_READY_MIB;
+use crate::settings::Settled;
 
 /// One device.
 #[derive(Clone, Debug)]
@@ -34,9 +34,9 @@ pub struct Facts {
 
 impl Facts {
     /// Of this host and process; opens the libraries.
-    pub fn gather() -> Self {
+    pub fn gather(settled: &Settled) -> Self {
         let surveyed = verbs::survey();
-        let settings = Settings::from_environment().map_err(|error| error.to_string());
+        let settings = settled.rdma().map_err(|error| error.to_string());
         let known: Result<Vec<DeviceFacts>, String> = match &surveyed {
             Ok(devices) => Ok(devices.iter().map(|device| device.facts.clone()).collect()),
             Err(error) => Err(error.to_string()),
@@ -63,15 +63,10 @@ impl Facts {
         let any = devices.as_ref().is_ok_and(|devices| !devices.is_empty());
         let connections =
             any.then(|| EventChannel::new().map(drop).map_err(|error| error.to_string()));
-        let memlock = Memlock::of_this_process(pinned_at_start(arena_ready_mib() << 20));
+        let ready_mib = settled.number("arena_ready_mib").unwrap_or_default();
+        let memlock = Memlock::of_this_process(pinned_at_start(ready_mib << 20));
         Self { devices, connections, memlock, settings, choice }
     }
-}
-
-/// MiB that an agent with this environment registers at its start.
-fn arena_ready_mib() -> u64 {
-    let told = std::env::var("MITOSIS_ARENA_READY_MIB").ok();
-    told.and_then(|text| text.parse().ok()).unwrap_or(ARENA_READY_MIB)
 }
 
 /// What a device's on-demand paging serves.

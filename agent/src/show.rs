@@ -116,7 +116,7 @@ pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
 
 /// What a counter counts. All but what is there now (images, DCIs, DCTs, peers) are since the agent's
 /// start; those of pages and reads are of all images that it has had, but rehearsals'.
-fn meaning(counter: &str) -> &'static str {
+pub fn meaning(counter: &str) -> &'static str {
     match counter {
         "misses" => "times that the kernel asked for pages of an image",
         "pages_pulled" => "pages read from other hosts or seeds, on a miss or ahead of one",

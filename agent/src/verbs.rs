@@ -13,6 +13,7 @@ use mitosis::id::{ChildId, Handle, SeedId};
 use mitosis::sys::signal;
 use mitosis::wire::local::{ChildEnd, DropMode};
 
+use crate::prometheus;
 use crate::show;
 use crate::{DropArgs, InspectArgs, KillArgs, ResumeArgs};
 
@@ -189,8 +190,13 @@ fn parse_signal(text: &str) -> anyhow::Result<i32> {
 }
 
 /// `mitosis stats`.
-pub fn stats(context: &Context) -> anyhow::Result<ExitCode> {
-    show::stats(&client::stats(&context.agent())?, context.json)?;
+pub fn stats(context: &Context, for_prometheus: bool) -> anyhow::Result<ExitCode> {
+    let stats = client::stats(&context.agent())?;
+    if for_prometheus {
+        print!("{}", prometheus::text(&stats));
+    } else {
+        show::stats(&stats, context.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::rdma::Facts as RdmaFacts;
+use crate::settings::Settled;
 
 /// How things stand with one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +72,11 @@ impl Check {
 }
 
 /// Looks, tells, and fails if something is missing that is needed.
-pub fn run(as_json: bool) -> ExitCode {
+pub fn run(settled: &Settled, as_json: bool) -> ExitCode {
+    settled.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
     let mut checks = host::judge(&host::Facts::gather());
     checks.extend(preload::judge(&preload::Facts::gather()));
-    checks.extend(rdma::judge(&RdmaFacts::gather()));
+    checks.extend(rdma::judge(&RdmaFacts::gather(settled)));
     let fine = is_fine(&checks);
     if as_json {
         println!("{}", as_value(&checks));
