@@ -166,8 +166,12 @@ test-runtimes: install-python programs
 	$(PY) -m pytest tests/runtimes
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
-place = path=$$($(CARGO) test --workspace --no-run $(1) --test $(2) --message-format json-render-diagnostics | \
-    sed -n 's/.*"executable":"\([^"]*$(2)-[^"]*\)".*/\1/p') && install -m 755 "$$path" $(TARGET)/$(3)/$(2)
+# Two commands, as what fails in front of && ends no recipe.
+define place
+path=$$($(CARGO) test --workspace --no-run $(1) --test $(2) --message-format json-render-diagnostics |
+    sed -n 's/.*"executable":"\([^"]*$(2)-[^"]*\)".*/\1/p')
+install -m 755 "$$path" $(TARGET)/$(3)/$(2)
+endef
 
 # Where no RDMA card is it says so, and that is no failure: `make test` is not to depend on one.
 .PHONY: test-hw

@@ -29,7 +29,6 @@ pub fn run(shell: Shell) -> anyhow::Result<ExitCode> {
         Shell::Zsh => generate(Zsh, &mut command, "mitosis", &mut script),
         Shell::Fish => generate(Fish, &mut command, "mitosis", &mut script),
     }
-    // Whoever reads may have had enough.
     std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }

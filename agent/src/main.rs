@@ -208,17 +208,19 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
         flags.extend(settings::of_agent(&args.flags).unwrap_or_else(|error| error.exit()));
     }
     let is_embedded = matches!(&cli.verb, Verb::Agent(args) if args.embedded);
-    let settled = Settled::settle(&flags, is_embedded)?;
+    let settled = Settled::settle(&flags, is_embedded);
+    settled.check_file(matches!(&cli.verb, Verb::Agent(_)))?;
     if let Verb::Info(InfoArgs { settings: true, .. }) = cli.verb {
         return Ok(info::settings(&settled, cli.json));
+    }
+    if let Verb::Doctor = cli.verb {
+        return Ok(doctor::run(&settled, cli.json));
     }
     settled.check(false)?;
     let socket = settled.text("socket").map(PathBuf::from);
     let context = verbs::Context { json: cli.json, socket };
     match cli.verb {
         Verb::Agent(args) => daemon::run(&args, &settled, context.json),
-        Verb::Keeper { fd, clear } => daemon::keeper(fd, clear.as_deref()),
-        Verb::Completion { shell } => completion::run(shell),
         Verb::Run(args) => run::run(&context, args),
         Verb::Prepare(args) => prepare::run(&context, &args),
         Verb::Resume(args) => verbs::resume(&context, &args),
@@ -231,8 +233,8 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
             info::run(&context.agent(), &settled, context.json);
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Doctor => Ok(doctor::run(&settled, context.json)),
         Verb::Shutdown => verbs::shutdown(&context),
+        Verb::Doctor | Verb::Keeper { .. } | Verb::Completion { .. } => unreachable!("done above"),
     }
 }
 

@@ -4,14 +4,20 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn mitosis(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+/// Without any variable of ours.
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mitosis"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MITOSIS_") {
             command.env_remove(name);
         }
     }
-    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+    command.args(arguments);
+    command
+}
+
+fn mitosis(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    command(arguments).envs(variables.iter().copied()).output().unwrap()
 }
 
 fn said(output: &[u8]) -> String {
@@ -143,12 +149,8 @@ fn stats_are_what_prometheus_reads() {
     let socket = folder.path().join("agent.sock").display().to_string();
     let config = file(folder.path(), &format!("socket = {socket}\nfabric = tcp\n"));
     let variables = [("MITOSIS_CONFIG", config.as_str())];
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_mitosis"))
-        .args(["agent", "--config", &config])
-        .env_remove("MITOSIS_AGENT")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut agent =
+        command(&["agent", "--config", &config]).stdout(Stdio::piped()).spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(agent.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     let output = mitosis(&["stats", "--prometheus"], &variables);

@@ -23,6 +23,7 @@ use mitosis_core::wire::local::DropMode;
 use crate::boundary::boundary;
 use crate::error::{Failed, MITOSIS_OK, MitosisErr};
 use crate::resumed;
+use crate::unique::OpenSsl;
 
 /// A function that runs around a prepare or in a child. data is what it was registered with.
 ///
@@ -169,8 +170,15 @@ fn register(
 pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed>, Failed> {
     // Those of before the fork, whatever other threads of a child register meanwhile.
     let in_child = HOOKS.of(Kind::AfterResume);
+    let openssl = OpenSsl::find(options.threads);
     match run_before().and_then(|()| Ok(prepare(options)?)) {
         Ok(Prepared::Child(resumed)) => {
+            // In a rehearsal the other threads stand: what they hold must not be waited for.
+            if !resumed.rehearsal
+                && let Err(why) = openssl.renew()
+            {
+                end_this_child(&format!("mitosis: this child ends: {why}\n"));
+            }
             resumed::store(resumed);
             run_in_child(&in_child);
             Ok(None)
@@ -229,7 +237,7 @@ impl Registered {
                 None
             })
         });
-        let dog = dog.transpose().map_err(|error| self.unbounded(&error))?;
+        let dog = dog.transpose().map_err(|error| self.failed(&self.unbounded(&error)))?;
         // SAFETY: C's: a function of this type, and its data.
         let answer = unsafe { (self.function)(self.data) };
         drop(dog);
@@ -246,7 +254,7 @@ impl Registered {
         let late =
             |limit| format!("mitosis: this child ends: {self} has not returned after {limit:?}\n");
         let dog = self.limit.map(|limit| Watchdog::ending_this_child(limit, late(limit)));
-        let dog = dog.transpose().map_err(|error| self.unbounded(&error).message)?;
+        let dog = dog.transpose().map_err(|error| self.unbounded(&error))?;
         // SAFETY: as above.
         let answer = unsafe { (self.function)(self.data) };
         drop(dog);
@@ -257,11 +265,11 @@ impl Registered {
         Failed::new(MitosisErr::Hook, format!("{what}: no seed was made"))
     }
 
-    fn unbounded(&self, error: &std::io::Error) -> Failed {
-        self.failed(&format!(
+    fn unbounded(&self, error: &std::io::Error) -> String {
+        format!(
             "no thread can be started to bound the time of {self}: {error}; raise the process limit (ulimit \
              -u, pids.max), or register it with MITOSIS_HOOK_NO_TIMEOUT"
-        ))
+        )
     }
 }
 

@@ -24,3 +24,4 @@ mod resume;
 mod resumed;
 mod seed;
 mod text;
+mod unique;

@@ -159,8 +159,9 @@ pub(crate) fn prepare(
     if all_threads {
         return prepare_all_threads(py, seed, &options, modules);
     }
-    interpreter::begin_prepare(py);
     interpreter::before_fork(py);
+    // Behind the handlers, which may let another thread prepare: from here to the fork nobody else has the lock.
+    interpreter::begin_prepare(py);
     interpreter::hold_signals(py);
     let prepared = core::prepare(&options);
     if let Ok(Prepared::Child(resumed)) = prepared {

@@ -74,7 +74,8 @@ impl Check {
 /// Looks, tells, and fails if something is missing that is needed.
 pub fn run(settled: &Settled, as_json: bool) -> ExitCode {
     settled.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
-    let mut checks = host::judge(&host::Facts::gather());
+    let mut checks = vec![settings(settled)];
+    checks.extend(host::judge(&host::Facts::gather()));
     checks.extend(preload::judge(&preload::Facts::gather()));
     checks.extend(rdma::judge(&RdmaFacts::gather(settled)));
     let fine = is_fine(&checks);
@@ -84,6 +85,14 @@ pub fn run(settled: &Settled, as_json: bool) -> ExitCode {
         print!("{}", as_text(&checks));
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether an agent would take all that is set.
+fn settings(settled: &Settled) -> Check {
+    match settled.check(true) {
+        Ok(()) => Check::fine("settings", "an agent takes them; 'mitosis info -c' lists them"),
+        Err(error) => Check::missing("settings", error.to_string(), "mend what is named there"),
+    }
 }
 
 fn is_fine(checks: &[Check]) -> bool {

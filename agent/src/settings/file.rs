@@ -34,7 +34,7 @@ pub struct Place {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened or read.
-    #[error("{}: {error}: the settings' file, which whoever runs mitosis must be able to read; it holds no secrets, chmod 644 is right", path.display())]
+    #[error("{}: {error}: it was named as the file of settings; name one that is there and can be read (it holds no secrets: chmod 644 is right)", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -80,9 +80,14 @@ pub fn read(place: &Place) -> Result<Option<Vec<Line>>, FileError> {
     match read {
         Ok(_) if text.len() as u64 > MAX_BYTES => Err(FileError::Long { path }),
         Ok(_) => parse(&path, &text).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !place.is_named => Ok(None),
+        // A folder that holds the agent's secret, too, may be closed to others.
+        Err(error) if is_not_ours(&error) && !place.is_named => Ok(None),
         Err(error) => Err(FileError::Unreadable { path, error }),
     }
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Line>, FileError> {
@@ -112,7 +117,7 @@ fn without_remark(line: &str) -> &str {
     if line.trim_start().starts_with('#') {
         return "";
     }
-    let end = line.find(" #").or_else(|| line.find("\t#"));
+    let end = line.find(" #").into_iter().chain(line.find("\t#")).min();
     end.map_or(line, |end| &line[..end])
 }
 
@@ -132,12 +137,13 @@ mod tests {
 
     #[test]
     fn lines_are_names_and_values() {
-        let text = "# all\n\nlinger_s = 5\n\t dev=^mlx5_0:1,mlx5_1   # but these\nlog = \"warn,a=info\"\nlisten =\n";
+        let text = "# all\n\nlinger_s = 5\n\t dev=^mlx5_0:1,mlx5_1   # but these\nlog = \"warn,a=info\"\nlisten =\ngid_index = 3\t# not # 4\n";
         let expected = [
             (3, "linger_s", "5"),
             (4, "dev", "^mlx5_0:1,mlx5_1"),
             (5, "log", "warn,a=info"),
             (6, "listen", ""),
+            (7, "gid_index", "3"),
         ];
         let expected =
             expected.map(|(line, name, value)| (line, name.to_owned(), value.to_owned()));

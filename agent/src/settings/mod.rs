@@ -81,6 +81,10 @@ pub struct Settled {
     held: Vec<Held>,
     file: Option<PathBuf>,
     file_is_there: bool,
+    /// Somebody named it.
+    file_is_named: bool,
+    /// Why it was not read.
+    file_fault: Option<String>,
     /// Names that are not known.
     pub warnings: Vec<String>,
 }
@@ -89,9 +93,8 @@ impl Settled {
     /// From a command line and this process's environment. The host's own file is left out for an embedded agent, which is
     /// one program's own: `listen` there is meant for the host's agent.
     ///
-    /// # Errors
-    /// The file cannot be read. Wrong values are no error yet: see [`Settled::check`].
-    pub fn settle(flags: &Flags, is_embedded: bool) -> anyhow::Result<Self> {
+    /// A file that cannot be read, and wrong values, are no error yet: see [`Settled::check`].
+    pub fn settle(flags: &Flags, is_embedded: bool) -> Self {
         let ours = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             name.starts_with(PREFIX).then_some((name, value))
@@ -103,9 +106,13 @@ impl Settled {
         flags: &Flags,
         environment: BTreeMap<String, OsString>,
         is_embedded: bool,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let place = place(flags, &environment, is_embedded);
-        let lines = place.as_ref().map(file::read).transpose()?.flatten();
+        let (lines, file_fault) = match place.as_ref().map(file::read).transpose() {
+            Ok(lines) => (lines.flatten(), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let file_is_named = place.as_ref().is_some_and(|place| place.is_named);
         let file = place.map(|place| place.path);
         let source = Source {
             flags,
@@ -115,7 +122,22 @@ impl Settled {
         };
         let held = table::all().map(|setting| source.hold(setting)).collect();
         let warnings = source.unknown();
-        Ok(Settled { held, file, file_is_there: lines.is_some(), warnings })
+        let file_is_there = lines.is_some();
+        Settled { held, file, file_is_there, file_is_named, file_fault, warnings }
+    }
+
+    /// Fails if the file cannot be read, and is the agent's or was named. Other verbs go on without the host's: a wrong
+    /// line of it must not keep anybody from ending an agent.
+    ///
+    /// # Errors
+    /// It names the file, the line, and what is taken.
+    pub fn check_file(&self, of_agent: bool) -> anyhow::Result<()> {
+        match &self.file_fault {
+            Some(fault) if of_agent || self.file_is_named => bail!("{fault}"),
+            Some(fault) => eprintln!("mitosis: {fault}; going on without this file"),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Fails for the first wrong value that the agent, or every verb, would read.
@@ -123,6 +145,9 @@ impl Settled {
     /// # Errors
     /// It names where the value comes from, the value, and what is taken.
     pub fn check(&self, of_agent: bool) -> anyhow::Result<()> {
+        if of_agent {
+            self.check_file(true)?;
+        }
         let read = self.held.iter().filter(|held| match held.setting.reader {
             Reader::Command => true,
             Reader::Agent => of_agent,

@@ -9,19 +9,22 @@ use super::{Held, Origin, Settled};
 impl Settled {
     /// Whether all values are right.
     pub fn is_right(&self) -> bool {
-        self.held.iter().all(|held| held.fault.is_none())
+        self.file_fault.is_none() && self.held.iter().all(|held| held.fault.is_none())
     }
 
     /// For people, and for whoever writes a file: all but the values is behind a `#`.
     pub fn as_text(&self) -> String {
         let file = match &self.file {
             Some(path) if self.file_is_there => path.display().to_string(),
-            Some(path) => format!("{} (not there)", path.display()),
+            Some(path) => format!("{} (not there, or not to be read)", path.display()),
             None => "no file".to_owned(),
         };
         let mut text = format!("# flags over MITOSIS_* variables over {file}\n");
         for held in &self.held {
             text.push_str(&as_text(held));
+        }
+        if let Some(fault) = &self.file_fault {
+            text.push_str(&format!("\n# WRONG: {fault}\n"));
         }
         for warning in &self.warnings {
             text.push_str(&format!("\n# warning: {warning}\n"));
@@ -37,6 +40,7 @@ impl Settled {
                 "there": self.file_is_there,
             })),
             "settings": self.held.iter().map(as_value).collect::<Vec<_>>(),
+            "error": self.file_fault,
             "warnings": self.warnings,
         })
     }
@@ -61,6 +65,9 @@ fn as_text(held: &Held) -> String {
     // A default that is not there is no line that one could keep.
     let sign = if value(held).is_none() { "# " } else { sign };
     let value = value(held).unwrap_or_default();
+    // Nor is one that would be read as another, or as two.
+    let is_a_lines = !value.contains('\n') && !value.contains(" #") && !value.contains("\t#");
+    let (sign, value) = if is_a_lines { (sign, value) } else { ("# ", format!("{value:?}")) };
     let flag = setting.flag.map_or(String::new(), |flag| format!("--{flag}, "));
     let mut text = format!("\n# {}\n", setting.doc);
     text.push_str(&format!("# {flag}{}; read by {}\n", setting.variable, setting.reader.words()));

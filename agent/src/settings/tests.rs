@@ -11,7 +11,7 @@ fn settled(
     flags: &[(&'static str, &str)],
     variables: &[(&str, &str)],
     text: &str,
-) -> anyhow::Result<(Settled, String)> {
+) -> (Settled, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mitosis.conf");
     fs::write(&path, text).unwrap();
@@ -19,14 +19,14 @@ fn settled(
     let mut flags: Flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     flags.insert(CONFIG, told.clone());
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
-    Ok((Settled::from_parts(&flags, variables.collect(), false)?, told))
+    (Settled::from_parts(&flags, variables.collect(), false), told)
 }
 
 #[test]
 fn a_flag_is_over_a_variable_a_variable_over_the_file_and_the_file_over_the_default() {
     let text = "\nlinger_s = 1\nclones_ahead = 1\nmiss_deadline_ms = 1\n";
     let variables = [("MITOSIS_LINGER_S", "2"), ("MITOSIS_CLONES_AHEAD", "2")];
-    let (settled, path) = settled(&[("linger_s", "3")], &variables, text).unwrap();
+    let (settled, path) = settled(&[("linger_s", "3")], &variables, text);
     let line = |line| Origin::File(path.clone().into(), line);
     for (name, number, origin) in [
         ("linger_s", 3, Origin::Flag),
@@ -46,7 +46,7 @@ fn a_flag_is_over_a_variable_a_variable_over_the_file_and_the_file_over_the_defa
 #[test]
 fn what_is_empty_is_not_set() {
     let text = "linger_s = 4\nlog =\n";
-    let (settled, _) = settled(&[], &[("MITOSIS_LINGER_S", "")], text).unwrap();
+    let (settled, _) = settled(&[], &[("MITOSIS_LINGER_S", "")], text);
     assert_eq!(settled.number("linger_s"), Some(4));
     assert_eq!(settled.held("log").origin, Origin::Default);
 }
@@ -55,7 +55,7 @@ fn what_is_empty_is_not_set() {
 fn a_wrong_value_is_told_with_its_origin_and_what_is_taken() {
     let allowed = "give a whole number, 0 to 31536000";
     let complaint = |flags: &[(&'static str, &str)], variables: &[(&str, &str)], text: &str| {
-        let (settled, path) = settled(flags, variables, text).unwrap();
+        let (settled, path) = settled(flags, variables, text);
         settled.check(false).expect("a verb that does not read it does not mind");
         settled.check(true).unwrap_err().to_string().replace(&path, "FILE")
     };
@@ -86,7 +86,7 @@ fn a_wrong_value_is_told_with_its_origin_and_what_is_taken() {
 #[test]
 fn what_the_agent_asks_of_rdma_may_come_from_anywhere() {
     let (settled, _) =
-        settled(&[("fabric", "rc,require")], &[("MITOSIS_GID_INDEX", "3")], "dev = ^a").unwrap();
+        settled(&[("fabric", "rc,require")], &[("MITOSIS_GID_INDEX", "3")], "dev = ^a");
     let rdma = settled.rdma().unwrap();
     assert!(rdma.fabric.required && rdma.devices.inverted);
     assert_eq!(rdma.gid_index, Some(3));
@@ -96,7 +96,7 @@ fn what_the_agent_asks_of_rdma_may_come_from_anywhere() {
 fn unknown_names_are_warned_of_with_the_nearest_that_is_known() {
     let variables =
         [("MITOSIS_LINGERS", "1"), ("MITOSIS_TEST_X", "1"), ("MITOSIS_QQQQQQQQQQQ", "1")];
-    let (settled, path) = settled(&[], &variables, "\nlinger-s = 1\nagent_bin = x\n").unwrap();
+    let (settled, path) = settled(&[], &variables, "\nlinger-s = 1\nagent_bin = x\n");
     let told: Vec<_> = settled.warnings.iter().map(|told| told.replace(&path, "FILE")).collect();
     let starts = [
         "MITOSIS_LINGERS is no setting of Mitosis; is MITOSIS_LINGER_S meant?",
@@ -133,7 +133,7 @@ fn the_table_has_each_name_once_and_its_defaults_are_the_agents_own() {
         assert!(own.variable.starts_with(PREFIX), "{}", own.name);
         assert!(own.flag.is_none_or(|flag| flag == own.name.replace('_', "-")), "{}", own.name);
     }
-    let (settled, _) = settled(&[], &[], "").unwrap();
+    let (settled, _) = settled(&[], &[], "");
     let config = Config::local("/s".into(), "/p".into());
     let number = |name| u128::from(settled.number(name).unwrap());
     assert_eq!(number("clones_ahead"), config.clones_ahead as u128);
@@ -240,15 +240,20 @@ fn the_documentation_has_every_setting() {
 #[test]
 fn what_is_shown_is_a_file_that_comes_to_the_same() {
     let text = "linger_s = 7\nlog = \"warn,a=info\"\ndev = ^a:1,b\n";
-    let (settled, path) = settled(&[], &[("MITOSIS_CLONES_AHEAD", "2")], text).unwrap();
+    let lines = "a\nlinger_s = 1";
+    let variables = [("MITOSIS_CLONES_AHEAD", "2"), ("MITOSIS_PAYLOAD", lines)];
+    let (settled, path) = settled(&[], &variables, text);
     let shown = settled.as_text();
     for line in ["clones_ahead = 2  # MITOSIS_CLONES_AHEAD", "peer_deadline_ms = 5000  # default"] {
         assert!(shown.contains(line), "{shown}");
     }
     assert!(shown.contains(&format!("linger_s = 7  # {path}:1\n")), "{shown}");
-    let (again, _) = self::settled(&[], &[], &shown).unwrap();
+    let (again, _) = self::settled(&[], &[], &shown);
     assert_eq!(again.warnings, [""; 0]);
-    for held in settled.held.iter().filter(|held| !["socket", CONFIG].contains(&held.setting.name))
+    for held in settled
+        .held
+        .iter()
+        .filter(|held| held.setting.is_in_file() && held.setting.name != "socket")
     {
         assert_eq!(again.text(held.setting.name), held.value.as_deref(), "{}", held.setting.name);
     }
@@ -257,4 +262,17 @@ fn what_is_shown_is_a_file_that_comes_to_the_same() {
     let linger = linger.unwrap();
     assert_eq!((&linger["value"], &linger["origin"]["line"]), (&"7".into(), &1.into()));
     assert!(linger["documentation"].as_str().unwrap().starts_with("Seconds"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_ends_who_named_it_and_the_agent() {
+    let (mut settled, path) = settled(&[], &[], "\n[agent]\n");
+    let expected =
+        format!("{path}:2: '[agent]': give NAME = VALUE, or # before what is for people");
+    assert_eq!(settled.check_file(false).unwrap_err().to_string(), expected);
+    assert!(!settled.is_right() && settled.as_text().contains(&format!("# WRONG: {expected}")));
+    // As the host's own.
+    settled.file_is_named = false;
+    settled.check_file(false).expect("an agent can be ended whatever is in the file");
+    assert_eq!(settled.check(true).unwrap_err().to_string(), expected);
 }

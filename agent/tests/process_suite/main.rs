@@ -49,6 +49,9 @@ fn main() -> ExitCode {
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
     };
     let rows: Vec<&Row> = rows.into_iter().filter(is_asked_for).collect();
+    if rows.is_empty() {
+        failures.push(format!("no program has {} in its name", words.join(" or ")));
+    }
     if !rows.is_empty() && failures.is_empty() {
         failures.extend(run(&rows, Kernels::Equal));
         let calls_it = |row: &&Row| {

@@ -253,9 +253,7 @@ fn settings_that_cannot_be_right_are_refused() {
     agent(&["--advertise", "http://b"]).refused(&["--advertise", "'http://b' names no host"]);
     agent(&["--pager-cpus", "1023"]).refused(&["--pager-cpus 1023", "may not run there"]);
     for deadline in ["--miss-deadline-ms", "--peer-deadline-ms"] {
-        let ended = agent(&[deadline, "0"]);
-        assert_eq!(ended.code, Some(2), "{ended:?}");
-        assert!(ended.err.contains(deadline), "{ended:?}");
+        agent(&[deadline, "0"]).refused(&[deadline, "give a whole number"]);
     }
     world.finish();
 }

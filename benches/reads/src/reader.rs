@@ -91,7 +91,10 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
                 let took = reader.window(&mut *queue, size, count, depth, how(wait)?);
                 reader.or_lost(&mut *queue, took)?
             }
-            ["setup", count] => reader.setup(number(count)?)?,
+            ["setup", count] => {
+                let took = reader.setup(number(count)?);
+                reader.or_lost(&mut *queue, took)?
+            }
             ["hold", count] => {
                 for _ in 0..number(count)? {
                     held.push(reader.connected()?);

@@ -11,6 +11,10 @@ use super::addr::SeedRange;
 /// makes some 300.
 pub const MAX_WARM_RUNS: usize = 4096;
 
+/// Bytes that a set tells as written at most; runs beyond them are left out. Each child that is cloned ahead copies them,
+/// started or not, and a rehearsal that hangs may have written any number.
+pub const MAX_WRITTEN_BYTES: u64 = 64 << 20;
+
 /// Neighbouring pages that were touched alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WarmRun {
@@ -48,6 +52,13 @@ impl WarmSet {
             }
             (from, reads, writes) = (at, reads + read, writes + write);
         }
+        let mut left = MAX_WRITTEN_BYTES;
+        set.runs.retain(|run| {
+            let copied = if run.is_written { run.range.len() } else { 0 };
+            let fits = copied <= left;
+            left -= if fits { copied } else { 0 };
+            fits
+        });
         set.runs.truncate(MAX_WARM_RUNS);
         set
     }
@@ -146,6 +157,14 @@ mod tests {
     fn overlapping_ranges_are_counted_once() {
         let set = WarmSet::new(&[range(1, 3), range(2, 4), range(4, 5)], &[]);
         assert_eq!(set.runs(), [run(1, 5, false)]);
+    }
+
+    #[test]
+    fn what_is_written_has_an_end_and_what_is_read_none() {
+        let most = MAX_WRITTEN_BYTES >> 12;
+        let set = WarmSet::new(&[range(0, 2 * most)], &[range(1, most), range(most + 1, most + 3)]);
+        assert_eq!(set.pages(4096), (most - 1, most - 1));
+        assert!(!set.runs().iter().any(|run| run.range.start == range(most + 1, most + 2).start));
     }
 
     #[test]

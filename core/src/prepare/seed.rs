@@ -283,10 +283,11 @@ impl Description<'_, '_> {
             let looked = carried::look(self.writer, self.work, freeze.socket);
             // SAFETY: the parent keeps the page until this process has it, too.
             unsafe { seen::tell(freeze.seen) };
-            give_way();
             let looked = looked?;
             carried::compare(self.writer, self.work, &looked);
+            // Still of epolls that the parent has, too, and may change as soon as it runs.
             carried::watched_by_others(self.writer, self.work, &looked);
+            give_way();
             self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         } else {
             self.open_files()?;
