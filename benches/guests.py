@@ -20,7 +20,7 @@ _BUILT = ("mitosis", "mitosis-reads", "suite-told")
 _FILES = ("rc_reads.sh", "rc_forks.sh", "rc_forks.py")
 # Two agents a guest, and seeds of 128 MiB that lie in their arenas as well.
 _MEMORY_MIB = 1024
-_SMOKE_LIMIT_S = 240
+_SMOKE_LIMIT_S = 400
 
 Said = list[tuple[list[str], Any]]
 
@@ -39,9 +39,10 @@ def run(job: str, rounds: int, limit_s: int) -> Said:
 def _smoke() -> dict[str, Said] | Exception:
     """What all jobs print, in one boot for all; a boot that fails does so for all."""
     jobs: dict[str, Said] = {}
+    said: Said = []
     try:
         lines = _boot("rc_smoke.sh", SMOKE_ROUNDS, _SMOKE_LIMIT_S)
-    except (subprocess.CalledProcessError, RuntimeError) as error:
+    except (subprocess.CalledProcessError, RuntimeError, TimeoutError) as error:
         return error
     for words, value in lines:
         if words[0] == "job":

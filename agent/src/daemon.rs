@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -149,15 +149,7 @@ fn configure(
     };
     let defaults = Config::local(socket, program);
     let listen = settled.text("listen").map(parse_listen).transpose()?;
-    let advertise = settled.text("advertise").map(parse_advertise).transpose()?;
-    let advertise = match (advertise, listen) {
-        (None, Some(address)) => {
-            let own = format!("{}:{}", config::host_name(), address.port());
-            let told = "this host's name cannot be told to others; give another with --advertise";
-            Some(own.parse::<HostAddress>().context(told)?.to_string())
-        }
-        (advertise, _) => advertise,
-    };
+    let advertise = advertised(settled, listen)?;
     let secrets = settled.list("secret_file").into_iter().map(|path| read_secret(path.as_ref()));
     let secrets = secrets.collect::<Result<_, _>>()?;
     let pager_cpus = settled.list("pager_cpus").into_iter().map(str::parse::<usize>);
@@ -198,9 +190,25 @@ fn memory_bytes() -> u64 {
     kib.unwrap_or(0) << 10
 }
 
-fn parse_advertise(text: &str) -> anyhow::Result<String> {
-    let address = text.parse::<HostAddress>().context("--advertise")?;
-    Ok(address.to_string())
+/// The name and port that other hosts are told: those that are set, else this host's with the port that it listens on.
+fn advertised(settled: &Settled, listen: Option<SocketAddr>) -> anyhow::Result<Option<String>> {
+    let address = match (settled.text("advertise"), listen) {
+        (Some(text), _) => text.parse::<HostAddress>().context("--advertise")?,
+        (None, Some(address)) => {
+            let own = format!("{}:{}", config::host_name(), address.port());
+            let told = "this host's name cannot be told to others; give another with --advertise";
+            own.parse::<HostAddress>().context(told)?
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(address.to_string()))
+}
+
+/// The address under which other hosts would reach an agent of these settings.
+pub fn own_address(settled: &Settled) -> Option<IpAddr> {
+    let listen = settled.text("listen").and_then(|text| parse_listen(text).ok());
+    let advertised = advertised(settled, listen).ok()??;
+    advertised.to_socket_addrs().ok()?.next().map(|address| address.ip())
 }
 
 /// Whether a thread may run there.

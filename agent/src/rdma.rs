@@ -4,6 +4,7 @@ use mitosis::agent::rdma::pinned_at_start;
 use mitosis::verbs::choice::{self, Choice, DeviceFacts, Settings};
 use mitosis::verbs::{self, DcCaps, DeviceCaps, EventChannel, Memlock};
 
+use crate::daemon::own_address;
 use crate::settings::Settled;
 
 /// One device.
@@ -49,7 +50,9 @@ impl Facts {
                 }
                 Err(error) => Err(error.to_string()),
             };
-            choice::choose(settings, known, None, dc).map_err(|error| error.to_string())
+            // As an agent does: of several GIDs it takes the one of its own address.
+            let own = own_address(settled);
+            choice::choose(settings, known, own, dc).map_err(|error| error.to_string())
         });
         let view = |device: verbs::Surveyed| DeviceView {
             dc: device.dc().map(|found| found.map_err(|error| error.to_string())),
