@@ -27,6 +27,7 @@ use crate::settings::Settled;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
+
 /// How to run the agent, beside what the table of settings has.
 #[derive(Debug, Args)]
 pub struct AgentArgs {

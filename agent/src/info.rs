@@ -13,7 +13,7 @@ use crate::settings::Settled;
 
 /// Shows it.
 pub fn run(address: &AgentAddress, settled: &Settled, as_json: bool) {
-    settled.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
+    settled.warn();
     let facts = Facts::gather(settled);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let own = Own {

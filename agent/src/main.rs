@@ -209,7 +209,11 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
     }
     let is_embedded = matches!(&cli.verb, Verb::Agent(args) if args.embedded);
     let settled = Settled::settle(&flags, is_embedded);
-    settled.check_file(matches!(&cli.verb, Verb::Agent(_)))?;
+    if let Verb::Agent(args) = &cli.verb {
+        // It checks the file, and more of the values, itself.
+        return daemon::run(args, &settled, cli.json);
+    }
+    settled.check_file(false)?;
     if let Verb::Info(InfoArgs { settings: true, .. }) = cli.verb {
         return Ok(info::settings(&settled, cli.json));
     }
@@ -220,7 +224,6 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
     let socket = settled.text("socket").map(PathBuf::from);
     let context = verbs::Context { json: cli.json, socket };
     match cli.verb {
-        Verb::Agent(args) => daemon::run(&args, &settled, context.json),
         Verb::Run(args) => run::run(&context, args),
         Verb::Prepare(args) => prepare::run(&context, &args),
         Verb::Resume(args) => verbs::resume(&context, &args),
@@ -234,7 +237,9 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Shutdown => verbs::shutdown(&context),
-        Verb::Doctor | Verb::Keeper { .. } | Verb::Completion { .. } => unreachable!("done above"),
+        Verb::Agent(_) | Verb::Doctor | Verb::Keeper { .. } | Verb::Completion { .. } => {
+            unreachable!("done above")
+        }
     }
 }
 

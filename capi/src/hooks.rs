@@ -16,14 +16,14 @@ use std::{fmt, mem};
 
 use mitosis_core::client::Seed;
 use mitosis_core::prepare::{
-    HOOK_LIMIT, PrepareOptions, Prepared, STATUS_HALF_CHILD, Watchdog, prepare,
+    HOOK_LIMIT, PrepareOptions, Prepared, STATUS_HALF_CHILD, Threads, Watchdog, prepare,
 };
+use mitosis_core::sys::openssl::OpenSsl;
 use mitosis_core::wire::local::DropMode;
 
 use crate::boundary::boundary;
 use crate::error::{Failed, MITOSIS_OK, MitosisErr};
 use crate::resumed;
-use crate::unique::OpenSsl;
 
 /// A function that runs around a prepare or in a child. data is what it was registered with.
 ///
@@ -170,14 +170,17 @@ fn register(
 pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed>, Failed> {
     // Those of before the fork, whatever other threads of a child register meanwhile.
     let in_child = HOOKS.of(Kind::AfterResume);
-    let openssl = OpenSsl::find(options.threads);
+    // Children of one thread have process ids of their own, by which OpenSSL notices the fork.
+    let openssl = (options.threads == Threads::All).then(OpenSsl::find).flatten();
     match run_before().and_then(|()| Ok(prepare(options)?)) {
         Ok(Prepared::Child(resumed)) => {
             // In a rehearsal the other threads stand: what they hold must not be waited for.
-            if !resumed.rehearsal
-                && let Err(why) = openssl.renew()
+            if let Some(openssl) = openssl.filter(|_| !resumed.rehearsal)
+                && let Err(error) = openssl.renew()
             {
-                end_this_child(&format!("mitosis: this child ends: {why}\n"));
+                end_this_child(&format!(
+                    "mitosis: this child ends: the kernel's random generator does not answer: {error}\n"
+                ));
             }
             resumed::store(resumed);
             run_in_child(&in_child);

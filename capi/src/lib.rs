@@ -24,4 +24,3 @@ mod resume;
 mod resumed;
 mod seed;
 mod text;
-mod unique;

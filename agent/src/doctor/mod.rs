@@ -73,7 +73,7 @@ impl Check {
 
 /// Looks, tells, and fails if something is missing that is needed.
 pub fn run(settled: &Settled, as_json: bool) -> ExitCode {
-    settled.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
+    settled.warn();
     let mut checks = vec![settings(settled)];
     checks.extend(host::judge(&host::Facts::gather()));
     checks.extend(preload::judge(&preload::Facts::gather()));

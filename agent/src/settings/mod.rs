@@ -159,6 +159,11 @@ impl Settled {
         Ok(())
     }
 
+    /// Tells people of names that are not known.
+    pub fn warn(&self) {
+        self.warnings.iter().for_each(|warning| eprintln!("mitosis: {warning}"));
+    }
+
     /// A value as it was told.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.held(name).value.as_deref()

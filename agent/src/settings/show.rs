@@ -63,8 +63,9 @@ fn as_text(held: &Held) -> String {
         Origin::Default => "default".to_owned(),
     };
     // A default that is not there is no line that one could keep.
-    let sign = if value(held).is_none() { "# " } else { sign };
-    let value = value(held).unwrap_or_default();
+    let value = value(held);
+    let sign = if value.is_none() { "# " } else { sign };
+    let value = value.unwrap_or_default();
     // Nor is one that would be read as another, or as two.
     let is_a_lines = !value.contains('\n') && !value.contains(" #") && !value.contains("\t#");
     let (sign, value) = if is_a_lines { (sign, value) } else { ("# ", format!("{value:?}")) };

@@ -28,6 +28,7 @@ pub(crate) mod namespace;
 pub(crate) mod netns;
 #[cfg(feature = "agent")]
 pub(crate) mod nsfs;
+pub mod openssl;
 pub mod pagemap;
 pub mod pidfd;
 pub mod poll;

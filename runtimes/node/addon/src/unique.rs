@@ -6,17 +6,15 @@
 //! interrupts it first.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_double, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::transmute;
 use std::sync::LazyLock;
 
+use mitosis::sys::openssl::OpenSsl;
 use mitosis::wire::local::FailureKind;
 
 use crate::failure::Failure;
 use crate::js::{Env, MAX_ARGS, Raised, Value};
-
-/// Enough for every state that is made of it.
-const SEED_BYTES: usize = 64;
 
 /// `MathRandom::ResetContext`: V8 of Node 20 and earlier hands a `Context`, of Node 22 a `Tagged<Context>`. Both are
 /// one tagged word.
@@ -25,7 +23,6 @@ const RESET_CONTEXT: [&CStr; 2] = [
     c"_ZN2v88internal10MathRandom12ResetContextENS0_6TaggedINS0_7ContextEEE",
 ];
 
-type Add = extern "C" fn(*const c_void, c_int, c_double);
 type Bytes = extern "C" fn(*mut u8, c_int) -> c_int;
 type Current = extern "C" fn() -> *mut c_void;
 type Of = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -36,7 +33,7 @@ type Request = extern "C" fn(*mut c_void, Interrupt, *mut c_void);
 
 /// What node exports of OpenSSL and V8.
 struct Exports {
-    add: Option<Add>,
+    openssl: Option<OpenSsl>,
     bytes: Option<Bytes>,
     isolate: Option<Current>,
     random: Option<MathRandom>,
@@ -56,7 +53,7 @@ struct MathRandom {
 /// Looked up once, when node loads this library: in a child that is the first to do so it takes some 0.1 ms.
 static EXPORTS: LazyLock<Exports> = LazyLock::new(|| {
     // SAFETY: the names say the types (Itanium C++ ABI: `this` first, a class of one word as that word, a Local<T>
-    // likewise: the address of a tagged pointer); RAND_add(3): `const void *buf, int num, double entropy`, RAND_bytes(3):
+    // likewise: the address of a tagged pointer); RAND_bytes(3):
     // `unsigned char *buf, int num`.
     unsafe {
         let current = |name| symbol(name).map(|at| transmute::<*mut c_void, Current>(at));
@@ -75,7 +72,7 @@ static EXPORTS: LazyLock<Exports> = LazyLock::new(|| {
             })
         };
         Exports {
-            add: symbol(c"RAND_add").map(|at| transmute::<*mut c_void, Add>(at)),
+            openssl: OpenSsl::find(),
             bytes: symbol(c"RAND_bytes").map(|at| transmute::<*mut c_void, Bytes>(at)),
             isolate,
             random: random(),
@@ -97,17 +94,13 @@ pub(crate) fn renew(_: Env<'_>) -> Result<(), Failure> {
     math_random().map(drop)
 }
 
-/// Mixes new bytes into OpenSSL's first generator; the others, one of each thread, notice that it was seeded
-/// and seed themselves before they answer again.
 fn openssl() -> Result<(), Failure> {
-    let Some(add) = EXPORTS.add else {
+    let Some(openssl) = EXPORTS.openssl else {
         let message = "this build of node does not export OpenSSL (RAND_add), so that its children would draw \
                        the same random bytes: run node of nodejs.org or of your distribution";
         return Err(Failure::of(FailureKind::NotForkable, message));
     };
-    let bytes = entropy::<SEED_BYTES>()?;
-    add(bytes.as_ptr().cast(), 64, 0.0);
-    Ok(())
+    openssl.renew().map_err(no_entropy)
 }
 
 /// Whether this build of node says how to reset `Math.random`.
@@ -193,8 +186,10 @@ fn entropy<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 fn entropy_of(bytes: &mut [u8]) -> Result<(), Failure> {
-    getrandom::fill(bytes).map_err(|error| {
-        let message = format!("the kernel's random generator does not answer: {error}");
-        Failure::of(FailureKind::Missing, message)
-    })
+    getrandom::fill(bytes).map_err(no_entropy)
+}
+
+fn no_entropy(error: getrandom::Error) -> Failure {
+    let message = format!("the kernel's random generator does not answer: {error}");
+    Failure::of(FailureKind::Missing, message)
 }
