@@ -17,7 +17,7 @@ MIB = 1 << 20
 _PROGRAMS = Path(__file__).with_name("programs")
 # What either side of a job may need; all of it is given to both.
 _BUILT = ("mitosis", "mitosis-reads", "suite-told")
-_FILES = ("rc_reads.sh", "rc_forks.sh", "rc_forks.py")
+_FILES = ("rc_common.sh", "rc_reads.sh", "rc_forks.sh", "rc_forks.py")
 # Two agents a guest, and seeds of 128 MiB that lie in their arenas as well.
 _MEMORY_MIB = 1024
 _SMOKE_LIMIT_S = 400

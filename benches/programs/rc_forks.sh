@@ -10,6 +10,8 @@
 #
 # ROUNDS: how many of each; PYTHON: the interpreter of host-a.
 set -eu
+JOB=rc_forks
+. /host/files/rc_common.sh
 THREADS=64
 PAGES=4
 # Words of a block, of which a storm touches one for each thread and page; blocks are a power of two.
@@ -101,29 +103,12 @@ if [ "$NODE" = 1 ]; then
   exit 0
 fi
 barrier owned-beside
-side=$(sed 's/.*: "\(.*\)".*/\1/' /host/owner-beside.json)
+side=$(side /host/owner-beside.json)
 mkfifo /tmp/asks-rc /tmp/says-rc /tmp/asks-tcp /tmp/says-tcp
 mitosis-reads read rc "$side" --source "$SELF" </tmp/asks-rc >/tmp/says-rc &
 exec 3>/tmp/asks-rc 4</tmp/says-rc
 mitosis-reads read tcp "$side" </tmp/asks-tcp >/tmp/says-tcp &
 exec 5>/tmp/asks-tcp 6</tmp/says-tcp
-fail() { echo "rc_forks: $*" >&2; exit 1; }
-# As in rc_reads.sh: what was measured while an emulator was not run is no sample.
-ask() {
-  fabric=$1
-  shift
-  lost=0
-  while :; do
-    case $fabric in
-      rc) echo "$*" >&3; read -r said <&4 ;;
-      tcp) echo "$*" >&5; read -r said <&6 ;;
-    esac || fail "the reader by $fabric has ended at: $*"
-    case $said in *lost*) ;; *) break ;; esac
-    lost=$((lost + 1))
-    [ $lost -lt 10 ] || fail "READs are lost again and again: $said"
-  done
-  echo "read $fabric $said"
-}
 # The column $1 of what the rest prints in its only row.
 peer() {
   column=$1
@@ -134,14 +119,14 @@ peer() {
     [ $tries -lt 20 ] || fail "$* does not run"
     usleep 50000
   done
-  echo "$said" | awk -v column="$column" 'heading { print $column; exit } /#bytes/ { heading = 1 }'
+  echo "$said" | figure "$column"
 }
-for fabric in rc tcp; do ask $fabric serial 4096 100 sleep; done
+for fabric in rc tcp; do ask $fabric serial 4096 100 sleep; echo "read $fabric $answer"; done
 round=0
 while [ $round -lt "$ROUNDS" ]; do
   for fabric in $(order $round); do
-    ask $fabric serial 4096 40 sleep
-    ask $fabric window 131072 60 16 sleep
+    ask $fabric serial 4096 40 sleep; echo "read $fabric $answer"
+    ask $fabric window 131072 60 16 sleep; echo "read $fabric $answer"
   done
   echo "peer lat $(peer 5 ib_read_lat -e -s 4096 -n 100 -p 18611)"
   echo "peer bw $(peer 4 ib_read_bw -e -s 131072 -n 60 -t 16 -o 16 -p 18612)"

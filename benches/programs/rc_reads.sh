@@ -11,6 +11,8 @@
 # 1m, DEPTH at a time, polling; cm-*, perftest's connected as agents are: by rdma-cm, with DEPTH READs on the wire.
 # dc is on the software provider.
 set -eu
+JOB=rc_reads
+. /host/files/rc_common.sh
 BYTES=33554432
 DEPTH=16
 LAT_READS=100
@@ -72,8 +74,6 @@ if [ "$NODE" = 1 ]; then
   exit 0
 fi
 
-fail() { echo "rc_reads: $*" >&2; exit 1; }
-
 # The figure that perftest prints in column $2 of its only row, for kind $1.
 wanted=0
 peer() {
@@ -88,31 +88,10 @@ peer() {
     tries=$((tries + 1))
     [ $tries -lt 3 ] || fail "$(perftest "$1") does not run: $(cat /tmp/perftest.err)"
   done
-  echo "peer $1 $(echo "$said" | awk -v column="$2" 'heading { print $column; exit } /#bytes/ { heading = 1 }')"
-}
-
-# An emulator that its host does not run for 67 ms is a silent peer: what was measured then is no sample.
-ask() {
-  fabric=$1
-  shift
-  lost=0
-  while :; do
-    case $fabric in
-      rc) echo "$*" >&3; read -r answer <&4 ;;
-      tcp) echo "$*" >&5; read -r answer <&6 ;;
-      dc) echo "$*" >&7; read -r answer <&8 ;;
-    esac || fail "the reader by $fabric has ended at: $*"
-    case $answer in
-      *lost*) lost=$((lost + 1)) ;;
-      *) return ;;
-    esac
-    echo "rc_reads: $answer" >&2
-    [ $lost -lt 10 ] || fail "READs are lost again and again"
-  done
+  echo "peer $1 $(echo "$said" | figure "$2")"
 }
 
 barrier owned
-side() { sed 's/.*: "\(.*\)".*/\1/' "$1"; }
 mkfifo /tmp/asked-rc /tmp/answers-rc /tmp/asked-tcp /tmp/answers-tcp /tmp/asked-dc /tmp/answers-dc
 mitosis-reads read rc "$(side /host/owner.json)" --source "$SELF" </tmp/asked-rc >/tmp/answers-rc &
 exec 3>/tmp/asked-rc 4</tmp/answers-rc
