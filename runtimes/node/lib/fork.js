@@ -323,6 +323,10 @@ function stdioOf(stdio) {
 
 if (!isMainThread) {
   native.onWake(unique.drawAnew);
+  // A worker that a fork has met on its way here was told nothing.
+  if (native.generation() > 0) {
+    unique.drawAnew();
+  }
 }
 
 /** Where a library is preloaded: tells the hooks when it has prepared this process from outside. */

@@ -60,10 +60,11 @@ function drawnForIntegers() {
   return bytes;
 }
 
-const ahead = { uuids: drawnForUUIDs(), integers: drawnForIntegers() };
-
-/** The generation of this process that drew them. */
+/** The generation of this process that drew what is ahead. It is asked for before anything is drawn, here and below:
+ * a worker may be forked anywhere in between, and then finds that its draws are an ancestor's. */
 let drawnIn = native.generation();
+
+const ahead = { uuids: drawnForUUIDs(), integers: drawnForIntegers() };
 
 /** Has `object[name]` look first whether its generators are an ancestor's: a worker runs before the main thread has
  * given OpenSSL new state, and hears of a fork only when its loop comes to it. Gives the one that does not look. */
@@ -102,10 +103,10 @@ guard(webcrypto.subtle.constructor.prototype, 'generateKey');
 syncBuiltinESMExports();
 
 /** Uses up, or draws anew, what node:crypto has drawn ahead. */
-function drawOut() {
-  drawnIn = native.generation();
+function drawOut(generation = native.generation()) {
   drawnAhead(ahead.uuids, UUIDS_AHEAD, randomUUID);
   drawnAhead(ahead.integers, INTEGERS_AHEAD, () => randomInt(1));
+  drawnIn = generation;
 }
 
 /** `bytes` are drawn anew; where this node keeps them in another way, all of them are used up. */
@@ -121,8 +122,9 @@ function drawnAhead(bytes, count, draw) {
 
 /** New state for this thread's generators, and nothing left of what they gave before. */
 function drawAnew() {
+  const generation = native.generation();
   native.reseed();
-  drawOut();
+  drawOut(generation);
 }
 
 /** In a child: numbers drawn ahead, the process id and the working directory's name that node keeps, and the time zone:

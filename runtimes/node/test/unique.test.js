@@ -130,6 +130,50 @@ test('whatever draws before a worker is told seeds anew', () => {
   assert.strictEqual(said, '[] publicKey,privateKey\n');
 });
 
+test('what is drawn ahead by a worker that is forked meanwhile is not its child\'s', () => {
+  const script = `
+    const crypto = require('node:crypto');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    let generation = 0;
+    let fills = 0;
+    native.generation = () => generation;
+    native.fill = () => void fills++;
+    const { randomUUID } = crypto;
+    crypto.randomUUID = () => {
+      generation = 1;
+      return randomUUID();
+    };
+    const { drawAnew } = require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    const filled = () => {
+      fills = 0;
+      crypto.randomInt(9);
+      return fills;
+    };
+    const whileLoading = [filled(), filled()];
+    native.reseed = () => void generation++;
+    drawAnew();
+    native.reseed = () => {};
+    console.log(whileLoading, [filled(), filled()]);`;
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, '[ 2, 0 ] [ 2, 0 ]\n');
+});
+
+test('a worker that starts in a child seeds Math.random anew, though nobody tells it of the fork', () => {
+  const script = `
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    const { Worker } = require('node:worker_threads');
+    const code = \`
+      const first = Math.random();
+      for (let i = 0; i < 100; i++) Math.random();
+      const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+      native.generation = () => 1;
+      require(${JSON.stringify(require.resolve('..'))});
+      require('node:worker_threads').parentPort.postMessage(Math.random() === first);\`;
+    new Worker(code, { eval: true }).once('message', (is) => console.log(is));`;
+  const said = execFileSync(process.execPath, ['--random-seed=7', '-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, 'true\n');
+});
+
 test('workers are told to reseed, and may end before', () => {
   const script = `
     const { Worker } = require('node:worker_threads');
@@ -217,8 +261,10 @@ test('a worker that draws all the time draws nothing twice', async (t) => {
       const crypto = require('node:crypto');
       const drawn = [];
       const draw = () => {
+        // What was drawn before the fork all of them have.
+        const forked = mitosis.generation === 1;
         const some = [crypto.randomUUID(), crypto.randomBytes(8).toString('hex')];
-        if (mitosis.generation === 1 && drawn.length < 300) drawn.push(...some);
+        if (forked && drawn.length < 300) drawn.push(...some);
         setImmediate(draw);
       };
       parentPort.on('message', () => parentPort.postMessage(drawn));
