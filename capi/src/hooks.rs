@@ -3,6 +3,7 @@
 //! ```text
 //! mitosis_prepare()  before_prepare, last first > prepare > after_prepare, in order > MITOSIS_PARENT
 //! child              prepare returns > after_resume, in order > MITOSIS_CHILD
+//! rehearsal          prepare returns > rehearse, in order > its end
 //! ```
 //!
 //! Nothing here takes a lock: a child may be the copy of a process of which another thread was about to register a
@@ -16,7 +17,8 @@ use std::{fmt, mem};
 
 use mitosis_core::client::Seed;
 use mitosis_core::prepare::{
-    HOOK_LIMIT, PrepareOptions, Prepared, STATUS_HALF_CHILD, Threads, Watchdog, prepare,
+    HOOK_LIMIT, PrepareOptions, Prepared, STATUS_HALF_CHILD, Threads, Watchdog, end_rehearsal,
+    prepare,
 };
 use mitosis_core::sys::openssl::OpenSsl;
 use mitosis_core::wire::local::DropMode;
@@ -41,11 +43,12 @@ enum Kind {
     BeforePrepare,
     AfterPrepare,
     AfterResume,
+    Rehearse,
 }
 
 impl Kind {
     const fn name(self) -> &'static str {
-        ["before_prepare", "after_prepare", "after_resume"][self as usize]
+        ["before_prepare", "after_prepare", "after_resume", "rehearse"][self as usize]
     }
 }
 
@@ -146,6 +149,21 @@ pub unsafe extern "C" fn mitosis_after_resume(
     boundary(|| register(Kind::AfterResume, hook, data, timeout_ms))
 }
 
+/// Registers a function to run in the rehearsal: a child on this host that is thrown away before any other one is
+/// started, and whose memory, as far as it has touched it, children are given ahead. A server that serves itself a call
+/// there answers a child's first one sooner. Functions of mitosis_after_resume() do not run in it, standard
+/// input and output are /dev/null, and other threads stand still.
+///
+/// hook: what to run, in the order of registration; the first that fails is the last. All of them have some
+///       2 s. It must change nothing outside of its process.
+/// data: as for mitosis_before_prepare().
+///
+/// RETURN VALUE, ERRORS: as mitosis_before_prepare().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mitosis_rehearse(hook: Hook, data: *mut c_void) -> c_int {
+    boundary(|| register(Kind::Rehearse, hook, data, MITOSIS_HOOK_NO_TIMEOUT))
+}
+
 fn register(
     kind: Kind,
     hook: Hook,
@@ -170,12 +188,16 @@ fn register(
 pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed>, Failed> {
     // Those of before the fork, whatever other threads of a child register meanwhile.
     let in_child = HOOKS.of(Kind::AfterResume);
+    let rehearsed = HOOKS.of(Kind::Rehearse);
+    let options = &PrepareOptions { rehearsal_returns: !rehearsed.is_empty(), ..options.clone() };
     // Children of one thread have process ids of their own, by which OpenSSL notices the fork.
     let openssl = (options.threads == Threads::All).then(OpenSsl::find).flatten();
     match run_before().and_then(|()| Ok(prepare(options)?)) {
         Ok(Prepared::Child(resumed)) => {
-            // In a rehearsal the other threads stand: what they hold must not be waited for.
-            if let Some(openssl) = openssl.filter(|_| !resumed.rehearsal)
+            if resumed.rehearsal {
+                rehearse(&rehearsed);
+            }
+            if let Some(openssl) = openssl
                 && let Err(error) = openssl.renew()
             {
                 end_this_child(&format!(
@@ -210,6 +232,17 @@ fn run_after() -> Result<(), Failed> {
     let ran: Vec<_> =
         HOOKS.of(Kind::AfterPrepare).iter().map(|hook| hook.run_in_caller()).collect();
     ran.into_iter().collect()
+}
+
+/// In a rehearsal, where other threads stand: what they hold must not be waited for.
+fn rehearse(hooks: &[Registered]) -> ! {
+    for hook in hooks {
+        // SAFETY: C's: a function of this type, and its data.
+        if unsafe { (hook.function)(hook.data) } != 0 {
+            break;
+        }
+    }
+    end_rehearsal()
 }
 
 fn run_in_child(hooks: &[Registered]) {

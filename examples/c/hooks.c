@@ -1,5 +1,6 @@
 /*
- * Hooks: a log file is closed before the fork and opened again on either side, each side in its own way.
+ * Hooks: a log file is closed before the fork and opened again on either side, each side in its own way. What a
+ * rehearsal does nobody sees but by how soon a child does it, too; this one leaves a note.
  * "fails" and "hangs" show what becomes of a child whose hook does: it ends with status 70.
  *
  *     cc hooks.c -lmitosis -o hooks && ./hooks good && ./hooks fails && ./hooks hangs
@@ -16,6 +17,7 @@ struct log {
     const char *kind;
     FILE *file;
     char name[64];
+    char note[64];
 };
 
 static int open_log(struct log *log, unsigned long long generation)
@@ -36,6 +38,27 @@ static int close_log(void *data)
 static int open_again(void *data)
 {
     return open_log(data, mitosis_generation());
+}
+
+static int rehearse(void *data)
+{
+    const struct log *log = data;
+    FILE *note = fopen(log->note, "a");
+    if (note == NULL)
+        return 1;
+    fprintf(note, "%d", (int)mitosis_generation());
+    return fclose(note);
+}
+
+/* One rehearsal, of the generation that the children are. */
+static int was_rehearsed(const struct log *log)
+{
+    char text[8] = "";
+    FILE *note = fopen(log->note, "r");
+    if (note == NULL)
+        return 0;
+    const size_t length = fread(text, 1, sizeof text - 1, note);
+    return (fclose(note) | unlink(log->note)) == 0 && length == 1 && text[0] == '1';
 }
 
 static int good_or_bad(void *data)
@@ -68,14 +91,17 @@ static int in_parent(struct log *log, mitosis_child *child)
     printf("parent: its log is open; the child %s, as it should: %s\n", status.message,
            status.kind == MITOSIS_END_EXITED && status.value == expected ? "yes" : "no");
     mitosis_child_free(child);
-    return close_log(log) || status.kind != MITOSIS_END_EXITED || status.value != expected;
+    const int rehearsed = was_rehearsed(log);
+    printf("parent: its children were rehearsed: %s\n", rehearsed ? "yes" : "no");
+    return close_log(log) || !rehearsed || status.kind != MITOSIS_END_EXITED || status.value != expected;
 }
 
 int main(int argc, char **argv)
 {
     static struct log log;
     log.kind = argc > 1 ? argv[1] : "good";
-    if (open_log(&log, 0) != 0 || mitosis_before_prepare(close_log, &log, 0) != MITOSIS_OK ||
+    snprintf(log.note, sizeof log.note, "/tmp/mitosis-rehearsed-%d", (int)getpid());
+    if (open_log(&log, 0) != 0 || mitosis_rehearse(rehearse, &log) != MITOSIS_OK || mitosis_before_prepare(close_log, &log, 0) != MITOSIS_OK ||
         mitosis_after_prepare(open_again, &log, 0) != MITOSIS_OK ||
         mitosis_after_resume(good_or_bad, &log, SHORT_MS) != MITOSIS_OK ||
         mitosis_after_resume(open_again, &log, 0) != MITOSIS_OK) {

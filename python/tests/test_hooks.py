@@ -284,3 +284,53 @@ def test_pthread_atfork_handlers_run_as_for_a_fork(agent, tmp_path):
     before, after = out.split("resume\n")
     assert before.splitlines() == ["prepare", "parent"]
     assert after.splitlines() == ["child"]
+
+
+def test_a_rehearsal_runs_its_hooks_once_and_up_to_one_that_raises(agent, tmp_path):
+    out = agent.run(
+        f"""
+        import os, mitosis
+        def note(text):
+            with open({str(tmp_path / "notes")!r}, "a") as notes:
+                notes.write(text)
+        mitosis.rehearse(lambda: note("first"))
+        @mitosis.rehearse
+        def fails():
+            note(f" of generation {{mitosis.generation()}}")
+            os.write(1, b"nobody reads this")
+            raise SystemExit("nor this")
+        mitosis.rehearse(lambda: note("never"))
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Resumed):
+                os._exit(5)
+            print(mitosis.resume(me.handle).wait())
+        """
+    )
+    assert out == "5\n"
+    assert (tmp_path / "notes").read_text() == "first of generation 1"
+
+
+def test_what_a_rehearsal_writes_children_have_of_their_own(agent):
+    """The page faults of a child that writes what its rehearsal wrote; of one that was not cloned ahead there are more."""
+    out = agent.run(
+        """
+        import mmap, os, resource, time, mitosis
+        memory = mmap.mmap(-1, 1000 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        def write():
+            for at in range(0, len(memory), mmap.PAGESIZE):
+                memory[at] = 1
+        write()
+        mitosis.rehearse(write)
+        with mitosis.prepare() as me:
+            if isinstance(me, mitosis.Resumed):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                write()
+                os._exit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100)
+            for _ in range(50):
+                if mitosis.resume(me.handle).wait() == 1:
+                    print("given ahead")
+                    break
+                time.sleep(0.2)
+        """
+    )
+    assert out == "given ahead\n"

@@ -41,6 +41,8 @@ static int prepared(void)
 int main(void)
 {
     FAILS(mitosis_before_prepare(NULL, NULL, 0), MITOSIS_ERR_NULL, "hook");
+    FAILS(mitosis_rehearse(NULL, NULL), MITOSIS_ERR_NULL, "hook");
+    CHECK(mitosis_rehearse(notes, "nor here") == MITOSIS_OK);
     CHECK(mitosis_before_prepare(may_fail_before, NULL, 50) == MITOSIS_OK);
     CHECK(mitosis_before_prepare(notes, "1", 0) == MITOSIS_OK);
     CHECK(mitosis_before_prepare(notes, "2", MITOSIS_HOOK_NO_TIMEOUT) == MITOSIS_OK);

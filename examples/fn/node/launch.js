@@ -4,7 +4,8 @@
 // In the place of `node func.js`, the entry point of a function's image. The function calls fdk.handle() as
 // ever; it gets what stands here instead: calls of the handler through the FDK's own server, then prepare(), and
 // only then the FDK's handle(). So its seed holds no socket that it listens on, and a child of it is a new
-// container of the same function, which listens where *its* FN_LISTENER says.
+// container of the same function, which listens where *its* FN_LISTENER says. A call in the rehearsal has each
+// child given ahead what one touches.
 //
 //   MITOSIS_FN_HANDLE     the file that the seed's handle is written to (mode 600); not set: nothing is prepared
 //   MITOSIS_FN_WARM_BODY  the body of the warming calls; empty if not set
@@ -33,21 +34,23 @@ fdk.handle = function (handler, options) {
 }
 
 async function prepared (handler, options, handleFile) {
-  await warm(handler, options, take('MITOSIS_FN_WARM_BODY') || '')
+  const body = take('MITOSIS_FN_WARM_BODY') || ''
+  await warm(handler, options, body, WARM_CALLS)
   const mitosis = require('mitosis-fork')
+  mitosis.on('rehearse', () => warm(handler, options, body, 1))
   const me = await mitosis.prepare()
   if (me.role === 'parent') publish(await me.seed.handle(), handleFile)
 }
 
 /** Some calls over a socket of the function's own. */
-async function warm (handler, options, body) {
+async function warm (handler, options, body, count) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fn-warm-'))
   const socketPath = path.join(directory, 'lsnr.sock')
   const listener = process.env.FN_LISTENER
   process.env.FN_LISTENER = `unix:${socketPath}`
   const close = listen(handler, options)
   await exists(socketPath)
-  for (let i = 0; i < WARM_CALLS; i++) await call(socketPath, body)
+  for (let i = 0; i < count; i++) await call(socketPath, body)
   close()
   fs.rmSync(directory, { recursive: true })
   process.env.FN_LISTENER = listener

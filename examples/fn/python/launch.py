@@ -3,7 +3,7 @@
 In the place of `fdk func.py handler`, the entry point of a function's image. It imports the function, calls
 it through the FDK's own server, and prepares; only then does it listen on FN_LISTENER. So its seed holds no
 socket and no event loop, and a child of it is a new container of the same function, which listens where *its*
-FN_LISTENER says.
+FN_LISTENER says. A call in the rehearsal has each child given ahead what one touches.
 
     MITOSIS_FN_HANDLE     the file that the seed's handle is written to (mode 600); not set: nothing is prepared
     MITOSIS_FN_WARM_BODY  the body of the warming calls; empty if not set
@@ -34,7 +34,9 @@ def main() -> None:
     function = customer_code.Function(path, *entrypoint)
     handle_file = os.environ.pop("MITOSIS_FN_HANDLE", None)
     if handle_file is not None:
-        warm(function, os.environ.pop("MITOSIS_FN_WARM_BODY", "").encode())
+        body = os.environ.pop("MITOSIS_FN_WARM_BODY", "").encode()
+        warm(function, body, WARM_CALLS)
+        mitosis.rehearse(lambda: warm(function, body, 1))
         # What is there now is never garbage: a collection in a child need not touch, and copy, all of it.
         gc.collect()
         gc.freeze()
@@ -46,7 +48,7 @@ def main() -> None:
     fdk.handle(function)
 
 
-def warm(function: customer_code.Function, body: bytes) -> None:
+def warm(function: customer_code.Function, body: bytes, count: int) -> None:
     """Some calls over a socket of the function's own, served as fdk.start serves them."""
     with tempfile.TemporaryDirectory(prefix="fn-warm-") as directory:
         listener = socket.socket(socket.AF_UNIX)
@@ -58,7 +60,7 @@ def warm(function: customer_code.Function, body: bytes) -> None:
         )
         start_serving()
         loop = asyncio.get_event_loop()
-        calls = loop.create_task(_call(listener.getsockname(), body))
+        calls = loop.create_task(_call(listener.getsockname(), body, count))
         calls.add_done_callback(lambda _: loop.stop())
         # A loop that is stopped ends what it runs by this error, and the FDK then cleans up.
         with suppress(RuntimeError):
@@ -67,9 +69,9 @@ def warm(function: customer_code.Function, body: bytes) -> None:
         calls.result()
 
 
-async def _call(path: str, body: bytes) -> None:
+async def _call(path: str, body: bytes, count: int) -> None:
     reader, writer = await asyncio.open_unix_connection(path)
-    for _ in range(WARM_CALLS):
+    for _ in range(count):
         writer.write(
             b"POST /call HTTP/1.1\r\nHost: localhost\r\nFn-Call-Id: warm\r\n"
             b"Fn-Deadline: 2100-01-01T00:00:00Z\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

@@ -37,7 +37,7 @@ from ._errors import (
     Unreachable,
 )
 from ._fork import Lost, Resumed, Seed, fork, prepare, resume
-from ._hooks import after_prepare, after_resume, before_prepare
+from ._hooks import after_prepare, after_resume, before_prepare, rehearse
 from ._native import SHARED_COPY_LIMIT_BYTES, Handle, __version__, generation
 
 # `list` is not among them: a star import must not hide the built-in.
@@ -74,6 +74,7 @@ __all__ = [
     "fork",
     "generation",
     "prepare",
+    "rehearse",
     "resume",
     "stats",
 ]

@@ -493,6 +493,8 @@ def _wake(native: _native.Resumed, all_threads: bool) -> Resumed:
         )
         if native.rehearsal:
             _rehearse_return(sys._getframe(1))
+            with contextlib.suppress(BaseException):
+                _hooks.run_rehearse()
             _native.end_rehearsal()
     except BaseException as error:
         _unique.end_half_child(error)

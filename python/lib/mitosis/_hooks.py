@@ -31,6 +31,7 @@ class _Registered(Generic[_Function]):
 
 
 _before_prepare: list[_Registered[Callable[[], object]]] = []
+_rehearse: list[Callable[[], object]] = []
 _after_prepare: list[_Registered[Callable[[], object]]] = []
 _after_resume: list[_Registered[Callable[[Resumed], object]]] = []
 
@@ -86,6 +87,24 @@ def after_resume(hook: Any = None, *, timeout: float | None = _native.HOOK_LIMIT
     return _register(_after_resume, hook, timeout)
 
 
+def rehearse(hook: _Hook) -> _Hook:
+    """Register a function to run in the *rehearsal*; usable as a decorator.
+
+    The rehearsal is a child on this host that is thrown away before any other one is started: what memory it touches,
+    children are given ahead. A server that serves itself a call there answers a child's first one sooner.
+    It runs where `prepare` would return, `after_resume` hooks have not run, and standard input and output are
+    /dev/null. It has some 2 s for all hooks, other threads do not run in it, and it must change nothing
+    outside of its process. What it raises is not told: all up to there was rehearsed.
+
+    >>> import mitosis
+    >>> @mitosis.rehearse
+    ... def serve_one():
+    ...     app.test_client().get("/")
+    """
+    _rehearse.append(hook)
+    return hook
+
+
 def _register(hooks: list[_Registered[Any]], hook: Any, timeout: float | None) -> Any:
     if timeout is not None and not 0 < timeout < math.inf:
         raise ArgumentError(f"timeout is {timeout!r}: give seconds, more than 0, or None for no limit")
@@ -100,6 +119,11 @@ def _register(hooks: list[_Registered[Any]], hook: Any, timeout: float | None) -
 def run_before_prepare() -> None:
     for hook in reversed(_before_prepare):
         bounded("before_prepare", hook.name, hook.timeout, hook.function)
+
+
+def run_rehearse() -> None:
+    for hook in _rehearse:
+        hook()
 
 
 def registered_after_prepare() -> Sequence[object]:
