@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::hosted::Hosted;
+use crate::descriptor::Descriptor;
 use crate::id::SeedId;
 use crate::sys::event::Alarm;
 
@@ -20,6 +21,8 @@ const REST: Duration = Duration::from_millis(1);
 /// What a start and a clone that is warmed take longer for each page that the child touches first. Of a seed with many
 /// the clone would take the processors from the child that was just started.
 const REST_A_PAGE: Duration = Duration::from_micros(10);
+/// And for each thread beside the first: all of them run before the child's own code goes on.
+const REST_A_THREAD: Duration = Duration::from_micros(200);
 /// Pages that are within `REST`.
 const FEW_PAGES: u64 = 1000;
 /// On a host that never rests, seeds whose starts are rare are served all the same.
@@ -65,7 +68,7 @@ impl Ahead {
         let mut noted = self.noted.lock();
         if noted.seeds.len() < MAX_NOTED || noted.seeds.contains_key(&hosted.seed) {
             noted.seeds.insert(hosted.seed, Arc::downgrade(hosted));
-            self.alarm.set(noted.rest_from(Instant::now(), rest_of(hosted.warm_pages)));
+            self.alarm.set(noted.rest_from(Instant::now(), hosted.rest));
         }
     }
 
@@ -99,9 +102,16 @@ impl Noted {
     }
 }
 
-fn rest_of(warm_pages: u64) -> Duration {
+/// How long children of a seed are left alone after their start.
+pub(super) fn rest_of(descriptor: &Descriptor) -> Duration {
+    let (read, copied) = descriptor.warm.pages(descriptor.page_size());
+    rest(read + copied, descriptor.threads.len())
+}
+
+fn rest(warm_pages: u64, threads: usize) -> Duration {
     let many = u32::try_from(warm_pages.saturating_sub(FEW_PAGES)).unwrap_or(u32::MAX);
-    REST + REST_A_PAGE * many.min(10_000)
+    let others = u32::try_from(threads.saturating_sub(1)).unwrap_or(u32::MAX);
+    REST + REST_A_PAGE * many.min(10_000) + REST_A_THREAD * others.min(50)
 }
 
 #[cfg(test)]
@@ -113,8 +123,9 @@ mod tests {
         let mut noted = Noted::default();
         let begun = Instant::now();
         assert_eq!(noted.rest_from(begun, REST), REST);
-        let longer = rest_of(FEW_PAGES + 100);
+        let longer = rest(FEW_PAGES + 100, 1);
         assert_eq!(longer, 2 * REST);
+        assert_eq!(rest(FEW_PAGES, 11), 3 * REST, "threads are started, too");
         assert_eq!(noted.rest_from(begun + REST, longer), longer);
         // The longest that any of them wants.
         assert_eq!(noted.rest_from(begun + REST, REST), longer);

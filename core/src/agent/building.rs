@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::Agent;
+use super::ahead;
 use super::failure::{fail, no_local_seed};
 use super::files;
 use super::fit;
@@ -258,12 +259,11 @@ pub(super) fn build(
         blueprint.template(&agent.keeper, &image, clock_offset).map_err(|error| unfit(&error))?;
     let template_us = begun.elapsed().as_micros();
     tracing::info!(seed = %handle.seed, image_us, template_us, "template ready");
-    let (read_ahead, copied_ahead) = descriptor.warm.pages(descriptor.page_size());
     let hosted = Arc::new(Hosted {
         seed: handle.seed,
         descriptor_bytes: bytes,
         pages_total: descriptor.page_table.pages(descriptor.page_size()),
-        warm_pages: read_ahead + copied_ahead,
+        rest: ahead::rest_of(descriptor),
         is_pushing,
         generation: descriptor.generation,
         stub: (blueprint.placement.as_stub_place(), descriptor.sites.clone()),

@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::failure::fail;
 use super::listeners::SeedListeners;
@@ -33,8 +34,8 @@ pub struct Hosted {
     pub descriptor_bytes: u64,
     /// Pages that it has in all.
     pub pages_total: u64,
-    /// Pages that a child touches first, which one that is cloned ahead is given.
-    pub(super) warm_pages: u64,
+    /// How long no child is cloned ahead after a start.
+    pub(super) rest: Duration,
     /// Its push is not over: who touches these pages now has them cross twice.
     pub(super) is_pushing: Arc<AtomicBool>,
     /// Forks between its children and the first process.
