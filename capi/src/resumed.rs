@@ -215,6 +215,7 @@ mod tests {
     fn a_child_finds_what_it_was_given() {
         assert_eq!(payload(), b"");
         assert_eq!(mitosis_child_index(), MitosisErr::Argument.number());
+        assert_eq!(mitosis_clock_delta_ns(), 0);
         store(Resumed {
             seed: SeedId(1),
             child: ChildId(2),
@@ -222,7 +223,7 @@ mod tests {
             generation: 1,
             payload: b"\0mail".to_vec(),
             rehearsal: false,
-            clock_delta_ns: 0,
+            clock_delta_ns: -7,
             environment: Vec::new(),
             lost: vec![prepare::Loss {
                 kind: LossKind::Pipes,
@@ -232,6 +233,7 @@ mod tests {
         });
         assert_eq!(payload(), b"\0mail");
         assert_eq!(mitosis_child_index(), 3);
+        assert_eq!(mitosis_clock_delta_ns(), -7);
         let loss = |index| {
             let (size, was) = (size_of::<Loss>(), ptr::null());
             let mut loss = Loss { size, kind: 0, fd: 0, reserved: 0, was };

@@ -1,8 +1,11 @@
 """Hooks: what they are told, and that they are bounded in time and fail closed. Fork handlers of others."""
 
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
+from conftest import Agent, built, environment, run, running
 
 
 def test_the_environment_tells_generation_index_and_payload(agent):
@@ -334,3 +337,39 @@ def test_what_a_rehearsal_writes_children_have_of_their_own(agent):
         """
     )
     assert out == "given ahead\n"
+
+
+def test_hooks_are_told_by_how_much_the_clock_jumps():
+    # The process's clock is ahead of its agent's by its own time namespace, the last one of the user namespace.
+    ahead_s = 100_000
+    with tempfile.TemporaryDirectory(prefix="mitosis-test-") as directory:
+        socket, log = Path(directory) / "agent.sock", Path(directory) / "log"
+        command = [built("mitosis", "MITOSIS_AGENT_BIN"), "agent", "--socket", socket]
+        with running(["unshare", "--user", "--map-root-user", "--mount", *command], log) as agent:
+            enter = ("nsenter", "--user", "--mount", "--target", str(agent.pid))
+            ahead = ("unshare", "--time", "--fork", "--monotonic", str(ahead_s))
+            out = run(
+                f"""
+                import time, mitosis
+                with open("/proc/sys/user/max_time_namespaces", "w") as limit:
+                    limit.write("0")
+                noted = time.monotonic_ns()
+                @mitosis.after_resume
+                def moves(me):
+                    global noted
+                    noted += me.clock_delta_ns
+                    delta_s = me.clock_delta_ns / 1e9
+                    # That of the time namespace is exact; what is asked in two of them, one after the other, is not.
+                    assert abs(delta_s + {ahead_s}) < 100, delta_s
+                if (child := mitosis.fork()) is None:
+                    passed_s = (time.monotonic_ns() - noted) / 1e9
+                    assert 0 <= passed_s < 100, passed_s
+                    print("told", flush=True)
+                    raise SystemExit(0)
+                assert child.wait() == 0
+                """,
+                env=environment(MITOSIS_AGENT=str(socket)),
+                argv=(*enter, *ahead),
+            )
+        assert out == "told\n"
+        assert "no time namespace is to be had" in log.read_text()

@@ -2,8 +2,25 @@
 
 use std::time::Duration;
 
-use crate::process::within;
+use crate::process::{Process, within};
 use crate::world::{Plan, SOON, Seen, World};
+
+const UNSHARE: &str = "/usr/bin/unshare";
+/// Of an agent in a user namespace.
+const USERS_SOCKET: &str = "/tmp/test-agent.sock";
+/// In that namespace and those below.
+const NO_TIME_NAMESPACE: &str = "echo 0 >/proc/sys/user/max_time_namespaces; exec \"$0\" \"$@\"";
+
+/// Host-b's agent in a user namespace of its own, which whoever `made_by` is makes, started there by `inside`.
+fn agent_in_user_namespace(world: &World, made_by: &[&str], inside: &[&str]) -> Process {
+    let as_root_there = [UNSHARE, "--user", "--map-root-user", "--mount"];
+    let agent = ["/bin/mitosis", "agent", "--socket", USERS_SOCKET, "--listen", "7370"];
+    let known = ["--advertise", "host-b:7370", "--secret-file", "/etc/mitosis.secret"];
+    let command = [made_by, &as_root_there, inside, &agent, &known].concat();
+    let mut agent = world.run(&world.b, &command);
+    assert!(agent.line().starts_with("mitosis agent ready on "));
+    agent
+}
 
 /// What has passed when `suite-clock` is resumed.
 const PAUSE: Duration = Duration::from_millis(2100);
@@ -59,6 +76,38 @@ fn clocks_go_on_live_or_frozen_in_fork_mode() {
 #[test]
 fn clocks_go_on_live_or_frozen_with_all_threads() {
     clocks("whole");
+}
+
+/// Host-b's agent is in a user namespace that may have no time namespace: its children have its clocks, days ahead of
+/// host-a's, and are told.
+fn a_clock_that_jumps_is_told(mode: &str) {
+    let mut world = World::without_agents(Plan { tools_on_b: vec![UNSHARE], ..Plan::default() });
+    world.start_agent(0);
+    let agent = agent_in_user_namespace(&world, &[], &["/bin/bash", "-c", NO_TIME_NAMESPACE]);
+    let seed = world.seed_of(&world.a, "suite-clock", &[mode]);
+    std::thread::sleep(PAUSE);
+    for clock in ["live", "frozen", "live", "frozen"] {
+        let told = format!("{clock} told");
+        let choice = ["resume", &seed.handle, "--on", "host-b", "--clock", clock];
+        let ended = world.on_a(&[&choice[..], &["--payload", &told]].concat());
+        assert_eq!((ended.code, &*ended.out), (Some(0), &*format!("ok {told}\n")), "{ended:?}");
+    }
+    world.on_a(&["drop", seed.id()]).ok();
+    world.mitosis(&world.b, &["shutdown", "--socket", USERS_SOCKET]).end().ok();
+    let ended = agent.end();
+    assert!(ended.err.contains("no time namespace is to be had"), "{ended:?}");
+    assert_eq!(ended.code, Some(0));
+    world.finish();
+}
+
+#[test]
+fn a_clock_that_jumps_is_told_in_fork_mode() {
+    a_clock_that_jumps_is_told("fork");
+}
+
+#[test]
+fn a_clock_that_jumps_is_told_with_all_threads() {
+    a_clock_that_jumps_is_told("whole");
 }
 
 #[test]
@@ -219,8 +268,7 @@ fn a_child_enters_a_control_group() {
 #[test]
 fn ids_are_mapped_by_the_agents_user_namespace() {
     const USER: u32 = 4321;
-    const SOCKET: &str = "/tmp/test-agent.sock";
-    let tools_on_b = vec!["/usr/bin/setpriv", "/usr/bin/unshare"];
+    let tools_on_b = vec!["/usr/bin/setpriv", UNSHARE];
     let mut world = World::without_agents(Plan { tools_on_b, ..Plan::default() });
     world.start_agent(0);
     for path in ["/etc/mitosis.secret", "/dev/fuse"] {
@@ -229,12 +277,7 @@ fn ids_are_mapped_by_the_agents_user_namespace() {
     }
     let user = USER.to_string();
     let without_rights = ["/usr/bin/setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
-    let as_root_there = ["/usr/bin/unshare", "--user", "--map-root-user", "--mount"];
-    let agent = ["/bin/mitosis", "agent", "--socket", SOCKET, "--listen", "7370"];
-    let known = ["--advertise", "host-b:7370", "--secret-file", "/etc/mitosis.secret"];
-    let command = [&without_rights[..], &as_root_there, &agent, &known].concat();
-    let mut agent = world.run(&world.b, &command);
-    assert!(agent.line().starts_with("mitosis agent ready on "));
+    let agent = agent_in_user_namespace(&world, &without_rights, &[]);
 
     for mode in [&[][..], &["whole"]] {
         let seed = world.seed_of(&world.a, "suite-told", mode);
@@ -262,7 +305,7 @@ fn ids_are_mapped_by_the_agents_user_namespace() {
         world.remove(&world.b, &["/tmp/test-go"]);
         world.on_a(&["drop", seed.id()]).ok();
     }
-    world.mitosis(&world.b, &["shutdown", "--socket", SOCKET]).end().ok();
+    world.mitosis(&world.b, &["shutdown", "--socket", USERS_SOCKET]).end().ok();
     assert_eq!(agent.end().code, Some(0));
     world.finish();
 }
