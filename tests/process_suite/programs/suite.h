@@ -137,12 +137,13 @@ static inline void suite_resume(mitosis_seed *seed)
     _exit(status.kind == MITOSIS_END_EXITED ? status.value : 1);
 }
 
-static inline void suite_prepare(uint32_t flags)
+static inline void suite_prepare(uint32_t flags, uint64_t refuse)
 {
     mitosis_seed *seed;
     mitosis_prepare_options options = {};
     options.size = sizeof options;
     options.flags = flags | (suite.way == WHOLE ? MITOSIS_PREPARE_ALL_THREADS : 0);
+    options.refuse = refuse;
     if (suite.way != PLAIN) {
         int returned = mitosis_prepare(&options, &seed);
         if (returned == MITOSIS_PARENT)
@@ -156,13 +157,19 @@ static inline void suite_prepare(uint32_t flags)
 /* Forks as SUITE_WAY says. Returns in the child alone. */
 static inline void prepare_here(void)
 {
-    suite_prepare(0);
+    suite_prepare(0, 0);
 }
 
 /* The same, with open files in fork mode, too. */
 static inline void prepare_here_with_files(void)
 {
-    suite_prepare(MITOSIS_PREPARE_CARRY_FILES);
+    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, 0);
+}
+
+/* The same, where losses of these kinds (MITOSIS_LOSS_*) are refused. */
+static inline void prepare_here_refusing(uint64_t kinds)
+{
+    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, kinds);
 }
 
 /* What a number answers that is not carried. It is taken all the same, so that no other file gets
