@@ -86,6 +86,22 @@ fn broken_agents_are_given_up_by_a_deadline() {
     world.finish();
 }
 
+/// Both hosts have one processor: the seed's is another one by what its descriptor says.
+#[test]
+fn a_larger_vector_state_than_the_hosts_is_refused() {
+    let world = world();
+    let seed = world.seed();
+    for kind in ["another component", "a larger component"] {
+        let (impostor, handle) = impostor(&world, kind, &seed);
+        let words = ["cannot run on this host", "its vector state (XCR0 ", "is larger than"];
+        world.children(&handle, "exit 0").end().refused(&words);
+        assert_eq!(world.children_started_on_b(), 0);
+        impostor.kill();
+    }
+    assert_eq!(world.children(&seed.handle, "read 0 64;exit 7").end().code, Some(7));
+    world.finish();
+}
+
 #[test]
 fn what_a_newer_minor_adds_is_passed_over() {
     let world = world();

@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use mitosis::descriptor::ArenaNews;
-use mitosis::descriptor::codec::MAX_DESCRIPTOR_BYTES;
+use mitosis::descriptor::codec::{self, MAX_DESCRIPTOR_BYTES};
+use mitosis::descriptor::{ArenaNews, HostNeeds};
 use mitosis::id::{Handle, SeedId, StreamToken};
 use mitosis::wire::control::{Channel, ClusterSecret, ControlReply, ControlRequest};
 use mitosis::wire::frame;
@@ -157,9 +157,21 @@ fn changed(kind: &str, bytes: &[u8], seed: SeedId) -> Vec<u8> {
             bytes[at..at + to.len()].copy_from_slice(&to);
             seal(&mut bytes);
         }
+        "another component" => bytes = needing(&bytes, |needs| needs.xcr0 |= NO_COMPONENT),
+        "a larger component" => bytes = needing(&bytes, |needs| needs.xsave_size += 64),
         other => fail(&format!("{other} is no kind")),
     }
     bytes
+}
+
+/// A component of the vector state that no processor has.
+const NO_COMPONENT: u64 = 1 << 61;
+
+/// The descriptor as a host of another processor would make it.
+fn needing(bytes: &[u8], change: impl Fn(&mut HostNeeds)) -> Vec<u8> {
+    let mut descriptor = codec::decode(bytes).unwrap_or_else(|error| fail(&error));
+    change(&mut descriptor.needs);
+    codec::encode(&descriptor).unwrap_or_else(|error| fail(&error))
 }
 
 /// Appends section 999 with these flags.
