@@ -214,14 +214,22 @@ fn every_page_of_a_random_process_arrives() {
     world.finish();
 }
 
+/// The seeds of random sequences that `variable` names, with commas between; else the first ones and a new one, which is
+/// printed as the variable is to name it.
+fn seeds(variable: &str, fixed: u32) -> Vec<u32> {
+    if let Ok(named) = std::env::var(variable) {
+        return named.split(',').map(|seed| seed.parse().expect("seeds are numbers")).collect();
+    }
+    let new = std::time::UNIX_EPOCH.elapsed().expect("it is later than 1970").subsec_nanos();
+    println!("{variable}={new}");
+    (1..=fixed).chain([new]).collect()
+}
+
 #[test]
 fn memory_calls_do_in_a_child_what_they_do_in_any_process() {
     let world = World::with(Plan { programs_on_b: true, ..Plan::default() });
     let calls = program("suite-calls").display().to_string();
-    let numbers = std::env::var("MITOSIS_CALLS_SEED")
-        .map_or_else(|_| (1..=12).collect(), |number| vec![number.parse().unwrap()]);
-    for number in numbers {
-        let number: u32 = number;
+    for number in seeds("MITOSIS_CALLS_SEED", 12) {
         let number = number.to_string();
         let plain = world.run(&world.b, &[&calls, &number, "plain"]).end().ok();
         let seed = world.seed_of(&world.a, "suite-calls", &[&number]);
@@ -249,10 +257,7 @@ fn memory_of_every_kind_does_in_a_child_what_it_does_in_any_process() {
     let world = World::with(Plan { programs_on_b: true, ..Plan::default() });
     let kinds = program("suite-kinds").display().to_string();
     let file = world.directory.path().join("kinds").display().to_string();
-    let numbers = std::env::var("MITOSIS_KINDS_SEED")
-        .map_or_else(|_| (1..=4).collect(), |number| vec![number.parse().unwrap()]);
-    for number in numbers {
-        let number: u32 = number;
+    for number in seeds("MITOSIS_KINDS_SEED", 4) {
         let number = number.to_string();
         for more in [&[][..], &["all"]] {
             let arguments = [&[number.as_str(), &file], more].concat();

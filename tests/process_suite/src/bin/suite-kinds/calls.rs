@@ -145,18 +145,20 @@ fn protect(slot: &Slot, part: (usize, usize)) -> i64 {
     first + discarded + second + set(slot.kind.rights())
 }
 
-/// A hole, and private memory in it. Of shared memory and of what is advised the hole would stay another mapping.
+/// A hole, and private memory in it. Of shared memory and of what is advised the hole would stay another mapping; so would
+/// one that could never be written, of which the kernel accounts nothing.
 fn unmap_and_map(slot: &Slot, (at, len): (usize, usize)) -> i64 {
     if !matches!(slot.kind, Kind::Anonymous | Kind::ReadOnly | Kind::Hidden) {
         return 0;
     }
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: memory of ours.
-    unsafe {
+    writable(slot, || unsafe {
         let unmapped = outcome(libc::munmap(at as *mut _, len));
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-        let mapped = libc::mmap(at as *mut _, len, slot.kind.rights(), flags, -1, 0);
+        let mapped = libc::mmap(at as *mut _, len, rights, flags, -1, 0);
         unmapped + (mapped as i64 - at as i64)
-    }
+    })
 }
 
 fn msync(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
@@ -166,7 +168,7 @@ fn msync(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
     outcome(unsafe { libc::msync(part.0 as *mut _, part.1, flags) })
 }
 
-/// Locked, and open again.
+/// Locked, and open again; what is locked all the time is so in all its parts.
 fn lock(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
     // Memory without rights cannot be faulted in.
     if slot.kind.rights() & libc::PROT_READ == 0 {
@@ -178,7 +180,12 @@ fn lock(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
         let locked = outcome(libc::mlock2(part.0 as *const _, part.1, on_fault));
         // Locked memory is not discarded.
         let discarded = advise((part.0, PAGE), libc::MADV_DONTNEED);
-        locked * 1000 + discarded + outcome(libc::munlock(part.0 as *const _, part.1))
+        let opened = outcome(libc::munlock(part.0 as *const _, part.1));
+        let again = match slot.kind {
+            Kind::Locked => outcome(libc::mlock(slot.start as *const _, slot.bytes())),
+            _ => 0,
+        };
+        locked * 1000 + discarded + opened + again
     }
 }
 
