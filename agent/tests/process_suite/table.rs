@@ -7,8 +7,16 @@
 //! known: TEXT             a defect, until it is mended             —   not asked
 //! ```
 //!
-//! A test is `family/program` of `tests/process_suite/programs`, `file.rs name` for a test function of
-//! `agent/tests/two_hosts`, or `suite-threads case`.
+//! A test is one of
+//!
+//! ```text
+//! family/program          of tests/process_suite/programs
+//! suite-threads case      of that program
+//! file.rs name            a test function of agent/tests/two_hosts
+//! folder/file.rs name     a test function of any other file, by its path in the repository
+//! folder/file.py name     likewise, of pytest
+//! folder/file.js name     a test of node's
+//! ```
 
 use std::path::{Path, PathBuf};
 
@@ -75,22 +83,31 @@ impl Table {
 }
 
 fn is_test(test: &str, programs: &[String]) -> bool {
-    let holds = |file: PathBuf, text: String| {
-        std::fs::read_to_string(file).is_ok_and(|all| all.contains(&text))
+    let Some((file, name)) = test.split_once(' ') else {
+        return programs.iter().any(|program| program == test);
     };
-    match test.split_once(' ') {
-        None => programs.iter().any(|name| name == test),
-        Some(("suite-threads", case)) => {
-            let file = "tests/process_suite/src/bin/suite-threads/main.rs";
-            holds(repository().join(file), format!("(\"{case}\", "))
+    let path = match file {
+        "suite-threads" => Path::new("tests/process_suite/src/bin/suite-threads/main.rs").into(),
+        _ if file.contains('/') => PathBuf::from(file),
+        _ => Path::new("agent/tests/two_hosts").join(file),
+    };
+    let Ok(text) = std::fs::read_to_string(repository().join(&path)) else { return false };
+    let mut lines = text.lines().map(str::trim_start);
+    match path.extension().and_then(|kind| kind.to_str()) {
+        Some("rs") if file == "suite-threads" => text.contains(&format!("(\"{name}\", ")),
+        Some("rs") => {
+            let begin = format!("fn {name}(");
+            let mut before = "";
+            lines.any(|line| {
+                std::mem::replace(&mut before, line) == "#[test]" && line.starts_with(&begin)
+            })
         }
-        Some((file, name)) => {
-            let folder = match file.starts_with("guests/") {
-                true => "tests/rxe/tests",
-                false => "agent/tests/two_hosts",
-            };
-            holds(repository().join(folder).join(file), format!("fn {name}("))
-        }
+        Some("py") => text.contains(&format!("\ndef {name}(")),
+        Some("js") => ['\'', '"'].iter().any(|quote| {
+            let begin = format!("test({quote}{name}{quote}, ");
+            lines.clone().any(|line| line.starts_with(&begin))
+        }),
+        _ => false,
     }
 }
 
