@@ -307,6 +307,47 @@ def test_an_asyncio_server_with_timers_running(agent):
     )
 
 
+def test_grpc_goes_on_by_its_own_fork_handlers(agent):
+    """Those of pthread_atfork(3), which end and start its threads, and those of os.register_at_fork."""
+    out = agent.run(
+        """
+import os, subprocess, sys
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "1"
+import mitosis, grpc
+SERVER = '''
+import grpc, sys
+from concurrent import futures
+shout = grpc.unary_unary_rpc_method_handler(lambda request, context: request.upper())
+server = grpc.server(futures.ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Example", dict(Shout=shout)),))
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+sys.stdin.read()
+'''
+server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+address = f"127.0.0.1:{int(server.stdout.readline())}"
+
+def shout(what, channel):
+    return channel.unary_unary("/Example/Shout")(what, timeout=40, wait_for_ready=True)
+
+channel = grpc.insecure_channel(address)
+assert shout(b"parent", channel) == b"PARENT"
+with mitosis.prepare() as me:
+    if isinstance(me, mitosis.Resumed):
+        # A connection of its own: that of the parent's channel may fail its first call, as after any fork.
+        own = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        print(shout(b"child", own), flush=True)
+        os._exit(0)
+    for child in mitosis.resume(me.handle, n=2):
+        assert child.wait() == 0
+print(shout(b"parent", channel), flush=True)
+server.stdin.close()
+assert server.wait() == 0
+"""
+    )
+    assert out.splitlines() == ["b'CHILD'", "b'CHILD'", "b'PARENT'"]
+
+
 def test_a_process_that_computes_on_a_gpu_is_refused(agent):
     """The driver's own device cannot be had where no driver is: a file of its name must do."""
     binds = "mount --make-rprivate / && mount -t tmpfs none /mnt && touch /mnt/nvidia-uvm"
