@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import Agent, built, environment, run, running
+from conftest import built, environment, run, running
 
 
 def test_the_environment_tells_generation_index_and_payload(agent):
