@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ use mitosis::verbs::Patience;
 use mitosis::wire::control::ClusterSecret;
 use serde_json::json;
 
+use crate::metrics;
 use crate::settings::Settled;
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
@@ -46,7 +47,7 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
     let socket = settled.text("socket").map(PathBuf::from);
     let own = socket.as_deref().and_then(Path::parent).filter(|_| embedded).map(OwnDirectory);
     let started = start(args, settled, socket.clone(), own.as_ref());
-    let (agent, listeners, termination, ready) = match started {
+    let Started { agent, listeners, metrics, termination, ready } = match started {
         Ok(started) => started,
         Err(error) => {
             // Who started this agent reads there why it did not come to be, and takes it away then.
@@ -65,11 +66,23 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
             agent.shut_down();
         });
     }
+    if let Some(metrics) = metrics {
+        metrics::serve(&agent, metrics)?;
+    }
     // Whoever starts an agent waits for this line.
     println!("{}", if as_json { ready.json() } else { ready.to_string() });
     std::io::stdout().flush()?;
     agent.run(listeners);
     Ok(ExitCode::SUCCESS)
+}
+
+/// An agent that is about to run.
+struct Started {
+    agent: Arc<Agent>,
+    listeners: Listeners,
+    metrics: Option<TcpListener>,
+    termination: signal::Blocked,
+    ready: Ready,
 }
 
 /// Everything up to the line that says so.
@@ -78,18 +91,21 @@ fn start(
     settled: &Settled,
     socket: Option<PathBuf>,
     own: Option<&OwnDirectory<'_>>,
-) -> anyhow::Result<(Arc<Agent>, Listeners, signal::Blocked, Ready)> {
+) -> anyhow::Result<Started> {
     settled.check(true)?;
     start_log(settled)?;
     settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut config = configure(args, settled, socket)?;
     config.own_directory = own.map(|own| own.0.to_owned());
     let address = config.advertise.clone().filter(|_| config.listen.is_some());
-    let ready = Ready { socket: config.socket.clone(), address };
+    // Before the agent, which leaves a socket and a keeper if this fails behind it.
+    let metrics = settled.address("metrics").map(metrics::bind).transpose()?;
+    let told_at = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+    let ready = Ready { socket: config.socket.clone(), address, metrics: told_at };
     let termination = signal::block(&[libc::SIGTERM, libc::SIGINT])?;
     let (agent, listeners) =
         Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
-    Ok((agent, listeners, termination, ready))
+    Ok(Started { agent, listeners, metrics, termination, ready })
 }
 
 /// Where an agent can be reached.
@@ -97,19 +113,24 @@ struct Ready {
     socket: PathBuf,
     /// Of its remote listener.
     address: Option<String>,
+    /// Where the counters are told.
+    metrics: Option<SocketAddr>,
 }
 
 impl Ready {
     fn json(&self) -> String {
         let socket = self.socket.display().to_string();
-        json!({ "ready": { "socket": socket, "address": self.address } }).to_string()
+        let metrics = self.metrics.map(|address| address.to_string());
+        json!({ "ready": { "socket": socket, "address": self.address, "metrics": metrics } })
+            .to_string()
     }
 }
 
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mitosis agent ready on {}", self.socket.display())?;
-        self.address.as_ref().map_or(Ok(()), |address| write!(f, " and {address}"))
+        self.address.as_ref().map_or(Ok(()), |address| write!(f, " and {address}"))?;
+        self.metrics.map_or(Ok(()), |address| write!(f, "; counters at http://{address}/metrics"))
     }
 }
 

@@ -5,6 +5,7 @@ mod completion;
 mod daemon;
 mod doctor;
 mod info;
+mod metrics;
 mod prepare;
 mod prometheus;
 mod rdma;

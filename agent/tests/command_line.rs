@@ -1,8 +1,12 @@
 //! The program as a shell runs it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// Without any variable of ours.
 fn command(arguments: &[&str]) -> Command {
@@ -143,24 +147,57 @@ fn each_shell_that_is_here_accepts_its_script() {
     assert!(said(&other.stderr).contains("bash, zsh, fish"), "{other:?}");
 }
 
+/// An agent of this host alone, with a socket of its own.
+struct Agent {
+    process: Child,
+    config: String,
+    socket: String,
+    ready: String,
+    _folder: TempDir,
+}
+
+impl Agent {
+    fn start(flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock").display().to_string();
+        let config = file(folder.path(), &format!("socket = {socket}\nfabric = tcp\n"));
+        let mut process = command(&["agent", "--config", &config])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        Agent { process, config, socket, ready, _folder: folder }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        let output = mitosis(arguments, &[("MITOSIS_CONFIG", &self.config)]);
+        assert!(output.status.success(), "{output:?}");
+        output
+    }
+
+    fn end(mut self) {
+        self.ask(&["shutdown"]);
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[test]
 fn stats_are_what_prometheus_reads() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("agent.sock").display().to_string();
-    let config = file(folder.path(), &format!("socket = {socket}\nfabric = tcp\n"));
-    let variables = [("MITOSIS_CONFIG", config.as_str())];
-    let mut agent =
-        command(&["agent", "--config", &config]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut ready = String::new();
-    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    let output = mitosis(&["stats", "--prometheus"], &variables);
-    let plain = mitosis(&["stats", "--json"], &variables);
-    let ended = mitosis(&["shutdown"], &variables);
-    assert!(ended.status.success() && agent.wait().unwrap().success(), "{ended:?}");
-    assert_eq!(ready, format!("mitosis agent ready on {socket}\n"));
-    assert!(output.status.success(), "{output:?}");
+    let agent = Agent::start(&[]);
+    let text = said(&agent.ask(&["stats", "--prometheus"]).stdout);
+    let plain = agent.ask(&["stats", "--json"]);
+    assert_eq!(agent.ready, format!("mitosis agent ready on {}\n", agent.socket));
+    agent.end();
     let plain: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
-    let text = said(&output.stdout);
     let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(samples.len(), plain.as_object().unwrap().len(), "{text}");
     for sample in samples {
@@ -170,4 +207,116 @@ fn stats_are_what_prometheus_reads() {
         assert_eq!(plain[counter].to_string(), value, "{name}");
         assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
     }
+}
+
+/// Asks as a program would; prints what came, a line each.
+const CLIENT: &str = r#"
+import http.client, sys
+method, port, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+connection.request(method, path, body=b"x" * 100_000 if method == "POST" else None)
+answer = connection.getresponse()
+print(answer.status, answer.reason)
+print(answer.getheader("Content-Type"))
+print(answer.getheader("Allow"))
+sys.stdout.write(answer.read().decode())
+"#;
+
+/// Status, kind, what is allowed, and the body.
+fn asked(method: &str, port: u16, path: &str) -> [String; 4] {
+    let output =
+        Command::new("python3").args(["-c", CLIENT, method, &port.to_string(), path]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = said(&output.stdout);
+    let parts: Vec<_> = text.splitn(4, '\n').map(str::to_owned).collect();
+    parts.try_into().unwrap()
+}
+
+/// What is answered to these bytes, up to the end of the connection.
+fn answered(port: u16, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn metrics_port(agent: &Agent) -> u16 {
+    let (_, address) = agent.ready.split_once("; counters at http://127.0.0.1:").unwrap();
+    address.strip_suffix("/metrics\n").unwrap().parse().unwrap()
+}
+
+#[test]
+fn counters_are_told_over_http() {
+    let agent = Agent::start(&["--metrics", "0"]);
+    let port = metrics_port(&agent);
+    let [status, kind, _, body] = asked("GET", port, "/metrics");
+    assert_eq!((&*status, &*kind), ("200 OK", "text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(body, said(&agent.ask(&["stats", "--prometheus"]).stdout));
+    let [status, .., body] = asked("HEAD", port, "/metrics");
+    assert_eq!((&*status, &*body), ("200 OK", ""));
+    assert_eq!(asked("GET", port, "/")[0], "404 Not Found");
+    let [status, _, allow, _] = asked("POST", port, "/metrics");
+    assert_eq!((&*status, &*allow), ("405 Method Not Allowed", "GET, HEAD"));
+    agent.end();
+}
+
+#[test]
+fn whoever_talks_garbage_or_nothing_is_answered_and_keeps_nobody() {
+    let agent = Agent::start(&["--metrics", "127.0.0.1:0"]);
+    let port = metrics_port(&agent);
+    let starts = |answer: &str, line: &str| assert!(answer.starts_with(line), "{answer}");
+    starts(&answered(port, b"\x16\x03\x01\0\xff\r\n\r\n"), "HTTP/1.1 400 Bad Request\r\n");
+    let long = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &[b'x'; 9000]].concat();
+    starts(&answered(port, &long), "HTTP/1.1 431 ");
+    // All places are taken by clients that say nothing more; the agent serves its socket meanwhile.
+    let connect = |_| TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut silent: Vec<_> = (0..8).map(connect).collect();
+    silent.iter_mut().for_each(|stream| drop(stream.write_all(b"GET /met")));
+    agent.ask(&["stats"]);
+    for mut stream in silent {
+        let mut answer = String::new();
+        // One that came before a place was free again has been closed.
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    // Their threads give their places back behind the answers.
+    let until = Instant::now() + Duration::from_secs(60);
+    while !matches!(again(port), Ok(answer) if answer.starts_with("HTTP/1.1 200 OK")) {
+        assert!(Instant::now() < until, "no place is free again");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    agent.end();
+}
+
+/// One that found no place was closed unheard, or reset.
+fn again(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn an_address_of_metrics_that_cannot_be_is_refused_before_there_is_an_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock").display().to_string();
+    let of = |metrics: &str| {
+        let output = mitosis(&["agent", "--socket", &socket, "--metrics", metrics], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(!Path::new(&socket).exists());
+        said(&output.stderr)
+    };
+    let expected = "mitosis: --metrics localhost: give ADDR:PORT, as 127.0.0.1:9464 or [::]:9464, \
+                    or PORT for programs of this host\n";
+    assert_eq!(of("localhost"), expected);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let told = of(&address);
+    let expected = format!(
+        "mitosis: the agent cannot tell its counters at {address}; give another address with --metrics: "
+    );
+    assert!(told.starts_with(&expected) && told.contains("in use"), "{told}");
 }

@@ -16,6 +16,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -178,6 +179,11 @@ impl Settled {
     /// A number; none if it is wrong or not told.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok().filter(|_| self.held(name).fault.is_none())
+    }
+
+    /// An address; none if it is wrong or not told.
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        table::parse_address(self.text(name)?).ok()
     }
 
     /// Whether a switch is on.

@@ -1,6 +1,8 @@
 //! All settings, each once: its name in the file, its variable, its flag, what it is by default, who reads it, and what
 //! it does. Flags, `--help`, checks, `mitosis info -c` and the warnings of unknown names come from here.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use mitosis::agent::ahead::MAX_CLONES_AHEAD;
 use mitosis::verbs::choice::Settings as RdmaSettings;
 
@@ -26,6 +28,8 @@ pub enum Kind {
     Numbers,
     /// true or false; the flag alone is true.
     Switch,
+    /// An address and a port; a port alone is this host's own.
+    Address,
     /// A whole number, the least and the most.
     Number(u64, u64),
     /// What `mitosis::verbs::choice` reads.
@@ -92,6 +96,7 @@ impl Setting {
                 numbers.then_some(()).ok_or_else(|| "give numbers, with commas between".to_owned())
             }
             Kind::Switch => parse_switch(text).map(drop),
+            Kind::Address => parse_address(text).map(drop),
             Kind::Number(least, most) => match text.parse::<u64>() {
                 Ok(number) if (least..=most).contains(&number) => Ok(()),
                 _ => Err(format!("give a whole number, {least} to {most}")),
@@ -117,6 +122,16 @@ pub fn parse_switch(text: &str) -> Result<bool, String> {
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err("give true or false".to_owned()),
     }
+}
+
+/// ADDR:PORT, or PORT for programs of this host alone.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let of_port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let parsed = text.parse::<u16>().map(of_port).or_else(|_| text.parse::<SocketAddr>());
+    parsed.map_err(|_| {
+        "give ADDR:PORT, as 127.0.0.1:9464 or [::]:9464, or PORT for programs of this host"
+            .to_owned()
+    })
 }
 
 /// The setting that names the file.
@@ -169,7 +184,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 18] = [
+const AGENTS: [Setting; 19] = [
     agent(
         "listen",
         "MITOSIS_LISTEN",
@@ -187,6 +202,15 @@ const AGENTS: [Setting; 18] = [
         Kind::Text,
         None,
         "HOST:PORT under which other hosts reach this agent; this host's name and port if not given",
+    ),
+    agent(
+        "metrics",
+        "MITOSIS_METRICS",
+        "metrics",
+        "[ADDR:]PORT",
+        Kind::Address,
+        None,
+        "Tell the counters to Prometheus at http://ADDR:PORT/metrics; a port alone means 127.0.0.1. Not told if not given",
     ),
     agent(
         "secret_file",

@@ -1,11 +1,15 @@
-//! A thread for each connection that is accepted, up to a limit; both listeners are served so.
+//! A thread for each connection that is accepted, up to a limit; all listeners are served so.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// After a connection that could not be accepted: without, a process that is out of descriptors would ask without end.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Connections of one listener at one time.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub struct Connections {
     open: AtomicUsize,
     limit: usize,
     thread_name: &'static str,
@@ -16,19 +20,23 @@ struct Place(&'static Connections);
 
 impl Connections {
     /// None yet; `thread_name` is what their threads are called.
-    pub(super) const fn new(limit: usize, thread_name: &'static str) -> Self {
+    pub const fn new(limit: usize, thread_name: &'static str) -> Self {
         Connections { open: AtomicUsize::new(0), limit, thread_name }
     }
 
     /// Gives each stream of `incoming` to `converse`, on a thread of its own. One above the limit, or one
     /// that no thread can be had for, is closed.
-    pub(super) fn serve<S: Send + 'static>(
+    pub fn serve<S: Send + 'static>(
         &'static self,
         incoming: impl Iterator<Item = io::Result<S>>,
         converse: impl Fn(S) + Clone + Send + 'static,
     ) {
         for stream in incoming {
-            let (Ok(stream), Some(place)) = (stream, self.take()) else { continue };
+            let Ok(stream) = stream else {
+                std::thread::sleep(PAUSE);
+                continue;
+            };
+            let Some(place) = self.take() else { continue };
             let converse = converse.clone();
             let thread = std::thread::Builder::new().name(self.thread_name.to_owned());
             let spawned = thread.spawn(move || {
@@ -56,7 +64,18 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn what_cannot_be_accepted_is_not_asked_for_without_end() {
+        static NONE: Connections = Connections::new(1, "test");
+        let begun = Instant::now();
+        let refused = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+        NONE.serve((0..5).map(|_| refused()), |(): ()| unreachable!("nothing was accepted"));
+        assert!(begun.elapsed() >= 5 * PAUSE);
+    }
 
     #[test]
     fn the_limit_holds_and_a_panic_gives_its_place_back() {

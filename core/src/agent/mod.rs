@@ -17,7 +17,7 @@ mod building;
 mod card_events;
 mod children;
 pub mod config;
-mod connections;
+pub mod connections;
 mod counters;
 mod failure;
 mod files;
@@ -245,7 +245,8 @@ impl Agent {
         })
     }
 
-    fn stats(&self) -> Stats {
+    /// The counters.
+    pub fn stats(&self) -> Stats {
         self.counters.stats(&self.pages, self.rdma.as_ref())
     }
 }
