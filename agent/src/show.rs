@@ -13,7 +13,7 @@ use mitosis::resume::{
     compile, stub,
 };
 use mitosis::wire::local::{ChildEnd, Listing, Stats};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::show_files::becomes;
 
@@ -102,20 +102,31 @@ fn hex(value: &Value) -> Value {
 
 /// An agent's counters.
 pub fn stats(stats: &Stats, as_json: bool) -> anyhow::Result<()> {
-    let value = serde_json::to_value(stats)?;
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        println!("{}", serde_json::to_string_pretty(&stats_as_value(stats))?);
         return Ok(());
     }
-    for (name, count) in value.as_object().into_iter().flatten() {
+    for (name, count) in stats.by_name() {
         let count = count.to_string();
         println!("{name:18} {count:<12} {}", meaning(name));
     }
     Ok(())
 }
 
-/// What a counter counts. All but what is there now (images, DCIs, DCTs, peers) are since the agent's
-/// start; those of pages and reads are of all images that it has had, but rehearsals'.
+/// The numbers, and how long misses took, in buckets that are not empty.
+fn stats_as_value(stats: &Stats) -> Value {
+    let mut value: Map<String, Value> =
+        stats.by_name().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let times = &stats.miss_times;
+    let buckets = times.buckets().map(|(end, count)| json!({ "up_to_ns": end, "count": count }));
+    let buckets: Vec<Value> = buckets.collect();
+    let times = json!({ "count": times.count(), "sum_ns": times.sum_ns(), "buckets": buckets });
+    value.insert("miss_times".to_owned(), times);
+    value.into()
+}
+
+/// What a number counts. All but what is there now (images, children, seeds, leases, bytes, DCIs, DCTs, peers) are since the
+/// agent's start; those of pages, reads and misses are of all images that it has had, but rehearsals'.
 pub fn meaning(counter: &str) -> &'static str {
     match counter {
         "misses" => "times that the kernel asked for pages of an image",
@@ -146,6 +157,17 @@ pub fn meaning(counter: &str) -> &'static str {
         "dc_mended" => "times that a DC initiator was taken back into use after a failure",
         "dc_targets_ready" => "DC targets (DCTs) that are ready for new seeds",
         "images" => "images of seeds that this host holds now",
+        "children" => "children that run here now",
+        "seeds" => "seeds that live here now",
+        "leases_given" => "leases that other hosts have of these seeds now",
+        "leases_held" => "leases of other hosts' seeds that this host has now",
+        "bytes_shared" => "bytes of these images that have come here, each once for all children",
+        "bytes_private" => "bytes of memory that these children have to themselves",
+        "bytes_remote" => {
+            "bytes of these images that are with their seeds alone, until they are touched"
+        }
+        "miss_p50_ns" => "half of all misses were answered in so many nanoseconds or less",
+        "miss_p99_ns" => "99 of 100 misses were answered in so many nanoseconds or less",
         _ => "",
     }
 }
@@ -357,9 +379,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counter_has_a_meaning() {
-        let value = serde_json::to_value(Stats::default()).unwrap();
-        for name in value.as_object().unwrap().keys() {
+    fn each_number_has_a_meaning() {
+        for (name, _) in Stats::default().by_name() {
             assert!(!meaning(name).is_empty(), "{name}");
         }
     }

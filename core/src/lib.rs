@@ -16,6 +16,7 @@ pub mod host;
 pub mod id;
 pub mod prepare;
 pub mod sys;
+pub mod times;
 pub mod wire;
 
 #[cfg(feature = "agent")]

@@ -109,6 +109,21 @@ fn ls_inspect_drop_and_stats() {
     let stats = json(&world.on_a(&["stats", "--json"]).ok());
     assert_eq!(stats["seeds_published"], 1);
     assert!(stats["bytes_served"].as_u64().unwrap() > 4096);
+    let now = |stats: &Value| {
+        ["seeds", "leases_given", "children", "leases_held"]
+            .map(|name| stats[name].as_u64().unwrap())
+    };
+    assert_eq!(now(&stats), [1, 1, 0, 0]);
+    let of_b = world.stats_of_b();
+    assert_eq!(now(&of_b), [0, 0, 1, 1]);
+    // It has not touched the array of 8 MiB, and has written to its stack at least.
+    assert!(of_b["bytes_remote"].as_u64().unwrap() > 4 << 20, "{of_b}");
+    assert!(of_b["bytes_shared"].as_u64().unwrap() > 0, "{of_b}");
+    assert!(of_b["bytes_private"].as_u64().unwrap() >= 4096, "{of_b}");
+    let timed = of_b["miss_times"]["count"].as_u64().unwrap();
+    assert!((1..=of_b["misses"].as_u64().unwrap()).contains(&timed), "{of_b}");
+    let percentiles = ["miss_p50_ns", "miss_p99_ns"].map(|name| of_b[name].as_u64().unwrap());
+    assert!(0 < percentiles[0] && percentiles[0] <= percentiles[1], "{of_b}");
     assert!(world.on_b(&["stats"]).ok().contains("children_started   1"));
 
     // Dropped, it takes no new children; the one that runs goes on.

@@ -25,6 +25,8 @@ use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 pub const MAX_CHILDREN: usize = 20_000;
 /// Exit status of a child whose restore did not end: its first instruction never ran.
 const TAIL_FAILED: i32 = 127;
+/// A page of this architecture.
+const PAGE: u64 = 4096;
 /// How long the status of an unknown process is kept: a child that ends before it is entered is entered
 /// within this time; templates end unasked for.
 const EARLY_AGE: Duration = Duration::from_secs(2);
@@ -233,6 +235,13 @@ impl Children {
         }
     }
 
+    /// How many there are, and the bytes of memory that they have to themselves: pages that they have written to, and
+    /// those that were copied for them ahead.
+    pub fn count_with_private_bytes(&self) -> (u64, u64) {
+        let pids: Vec<u32> = self.table.lock().by_pid.keys().copied().collect();
+        (pids.len() as u64, pids.iter().filter_map(|pid| private_pages(*pid)).sum::<u64>() * PAGE)
+    }
+
     /// A line for each.
     pub fn lines(&self) -> Vec<ChildLine> {
         let table = self.table.lock();
@@ -294,6 +303,14 @@ fn process_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// Resident pages of no file and of no shared memory; none of a process that has ended.
+fn private_pages(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = statm.split_ascii_whitespace().skip(1).map_while(|word| word.parse().ok());
+    let (resident, shared): (u64, u64) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared))
+}
+
 /// Writes a line to a child's standard error.
 fn say(stderr: &Arc<File>, text: String) {
     let line = format!("{text}\n");
@@ -325,6 +342,16 @@ fn decode(status: i32, lost: Option<String>) -> ChildEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_writes_is_its_own_and_files_are_not() {
+        let before = private_pages(std::process::id()).unwrap();
+        let written = std::hint::black_box(vec![1u8; 64 << 20]);
+        let after = private_pages(std::process::id()).unwrap();
+        assert!(after >= before + (60 << 20) / PAGE, "{before} {after}");
+        drop(written);
+        assert_eq!(private_pages(u32::MAX), None);
+    }
 
     #[test]
     fn places_are_given_away_once() {

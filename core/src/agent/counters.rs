@@ -10,6 +10,9 @@ use crate::export::PageService;
 use crate::image::ImageCounters;
 use crate::wire::local::Stats;
 
+/// A page of this architecture.
+const PAGE: u64 = 4096;
+
 /// Counters that only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -82,7 +85,12 @@ impl Counters {
         if let Some(rdma) = rdma {
             rdma.count_into(&mut stats);
         }
-        images.held.iter().for_each(|image| add(&mut stats, image));
+        for image in &images.held {
+            add(&mut stats, image);
+            let (here, remote) = image.pages_here_and_remote();
+            stats.bytes_shared += here * PAGE;
+            stats.bytes_remote += remote * PAGE;
+        }
         stats
     }
 }
@@ -107,6 +115,7 @@ fn read(counter: &AtomicU64) -> u64 {
 
 fn add(stats: &mut Stats, image: &ImageCounters) {
     stats.misses += read(&image.misses);
+    stats.miss_times.add(&image.miss_times);
     stats.pages_pulled += read(&image.pages_pulled);
     stats.pages_rdma += read(&image.pages_rdma);
     stats.pages_pushed += read(&image.pages_pushed);
@@ -119,8 +128,29 @@ fn add(stats: &mut Stats, image: &ImageCounters) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::export::Exports;
+
+    #[test]
+    fn memory_of_images_is_here_or_with_their_seeds() {
+        let pages = PageService::new(Exports::new());
+        let counters = Counters::new(0);
+        let image = Arc::new(ImageCounters { pages_of_owners: 100, ..ImageCounters::default() });
+        counters.add_image(&image);
+        let seen = || {
+            let stats = counters.stats(&pages, None);
+            (stats.bytes_shared / PAGE, stats.bytes_remote / PAGE)
+        };
+        assert_eq!(seen(), (0, 100));
+        image.pages_pushed.fetch_add(10, Ordering::Relaxed);
+        image.pages_pulled.fetch_add(30, Ordering::Relaxed);
+        image.pages_from_files.fetch_add(5, Ordering::Relaxed);
+        assert_eq!(seen(), (45, 60));
+        image.pages_pulled.fetch_add(100, Ordering::Relaxed);
+        assert_eq!(seen(), (145, 0));
+    }
 
     #[test]
     fn an_image_counts_when_it_is_gone_too() {
@@ -131,9 +161,11 @@ mod tests {
             counters.add_image(image);
             image.misses.fetch_add(1, Ordering::Relaxed);
             image.pages_pushed.fetch_add(10, Ordering::Relaxed);
+            image.miss_times.count(Duration::from_micros(16));
         }
         let seen = || {
             let stats = counters.stats(&pages, None);
+            assert_eq!(stats.miss_times.count(), 3);
             (stats.images, stats.misses, stats.pages_pushed)
         };
         assert_eq!(seen(), (3, 3, 30));
@@ -145,6 +177,7 @@ mod tests {
         counters.add_image(&Arc::default());
         assert_eq!(seen(), (1, 7, 30));
         drop(third);
+        assert_eq!(counters.stats(&pages, None).bytes_shared, 0);
         assert_eq!(seen(), (0, 7, 30));
     }
 }

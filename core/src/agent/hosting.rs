@@ -119,6 +119,15 @@ impl Hosting {
         build(agent, handle, Found::to_rehearse(descriptor, bytes), false)
     }
 
+    /// Leases of other hosts' seeds that are held here; of a seed that is being built none is yet.
+    pub fn leases(&self) -> u64 {
+        let is_leased =
+            |hosted: &Arc<Hosted>| !hosted.is_local() && !hosted.is_broken.load(Ordering::Acquire);
+        let table = self.table.lock();
+        let held = table.values().filter_map(|place| place.hosted.try_lock());
+        held.filter(|hosted| hosted.as_ref().is_some_and(is_leased)).count() as u64
+    }
+
     /// A seed that is hosted here now.
     pub fn hosted(&self, seed: SeedId) -> Option<Arc<Hosted>> {
         let place = self.table.lock().get(&seed).cloned()?;

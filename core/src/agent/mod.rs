@@ -247,7 +247,16 @@ impl Agent {
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.counters.stats(&self.pages, self.rdma.as_ref())
+        let (children, bytes_private) = self.children.count_with_private_bytes();
+        let (seeds, leases_given) = self.seeds.count_with_leases();
+        Stats {
+            children,
+            seeds,
+            leases_given,
+            leases_held: self.hosting.leases(),
+            bytes_private,
+            ..self.counters.stats(&self.pages, self.rdma.as_ref())
+        }
     }
 }
 

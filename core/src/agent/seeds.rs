@@ -329,6 +329,13 @@ impl Seeds {
             .map(|entry| entry.record.id)
     }
 
+    /// How many seeds there are, and how many leases other hosts have of them.
+    pub fn count_with_leases(&self) -> (u64, u64) {
+        let table = self.table.lock();
+        let live = table.values().filter(|entry| !matches!(entry.state, State::Failed(_)));
+        live.fold((0, 0), |(seeds, leases), entry| (seeds + 1, leases + entry.leases.len() as u64))
+    }
+
     /// A line for each seed.
     pub fn lines(&self) -> Vec<SeedLine> {
         let mut lines: Vec<SeedLine> = self.table.lock().values().filter_map(Entry::line).collect();

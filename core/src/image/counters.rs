@@ -2,11 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::times::TimesCounter;
+
 /// Counters of one image; each only grows.
 #[derive(Debug, Default)]
 pub struct ImageCounters {
+    /// Pages that only its owners have. This one stays as it is.
+    pub pages_of_owners: u64,
     /// READs that the kernel asked for.
     pub misses: AtomicU64,
+    /// From the arrival of each to its answer, with bytes or without; not of readers that were killed meanwhile.
+    pub miss_times: TimesCounter,
     /// Pages got from owners, for a miss or ahead of one.
     pub pages_pulled: AtomicU64,
     /// Of these, pages got ahead of a miss.
@@ -29,6 +35,22 @@ pub struct ImageCounters {
     pub pages_lost: AtomicU64,
     /// Patches that did not find the bytes they expect.
     pub patches_refused: AtomicU64,
+}
+
+impl ImageCounters {
+    /// Of an image that has so many pages from its owners.
+    pub(super) fn of(pages_of_owners: u64) -> Self {
+        ImageCounters { pages_of_owners, ..ImageCounters::default() }
+    }
+
+    /// Pages that have come, and pages of its owners that have not, as far as it counts: what the kernel throws away
+    /// under pressure, and asks for again, is here twice.
+    pub fn pages_here_and_remote(&self) -> (u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of_owners = read(&self.pages_pulled) + read(&self.pages_pushed);
+        let remote = self.pages_of_owners.saturating_sub(of_owners);
+        (of_owners + read(&self.pages_from_files), remote)
+    }
 }
 
 /// Adds to a counter.

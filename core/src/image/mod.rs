@@ -58,7 +58,7 @@ use crate::fabric::arena::BadNews;
 use crate::fabric::{Buffers, Fabric};
 use crate::id::SeedId;
 use crate::sys::event::Bell;
-use crate::sys::fuse::{self, Device};
+use crate::sys::fuse::{self, Device, Parts};
 use layout::Place;
 use loss::{Listener, Losses};
 use owner::Ways;
@@ -377,6 +377,7 @@ impl Shared {
         spec: ImageSpec,
         threads: usize,
     ) -> io::Result<Shared> {
+        let counters = ImageCounters::of(pages_of_owners(&spec));
         Ok(Shared {
             device,
             abort,
@@ -390,7 +391,7 @@ impl Shared {
             buffers: spec.buffers,
             fabrics: spec.fabrics,
             config: spec.pager,
-            counters: Arc::default(),
+            counters: Arc::new(counters),
             trace: Trace::default(),
             losses: Losses::default(),
             listener: Listener(spec.lost),
@@ -413,6 +414,19 @@ impl Shared {
     /// Ends the connection for everybody, where this host allows it.
     fn end_connection(&self) {
         let _ = self.abort.as_ref().is_some_and(mount::abort);
+    }
+
+    /// Answers a miss with its bytes.
+    fn answer(&self, wanted: &Wanted, parts: &Parts<'_>) {
+        // Fails for a reader that is gone meanwhile.
+        let _ = self.device.answer(wanted.request.unique, parts);
+        self.counters.miss_times.count(wanted.arrived.elapsed());
+    }
+
+    /// Answers a miss with -EIO: SIGBUS for who touched the page.
+    fn refuse(&self, wanted: &Wanted) {
+        self.counters.miss_times.count(wanted.arrived.elapsed());
+        let _ = self.device.refuse(wanted.request.unique, libc::EIO);
     }
 
     /// Patches bytes that begin at `addr`.
@@ -445,6 +459,17 @@ impl Shared {
             self.bells[0].ring();
         }
     }
+}
+
+/// Pages that only an owner has: all but zeros and those of files that are here.
+fn pages_of_owners(spec: &ImageSpec) -> u64 {
+    let is_here = |source: &Source| match source {
+        Source::Zero => true,
+        Source::File { file, .. } => spec.local_files.contains_key(file),
+        Source::Owner { .. } => false,
+    };
+    let runs = spec.page_table.runs().iter().filter(|run| !is_here(&run.source));
+    runs.map(|run| run.range.len() / spec.page_size).sum()
 }
 
 fn spawn(

@@ -139,11 +139,10 @@ impl Pager {
     }
 
     fn miss(&mut self, image: &Shared, wanted: Wanted) {
-        let ReadRequest { unique, offset, size, .. } = wanted.request;
+        let ReadRequest { offset, size, .. } = wanted.request;
         if let Some(failed) = image.losses.recall(offset, offset + u64::from(size)) {
             tell(image, &wanted, failed.owner, &failed.reason);
-            let _ = image.device.refuse(unique, libc::EIO);
-            return;
+            return image.refuse(&wanted);
         }
         if image.trace.is_on() {
             // A rehearsal wants to know each page that is touched: nothing is fetched ahead.
@@ -158,7 +157,7 @@ impl Pager {
             Verdict::Here { buffer, at } => {
                 let mut parts = Parts::new();
                 parts.push(&buffer[at..at + size as usize]);
-                let _ = image.device.answer(unique, &parts);
+                image.answer(&wanted, &parts);
             }
         }
         if has_work {
@@ -209,7 +208,7 @@ impl Pager {
             }
         }
         let parts = miss.parts(image);
-        let _ = image.device.answer(miss.wanted.request.unique, &parts);
+        image.answer(&miss.wanted, &parts);
         self.free.push(miss);
     }
 
@@ -357,8 +356,7 @@ impl Pager {
 
     fn give_up_waiting(&mut self, image: &Shared, wanted: Wanted) {
         let Some(mut miss) = self.free.pop() else {
-            let _ = image.device.refuse(wanted.request.unique, libc::EIO);
-            return;
+            return image.refuse(&wanted);
         };
         miss.begin(image, wanted, image.config.miss_deadline);
         let reason = "the READs before it have had no answer";
@@ -421,7 +419,7 @@ impl Pager {
     fn refuse_all(&mut self, image: &Shared) {
         let busy = self.busy.iter().flatten().filter(|miss| !miss.answered);
         for wanted in busy.map(|miss| &miss.wanted).chain(&self.waiting) {
-            let _ = image.device.refuse(wanted.request.unique, libc::EIO);
+            image.refuse(wanted);
         }
     }
 }
@@ -459,7 +457,7 @@ fn give_up(image: &Shared, miss: &Miss, owner: usize) {
     // Only then the refusal: the kernel asks again at once, perhaps another thread, and the child may be
     // dead before its loss is told.
     tell(image, wanted, owner, &fault.reason);
-    let _ = image.device.refuse(wanted.request.unique, libc::EIO);
+    image.refuse(wanted);
 }
 
 /// Tells of a lost page. A larger READ is read-ahead: the kernel asks once more for the page that was

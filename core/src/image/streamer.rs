@@ -178,7 +178,7 @@ impl Streamer {
             let at = index(wanted.request.offset - piece.offset);
             let mut parts = Parts::new();
             parts.push(&buffer[at..at + wanted.request.size as usize]);
-            let _ = image.device.answer(wanted.request.unique, &parts);
+            image.answer(wanted, &parts);
         }
         for (start, end) in gaps(piece, &arrival) {
             let bytes = &buffer[index(start - piece.offset)..index(end - piece.offset)];

@@ -2,6 +2,8 @@
 //! encryption), one of each variant with every field fixed. What is kept in `tests/wire` stays readable for
 //! ever, and what this version writes is what it wrote.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +17,7 @@ use super::local::{
 use super::namespaces::{Namespace, NamespaceKind};
 use crate::descriptor::{ArenaNews, Clocks, Slab};
 use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
+use crate::times::{Times, TimesCounter};
 
 const SEED: SeedId = SeedId(0x0123_4567_89ab_cdef);
 const CHILD: ChildId = ChildId(0xfedc_ba98_7654_3210);
@@ -132,6 +135,14 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             dc_mended: 17,
             dc_targets_ready: 18,
             images: 19,
+            children: 23,
+            seeds: 24,
+            leases_given: 25,
+            leases_held: 26,
+            bytes_shared: 27,
+            bytes_private: 28,
+            bytes_remote: 29,
+            miss_times: times(),
         }),
     ];
     replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));
@@ -151,6 +162,14 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
     ];
     replies.extend(kinds.map(|kind| LocalReply::Failed(failure(kind))));
     replies
+}
+
+fn times() -> Times {
+    let counter = TimesCounter::default();
+    counter.count(Duration::from_nanos(1500));
+    let mut times = Times::default();
+    times.add(&counter);
+    times
 }
 
 pub(super) fn control_requests() -> Vec<ControlRequest> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::listen::Listen;
 use super::namespaces::Namespace;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
+use crate::times::Times;
 
 /// A request to the local agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -313,8 +314,7 @@ pub struct ChildLine {
     pub age_s: u64,
 }
 
-/// Counters of an agent since its start; `images` alone is what there is now. Images that rehearsals had count
-/// nowhere.
+/// Counters of an agent since its start, and at their end what there is now. Images that rehearsals had count nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// FUSE read requests answered.
@@ -365,15 +365,38 @@ pub struct Stats {
     pub dc_targets_ready: u64,
     /// Images that are held now.
     pub images: u64,
+    /// Children that run here.
+    pub children: u64,
+    /// Seeds that live here.
+    pub seeds: u64,
+    /// Leases that other hosts have of these.
+    pub leases_given: u64,
+    /// Leases of other hosts' seeds.
+    pub leases_held: u64,
+    /// Bytes of images that have come here, once for all children.
+    pub bytes_shared: u64,
+    /// Bytes that children have to themselves.
+    pub bytes_private: u64,
+    /// Bytes of images that are with their seeds alone.
+    pub bytes_remote: u64,
+    /// From the arrival of each miss to its answer.
+    pub miss_times: Times,
 }
 
 impl Stats {
-    /// Each counter with its name, in the order above. One that is missing here does not compile.
+    /// Each number with its name: the counters, and two percentiles of [`Stats::miss_times`].
     pub fn by_name(&self) -> Vec<(&'static str, u64)> {
+        let percentile = |percent| self.miss_times.percentile_ns(percent);
+        let percentiles = [("miss_p50_ns", percentile(50)), ("miss_p99_ns", percentile(99))];
+        self.counters().into_iter().chain(percentiles).collect()
+    }
+
+    /// Each counter with its name, in the order above. One that is missing here does not compile.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
         macro_rules! listed {
             ($($name:ident)*) => {{
-                let Stats { $($name),* } = *self;
-                vec![$((stringify!($name), $name)),*]
+                let Stats { miss_times: _, $($name),* } = self;
+                vec![$((stringify!($name), *$name)),*]
             }};
         }
         listed! {
@@ -381,6 +404,7 @@ impl Stats {
             pages_from_files reads reads_failed fallbacks fabric_fallbacks pages_lost
             children_started children_renumbered files_missing seeds_published reads_served
             bytes_served dc_initiators dc_peers dc_flushed dc_mended dc_targets_ready images
+            children seeds leases_given leases_held bytes_shared bytes_private bytes_remote
         }
     }
 }

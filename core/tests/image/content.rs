@@ -4,12 +4,13 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mitosis::descriptor::{OwnerIndex, PageTable, Run, SeedAddr, SeedRange, Source, VmaKind};
 use mitosis::descriptor::{Patch, SITE_LEN};
 use mitosis::fabric::Fabric;
 use mitosis::image::ImageLayout;
+use mitosis::times::Times;
 
 use crate::memory::{Memory, Mood, byte_at, bytes_at};
 use crate::reader::{End, Random, View, fork};
@@ -158,6 +159,32 @@ fn a_hundred_processes_fault_at_once_needs_root_and_fuse() {
         let pulled = fixture.image.counters().pages_pulled.load(Ordering::Relaxed);
         assert!(pulled >= 997, "{pulled}");
     }
+}
+
+#[test]
+fn each_miss_is_timed_from_its_arrival_to_its_answer_needs_root_and_fuse() {
+    let takes = Duration::from_millis(3);
+    let memory = Memory::new("a");
+    memory.set(Mood::Answers(takes));
+    let fixture = simple(256, &memory);
+    let mut reader = fork(&fixture.image, || compare(&fixture.layout, 256, 0, 63));
+    assert_eq!(reader.wait(LONG), End::Exited(0));
+    let counters = fixture.image.counters();
+    let misses = || counters.misses.load(Ordering::Relaxed);
+    let times = || {
+        let mut times = Times::default();
+        times.add(&counters.miss_times);
+        times
+    };
+    // The pager counts behind its answer, which has woken the reader already.
+    let until = Instant::now() + LONG;
+    while times().count() < misses() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(times().count(), misses());
+    let took_ns = u128::from(times().percentile_ns(50));
+    assert!(took_ns >= takes.as_nanos(), "{took_ns}");
+    assert!(u128::from(times().sum_ns()) >= takes.as_nanos() * u128::from(misses()) / 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mitosis::descriptor::SeedAddr;
 use mitosis::fabric::{Fabric, ReadError};
+use mitosis::times::Times;
 
 use crate::memory::{Memory, Mood, byte_at};
 use crate::reader::{End, View, fork};
@@ -49,7 +50,12 @@ fn a_silent_owner_is_a_sigbus_by_the_deadline_needs_root_and_fuse() {
         assert_eq!(lost.len(), 1, "{lost:?}");
         assert_eq!(lost[0].addr, SeedAddr(BASE + 40 * PAGE));
         assert_eq!((lost[0].pid, &*lost[0].owner_host), (reader.pid as u32, "a"));
-        assert_eq!(fixture.image.counters().pages_lost.load(Ordering::Relaxed), 1);
+        let counters = fixture.image.counters();
+        assert_eq!(counters.pages_lost.load(Ordering::Relaxed), 1);
+        let mut times = Times::default();
+        times.add(&counters.miss_times);
+        let longest = Duration::from_nanos(times.percentile_ns(100));
+        assert!(longest >= deadline, "a miss that ends in SIGBUS counts: {longest:?}");
         if matches!(mood, Mood::Silent) {
             // Once the owner is back, and the failure forgotten, the page can be had.
             memory.set(Mood::Answers(Duration::ZERO));
