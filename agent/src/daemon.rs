@@ -21,7 +21,7 @@ use mitosis::keeper;
 use mitosis::sys::{poll, sched, signal, socket};
 use mitosis::verbs::Patience;
 use mitosis::wire::control::ClusterSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::metrics;
 use crate::settings::Settled;
@@ -70,7 +70,7 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
         metrics::serve(&agent, metrics)?;
     }
     // Whoever starts an agent waits for this line.
-    println!("{}", if as_json { ready.json() } else { ready.to_string() });
+    println!("{}", if as_json { ready.as_value().to_string() } else { ready.to_string() });
     std::io::stdout().flush()?;
     agent.run(listeners);
     Ok(ExitCode::SUCCESS)
@@ -118,11 +118,10 @@ struct Ready {
 }
 
 impl Ready {
-    fn json(&self) -> String {
+    fn as_value(&self) -> Value {
         let socket = self.socket.display().to_string();
         let metrics = self.metrics.map(|address| address.to_string());
         json!({ "ready": { "socket": socket, "address": self.address, "metrics": metrics } })
-            .to_string()
     }
 }
 
@@ -290,4 +289,17 @@ fn start_log(settled: &Settled) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_as_documented() {
+        let local = Ready { socket: "/a".into(), address: None, metrics: None };
+        let metrics = Some(SocketAddr::from(([127, 0, 0, 1], 9464)));
+        let all = Ready { socket: "/a".into(), address: Some("host-a:7370".to_owned()), metrics };
+        crate::json_tests::assert_documented("agent", &[local.as_value(), all.as_value()]);
+    }
 }

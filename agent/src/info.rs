@@ -164,3 +164,30 @@ fn port_value(port: &PortFacts) -> Value {
         "gids": port.gids.iter().map(gid).collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use mitosis::verbs::PortState;
+
+    use super::*;
+    use crate::doctor::rdma::tests::{facts, view};
+
+    #[test]
+    fn facts_are_as_documented() {
+        let own = Own { version: "0", kernel: "6.1".to_owned(), socket: "/a".to_owned() };
+        let good = view(PortState::Active, "10.77.0.1");
+        let mut poor = view(PortState::Down, "fe80::1");
+        poor.caps = None;
+        poor.facts.trouble = Some("it cannot be opened".to_owned());
+        poor.facts.numa_distance = None;
+        for port in &mut poor.facts.ports {
+            port.gids.iter_mut().for_each(|entry| entry.netdev = None);
+        }
+        let mut none = facts(Err("no RDMA here".to_owned()));
+        none.choice = Err("libibverbs.so.1 cannot be opened".to_owned());
+        none.memlock.allowed_bytes = Some(1);
+        let all = [facts(Ok(vec![good, poor])), none];
+        let values: Vec<Value> = all.iter().map(|facts| as_value(&own, facts)).collect();
+        crate::json_tests::assert_documented("info", &values);
+    }
+}

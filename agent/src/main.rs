@@ -5,6 +5,8 @@ mod completion;
 mod daemon;
 mod doctor;
 mod info;
+#[cfg(test)]
+mod json_tests;
 mod metrics;
 mod prepare;
 mod prometheus;
@@ -188,12 +190,17 @@ fn main() -> ExitCode {
     let result = carry_out(cli, settings::of_command(&matches));
     result.unwrap_or_else(|error| {
         if as_json {
-            eprintln!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+            eprintln!("{}", error_as_value(&error));
         } else {
             eprintln!("mitosis: {error:#}");
         }
         ExitCode::FAILURE
     })
+}
+
+/// For programs, on standard error.
+fn error_as_value(error: &anyhow::Error) -> serde_json::Value {
+    serde_json::json!({ "error": format!("{error:#}") })
 }
 
 /// Does what the command line asks for.
@@ -252,4 +259,16 @@ fn without_empty_variables(command: Command) -> Command {
             if argument.get_env().is_some_and(is_empty) { argument.env(None) } else { argument }
         })
         .mut_subcommands(without_empty_variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_as_documented() {
+        let error = anyhow::anyhow!("a").context("b");
+        assert_eq!(error_as_value(&error)["error"], "b: a");
+        json_tests::assert_documented("errors", &[error_as_value(&error)]);
+    }
 }

@@ -111,3 +111,18 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use mitosis::id::{ForkKey, SeedId};
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_is_as_documented() {
+        let handle = Handle { agent: None, seed: SeedId(1), key: ForkKey([2; 32]) };
+        let made = Made { pid: 3, handle, taken: Duration::from_millis(4) };
+        crate::json_tests::assert_documented("prepare", &[made.as_value()]);
+        crate::json_tests::assert_documented("run", &[made.as_value()]);
+    }
+}

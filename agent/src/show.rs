@@ -1,8 +1,9 @@
 //! What people and programs get to see.
 
 use anyhow::Context as _;
-use mitosis::client::Child;
+use mitosis::client::{AgentAddress, Child};
 use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
+use mitosis::id::{ChildId, SeedId};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
 use mitosis::resume::child::INFO_LEN;
@@ -12,7 +13,7 @@ use mitosis::resume::{
     FurtherThreads, HostFacts, Own, Placement, TailFacts, TailPlace, TemplateFds, Vdso, blob,
     compile, stub,
 };
-use mitosis::wire::local::{ChildEnd, Listing, Stats};
+use mitosis::wire::local::{ChildEnd, Listing, StartReport, Stats};
 use serde_json::{Map, Value, json};
 
 use crate::show_files::becomes;
@@ -20,50 +21,56 @@ use crate::show_files::becomes;
 /// Children that were started.
 pub fn children(children: &[Child], as_json: bool) {
     for child in children {
-        let (id, pid, host) = (child.id().to_string(), child.pid(), child.host());
+        let (id, pid, host) = (child.id(), child.pid(), child.host());
         if as_json {
-            let report = child.report();
-            println!(
-                "{}",
-                json!({
-                    "child": id, "pid": pid, "host": host,
-                    "requested_at_ns": report.requested_at_ns,
-                    "started_at_ns": report.started_at_ns,
-                    "descriptor_bytes": report.descriptor_bytes,
-                    "pages_total": report.pages_total,
-                    "new_template": report.new_template,
-                })
-            );
+            println!("{}", started(id, pid, host, child.report()));
         } else {
             println!("{id}  pid {pid} on {host}");
         }
     }
 }
 
-/// A child's end, as JSON.
-pub fn end(child: &Child, end: &ChildEnd) {
+fn started(child: ChildId, pid: u32, host: &str, report: &StartReport) -> Value {
+    json!({
+        "child": child.to_string(), "pid": pid, "host": host,
+        "requested_at_ns": report.requested_at_ns,
+        "started_at_ns": report.started_at_ns,
+        "descriptor_bytes": report.descriptor_bytes,
+        "pages_total": report.pages_total,
+        "new_template": report.new_template,
+    })
+}
+
+/// A child's end, for programs.
+pub fn end(child: ChildId, end: &ChildEnd) -> Value {
     let end = match end {
         ChildEnd::Exited(status) => json!({ "exited": status }),
         ChildEnd::Signalled(signal) => json!({ "signalled": signal }),
         ChildEnd::PageLost(text) => json!({ "page_lost": text }),
         ChildEnd::HostLost(text) => json!({ "host_lost": text }),
     };
-    println!("{}", json!({ "child": child.id().to_string(), "end": end }));
+    json!({ "child": child.to_string(), "end": end })
+}
+
+/// A seed that was dropped, for programs.
+pub fn dropped(seed: SeedId, is_revoked: bool) -> Value {
+    json!({ "dropped": seed.to_string(), "revoked": is_revoked })
+}
+
+/// A child that was sent a signal, for programs.
+pub fn signalled(child: ChildId, signal: i32) -> Value {
+    json!({ "child": child.to_string(), "signal": signal })
+}
+
+/// An agent that ends, for programs.
+pub fn ended(agent: &AgentAddress) -> Value {
+    json!({ "shutdown": agent.to_string() })
 }
 
 /// Seeds and children of a host.
 pub fn listing(listing: &Listing, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        // Ids as everywhere else in text: 16 hex digits.
-        let mut value = serde_json::to_value(listing)?;
-        for (list, fields) in [("seeds", &["seed"][..]), ("children", &["child", "seed"][..])] {
-            for line in value[list].as_array_mut().into_iter().flatten() {
-                for field in fields {
-                    line[*field] = hex(&line[*field]);
-                }
-            }
-        }
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        println!("{}", serde_json::to_string_pretty(&listing_as_value(listing)?)?);
         return Ok(());
     }
     println!(
@@ -94,6 +101,19 @@ pub fn listing(listing: &Listing, as_json: bool) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn listing_as_value(listing: &Listing) -> serde_json::Result<Value> {
+    // Ids as everywhere else in text: 16 hex digits.
+    let mut value = serde_json::to_value(listing)?;
+    for (list, fields) in [("seeds", &["seed"][..]), ("children", &["child", "seed"][..])] {
+        for line in value[list].as_array_mut().into_iter().flatten() {
+            for field in fields {
+                line[*field] = hex(&line[*field]);
+            }
+        }
+    }
+    Ok(value)
 }
 
 fn hex(value: &Value) -> Value {
@@ -361,12 +381,7 @@ pub fn programs(descriptor: &Descriptor) -> anyhow::Result<Programs> {
 pub fn steps(programs: &Programs, as_json: bool) -> anyhow::Result<()> {
     let Programs { template, tail, threads } = programs;
     if as_json {
-        let lines = |text: String| -> Vec<String> {
-            text.lines().map(|line| line.trim().to_owned()).collect()
-        };
-        let [template, tail, threads] =
-            [template.to_string(), tail.to_string(), threads.to_string()].map(lines);
-        let all = json!({ "steps": template, "tail": tail, "threads": threads });
+        let all = steps_as_value([template.to_string(), tail.to_string(), threads.to_string()]);
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         print!("{template}each child:\n{tail}{threads}");
@@ -374,9 +389,82 @@ pub fn steps(programs: &Programs, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn steps_as_value(programs: [String; 3]) -> Value {
+    let lines = |text: String| text.lines().map(|line| line.trim().to_owned()).collect();
+    let [template, tail, threads]: [Vec<String>; 3] = programs.map(lines);
+    json!({ "steps": template, "tail": tail, "threads": threads })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mitosis::descriptor::{Loss, LossKind, codec};
+    use mitosis::times::TimesCounter;
+    use mitosis::wire::local::{ChildLine, SeedLine};
+
     use super::*;
+    use crate::json_tests::assert_documented;
+
+    const CHILD: ChildId = ChildId(1);
+    const SEED: SeedId = SeedId(2);
+
+    #[test]
+    fn starts_and_ends_are_as_documented() {
+        let text = || "a".to_owned();
+        let ends = [
+            ChildEnd::Exited(0),
+            ChildEnd::Signalled(9),
+            ChildEnd::PageLost(text()),
+            ChildEnd::HostLost(text()),
+        ];
+        let mut values = vec![started(CHILD, 3, "host", &StartReport::default())];
+        values.extend(ends.iter().map(|own| end(CHILD, own)));
+        assert_documented("resume", &values);
+        assert_documented("drop", &[dropped(SEED, true)]);
+        assert_documented("kill", &[signalled(CHILD, 15)]);
+        assert_documented("shutdown", &[ended(&AgentAddress("/a".into()))]);
+    }
+
+    #[test]
+    fn listings_and_stats_are_as_documented() {
+        let seed = SeedLine {
+            seed: SEED,
+            pid: 1,
+            parent_pid: 2,
+            exe: String::new(),
+            generation: 3,
+            pages: 4,
+            state: String::new(),
+            holders: 5,
+            age_s: 6,
+        };
+        let child = ChildLine { child: CHILD, pid: 7, seed: SEED, age_s: 8 };
+        let listing = Listing { seeds: vec![seed], children: vec![child] };
+        let listing = listing_as_value(&listing).unwrap();
+        assert_eq!(listing["children"][0]["seed"], "0000000000000002");
+        assert_documented("ls", &[listing]);
+        let counter = TimesCounter::default();
+        [1, 1 << 40].into_iter().for_each(|ns| counter.count(Duration::from_nanos(ns)));
+        let mut stats = Stats::default();
+        stats.miss_times.add(&counter);
+        assert_documented("stats", &[stats_as_value(&stats)]);
+    }
+
+    #[test]
+    fn descriptors_are_as_documented() {
+        let golden = [
+            &include_bytes!("../../tests/wire/descriptor-1.0-files.bin")[..],
+            include_bytes!("../../tests/wire/descriptor-1.0-whole.bin"),
+        ];
+        let mut descriptors = golden.map(|bytes| codec::decode(bytes).unwrap());
+        let loss = Loss { kind: LossKind::Pipes, fds: vec![7], was: "pipe:[1]".to_owned() };
+        descriptors[0].losses.all.push(loss);
+        let values = descriptors.each_ref().map(|descriptor| as_value(descriptor, 1));
+        assert_documented("inspect", &values);
+        let steps = steps_as_value(["a", "b", "c"].map(str::to_owned));
+        assert_documented("inspect --program", &[steps]);
+    }
 
     #[test]
     fn each_number_has_a_meaning() {

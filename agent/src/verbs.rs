@@ -76,7 +76,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         let own = status_of(child, &end);
         status = if status == 0 { own } else { status };
         if context.json {
-            show::end(child, &end);
+            println!("{}", show::end(child.id(), &end));
         }
     }
     Ok(ExitCode::from(status))
@@ -166,7 +166,7 @@ pub fn drop_seed(context: &Context, args: &DropArgs) -> anyhow::Result<ExitCode>
         }
     };
     if context.json {
-        println!("{}", serde_json::json!({ "dropped": seed.to_string(), "revoked": args.revoke }));
+        println!("{}", show::dropped(seed, args.revoke));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -176,7 +176,7 @@ pub fn kill(context: &Context, args: &KillArgs) -> anyhow::Result<ExitCode> {
     let (child, signal) = (ChildId::from_str(&args.child)?, parse_signal(&args.signal)?);
     client::kill(&context.agent(), child, args.on.as_deref(), signal)?;
     if context.json {
-        println!("{}", serde_json::json!({ "child": child.to_string(), "signal": signal }));
+        println!("{}", show::signalled(child, signal));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -205,7 +205,7 @@ pub fn shutdown(context: &Context) -> anyhow::Result<ExitCode> {
     let agent = context.agent();
     client::shutdown(&agent)?;
     if context.json {
-        println!("{}", serde_json::json!({ "shutdown": agent.to_string() }));
+        println!("{}", show::ended(&agent));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@
 
 mod host;
 mod preload;
-mod rdma;
+pub(crate) mod rdma;
 
 use std::process::ExitCode;
 
@@ -149,6 +149,8 @@ mod tests {
         assert!(text.contains("MISSING  f") && text.contains("remedy: h"), "{text}");
         assert!(text.ends_with("1 missing, 1 lacking\n"), "{text}");
         let value = as_value(&missing);
+        let all = as_value(&[&lacking[..], &missing].concat());
+        crate::json_tests::assert_documented("doctor", &[all]);
         assert_eq!(
             (&value["fine"], &value["checks"][1]["standing"]),
             (&json!(false), &json!("missing"))

@@ -133,7 +133,7 @@ fn choice(facts: &Facts) -> Check {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use mitosis::verbs::choice::{Choice, DeviceFacts, PortFacts, Settings};
     use mitosis::verbs::{DcCaps, DeviceCaps, Gid, GidEntry, Memlock, Mtu, OdpCaps};
 
@@ -144,7 +144,7 @@ mod tests {
         Memlock { needed_bytes: 64 << 20, allowed_bytes, pinned_bytes: 0 }
     }
 
-    fn view(state: PortState, address: &str) -> DeviceView {
+    pub(crate) fn view(state: PortState, address: &str) -> DeviceView {
         let gid = Gid::from(address.parse::<std::net::IpAddr>().unwrap());
         let entry =
             GidEntry { index: 1, gid, kind: GidKind::RoceV2, netdev: Some("eth0".to_owned()) };
@@ -179,7 +179,7 @@ mod tests {
         DeviceView { facts, caps: Some(caps), dc: Some(Ok(DcCaps::default())) }
     }
 
-    fn facts(devices: Result<Vec<DeviceView>, String>) -> Facts {
+    pub(crate) fn facts(devices: Result<Vec<DeviceView>, String>) -> Facts {
         let choice = Choice {
             fabric: FabricName::Tcp,
             port: None,

@@ -276,3 +276,13 @@ fn a_file_that_cannot_be_read_ends_who_named_it_and_the_agent() {
     settled.check_file(false).expect("an agent can be ended whatever is in the file");
     assert_eq!(settled.check(true).unwrap_err().to_string(), expected);
 }
+
+#[test]
+fn settings_are_as_documented() {
+    let variables = [("MITOSIS_CLONES_AHEAD", "many"), ("MITOSIS_QQQ", "x")];
+    let (all, _) = settled(&[("dev", "a")], &variables, "linger_s = 7\n");
+    let (wrong, _) = settled(&[], &[], "[agent]\n");
+    let none = Settled::from_parts(&Flags::new(), BTreeMap::new(), true);
+    let values = [all.as_value(), wrong.as_value(), none.as_value()];
+    crate::json_tests::assert_documented("info -c", &values);
+}
