@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use mitosis::agent::config::{self, Config, RdmaConfig};
+use mitosis::agent::limits::Limits;
 use mitosis::agent::{Agent, Listeners};
 use mitosis::client::{AgentAddress, leave_nothing};
 use mitosis::export::arena::ArenaLimits;
@@ -189,6 +190,13 @@ fn configure(
         linger: Duration::from_secs(number("linger_s")?),
         busy_poll: Duration::from_micros(number("busy_poll_us")?),
         proxy_vdso: args.proxy_vdso,
+        limits: Limits {
+            children: usize::try_from(number("max_children")?)?,
+            children_of_seed: usize::try_from(number("max_children_of_seed")?)?,
+            children_of_peer: usize::try_from(number("max_children_of_peer")?)?,
+            seeds: usize::try_from(number("max_seeds")?)?,
+            connections_of_peer: usize::try_from(number("max_connections_of_peer")?)?,
+        },
         rdma: RdmaConfig {
             settings: settled.rdma()?,
             arena: ArenaLimits {

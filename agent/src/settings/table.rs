@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mitosis::agent::ahead::MAX_CLONES_AHEAD;
+use mitosis::agent::limits::{MAX_CHILDREN, MAX_CONNECTIONS, MAX_SEEDS};
 use mitosis::verbs::choice::Settings as RdmaSettings;
 
 /// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
@@ -184,7 +185,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 19] = [
+const AGENTS: [Setting; 24] = [
     agent(
         "listen",
         "MITOSIS_LISTEN",
@@ -274,6 +275,52 @@ const AGENTS: [Setting; 19] = [
         Kind::Number(0, MAX_LINGER_S),
         Some("30"),
         "Seconds for which an image without children is kept for the next resume",
+    ),
+    agent(
+        "max_children",
+        "MITOSIS_MAX_CHILDREN",
+        "max-children",
+        "N",
+        Kind::Number(1, MAX_CHILDREN as u64),
+        Some("20000"),
+        "Children that may run here at once",
+    ),
+    agent(
+        "max_children_of_seed",
+        "MITOSIS_MAX_CHILDREN_OF_SEED",
+        "max-children-of-seed",
+        "N",
+        Kind::Number(1, MAX_CHILDREN as u64),
+        Some("20000"),
+        "Children of one seed that may run here at once",
+    ),
+    agent(
+        "max_children_of_peer",
+        "MITOSIS_MAX_CHILDREN_OF_PEER",
+        "max-children-of-peer",
+        "N",
+        Kind::Number(1, MAX_CHILDREN as u64),
+        Some("20000"),
+        "Children that one other host may have running here at once",
+    ),
+    agent(
+        "max_seeds",
+        "MITOSIS_MAX_SEEDS",
+        "max-seeds",
+        "N",
+        Kind::Number(1, MAX_SEEDS as u64),
+        Some("1024"),
+        "Seeds that may live here at once",
+    ),
+    agent(
+        "max_connections_of_peer",
+        "MITOSIS_MAX_CONNECTIONS_OF_PEER",
+        "max-connections-of-peer",
+        "N",
+        Kind::Number(1, MAX_CONNECTIONS as u64),
+        Some("4096"),
+        "Connections that one other host may have to this agent at once: one for each of its seeds that it holds, each \
+         resume that runs, and each READ stream",
     ),
     agent(
         "busy_poll_us",

@@ -141,6 +141,12 @@ fn the_table_has_each_name_once_and_its_defaults_are_the_agents_own() {
     assert_eq!(number("peer_deadline_ms"), config.peer_deadline.as_millis());
     assert_eq!(number("linger_s"), config.linger.as_secs().into());
     assert_eq!(number("busy_poll_us"), config.busy_poll.as_micros());
+    let limits = config.limits;
+    assert_eq!(number("max_children"), limits.children as u128);
+    assert_eq!(number("max_children_of_seed"), limits.children_of_seed as u128);
+    assert_eq!(number("max_children_of_peer"), limits.children_of_peer as u128);
+    assert_eq!(number("max_seeds"), limits.seeds as u128);
+    assert_eq!(number("max_connections_of_peer"), limits.connections_of_peer as u128);
     assert_eq!(!settled.switch("no_rehearsal"), config.rehearse);
     assert_eq!(settled.rdma().unwrap(), config.rdma.settings);
 }

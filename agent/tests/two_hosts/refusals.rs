@@ -9,7 +9,7 @@ use mitosis::wire::local::{ChildEnd, Clock, FailureKind, LocalReply, LocalReques
 use mitosis_hosts::ExecOptions;
 
 use crate::process::{Process, within};
-use crate::world::{MITOSIS, Plan, SOON, World, program, write_secret};
+use crate::world::{MITOSIS, Plan, SOON, Seed, World, program, write_secret};
 
 #[test]
 fn keys() {
@@ -131,6 +131,71 @@ fn secrets_that_differ_and_rotate() {
     assert_eq!(world.children(&seed.handle, "read 0 all;exit 7").end().code, Some(7));
     world.b.agent = Some(agent);
     world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.b);
+    world.finish();
+}
+
+/// A world whose host-b is bounded.
+fn with_limits_on_b(limits: &[&str]) -> World {
+    let mut world = World::without_agents(Plan::default());
+    world.start_agent(0);
+    let secret = ["--secret-file", "/etc/mitosis.secret"];
+    let reached = ["--listen", "7370", "--advertise", "host-b:7370"];
+    let mut agent = world.b.agent_with(world.pair.b(), &[&reached[..], &secret, limits].concat());
+    agent.line();
+    world.b.agent = Some(agent);
+    world
+}
+
+#[test]
+fn more_children_than_a_seed_or_a_peer_may_have() {
+    let world = with_limits_on_b(&["--max-children-of-seed", "2", "--max-children-of-peer", "3"]);
+    let [first, second] = [world.seed(), world.seed()];
+    let start = |seed: &Seed, count, payload| {
+        let on_b = ["--on", "host-b", "-n", count, "--payload", payload];
+        world.mitosis(&world.a, &[&["resume", &seed.handle][..], &on_b].concat())
+    };
+    let of_seed = "limit of 2 for one seed (max_children_of_seed)";
+    start(&first, "3", "exit 0").end().refused(&[first.id(), "3 more children of seed", of_seed]);
+    let mut waiting = start(&first, "2", "await /tmp/test-go");
+    (0..2).for_each(|_| assert_eq!(waiting.line(), "waiting"));
+    start(&first, "1", "exit 0").end().refused(&[first.id(), "1 more children of seed", of_seed]);
+    let of_peer = "limit of 3 for one peer (max_children_of_peer)";
+    start(&second, "2", "exit 0").end().refused(&["2 more children for 10.", of_peer]);
+    assert_eq!(start(&second, "1", "exit 3").end().code, Some(3));
+    // A caller of that host is no peer.
+    let here = ["resume", &second.handle, "-n", "2", "--payload", "exit 4"];
+    assert_eq!(world.mitosis(&world.b, &here).end().code, Some(4));
+    world.signal(&world.b, "/tmp/test-go");
+    assert_eq!(waiting.end().code, Some(0));
+    // Their places are free as soon as their ends are told.
+    assert_eq!(start(&first, "2", "exit 5").end().code, Some(5));
+    for seed in [&first, &second] {
+        world.on_a(&["drop", seed.id()]).ok();
+    }
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn more_connections_than_a_peer_may_have() {
+    let world = with_limits_on_b(&["--max-connections-of-peer", "1"]);
+    let seed = world.seed();
+    let mut waiting = world.children(&seed.handle, "pid;await /tmp/test-go");
+    assert!(waiting.line().starts_with("pid "));
+    world.children(&seed.handle, "exit 0").end().refused(&[
+        "10.",
+        "has as many connections to this agent as one peer may have, 1 (max_connections_of_peer)",
+    ]);
+    world.signal(&world.b, "/tmp/test-go");
+    assert_eq!(waiting.end().code, Some(0));
+    // Its connection closes behind its child's end.
+    within(SOON, "a place for another connection", || {
+        world.children(&seed.handle, "exit 6").end().code == Some(6)
+    });
+    world.on_a(&["drop", seed.id()]).ok();
+    world.settled(&world.a);
     world.settled(&world.b);
     world.finish();
 }

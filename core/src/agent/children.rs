@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 
 use super::failure::fail;
 use super::hosted::Hosted;
+use super::limits::Whose;
 use super::seeds::Hold;
+use super::tally::{Counted, Tally};
 use crate::id::{ChildId, SeedId};
 use crate::resume::Entering;
 use crate::resume::{NewProcess, Template};
@@ -21,7 +23,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 
-/// Children alive at once on one host: below the kernel's usual pid_max.
+/// Children alive at once on one host, whatever is set: below the kernel's usual pid_max.
 pub const MAX_CHILDREN: usize = 20_000;
 /// Exit status of a child whose restore did not end: its first instruction never ran.
 const TAIL_FAILED: i32 = 127;
@@ -93,6 +95,8 @@ struct Entry {
     entering: Entering,
     /// Keeps image, template and lease alive, and the seed if it is this host's.
     lives_on: Option<LivesOn>,
+    /// What it counts for.
+    places: Vec<Counted<Whose>>,
 }
 
 impl Entry {
@@ -103,6 +107,8 @@ impl Entry {
             self.say_why_it_never_ran();
         }
         self.lives_on = None;
+        // Whoever hears of its end may start another one.
+        self.places.clear();
         self.teller.tell(ChildEvent { child: self.child, end });
     }
 
@@ -122,8 +128,6 @@ struct Table {
     by_pid: HashMap<u32, Entry>,
     /// Inits of children's pid namespaces; each ends after its child.
     inits: HashSet<u32>,
-    /// Places that are given away and not taken yet.
-    promised: usize,
     early: HashMap<u32, (Instant, i32)>,
 }
 
@@ -131,6 +135,8 @@ struct Table {
 #[derive(Debug, Default)]
 pub struct Children {
     table: Mutex<Table>,
+    /// Those that are there, and those that are about to be. Locked after `table`.
+    tally: Arc<Tally<Whose>>,
 }
 
 /// What is known of a child when it is entered.
@@ -158,24 +164,25 @@ pub struct NewChild {
 #[derive(Debug)]
 pub struct Places {
     children: Arc<Children>,
-    left: usize,
+    left: Vec<Counted<Whose>>,
 }
 
 impl Children {
-    /// Places for `count` more.
+    /// Places for `count` more, which count for each of these parties.
     ///
     /// # Errors
-    /// The limit is reached.
-    pub fn admit(self: &Arc<Self>, count: u32) -> Result<Places, Failure> {
-        let mut table = self.table.lock();
-        let wanted = count as usize;
-        if table.by_pid.len() + table.promised + wanted > MAX_CHILDREN {
-            let text =
-                format!("{count} more children would exceed this host's limit of {MAX_CHILDREN}");
-            return Err(fail(FailureKind::Limit, text));
-        }
-        table.promised += wanted;
-        Ok(Places { children: self.clone(), left: wanted })
+    /// A limit is reached: nothing is counted.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        count: u32,
+        parties: &[(Whose, usize)],
+    ) -> Result<Places, Failure> {
+        let place = |(whose, most): &(Whose, usize)| {
+            let counted = self.tally.enter(*whose, count as usize, *most);
+            counted.ok_or_else(|| whose.refuse(count, *most))
+        };
+        let left = parties.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Places { children: self.clone(), left })
     }
 
     /// A process of the keeper's has ended with this wait(2) status.
@@ -262,10 +269,8 @@ impl Places {
     pub fn take(&mut self, new: NewChild) {
         let NewProcess { pid, init, entering, .. } = new.process;
         let process = PidFd::open(pid).ok();
+        let places = self.left.iter_mut().filter_map(Counted::take_one).collect();
         let mut table = self.children.table.lock();
-        let taken = self.left.min(1);
-        self.left -= taken;
-        table.promised -= taken;
         if let Some(init) = init.filter(|init| table.early.remove(init).is_none()) {
             table.inits.insert(init);
         }
@@ -280,6 +285,7 @@ impl Places {
             stderr: new.stderr,
             entering,
             lives_on: Some(LivesOn { template: new.template, hosted: new.hosted, _hold: new.hold }),
+            places,
         };
         match early {
             Some((_, status)) => {
@@ -288,12 +294,6 @@ impl Places {
             }
             None => drop(table.by_pid.insert(pid, entry)),
         }
-    }
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        self.children.table.lock().promised -= self.left;
     }
 }
 
@@ -341,6 +341,7 @@ fn decode(status: i32, lost: Option<String>) -> ChildEnd {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Limits;
     use super::*;
 
     #[test]
@@ -357,13 +358,40 @@ mod tests {
     fn places_are_given_away_once() {
         let children = Arc::new(Children::default());
         let most = u32::try_from(MAX_CHILDREN).unwrap();
-        let first = children.admit(most - 1).unwrap();
-        let last = children.admit(1).unwrap();
-        assert_eq!(children.admit(1).unwrap_err().kind, FailureKind::Limit);
+        let all = [(Whose::All, MAX_CHILDREN)];
+        let first = children.admit(most - 1, &all).unwrap();
+        let last = children.admit(1, &all).unwrap();
+        assert_eq!(children.admit(1, &all).unwrap_err().kind, FailureKind::Limit);
         drop(last);
-        assert!(children.admit(2).is_err());
+        assert!(children.admit(2, &all).is_err());
         drop(first);
-        assert!(children.admit(most + 1).is_err());
-        assert!(children.admit(most).is_ok());
+        assert!(children.admit(most + 1, &all).is_err());
+        assert!(children.admit(most, &all).is_ok());
+    }
+
+    #[test]
+    fn a_seed_and_a_peer_have_limits_of_their_own_and_a_refusal_names_the_setting() {
+        let children = Arc::new(Children::default());
+        let limits =
+            Limits { children: 9, children_of_seed: 4, children_of_peer: 5, ..Limits::default() };
+        let peer = |last| Some([10, 0, 0, last].into());
+        let admit = |seed, peer, count| {
+            let admitted = children.admit(count, &limits.of_resume(SeedId(seed), peer));
+            admitted.map_err(|failure| failure.message)
+        };
+        let _first = admit(1, peer(1), 3).unwrap();
+        let of_seed = admit(1, peer(2), 2).unwrap_err();
+        assert!(
+            of_seed.contains("of seed 0000000000000001 would") && of_seed.contains("limit of 4")
+        );
+        assert!(of_seed.contains("(max_children_of_seed)"), "{of_seed}");
+        let of_peer = admit(2, peer(1), 3).unwrap_err();
+        assert!(of_peer.contains("for 10.0.0.1 would") && of_peer.contains("limit of 5"));
+        assert!(of_peer.contains("(max_children_of_peer)"), "{of_peer}");
+        // What was refused counts for nobody; a caller of this host is no peer.
+        let _second = admit(2, peer(2), 3).unwrap();
+        let all = admit(3, None, 4).unwrap_err();
+        assert!(all.contains("limit of 9 (max_children)"), "{all}");
+        assert!(admit(3, None, 3).is_ok());
     }
 }

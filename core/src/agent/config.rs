@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ahead::CLONES_AHEAD;
+use super::limits::Limits;
 use crate::export::arena::ArenaLimits;
 use crate::verbs::Patience;
 use crate::verbs::choice::Settings;
@@ -40,6 +41,8 @@ pub struct Config {
     pub busy_poll: Duration,
     /// Children call this kernel's vDSO by way of the seed's even where they are the same.
     pub proxy_vdso: bool,
+    /// How much of this host others may take.
+    pub limits: Limits,
     /// Which card, which fabric, and how much memory for it.
     pub rdma: RdmaConfig,
     /// The program to run as keeper: this one.
@@ -77,6 +80,7 @@ impl Config {
             linger: Duration::from_secs(30),
             busy_poll: Duration::ZERO,
             proxy_vdso: false,
+            limits: Limits::default(),
             rdma: RdmaConfig::default(),
             program,
             own_directory: None,

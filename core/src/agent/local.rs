@@ -258,7 +258,7 @@ fn resume_here(
     stdio: &[OwnedFd; 3],
 ) -> Result<Result<(), FrameError>, Failure> {
     let stdio = stdio.each_ref().map(AsFd::as_fd);
-    let started = agent.start_here(request, stdio, stream.as_fd(), None)?;
+    let started = agent.start_here(request, stdio, stream.as_fd(), None, None)?;
     let count = started.children.len();
     let reply = LocalReply::Started { children: started.children, report: started.report };
     if let Err(error) = frame::write(stream, &reply) {

@@ -25,6 +25,7 @@ mod fit;
 mod hosted;
 mod hosting;
 mod lease;
+pub mod limits;
 mod listeners;
 mod local;
 mod peers;
@@ -38,8 +39,9 @@ mod seed_pid;
 mod seeds;
 mod starting;
 mod surroundings;
+mod tally;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -84,6 +86,8 @@ pub struct Agent {
     tcp: Arc<TcpFabric>,
     local: Arc<LocalFabric>,
     peers: Arc<peers::Peers>,
+    /// Connections that others have to this agent.
+    peers_here: Arc<tally::Tally<IpAddr>>,
     seeds: Arc<seeds::Seeds>,
     hosting: hosting::Hosting,
     ahead: ahead::Ahead,
@@ -143,6 +147,7 @@ impl Agent {
             rdma,
             copies,
             peers,
+            peers_here: Arc::default(),
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
             ahead,

@@ -144,7 +144,7 @@ impl Agent {
         });
         let ours =
             connection.try_clone().map_err(|error| fail(FailureKind::Limit, error.to_string()))?;
-        self.seeds.add(record.clone(), ours)?;
+        self.seeds.add(record.clone(), ours, self.config.limits.seeds)?;
         Ok((record, report, files))
     }
 

@@ -13,6 +13,7 @@ use super::connections::Connections;
 use super::failure::fail;
 use super::hosted::Hosted;
 use super::lease::Lease;
+use super::limits::too_many_connections;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;
 use crate::descriptor::ArenaNews;
@@ -45,7 +46,10 @@ pub(super) fn serve(agent: &Arc<Agent>, listener: &TcpListener) {
 
 /// Tells what a connection is by its first bytes.
 fn converse(agent: &Arc<Agent>, stream: TcpStream) {
-    let peer = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    let Ok(address) = stream.peer_addr() else { return };
+    let peer = address.to_string();
+    let most = agent.config.limits.connections_of_peer;
+    let place = agent.peers_here.enter(address.ip(), 1, most);
     if stream.set_read_timeout(Some(GREETING_DEADLINE)).is_err() {
         return;
     }
@@ -54,7 +58,10 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
         return;
     }
     if magic == read::MAGIC {
-        agent.pages.serve(stream);
+        match place {
+            Some(_place) => agent.pages.serve(stream),
+            None => agent.pages.turn_away(stream),
+        }
         return;
     }
     if magic != control::MAGIC {
@@ -68,7 +75,11 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
     match Channel::accept(stream, &agent.config.secrets) {
         Ok(channel) => {
             super::keep_alive(channel.stream());
-            if let Err(error) = serve_channel(agent, channel) {
+            let served = match place {
+                Some(_place) => serve_channel(agent, channel),
+                None => turn_away(channel, too_many_connections(address.ip(), most)),
+            };
+            if let Err(error) = served {
                 tracing::debug!(peer, %error, "a control connection ended");
             }
         }
@@ -89,6 +100,16 @@ fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Answers whatever is asked first by why it is not heard.
+fn turn_away(mut channel: Channel, failure: Failure) -> Result<(), FrameError> {
+    tracing::warn!(%failure, "a connection was refused");
+    // Who has connected asks at once.
+    channel.stream().set_read_timeout(Some(GREETING_DEADLINE))?;
+    channel.stream().set_write_timeout(Some(ANSWER_DEADLINE))?;
+    let _: ControlRequest = frame::read(&mut channel)?;
+    frame::write(&mut channel, &ControlReply::Failed(failure))
 }
 
 fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameError> {
@@ -246,7 +267,8 @@ fn serve_resume(
     let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
     let bell = Arc::new(Bell::new()?);
     let caller = channel.stream().as_fd();
-    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone())) {
+    let peer = channel.stream().peer_addr().ok().map(|peer| peer.ip());
+    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone()), peer) {
         Ok(started) => started,
         Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
     };

@@ -24,7 +24,7 @@ use crate::descriptor::{Clocks, MappedFile};
 use crate::id::{ForkKey, Handle, PrepareToken, ReadKey, SeedId};
 use crate::wire::local::{Failure, FailureKind, SeedLine};
 
-/// Seeds that one agent keeps: each is a process with its page tables.
+/// Seeds that one agent keeps, whatever is set: each is a process with its page tables.
 pub const MAX_SEEDS: usize = 1024;
 /// How long a parent waits for the report of its seed before it is told that the seed died.
 const REPORT_DEADLINE: Duration = Duration::from_secs(10);
@@ -100,15 +100,20 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// Takes a seed that has reported.
+    /// Takes a seed that has reported, if there are then no more than `most`.
     ///
     /// # Errors
-    /// The table is full.
-    pub fn add(&self, record: Arc<SeedRecord>, connection: UnixStream) -> Result<(), Failure> {
+    /// There are.
+    pub fn add(
+        &self,
+        record: Arc<SeedRecord>,
+        connection: UnixStream,
+        most: usize,
+    ) -> Result<(), Failure> {
         let mut table = self.table.lock();
-        if table.len() >= MAX_SEEDS {
+        if table.len() >= most {
             let text = format!(
-                "this agent already keeps {MAX_SEEDS} seeds: drop some (mitosis ls, mitosis drop)"
+                "this agent already keeps {most} seeds (max_seeds): drop some (mitosis ls, mitosis drop)"
             );
             return Err(fail(FailureKind::Limit, text));
         }

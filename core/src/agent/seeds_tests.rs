@@ -37,7 +37,7 @@ fn a_seed_is_found_by_key_alone() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, _seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     assert_eq!(seeds.fetch(record.id, &ForkKey([1; 32])).unwrap_err().kind, FailureKind::SeedGone);
     seeds.publish(record.id, Ok(published()));
     assert!(seeds.fetch(record.id, &ForkKey([1; 32])).is_ok());
@@ -53,7 +53,7 @@ fn a_failed_publication_reaches_the_parent() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, _seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     seeds.publish(record.id, Err(fail(FailureKind::NotForkable, "a reason")));
     seeds.forget(record.id);
     assert_eq!(seeds.wait_published(record.token).unwrap_err().message, "a reason");
@@ -86,7 +86,7 @@ fn a_drop_that_comes_early_is_not_lost() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     seeds.drop_after_children(record.id).unwrap();
     assert!(!has_ended(&seed), "its publication would fail for a reason that is none");
     seeds.publish(record.id, Ok(published()));
@@ -100,7 +100,7 @@ fn drop_waits_for_the_last_holder() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     seeds.publish(record.id, Ok(published()));
     let (first, second) = (seeds.hold(record.id), seeds.hold(record.id));
     seeds.drop_after_children(record.id).unwrap();
@@ -116,7 +116,7 @@ fn a_drop_gives_the_leases_that_are_left() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     seeds.publish(record.id, Ok(published()));
     let key = ForkKey([1; 32]);
     let hold = |name: &str| {
@@ -139,7 +139,7 @@ fn a_forked_seed_ends_with_its_last_child_and_not_before_the_first() {
     let seeds = Arc::new(Seeds::default());
     let record = record(1);
     let (ours, seed) = UnixStream::pair().unwrap();
-    seeds.add(record.clone(), ours).unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
     seeds.publish(record.id, Ok(published()));
     seeds.end_with_children(record.id);
     assert!(!has_ended(&seed));
@@ -150,10 +150,12 @@ fn a_forked_seed_ends_with_its_last_child_and_not_before_the_first() {
 #[test]
 fn the_table_is_bounded() {
     let seeds = Arc::new(Seeds::default());
-    for _ in 0..MAX_SEEDS {
+    let add = || {
         let (ours, _seed) = UnixStream::pair().unwrap();
-        seeds.add(record(1), ours).unwrap();
-    }
-    let (ours, _seed) = UnixStream::pair().unwrap();
-    assert_eq!(seeds.add(record(1), ours).unwrap_err().kind, FailureKind::Limit);
+        seeds.add(record(1), ours, 3)
+    };
+    (0..3).for_each(|_| add().unwrap());
+    let refused = add().unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Limit);
+    assert!(refused.message.contains("keeps 3 seeds (max_seeds)"), "{refused}");
 }

@@ -1,6 +1,7 @@
 //! A resume on this host: one hosted seed, `count` children, their events.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ pub struct Started {
 
 impl Agent {
     /// Starts the children of a request here, at most once, and only if `caller` (its connection, on which
-    /// it says nothing more) is still there when the seed is. `bell` is rung behind each event.
+    /// it says nothing more) is still there when the seed is. `bell` is rung behind each event; the children
+    /// count for `peer`, if another host asks.
     ///
     /// # Errors
     /// The seed cannot be had or run here, or a limit is reached; children that were started before the
@@ -45,12 +47,14 @@ impl Agent {
         stdio: [BorrowedFd<'_>; 3],
         caller: BorrowedFd<'_>,
         bell: Option<Arc<Bell>>,
+        peer: Option<IpAddr>,
     ) -> Result<Started, Failure> {
         let requested_at_ns = clock::realtime_ns();
         let asked = encode_environment(&request.environment)?;
         check(request, &asked)?;
         let once = self.requests.once(request.request_id)?;
-        let mut places = self.children.admit(request.count)?;
+        let parties = self.config.limits.of_resume(request.handle.seed, peer);
+        let mut places = self.children.admit(request.count, &parties)?;
         let own = self.is_own(request.handle.agent.as_deref());
         // Nothing is done to a seed for whoever does not show its key.
         let hold = if own { Some(Arc::new(self.hold_own(&request.handle)?)) } else { None };

@@ -1,0 +1,84 @@
+//! How much of a host others may take.
+
+use std::net::IpAddr;
+
+pub use super::children::MAX_CHILDREN;
+use super::failure::fail;
+pub use super::remote::MAX_CONNECTIONS;
+pub use super::seeds::MAX_SEEDS;
+use crate::id::SeedId;
+use crate::wire::local::{Failure, FailureKind};
+
+/// Bounds that an operator may lower. A peer is an address: agents behind one are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Children alive here, [`MAX_CHILDREN`] at most.
+    pub children: usize,
+    /// Of these, of one seed.
+    pub children_of_seed: usize,
+    /// Of these, that one peer has asked for.
+    pub children_of_peer: usize,
+    /// Seeds that live here, [`MAX_SEEDS`] at most.
+    pub seeds: usize,
+    /// Connections of one peer, READ streams included; [`MAX_CONNECTIONS`] at most.
+    pub connections_of_peer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            children: MAX_CHILDREN,
+            children_of_seed: MAX_CHILDREN,
+            children_of_peer: MAX_CHILDREN,
+            seeds: MAX_SEEDS,
+            connections_of_peer: MAX_CONNECTIONS,
+        }
+    }
+}
+
+/// Whose children are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// All of this host.
+    All,
+    /// A seed's.
+    Seed(SeedId),
+    /// Those that a peer has asked for.
+    Peer(IpAddr),
+}
+
+impl Limits {
+    /// The parties that a resume counts for, each with how many it may have.
+    pub(super) fn of_resume(&self, seed: SeedId, peer: Option<IpAddr>) -> Vec<(Whose, usize)> {
+        let peer = peer.map(|peer| (Whose::Peer(peer), self.children_of_peer));
+        let here = [(Whose::All, self.children), (Whose::Seed(seed), self.children_of_seed)];
+        here.into_iter().chain(peer).collect()
+    }
+}
+
+impl Whose {
+    /// A party would have too many.
+    pub(super) fn refuse(self, count: u32, most: usize) -> Failure {
+        let (whose, one, setting) = match self {
+            Whose::All => (String::new(), "", "max_children"),
+            Whose::Seed(seed) => {
+                (format!(" of seed {seed}"), " for one seed", "max_children_of_seed")
+            }
+            Whose::Peer(peer) => (format!(" for {peer}"), " for one peer", "max_children_of_peer"),
+        };
+        let text = format!(
+            "{count} more children{whose} would exceed this host's limit of {most}{one} ({setting}): end some, or \
+             resume on another host"
+        );
+        fail(FailureKind::Limit, text)
+    }
+}
+
+/// A peer has too many connections.
+pub(super) fn too_many_connections(peer: IpAddr, most: usize) -> Failure {
+    let text = format!(
+        "{peer} has as many connections to this agent as one peer may have, {most} (max_connections_of_peer): each \
+         seed that a host holds takes one, each resume that runs, and each READ stream"
+    );
+    fail(FailureKind::Limit, text)
+}
