@@ -145,6 +145,7 @@ test-python-regrtest: install-python ## CPython's own tests, in children
 .PHONY: test-node
 test-node: install-node
 	$(CARGO) build --release --quiet --package mitosis-preload
+	bash runtimes/node/suite/files.sh
 	cd runtimes/node
 	npm run --silent types
 	node --test test/*.test.js

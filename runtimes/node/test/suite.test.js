@@ -1,0 +1,73 @@
+'use strict';
+
+// Node's own test files in children (suite/run.js), and that the comparison finds what it is for.
+
+const assert = require('node:assert');
+const fs = require('node:fs');
+const path = require('node:path');
+const test = require('node:test');
+const { execFile } = require('node:child_process');
+
+const { PACKAGE, ROOT, environment, startAgent } = require('./stage.js');
+
+const OWN = path.join(__dirname, 'suite');
+const FILES = path.join(ROOT, process.env.CARGO_TARGET_DIR || 'target', 'node-suite');
+const RUN_LIMIT_MS = 600_000;
+
+/** What suite/run.js says, and how it ends. */
+function compared(agent, ...args) {
+  const argv = [path.join(PACKAGE, 'suite', 'run.js'), ...args];
+  const options = { env: environment({ MITOSIS_AGENT: agent.socket }), timeout: RUN_LIMIT_MS };
+  return new Promise((resolve) => {
+    execFile(process.execPath, argv, options, (error, said, stderr) => {
+      resolve({ status: error ? error.code ?? error.signal : 0, said: said + stderr });
+    });
+  });
+}
+
+function knownOf(agent, name, differ, left_out = {}) {
+  const file = path.join(agent.folder, name);
+  fs.writeFileSync(file, JSON.stringify({ differ, left_out }));
+  return file;
+}
+
+test('a file that fails in a child alone is found, and so is one that does so no more', async (t) => {
+  const agent = await startAgent(t);
+  const differs = { 'test-own-differs.js': 'by purpose' };
+  const wrong = { ...differs, 'test-own-passes.js': 'by mistake' };
+  const asKnown = await compared(agent, '--known', knownOf(agent, 'right', differs), OWN, 'own');
+  assert.match(asKnown.said, /1 pass in a child, 1 fail on both sides, 1 in a child alone; 0 not as expected/);
+  assert.strictEqual(asKnown.status, 0, asKnown.said);
+  const unknown = await compared(agent, '--known', knownOf(agent, 'none', {}), OWN, 'own');
+  assert.match(unknown.said, /DIFFERS {2}test-own-differs\.js: 1 in a child, 0 outside; .*this is a child/);
+  assert.strictEqual(unknown.status, 1, unknown.said);
+  const noMore = await compared(agent, '--known', knownOf(agent, 'wrong', wrong), OWN, 'own');
+  assert.match(noMore.said, /NO MORE {2}test-own-passes\.js differs[^]* 1 not as expected/);
+  assert.strictEqual(noMore.status, 1, noMore.said);
+});
+
+test('files that fail everywhere, or that are not there, prove nothing', async (t) => {
+  const agent = await startAgent(t);
+  const [parallel, known] = [path.join(agent.folder, 'parallel'), knownOf(agent, 'none', {})];
+  fs.mkdirSync(parallel);
+  for (const name of ['test-own-a.js', 'test-own-b.js']) {
+    fs.writeFileSync(path.join(parallel, name), 'process.exitCode = 1;');
+  }
+  for (const family of ['own', 'other']) {
+    const { status, said } = await compared(agent, '--known', known, agent.folder, family);
+    assert.match(said, /this says nothing/);
+    assert.strictEqual(status, 1, said);
+  }
+});
+
+test("Node's own test files end in children as outside", async (t) => {
+  const missing = path.join(FILES, 'missing');
+  if (fs.existsSync(missing)) {
+    t.skip(fs.readFileSync(missing, 'utf8').trim());
+    return;
+  }
+  const agent = await startAgent(t);
+  const { status, said } = await compared(agent, path.join(FILES, 'test'));
+  console.log(said);
+  assert.strictEqual(status, 0, said);
+});

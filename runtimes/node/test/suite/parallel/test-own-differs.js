@@ -1,0 +1,5 @@
+'use strict';
+
+if (require('../../..').generation > 0) {
+  throw new Error('this is a child');
+}

@@ -1,0 +1,3 @@
+'use strict';
+
+setTimeout(() => require('node:fs').writeSync(1, 'done\n'), 1);
