@@ -198,6 +198,7 @@ test-uml: setup programs
 # Two rounds of what can do with two: that benches run, not how fast anything is. Those between emulated
 # machines share one boot.
 .PHONY: test-bench
-test-bench: install-python programs
+test-bench: install-python install-node programs
 	$(PY) $(BENCH) --smoke --only tcp_read_4k_vs_libfabric --only stop_10_threads --only preload_start \
+	    --only node_first_answer_ms --only fn_first_call_python_ms --only fn_first_call_node_ms \
 	    --only rc_read_4k_vs_perftest --only rc_fork_vs_reads
