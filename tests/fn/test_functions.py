@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from fn_agent import CallTimeout, FunctionFailed
+from fn_agent import CallTimeout, FnError, FunctionFailed
 
 
 def told(agent, **asked):
@@ -49,6 +50,30 @@ def test_further_calls_find_the_state_of_earlier_ones(forked):
     first = told(forked)["calls"]
     assert [told(forked)["calls"] for _ in range(3)] == [first + 1, first + 2, first + 3]
     assert len(forked.containers) == 1
+
+
+def test_calls_at_once_get_a_container_each(forked):
+    """One call at a time: a container that is at work gets no other one."""
+    long = threading.Thread(target=never_answered, args=(forked,))
+    long.start()
+    wait_for(lambda: len(forked.containers) == 1)
+    first, second = told(forked), told(forked)
+    busy, free = forked.containers
+    assert (first["pid"], second["pid"]) == (first["pid"], first["pid"])
+    assert (first["calls"] + 1, long.is_alive()) == (second["calls"], True)
+    assert not busy.frozen
+    assert state(busy.pid) != "T"
+    busy.end()
+    long.join(20)
+    assert not long.is_alive()
+    # The other one goes on.
+    assert told(forked)["calls"] == second["calls"] + 1
+    assert not free.ended
+
+
+def never_answered(agent):
+    with pytest.raises(FnError):
+        agent.call(b'{"sleep_s": 25}')
 
 
 def test_headers_of_a_trigger_arrive(forked):
