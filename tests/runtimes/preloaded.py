@@ -84,9 +84,9 @@ class Program:
         """The next one that it prints."""
         return self._out.readline().strip()
 
-    def prepare(self) -> str:
+    def prepare(self, *options: str) -> str:
         """The handle of a seed of it."""
-        command = [built("mitosis"), "prepare", str(self.pid)]
+        command = [built("mitosis"), "prepare", *options, str(self.pid)]
         said = subprocess.run(
             self._way.a.command(*command),
             stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Servers that nobody here wrote: Redis, and nginx."""
 
 import http.client
+import re
 import socket
 import time
 from pathlib import Path
@@ -42,6 +43,10 @@ def test_redis(both, redis_server):
             # What does not cross is named.
             lost = [row for row in parent.inspect(handle).splitlines() if "peer has gone" in row]
             assert len(lost) == 1 and "socket:" in lost[0], lost
+            # And refused by that name, where that is asked for.
+            named = rf"a unix socket at {re.escape(str(at))}.* \(connections\)"
+            with pytest.raises(RuntimeError, match=named):
+                parent.prepare("--refuse", "connections")
             # The connection of the parent goes on, and what it does now is not in the child.
             assert line.ask("SET key:1 later") == "+OK"
         with child(both, handle, "--listen", f"unix:{at}={anew}") as running:
