@@ -9,17 +9,21 @@ const test = require('node:test');
 const { execFile, spawn } = require('node:child_process');
 const { promisify } = require('node:util');
 
-const { PACKAGE, built, environment, startAgent } = require('./stage.js');
+const { PACKAGE, built, environment, run: runHere, startAgent } = require('./stage.js');
 
 const REGISTER = path.join(PACKAGE, 'lib', 'register.js');
 const APP_LIMIT_MS = 60_000;
 const run = promisify(execFile);
 
+function library() {
+  return built('libmitosis_preload.so', 'MITOSIS_PRELOAD');
+}
+
 /** Starts `app` with the library preloaded, until it has said that it is ready. */
 async function start(t, agent, app) {
   const node = spawn(process.execPath, ['--require', REGISTER, '-e', `(${app})()`], {
     cwd: PACKAGE,
-    env: environment({ LD_PRELOAD: built('libmitosis_preload.so', 'MITOSIS_PRELOAD'), MITOSIS_AGENT: agent.socket }),
+    env: environment({ LD_PRELOAD: library(), MITOSIS_AGENT: agent.socket }),
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const late = setTimeout(() => node.kill('SIGKILL'), APP_LIMIT_MS);
@@ -84,4 +88,40 @@ test('hooks run in the children, and no two draw the same', async (t) => {
     const values = all.map((drawn) => drawn[i]);
     assert.strictEqual(new Set(values).size, 3, values.join(' '));
   });
+});
+
+test('an app with the library prepares by the package, too', async (t) => {
+  const agent = await startAgent(t);
+  const program = async (mitosis, say) => {
+    const { randomBytes, randomUUID } = require('node:crypto');
+    const draw = () => [Math.random(), randomUUID(), randomBytes(8).toString('hex')];
+    draw();
+    let hooks = 0;
+    mitosis.on('after_resume', () => hooks++);
+    const isThere = require('node:fs').readFileSync('/proc/self/maps', 'utf8').includes('libmitosis_preload.so');
+    const me = await mitosis.prepare();
+    if (me.role === 'child') {
+      say({ index: me.index, payload: String(me.payload), hooks, drawn: draw() });
+      process.exit(0);
+    }
+    const children = await mitosis.resume(await me.seed.handle(), null, { n: 2, payload: 'letter' });
+    const ends = await Promise.all(children.map((child) => child.wait()));
+    say({ isThere, ends, hooks, drawn: draw() });
+    await me.seed.drop();
+    process.exit(0);
+  };
+  const said = await runHere(agent, program, { env: { LD_PRELOAD: library() } });
+  const parent = said.pop();
+  const done = { code: 0, signal: null };
+  assert.deepStrictEqual([parent.isThere, parent.ends, parent.hooks], [true, [done, done], 0]);
+  const children = said.sort((a, b) => a.index - b.index);
+  assert.deepStrictEqual(
+    children.map(({ index, payload, hooks }) => [index, payload, hooks]),
+    [
+      [0, 'letter', 1],
+      [1, 'letter', 1],
+    ],
+  );
+  const drawn = [parent, ...children].flatMap((one) => one.drawn);
+  assert.strictEqual(new Set(drawn).size, 9, drawn.join(' '));
 });
