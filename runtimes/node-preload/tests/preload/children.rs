@@ -122,3 +122,24 @@ fn a_child_is_prepared_as_its_program_was() {
     let random = |answer: &String| answer.split(' ').nth(1).unwrap().to_owned();
     assert_eq!(answers.iter().map(random).collect::<BTreeSet<_>>().len(), 3, "{answers:?}");
 }
+
+/// A daemon, say: the library came with the fork(2), not by an exec.
+#[test]
+fn a_process_that_a_program_has_forked_is_prepared() {
+    const PERL: &str = "$| = 1; my $from = $$; exit if fork(); select undef, undef, undef, 0.01 while getppid() == $from;\n\
+        for my $n (0 .. 3000) { print \"$$ $n\\n\"; select undef, undef, undef, 0.02 }";
+    let world = World::new();
+    let mut program = world.preloaded(Command::new("perl").args(["-e", PERL]), "out");
+    assert_eq!(program.ends(), 0);
+    let pid = world.text("out").split(' ').next().unwrap().parse::<u32>().unwrap();
+    assert_ne!(pid, program.pid());
+    let handle = world.prepare(pid);
+    let _child = world.resume(&handle, &[], "child");
+    wait_for("the child's progress", || world.text("child").lines().count() > 3);
+    let number = |line: &str| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap();
+    let said = world.text("child");
+    let numbers: Vec<u32> = said.lines().take(3).map(number).collect();
+    assert_eq!(numbers, [numbers[0], numbers[0] + 1, numbers[0] + 2]);
+    // SAFETY: the test's own process, which prints for a minute: nobody has reaped it.
+    assert_eq!(unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) }, 0);
+}

@@ -147,6 +147,31 @@ fn run_prepares_on_its_own_signal_and_passes_others_on() {
 }
 
 #[test]
+fn run_prepares_when_a_port_answers_and_when_a_file_is_there() {
+    for (port, by_file) in [(free_port(), false), (free_port(), true)] {
+        let world = World::new();
+        let ready = world.path("ready");
+        let when = match by_file {
+            false => format!("port:{port}"),
+            true => format!("file:{}", ready.display()),
+        };
+        let mut command = world.mitosis(&["run", "--when", &when, "--handle-file", "handle", "--"]);
+        let program = server(port, "0.2");
+        command.arg(program.get_program()).args(program.get_args());
+        let mut run = world.start(&mut command, "out");
+        if by_file {
+            wait_for("the server", || !get(port).is_empty());
+            assert!(!world.path("handle").exists());
+            fs::write(&ready, "").unwrap();
+        }
+        wait_for("the handle", || world.path("handle").exists());
+        child_serves(&world, port, if by_file { 2 } else { 1 });
+        run.signal(libc::SIGTERM);
+        assert_eq!(run.ends(), 128 + libc::SIGTERM);
+    }
+}
+
+#[test]
 fn run_goes_on_where_warming_fails_and_ends_as_the_program_does() {
     let (world, port) = (World::new(), free_port());
     let mut command = world.mitosis(&["run", "--warm", "echo why; exit 4", "--"]);
