@@ -17,7 +17,7 @@ function built(name, variable) {
   if (process.env[variable]) {
     return process.env[variable];
   }
-  const target = path.join(ROOT, process.env.CARGO_TARGET_DIR || 'target');
+  const target = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
   const found = ['release', 'debug']
     .map((profile) => path.join(target, profile, name))
     .filter((file) => fs.existsSync(file))
