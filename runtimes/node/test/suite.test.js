@@ -15,14 +15,20 @@ const FILES = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target', 'node
 const RUN_LIMIT_MS = 600_000;
 
 /** What suite/run.js says, and how it ends. */
-function compared(agent, ...args) {
+function compared(agent, args, changes = {}) {
   const argv = [path.join(PACKAGE, 'suite', 'run.js'), ...args];
-  const options = { env: environment({ MITOSIS_AGENT: agent.socket }), timeout: RUN_LIMIT_MS };
+  const env = environment({ MITOSIS_AGENT: agent.socket, ...changes });
+  const options = { env, timeout: RUN_LIMIT_MS };
   return new Promise((resolve) => {
     execFile(process.execPath, argv, options, (error, said, stderr) => {
       resolve({ status: error ? error.code ?? error.signal : 0, said: said + stderr });
     });
   });
+}
+
+/** Of files that are to fail: what they said in children goes with the agent's folder. */
+function comparedOwn(agent, known, folder, family) {
+  return compared(agent, ['--known', known, folder, family], { TMPDIR: agent.folder });
 }
 
 function knownOf(agent, name, differ, left_out = {}) {
@@ -35,13 +41,13 @@ test('a file that fails in a child alone is found, and so is one that does so no
   const agent = await startAgent(t);
   const differs = { 'test-own-differs.js': 'by purpose' };
   const wrong = { ...differs, 'test-own-passes.js': 'by mistake' };
-  const asKnown = await compared(agent, '--known', knownOf(agent, 'right', differs), OWN, 'own');
+  const asKnown = await comparedOwn(agent, knownOf(agent, 'right', differs), OWN, 'own');
   assert.match(asKnown.said, /1 pass in a child, 1 fail on both sides, 1 in a child alone; 0 not as expected/);
   assert.strictEqual(asKnown.status, 0, asKnown.said);
-  const unknown = await compared(agent, '--known', knownOf(agent, 'none', {}), OWN, 'own');
+  const unknown = await comparedOwn(agent, knownOf(agent, 'none', {}), OWN, 'own');
   assert.match(unknown.said, /DIFFERS {2}test-own-differs\.js: 1 in a child, 0 outside; .*this is a child/);
   assert.strictEqual(unknown.status, 1, unknown.said);
-  const noMore = await compared(agent, '--known', knownOf(agent, 'wrong', wrong), OWN, 'own');
+  const noMore = await comparedOwn(agent, knownOf(agent, 'wrong', wrong), OWN, 'own');
   assert.match(noMore.said, /NO MORE {2}test-own-passes\.js differs[^]* 1 not as expected/);
   assert.strictEqual(noMore.status, 1, noMore.said);
 });
@@ -54,7 +60,7 @@ test('files that fail everywhere, or that are not there, prove nothing', async (
     fs.writeFileSync(path.join(parallel, name), 'process.exitCode = 1;');
   }
   for (const family of ['own', 'other']) {
-    const { status, said } = await compared(agent, '--known', known, agent.folder, family);
+    const { status, said } = await comparedOwn(agent, known, agent.folder, family);
     assert.match(said, /this says nothing/);
     assert.strictEqual(status, 1, said);
   }
@@ -67,7 +73,7 @@ test("Node's own test files end in children as outside", async (t) => {
     return;
   }
   const agent = await startAgent(t);
-  const { status, said } = await compared(agent, path.join(FILES, 'test'));
+  const { status, said } = await compared(agent, [path.join(FILES, 'test')]);
   console.log(said);
   assert.strictEqual(status, 0, said);
 });
