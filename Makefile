@@ -23,13 +23,16 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-node test-examples test-fn test-runtimes test-rxe test-uml test-bench
+    test-header test-wheel test-python test-node test-examples test-install test-fn test-runtimes test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 # make demo RUNTIME=node tells the story of Node.
 RUNTIME ?= python
 DEMO ?= examples/demo/$(if $(filter node,$(RUNTIME)),node_run.py,run.py)
 BENCH ?= benches/run.py
+# Where `make install` puts things; DESTDIR, for packagers, stands before that and in no file.
+PREFIX ?= /usr/local
+DESTDIR ?=
 # make bench ONLY=name runs one measurement.
 ONLY ?=
 
@@ -61,6 +64,20 @@ bench: setup ## every number in the README; writes target/bench.json (ONLY=name:
 	# Alone, as install-node says.
 	$(CARGO) build --release --quiet --package mitosis-preload
 	$(PY) $(BENCH) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: install-built
+install-built:
+	$(CARGO) build --release --quiet --package mitosis-agent --package mitosis-capi
+	# Alone: together with the agent, the core would be built with all that the agent needs.
+	$(CARGO) build --release --quiet --package mitosis-preload
+
+.PHONY: install
+install: install-built ## the command, libmitosis, headers, pkg-config, systemd unit, docs below PREFIX=/usr/local
+	packaging/install.sh install "$(TARGET)" "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: uninstall
+uninstall: ## takes away what install put there
+	packaging/install.sh uninstall "$(TARGET)" "$(PREFIX)" "$(DESTDIR)"
 
 .PHONY: lint
 lint: setup test-fmt test-clippy test-doc ## what a compiler can tell without running anything
@@ -153,6 +170,10 @@ test-node: install-node
 .PHONY: test-examples
 test-examples: install-python install-node
 	bash examples/run-all.sh
+
+.PHONY: test-install
+test-install: setup install-built
+	packaging/test.sh "$(TARGET)"
 
 # A stand-in of the Fn agent, and functions of its FDKs whose containers are forked.
 .PHONY: test-fn

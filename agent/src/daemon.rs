@@ -24,8 +24,8 @@ use mitosis::verbs::Patience;
 use mitosis::wire::control::ClusterSecret;
 use serde_json::{Value, json};
 
-use crate::metrics;
 use crate::settings::Settled;
+use crate::{metrics, notify};
 
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
@@ -73,6 +73,7 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
     // Whoever starts an agent waits for this line.
     println!("{}", if as_json { ready.as_value().to_string() } else { ready.to_string() });
     std::io::stdout().flush()?;
+    notify::ready();
     agent.run(listeners);
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ mod info;
 #[cfg(test)]
 mod json_tests;
 mod metrics;
+mod notify;
 mod prepare;
 mod prometheus;
 mod rdma;
