@@ -34,8 +34,8 @@ def _language(language: Language, rounds: int) -> Measurement:
         f"fn_first_call_{language.name}_ms",
         "ms",
         Bar("<=", factor_of_peer=_FACTOR),
-        f"examples/fn/{language.name}, on one host: from the launch of a container until its answer to POST /call is "
-        "there, by the stand-in of the Fn agent",
+        f"examples/fn/{language.name}, on one host that has rested for 50 ms: from the launch of a container until "
+        "its answer to POST /call is there, by the stand-in of the Fn agent",
         peer="the same function as the FDK starts it, cold",
         beside={"ms until ready": [], "ms until ready, cold": [], "ms of a second call": []},
     )

@@ -108,7 +108,9 @@ export LD_LIBRARY_PATH=$dir
 if start_agent "$dir/agent.log" "$dir/mitosis" agent --socket "$dir/agent.sock"; then
   check 'C: on this host' '32 MiB are right' env MITOSIS_AGENT="$dir/agent.sock" "$dir/fork_to_host"
   check 'C, all threads: on this host' 'right on' env MITOSIS_AGENT="$dir/agent.sock" "$dir/threads"
-  check 'C, hooks: on this host' 'agree: yes' env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" good
+  check 'C, hooks: on this host' 'agree: yes' \
+    env MITOSIS_AGENT="$dir/agent.sock" REHEARSAL_NOTE="$dir/rehearsed" "$dir/hooks" good
+  check 'C, hooks: its children were rehearsed' '' rmdir "$dir/rehearsed"
   check 'C, a hook that fails' 'the after_resume hook' env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" fails
   check 'C, a hook that hangs' 'has not returned after 200ms' \
     env MITOSIS_AGENT="$dir/agent.sock" "$dir/hooks" hangs

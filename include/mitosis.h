@@ -831,7 +831,7 @@ int mitosis_after_resume(mitosis_hook hook,
  * Registers a function to run in the rehearsal: a child on this host that is thrown away before any other one is
  * started, and whose memory, as far as it has touched it, children are given ahead. A server that serves itself a call
  * there answers a child's first one sooner. Functions of mitosis_after_resume() do not run in it, standard
- * input and output are /dev/null, and other threads stand still.
+ * output and error are /dev/null, standard input is Mitosis's own, and other threads stand still.
  *
  * hook: what to run, in the order of registration; the first that fails is the last. All of them have some
  *       2 s. It must change nothing outside of its process.

@@ -67,8 +67,8 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
             agent.shut_down();
         });
     }
-    if let Some(metrics) = metrics {
-        metrics::serve(&agent, metrics)?;
+    if let Some(Err(error)) = metrics.map(|metrics| metrics::serve(&agent, metrics)) {
+        tracing::error!(%error, "the counters are not told over HTTP");
     }
     // Whoever starts an agent waits for this line.
     println!("{}", if as_json { ready.as_value().to_string() } else { ready.to_string() });

@@ -181,11 +181,13 @@ pub fn meaning(counter: &str) -> &'static str {
         "seeds" => "seeds that live here now",
         "leases_given" => "leases that other hosts have of these seeds now",
         "leases_held" => "leases of other hosts' seeds that this host has now",
-        "bytes_shared" => "bytes of these images that have come here, each once for all children",
-        "bytes_private" => "bytes of memory that these children have to themselves",
-        "bytes_remote" => {
-            "bytes of these images that are with their seeds alone, until they are touched"
+        "bytes_shared" => {
+            "bytes of these images that have come here, for all children; again, if the kernel asks again"
         }
+        "bytes_private" => {
+            "bytes of these children's memory that is of no file, written or copied ahead"
+        }
+        "bytes_remote" => "bytes of these images that have not come here yet",
         "miss_p50_ns" => "half of all misses were answered in so many nanoseconds or less",
         "miss_p99_ns" => "99 of 100 misses were answered in so many nanoseconds or less",
         _ => "",

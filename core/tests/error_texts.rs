@@ -69,7 +69,10 @@ const FILES_WITHOUT: [&str; 15] = [
     "core/src/resume/program.rs",
 ];
 /// Seen by whoever debugs Mitosis, in `{:?}` or a panic; or no error.
-const NOT_TOLD: [&str; 17] = [
+const NOT_TOLD: [&str; 20] = [
+    "MITOSIS_FABRIC={}; the only ACTIVE port",
+    "MITOSIS_FABRIC={}; the nearest of {count} ACTIVE ports (NUMA distance {distance})",
+    "MITOSIS_FABRIC={}; the first of {count} ACTIVE ports, NUMA distance unknown",
     "AddressHandle on {}",
     "DcTarget {{ gid: {gid}, lid: {}, dctn: {:#x} }}",
     "Landing({} pending on QP {})",
@@ -189,10 +192,23 @@ struct Literal {
     is_reason: bool,
 }
 
+/// Where a source's tests begin, if they stand in it.
+fn tests_at(source: &str) -> usize {
+    let mut at = 0;
+    for line in source.lines() {
+        let is_module =
+            line.trim_start_matches("pub(crate) ").starts_with("mod ") && line.ends_with('{');
+        if is_module && source[..at].ends_with("#[cfg(test)]\n") {
+            break;
+        }
+        at += line.len() + 1;
+    }
+    at.min(source.len())
+}
+
 /// All string literals up to the tests at a source's end; not those in comments.
 fn literals(source: &str) -> Vec<Literal> {
-    let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let source = source.split("#[cfg(test)]\npub(crate) mod ").next().unwrap_or_default();
+    let source = &source[..tests_at(source)];
     let (mut all, mut within, mut rest) = (Vec::new(), Vec::new(), source);
     while let Some(first) = rest.chars().next() {
         let before = &source[..source.len() - rest.len()];

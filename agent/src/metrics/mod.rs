@@ -8,7 +8,7 @@ mod http;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,6 +22,8 @@ use crate::prometheus;
 const MAX_CONNECTIONS: usize = 8;
 /// What a request may take to come, and an answer to go: scrapers give up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long counters are told again without counting anew.
+const FRESH: Duration = Duration::from_millis(500);
 /// What is read, and thrown away, of a client that goes on talking behind its request's head.
 const MAX_IGNORED_BYTES: usize = 64 << 10;
 
@@ -45,8 +47,9 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// There is no thread to be had.
 pub fn serve(agent: &Arc<Agent>, listener: TcpListener) -> anyhow::Result<()> {
     let agent = agent.clone();
+    let latest = Arc::new(Latest::default());
     let converse = move |stream| {
-        if let Err(error) = converse(stream, || prometheus::text(&agent.stats())) {
+        if let Err(error) = converse(stream, || latest.text(|| prometheus::text(&agent.stats()))) {
             tracing::debug!(%error, "a scraper's connection ended");
         }
     };
@@ -55,10 +58,27 @@ pub fn serve(agent: &Arc<Agent>, listener: TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What was told last: counting takes a look at each child, and nobody is to have an agent do that all the time.
+#[derive(Default)]
+struct Latest(Mutex<Option<(Instant, String)>>);
+
+impl Latest {
+    fn text(&self, count: impl FnOnce() -> String) -> String {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = latest.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return text.clone();
+        }
+        let text = count();
+        *latest = Some((Instant::now(), text.clone()));
+        text
+    }
+}
+
 fn converse(mut stream: TcpStream, counters: impl FnOnce() -> String) -> io::Result<()> {
     let Some(asked) = receive(&mut stream, Instant::now() + PATIENCE)? else { return Ok(()) };
+    let answer = http::answer(asked, counters);
     let until = Instant::now() + PATIENCE;
-    send(&mut stream, &http::answer(asked, counters), until)?;
+    send(&mut stream, &answer, until)?;
     // Closed while something of the client's is unread, the connection would be reset, and the answer lost.
     stream.shutdown(Shutdown::Write)?;
     let mut ignored = 0;

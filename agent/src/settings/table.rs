@@ -319,8 +319,8 @@ const AGENTS: [Setting; 24] = [
         "N",
         Kind::Number(1, MAX_CONNECTIONS as u64),
         Some("4096"),
-        "Connections that one other host may have to this agent at once: one for each of its seeds that it holds, each \
-         resume that runs, and each READ stream",
+        "Connections that one other host may have to this agent at once: one for each of its seeds that it holds, and one \
+         for each resume that runs",
     ),
     agent(
         "busy_poll_us",

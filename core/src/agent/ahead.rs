@@ -25,7 +25,10 @@ const REST_A_PAGE: Duration = Duration::from_micros(10);
 const REST_A_THREAD: Duration = Duration::from_micros(200);
 /// Pages that are within `REST`.
 const FEW_PAGES: u64 = 1000;
-/// On a host that never rests, seeds whose starts are rare are served all the same.
+/// More of either make no difference: a rest is at most some tenth of a second.
+const MANY_PAGES: u32 = 10_000;
+const MANY_THREADS: u32 = 50;
+/// On a host that never rests, seeds whose starts are rare are served all the same: after this, or two of their rests.
 const MAX_WAIT: Duration = Duration::from_millis(50);
 /// Seeds that are noted at a time; one that finds no room is noted by its next start.
 const MAX_NOTED: usize = 1024;
@@ -111,7 +114,7 @@ pub(super) fn rest_of(descriptor: &Descriptor) -> Duration {
 fn rest(warm_pages: u64, threads: usize) -> Duration {
     let many = u32::try_from(warm_pages.saturating_sub(FEW_PAGES)).unwrap_or(u32::MAX);
     let others = u32::try_from(threads.saturating_sub(1)).unwrap_or(u32::MAX);
-    REST + REST_A_PAGE * many.min(10_000) + REST_A_THREAD * others.min(50)
+    REST + REST_A_PAGE * many.min(MANY_PAGES) + REST_A_THREAD * others.min(MANY_THREADS)
 }
 
 #[cfg(test)]

@@ -343,14 +343,14 @@ fn decode(status: i32, lost: Option<String>) -> ChildEnd {
 mod tests {
     use super::super::limits::Limits;
     use super::*;
+    use crate::export::stand_in::StandIn;
 
     #[test]
     fn what_a_process_writes_is_its_own_and_files_are_not() {
-        let before = private_pages(std::process::id()).unwrap();
-        let written = std::hint::black_box(vec![1u8; 64 << 20]);
-        let after = private_pages(std::process::id()).unwrap();
-        assert!(after >= before + (60 << 20) / PAGE, "{before} {after}");
-        drop(written);
+        let pages = |stand_in: &StandIn| private_pages(stand_in.pid()).unwrap();
+        let (small, large) = (StandIn::start(4096), StandIn::start(64 << 20));
+        let (small, large) = (pages(&small), pages(&large));
+        assert!(large >= small + (60 << 20) / PAGE, "{small} {large}");
         assert_eq!(private_pages(u32::MAX), None);
     }
 

@@ -20,7 +20,7 @@ pub struct Limits {
     pub children_of_peer: usize,
     /// Seeds that live here, [`MAX_SEEDS`] at most.
     pub seeds: usize,
-    /// Connections of one peer, READ streams included; [`MAX_CONNECTIONS`] at most.
+    /// Leases and resumes of one peer, each of which has a connection; [`MAX_CONNECTIONS`] at most.
     pub connections_of_peer: usize,
 }
 
@@ -51,8 +51,9 @@ impl Limits {
     /// The parties that a resume counts for, each with how many it may have.
     pub(super) fn of_resume(&self, seed: SeedId, peer: Option<IpAddr>) -> Vec<(Whose, usize)> {
         let peer = peer.map(|peer| (Whose::Peer(peer), self.children_of_peer));
-        let here = [(Whose::All, self.children), (Whose::Seed(seed), self.children_of_seed)];
-        here.into_iter().chain(peer).collect()
+        // The narrowest first: who is refused has taken nothing of the others' meanwhile.
+        let here = [(Whose::Seed(seed), self.children_of_seed), (Whose::All, self.children)];
+        peer.into_iter().chain(here).collect()
     }
 }
 
@@ -78,7 +79,7 @@ impl Whose {
 pub(super) fn too_many_connections(peer: IpAddr, most: usize) -> Failure {
     let text = format!(
         "{peer} has as many connections to this agent as one peer may have, {most} (max_connections_of_peer): each \
-         seed that a host holds takes one, each resume that runs, and each READ stream"
+         seed that a host holds takes one, and each resume that runs"
     );
     fail(FailureKind::Limit, text)
 }

@@ -20,7 +20,6 @@ use super::children::{NewChild, Teller};
 use super::failure::fail;
 use super::hosted::Start;
 use super::hosting::Hosting;
-use super::limits::Whose;
 use super::seeds::SeedRecord;
 use super::starting::told_environment;
 use crate::descriptor::{
@@ -59,7 +58,7 @@ impl Agent {
         bytes: u64,
     ) -> Result<Rehearsed, Failure> {
         let handle = self.seeds.handle(record, self.config.advertise.as_deref());
-        let mut places = self.children.admit(1, &[(Whose::All, self.config.limits.children)])?;
+        let mut places = self.children.admit(1, &[])?;
         let hosted = Hosting::rehearse(self, &handle, descriptor.clone(), bytes)?;
         let missing = |error: io::Error| fail(FailureKind::Missing, format!("/dev/null: {error}"));
         let null = File::options().read(true).write(true).open("/dev/null").map_err(missing)?;

@@ -48,8 +48,6 @@ pub(super) fn serve(agent: &Arc<Agent>, listener: &TcpListener) {
 fn converse(agent: &Arc<Agent>, stream: TcpStream) {
     let Ok(address) = stream.peer_addr() else { return };
     let peer = address.to_string();
-    let most = agent.config.limits.connections_of_peer;
-    let place = agent.peers_here.enter(address.ip(), 1, most);
     if stream.set_read_timeout(Some(GREETING_DEADLINE)).is_err() {
         return;
     }
@@ -58,10 +56,7 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
         return;
     }
     if magic == read::MAGIC {
-        match place {
-            Some(_place) => agent.pages.serve(stream),
-            None => agent.pages.turn_away(stream),
-        }
+        agent.pages.serve(stream);
         return;
     }
     if magic != control::MAGIC {
@@ -75,11 +70,7 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
     match Channel::accept(stream, &agent.config.secrets) {
         Ok(channel) => {
             super::keep_alive(channel.stream());
-            let served = match place {
-                Some(_place) => serve_channel(agent, channel),
-                None => turn_away(channel, too_many_connections(address.ip(), most)),
-            };
-            if let Err(error) = served {
+            if let Err(error) = serve_channel(agent, channel) {
                 tracing::debug!(peer, %error, "a control connection ended");
             }
         }
@@ -102,23 +93,23 @@ fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
     }
 }
 
-/// Answers whatever is asked first by why it is not heard.
-fn turn_away(mut channel: Channel, failure: Failure) -> Result<(), FrameError> {
-    tracing::warn!(%failure, "a connection was refused");
-    // Who has connected asks at once.
-    channel.stream().set_read_timeout(Some(GREETING_DEADLINE))?;
-    channel.stream().set_write_timeout(Some(ANSWER_DEADLINE))?;
-    let _: ControlRequest = frame::read(&mut channel)?;
-    frame::write(&mut channel, &ControlReply::Failed(failure))
-}
-
 fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameError> {
     bound_answers(&channel, ANSWER_DEADLINE)?;
+    let peer = channel.stream().peer_addr()?.ip().to_canonical();
+    let most = agent.config.limits.connections_of_peer;
     loop {
         let request: ControlRequest = match frame::read(&mut channel) {
             Err(FrameError::Closed) => return Ok(()),
             request => request?,
         };
+        // What may keep the connection for long counts for the peer.
+        let lasts = matches!(request, ControlRequest::Resume(_) | ControlRequest::Fetch { .. });
+        let place = lasts.then(|| agent.peers_here.enter(peer, 1, most));
+        if let Some(None) = place {
+            let failure = too_many_connections(peer, most);
+            tracing::debug!(%failure, "a request was refused");
+            return frame::write(&mut channel, &ControlReply::Failed(failure));
+        }
         match request {
             ControlRequest::Resume(request) => return serve_resume(agent, channel, *request),
             ControlRequest::Fetch { seed, key, ends_with_children } => {

@@ -56,7 +56,7 @@ impl Agent {
         let parties = self.config.limits.of_resume(request.handle.seed, peer);
         let mut places = self.children.admit(request.count, &parties)?;
         let own = self.is_own(request.handle.agent.as_deref());
-        // Nothing is done to a seed for whoever does not show its key.
+        // Nothing but places, which are given back, is taken from a seed for whoever does not show its key.
         let hold = if own { Some(Arc::new(self.hold_own(&request.handle)?)) } else { None };
         if own && request.seed_ends_with_children {
             let others = self.seeds.end_with_children(request.handle.seed);

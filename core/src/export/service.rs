@@ -126,7 +126,7 @@ impl PageService {
     /// Serves `stream`, of which nothing is consumed yet (peeking is fine), on the calling thread, and
     /// returns when it has ended.
     pub fn serve(self: &Arc<Self>, stream: TcpStream) {
-        match self.welcome(&stream, true) {
+        match self.welcome(&stream) {
             Ok(Some(_slot)) => {
                 let mut session = Session::new(self, stream);
                 if let Err(error) = session.run() {
@@ -138,19 +138,8 @@ impl PageService {
         }
     }
 
-    /// Tells whoever opens `stream` that there is no place for one more of its.
-    pub fn turn_away(self: &Arc<Self>, stream: TcpStream) {
-        if let Err(error) = self.welcome(&stream, false) {
-            tracing::debug!(%error, "a READ stream was not turned away");
-        }
-    }
-
     /// Reads the greeting and answers it; `None` if the stream is refused.
-    fn welcome(
-        self: &Arc<Self>,
-        mut stream: &TcpStream,
-        has_place: bool,
-    ) -> io::Result<Option<Slot>> {
+    fn welcome(self: &Arc<Self>, mut stream: &TcpStream) -> io::Result<Option<Slot>> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         if let Err(error) = socket::follow_acknowledgements(stream) {
@@ -163,7 +152,7 @@ impl PageService {
         let (status, slot) = match read::parse_greeting(&greeting) {
             Err(_) => (Status::Protocol, None),
             Ok(token) if !self.redeem(&token) => (Status::Revoked, None),
-            Ok(_) => match has_place.then(|| self.slot()).flatten() {
+            Ok(_) => match self.slot() {
                 Some(slot) => (Status::Ok, Some(slot)),
                 None => (Status::Busy, None),
             },

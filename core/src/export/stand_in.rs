@@ -54,6 +54,10 @@ impl StandIn {
         StandIn { process, _stdin: stdin, range: SeedRange::new(start, start + bytes) }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn range(&self) -> SeedRange {
         self.range
     }

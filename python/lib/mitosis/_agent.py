@@ -85,7 +85,7 @@ def list() -> Listing:
 def stats() -> dict[str, int]:
     """The counters of this host's agent, by name (`mitosis stats` explains them).
 
-    All only grow, but `images`: what the host holds now.
+    Most only grow; `images`, `children`, `seeds` and others are what there is now (docs/json.md has the list).
 
     Raises:
         MissingError: no agent runs here.

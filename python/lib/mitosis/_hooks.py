@@ -92,8 +92,8 @@ def rehearse(hook: _Hook) -> _Hook:
 
     The rehearsal is a child on this host that is thrown away before any other one is started: what memory it touches,
     children are given ahead. A server that serves itself a call there answers a child's first one sooner.
-    It runs where `prepare` would return, `after_resume` hooks have not run, and standard input and output are
-    /dev/null. It has some 2 s for all hooks, other threads do not run in it, and it must change nothing
+    It runs where `prepare` would return, `after_resume` hooks have not run, standard output and error are
+    /dev/null, standard input is Mitosis's own. It has some 2 s for all hooks, other threads do not run in it, and it must change nothing
     outside of its process. What it raises is not told: all up to there was rehearsed.
 
     >>> import mitosis

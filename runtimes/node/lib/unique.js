@@ -66,8 +66,9 @@ let drawnIn = native.generation();
 
 const ahead = { uuids: drawnForUUIDs(), integers: drawnForIntegers() };
 
-/** Has `object[name]` look first whether its generators are an ancestor's: a worker runs before the main thread has
- * given OpenSSL new state, and hears of a fork only when its loop comes to it. Gives the one that does not look. */
+/** Has `object[name]` look whether its generators are an ancestor's: a worker runs before the main thread has given
+ * OpenSSL new state, and hears of a fork only when its loop comes to it. What it drew at once while it was forked is
+ * drawn once more; what calls back, or is a promise, is not. Gives the one that does not look. */
 function guard(object, name) {
   const draw = object[name];
   if (typeof draw !== 'function') {
@@ -78,6 +79,11 @@ function guard(object, name) {
       if (native.generation() !== drawnIn) {
         drawAnew();
       }
+      const drawn = draw.apply(this, args);
+      if (native.generation() === drawnIn || isLater(drawn, args)) {
+        return drawn;
+      }
+      drawAnew();
       return draw.apply(this, args);
     },
   }[name];
@@ -85,6 +91,11 @@ function guard(object, name) {
   Object.defineProperties(guarded, Object.getOwnPropertyDescriptors(draw));
   Object.defineProperty(object, name, { ...Object.getOwnPropertyDescriptor(object, name), value: guarded });
   return draw;
+}
+
+/** Whether what was called goes on behind its call. */
+function isLater(drawn, args) {
+  return typeof args.at(-1) === 'function' || typeof drawn?.then === 'function';
 }
 
 const randomUUID = guard(crypto, 'randomUUID');

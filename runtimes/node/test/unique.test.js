@@ -130,6 +130,38 @@ test('whatever draws before a worker is told seeds anew', () => {
   assert.strictEqual(said, '[] publicKey,privateKey\n');
 });
 
+test('what is being drawn while a worker is forked is drawn once more, unless it comes later', () => {
+  const script = `
+    const crypto = require('node:crypto');
+    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
+    let generation = 0;
+    native.generation = () => generation;
+    let draws = 0;
+    const forking = (name) => {
+      const real = crypto[name];
+      crypto[name] = (...args) => {
+        generation += 1 - (draws++ % 2);
+        return real(...args);
+      };
+    };
+    ['randomBytes', 'generateKeySync', 'generateKey'].forEach(forking);
+    require(${JSON.stringify(require.resolve('../lib/unique.js'))});
+    const drawn = (draw) => {
+      draws = 0;
+      draw();
+      return draws;
+    };
+    const said = [
+      drawn(() => crypto.randomBytes(8)),
+      drawn(() => crypto.generateKeySync('hmac', { length: 64 })),
+      drawn(() => crypto.randomBytes(8, () => {})),
+      drawn(() => crypto.generateKey('hmac', { length: 64 }, () => {})),
+    ];
+    console.log(said.join());`;
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, '2,2,1,1\n');
+});
+
 test('what is drawn ahead by a worker that is forked meanwhile is not its child\'s', () => {
   const script = `
     const crypto = require('node:crypto');
@@ -260,11 +292,14 @@ test('a worker that draws all the time draws nothing twice', async (t) => {
       const mitosis = require(${JSON.stringify(require.resolve('mitosis-fork'))});
       const crypto = require('node:crypto');
       const drawn = [];
+      // What came out before the fork all of them have; what was being drawn is their own.
+      const take = (one) => {
+        if (mitosis.generation === 1 && drawn.length < 300) drawn.push(one());
+      };
       const draw = () => {
-        // What was drawn before the fork all of them have.
-        const forked = mitosis.generation === 1;
-        const some = [crypto.randomUUID(), crypto.randomBytes(8).toString('hex')];
-        if (forked && drawn.length < 300) drawn.push(...some);
+        take(() => crypto.randomUUID());
+        take(() => crypto.randomBytes(8).toString('hex'));
+        crypto.randomUUID();
         setImmediate(draw);
       };
       parentPort.on('message', () => parentPort.postMessage(drawn));

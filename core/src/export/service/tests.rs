@@ -211,19 +211,6 @@ fn an_expired_token_is_refused() {
 }
 
 #[test]
-fn a_stream_that_is_turned_away_is_told_so_and_takes_no_place() {
-    let service = PageService::new(Exports::new());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let token = service.issue_token();
-    let theirs = Arc::clone(&service);
-    let turning = thread::spawn(move || theirs.turn_away(listener.accept().unwrap().0));
-    assert_eq!(Client::open(address, &token).err(), Some(Status::Busy));
-    turning.join().unwrap();
-    assert_eq!(service.streams(), 0);
-}
-
-#[test]
 fn streams_are_bounded() {
     let served = Served::start(1);
     let mut open: Vec<Client> = (0..MAX_STREAMS).map(|_| served.client()).collect();
