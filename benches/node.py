@@ -96,6 +96,7 @@ def measure(rounds: int) -> list[Measurement]:
             "ms of its second": [],
             "ms of the warm parent": [],
             "ms of the warm parent's first, after its rest during the fork": [],
+            "ms of the warm parent's first, after 0.25 s of rest": [],
             "ms of a cold node's first": [],
         },
     )
@@ -112,7 +113,7 @@ def measure(rounds: int) -> list[Measurement]:
         _prepare(client)
         client.ask("fork", hosts.b.name)
         _followers(hosts, client, rounds, following, request)
-        _answers(hosts, client, rounds, answer, request.beside["ms of a cold node's first"])
+        _answers(hosts, client, rounds, answer, request)
         client.ask("drop")
     return [pause, first, following, request, answer]
 
@@ -163,7 +164,7 @@ def _followers(
 
 
 def _answers(
-    hosts: World, client: Client, rounds: int, answer: Measurement, cold_requests: list[float]
+    hosts: World, client: Client, rounds: int, answer: Measurement, request: Measurement
 ) -> None:
     """By turns with a cold start; the warm server serves meanwhile."""
     for _ in range(rounds):
@@ -171,4 +172,6 @@ def _answers(
         client.ask("warm_requests")
         cold = client.ask("cold")
         answer.peer_samples.append(cold["answered_ms"])
-        cold_requests.append(cold["first_request_ms"])
+        request.beside["ms of a cold node's first"].append(cold["first_request_ms"])
+        rested = client.ask("rested_request")
+        request.beside["ms of the warm parent's first, after 0.25 s of rest"].append(rested)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "demo"
 import node_story as demo  # noqa: E402
 
 _WARM_REQUESTS = 40
+_REST_S = 0.25
 
 app = demo.App()
 words = app.start["words"]
@@ -39,6 +41,12 @@ def verb_fork(host: str) -> dict[str, Any]:
 
 def verb_warm_requests() -> list[float]:
     return [demo.Answer("127.0.0.1", demo.PORT_A, query).ms for _ in range(_WARM_REQUESTS)]
+
+
+def verb_rested_request() -> float:
+    """The warm server's first, after a quarter of a second without any."""
+    time.sleep(_REST_S)
+    return demo.Answer("127.0.0.1", demo.PORT_A, query).ms
 
 
 def verb_cold() -> dict[str, float]:

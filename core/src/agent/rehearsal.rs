@@ -7,7 +7,7 @@
 //! It does what it would do on a host that has nothing of the seed's: its image is one of its own, no file
 //! is mapped from this host, each miss is one page. Nothing of it is kept.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -34,6 +34,8 @@ use crate::wire::local::{Failure, FailureKind};
 
 /// How long a rehearsal may take; it takes some milliseconds. Of one that hangs is published what it has touched by then.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// How often it is looked whether it hangs. Twice in a row, as threads are looked at one after the other.
+const LOOK: Duration = Duration::from_millis(25);
 /// A signal frame without its extended state: return address, ucontext, siginfo, alignment.
 const FRAME_BYTES: u64 = 1024;
 /// Of a thread's stack above its frame, and of its thread-local storage to either side of the thread pointer:
@@ -120,7 +122,7 @@ impl Agent {
 fn end_line() -> io::Result<(UnixStream, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.shutdown(Shutdown::Write)?;
-    ours.set_read_timeout(Some(DEADLINE))?;
+    ours.set_read_timeout(Some(LOOK))?;
     Ok((ours, theirs))
 }
 
@@ -135,15 +137,45 @@ fn looked_at(
     descriptor: &Descriptor,
 ) -> io::Result<Vec<SeedRange>> {
     let mut said = [0u8; REHEARSED.len()];
-    match line.read_exact(&mut said) {
-        Ok(()) if said == REHEARSED => {}
-        Ok(()) => return Err(io::ErrorKind::InvalidData.into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            tracing::info!(seed = %descriptor.seed, "a rehearsal has not come to its end in time");
+    let until = Instant::now() + DEADLINE;
+    let mut hung = false;
+    loop {
+        match line.read_exact(&mut said) {
+            Ok(()) if said == REHEARSED => break,
+            Ok(()) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let hangs = hangs(pid);
+                if hung && hangs || Instant::now() >= until {
+                    tracing::info!(seed = %descriptor.seed, hangs, "a rehearsal has not come to its end in time");
+                    break;
+                }
+                hung = hangs;
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     }
     written(pid, descriptor)
+}
+
+/// Whether each thread of a process waits for ever, for another one to wake it.
+fn hangs(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| waits_for_ever(&call))
+    })
+}
+
+/// Whether /proc/PID/syscall is that of a thread in a futex(2) that waits, without a limit in time.
+fn waits_for_ever(call: &str) -> bool {
+    let mut words = call.split_ascii_whitespace();
+    let is_futex = words.next().and_then(|word| word.parse().ok()) == Some(libc::SYS_futex);
+    let mut argument = |skipped| {
+        let word = words.nth(skipped)?.strip_prefix("0x")?;
+        u64::from_str_radix(word, 16).ok()
+    };
+    let (Some(operation), Some(timeout)) = (argument(1), argument(1)) else { return false };
+    let command = i32::try_from(operation).unwrap_or(-1) & libc::FUTEX_CMD_MASK;
+    is_futex && timeout == 0 && [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&command)
 }
 
 /// The pages that a child here has written.
@@ -211,6 +243,35 @@ mod tests {
     use super::*;
     use crate::descriptor::{OwnerIndex, Thread, Vma, VmaFlags, VmaKind};
     use crate::resume::compile::tests::descriptor;
+
+    #[test]
+    fn who_is_in_a_futex_without_a_limit_in_time_waits_for_ever() {
+        let call = |number, operation: i32, timeout: u64| {
+            format!(
+                "{number} 0x7f00 {operation:#x} 0x2 {timeout:#x} 0x0 0xffffffff 0x7ffe 0x7fb1\n"
+            )
+        };
+        let futex = libc::SYS_futex;
+        // As glibc waits for a mutex, and for a condition.
+        let (mutex, condition) = (libc::FUTEX_PRIVATE_FLAG, 0x189);
+        for waits in [call(futex, mutex, 0), call(futex, condition, 0)] {
+            assert!(waits_for_ever(&waits), "{waits}");
+        }
+        let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        let others = [
+            call(futex, condition, 0x7ffe_1000),
+            call(futex, wake, 0),
+            call(libc::SYS_read, mutex, 0),
+            "running\n".to_owned(),
+            "-1 0x7ffe 0x7fb1\n".to_owned(),
+            String::new(),
+        ];
+        for other in others {
+            assert!(!waits_for_ever(&other), "{other}");
+        }
+        assert!(!hangs(std::process::id()), "this thread runs");
+        assert!(!hangs(u32::MAX), "nobody");
+    }
 
     #[test]
     fn what_is_touched_first_is_pushed_first_and_nothing_twice() {
