@@ -78,7 +78,9 @@ fn advise_piece(table: Table, at: u64, len: u64, mapping: &Mapping, advice: u32)
         Backing::Image => {}
         Backing::ImageShared => return advise_shared(at, len, mapping, advice),
         Backing::ImageFile => return advise_file(table, at, len, mapping, advice),
-        Backing::Anonymous | Backing::Foreign => return kernel::madvise(at, len, advice),
+        Backing::ImageBeneath | Backing::Anonymous | Backing::Foreign => {
+            return kernel::madvise(at, len, advice);
+        }
     }
     if advice == REMOVE {
         return EINVAL;
@@ -295,5 +297,5 @@ fn clear_between_images(
 }
 
 fn is_listed(table: Table, mapping: &Mapping) -> bool {
-    matches!(mapping.backing(table), Backing::Image | Backing::ImageShared | Backing::ImageFile)
+    !matches!(mapping.backing(table), Backing::Anonymous | Backing::Foreign)
 }

@@ -37,9 +37,11 @@ pub enum Backing {
     ImageShared,
     /// Image-backed where the seed had a file mapped privately, and had written pages of it.
     ImageFile,
+    /// Image-backed, and shows a file's own bytes.
+    ImageBeneath,
     /// Private anonymous.
     Anonymous,
-    /// Anything else; an image-backed mapping that shows a file's own bytes as well.
+    /// Anything else.
     Foreign,
 }
 
@@ -59,7 +61,7 @@ impl Mapping {
             Origin::Anonymous => Backing::Image,
             Origin::Shared => Backing::ImageShared,
             Origin::File => Backing::ImageFile,
-            Origin::Other => Backing::Foreign,
+            Origin::Other => Backing::ImageBeneath,
         }
     }
 

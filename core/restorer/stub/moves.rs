@@ -2,7 +2,8 @@
 //!
 //! The kernel moves and grows a VMA of a file with its offsets, and refuses what spans several VMAs. Where
 //! the seed had one anonymous VMA, the child may have many pieces, image-backed and fresh ones in turn; they
-//! are moved one by one, and what grows is fresh memory.
+//! are moved one by one, and what grows is fresh memory. A file of the seed's does not grow: behind what was
+//! mapped of it the image has something else.
 
 use core::sync::atomic::Ordering;
 
@@ -30,6 +31,8 @@ struct Survey {
     image: bool,
     shared: bool,
     file: bool,
+    /// What the image shows of a file, written or not.
+    only_as_mapped: bool,
     /// Not of one protection, or partly neither image-backed nor anonymous.
     mixed: bool,
     hole_at_start: bool,
@@ -147,6 +150,9 @@ fn plan(table: Table, call: &mut Move, mappings: &mut Mappings) -> Plan {
         return Plan::Done(EFAULT);
     }
     let torn = survey.mixed || survey.hole;
+    if survey.only_as_mapped && call.new_len > call.old_len {
+        return Plan::Done(ENOMEM);
+    }
     if !survey.image && (survey.vmas < 2 || torn) {
         let result = call.pass_on();
         if (survey.shared || survey.file) && !failed(result) {
@@ -194,6 +200,7 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         image: false,
         shared: false,
         file: false,
+        only_as_mapped: false,
         mixed: false,
         hole_at_start: false,
         hole: false,
@@ -220,6 +227,8 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         found.image |= backing == Backing::Image;
         found.shared |= backing == Backing::ImageShared;
         found.file |= backing == Backing::ImageFile;
+        found.only_as_mapped |=
+            !matches!(backing, Backing::Anonymous | Backing::Foreign | Backing::Image);
         found.last_is_image = backing == Backing::Image;
         found.last_start = mapping.start.max(call.old);
         at = mapping.end;

@@ -13,7 +13,7 @@ static void handler(int signal)
 
 int main(void)
 {
-    about("guard pages of MADV_GUARD_INSTALL in shared memory");
+    about("guard pages of MADV_GUARD_INSTALL in shared memory (from Linux 6.15 on)");
     volatile char *area = mmap(NULL, 3 << 12, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
         -1, 0);
     area[0] = area[2 << 12] = 5;
