@@ -166,8 +166,15 @@ fn a_batch_on_a_frozen_clock_dies_alone() {
 
 #[test]
 fn a_child_is_where_its_resumer_says() {
-    let world = World::with(Plan { tools_on_b: vec![], ..Default::default() });
-    let seed = world.seed_of(&world.a, "suite-told", &[]);
+    let world = World::new();
+    for mode in [&[][..], &["whole"]] {
+        is_where_its_resumer_says(&world, mode);
+    }
+    world.finish();
+}
+
+fn is_where_its_resumer_says(world: &World, mode: &[&str]) {
+    let seed = world.seed_of(&world.a, "suite-told", mode);
     let resume = ["resume", &seed.handle, "--on", "host-b", "--payload", "where"];
     let plain = world.on_a(&resume).ok();
     assert!(plain.ends_with(" host-b\n"), "{plain}");
@@ -179,6 +186,29 @@ fn a_child_is_where_its_resumer_says() {
     missing.refused(&["no directory /not/there is on this host", "--cwd"]);
     let relative = world.on_a(&[&resume[..], &["--cwd", "etc"]].concat());
     relative.refused(&["give an absolute path"]);
+    world.on_a(&["drop", seed.id()]).ok();
+}
+
+/// The agent's own, which its keeper hands on, is another; 0 is a value like any.
+#[test]
+fn a_child_has_its_parents_oom_score_adj_and_not_the_agents() {
+    let world = World::new();
+    let path = |pid: i32| format!("/proc/{pid}/oom_score_adj");
+    let own = std::fs::read_to_string(path(i32::try_from(std::process::id()).unwrap())).unwrap();
+    let other = own.trim().parse::<i32>().unwrap() + 123;
+    std::fs::write(path(world.b.keeper().pid), other.min(1000).to_string()).unwrap();
+    for mode in [&[][..], &["whole"]] {
+        let seed = world.seed_of(&world.a, "suite-told", mode);
+        let resume = ["resume", "--json", &seed.handle, "--on", "host-b", "--payload", "sleep"];
+        let mut child = world.mitosis(&world.a, &resume);
+        let json: serde_json::Value = serde_json::from_str(&child.line()).unwrap();
+        let inner = u32::try_from(json["pid"].as_u64().unwrap()).unwrap();
+        let pid = world.b.process(inner).unwrap().pid;
+        assert_eq!(std::fs::read_to_string(path(pid)).unwrap(), own, "{mode:?}");
+        world.on_b(&["kill", json["child"].as_str().unwrap()]).ok();
+        child.end();
+        world.on_a(&["drop", seed.id()]).ok();
+    }
     world.finish();
 }
 
@@ -250,13 +280,16 @@ fn a_child_enters_a_control_group() {
         "cd $TMPDIR; mkdir groups; mount -t cgroup2 none groups; mkdir groups/{name}; echo $PWD/groups"
     );
     let groups = bash(&make).ok();
-    let (groups, seed) = (groups.trim(), world.seed());
+    let groups = groups.trim();
     let group = format!("{groups}/{name}");
-    let resume = ["resume", &seed.handle, "--payload", "groups"];
-    let inside = world.on_a(&[&resume[..], &["--cgroup", &group]].concat()).ok();
-    assert!(inside.contains(&format!("0::/{name}\n")), "{inside}");
-    assert!(!world.on_a(&resume).ok().contains(&name));
-    world.on_a(&["drop", seed.id()]).ok();
+    for mode in [&[][..], &["whole"]] {
+        let seed = world.seed_of(&world.a, "suite-told", mode);
+        let resume = ["resume", &seed.handle, "--payload", "groups"];
+        let inside = world.on_a(&[&resume[..], &["--cgroup", &group]].concat()).ok();
+        assert!(inside.contains(&format!("0::/{name}\n")), "{mode:?}: {inside}");
+        assert!(!world.on_a(&resume).ok().contains(&name), "{mode:?}");
+        world.on_a(&["drop", seed.id()]).ok();
+    }
     within(SOON, "the group is left", || bash(&format!("rmdir {group}")).code == Some(0));
     bash(&format!("umount {groups}; rmdir {groups}")).ok();
     world.settled(&world.a);

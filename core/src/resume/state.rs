@@ -43,10 +43,8 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     if let Some(filter) = desc.state.core_filter {
         ops.extend(write_to("/proc/self/coredump_filter", format!("{filter:#x}")));
     }
-    if desc.state.oom_score != 0 {
-        // To be spared takes CAP_SYS_RESOURCE.
-        ops.extend(write_to("/proc/self/oom_score_adj", desc.state.oom_score.to_string()));
-    }
+    // Of 0, too: the agent's own may be another. To be spared takes CAP_SYS_RESOURCE.
+    ops.extend(write_to("/proc/self/oom_score_adj", desc.state.oom_score.to_string()));
     if let Some(thread) = desc.state.threads.get(first) {
         ops.extend(of_thread(thread, &ThreadState::default()));
     }
