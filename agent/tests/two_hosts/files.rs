@@ -8,6 +8,8 @@ use crate::process::{Process, within};
 use crate::world::{Machine, SOON, Seed, World};
 
 const TEXT: &str = "the file's text\n";
+/// Arguments of `suite-files`: one thread, and all.
+const MODES: [&[&str]; 2] = [&[], &["all"]];
 
 /// A seed of `suite-files`, whose folder is on both hosts.
 struct Opened {
@@ -17,10 +19,6 @@ struct Opened {
 }
 
 impl Opened {
-    fn new() -> Opened {
-        Opened::with(&[])
-    }
-
     fn with(more: &[&str]) -> Opened {
         let world = World::new();
         let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
@@ -111,61 +109,65 @@ fn files_are_what_they_were(more: &[&str]) {
 
 #[test]
 fn inspect_tells_what_becomes_of_each_number() {
-    let opened = Opened::new();
-    let text = opened.world.on_a(&["inspect", &opened.seed.handle]).ok();
-    let folder = opened.folder.to_str().unwrap();
-    let port = opened.port();
-    for (fd, becomes) in [
-        (2, "the resumer's".to_owned()),
-        (3, "a pipe from 4 with 11 bytes".to_owned()),
-        (5, "a pipe that ends after 0 bytes: its writer is another process".to_owned()),
-        (6, "a pipe that nobody reads (EPIPE): its reader is another process".to_owned()),
-        (7, "connected to 8, with 12 bytes".to_owned()),
-        (9, "a connection whose peer has gone (end of file, EPIPE)".to_owned()),
-        (11, "an eventfd of 5".to_owned()),
-        (13, "an epoll of 5 files".to_owned()),
-        (18, format!("{folder}/kept of the child's host at 4; EBADF if it is not there")),
-        (19, format!("the same as 18: {folder}/kept of the child's host")),
-        (23, "a copy of its 9 bytes".to_owned()),
-        (25, "the child's own 1".to_owned()),
-        (26, "EBADF: a pidfd, whose process is not there".to_owned()),
-        (32, "a pipe of its own, to read and to write, with 11 bytes".to_owned()),
-        (33, "the master of a new pseudo-terminal".to_owned()),
-        (34, "a pidfd of the child".to_owned()),
-        (35, format!("is bound at 0.0.0.0:{}", opened.said("datagrams "))),
-        (36, "; the lock on it is not carried".to_owned()),
-        (63, "the slave of the pseudo-terminal of 33".to_owned()),
-        (27, format!("listens at 127.0.0.1:{port} with 'resume --listen {port}'; without")),
-    ] {
-        let line = text.lines().find(|line| line.starts_with(&format!("{fd:<4} "))).unwrap();
-        assert!(line.contains(&becomes), "{fd}: {line}");
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let text = opened.world.on_a(&["inspect", &opened.seed.handle]).ok();
+        let folder = opened.folder.to_str().unwrap();
+        let port = opened.port();
+        for (fd, becomes) in [
+            (2, "the resumer's".to_owned()),
+            (3, "a pipe from 4 with 11 bytes".to_owned()),
+            (5, "a pipe that ends after 0 bytes: its writer is another process".to_owned()),
+            (6, "a pipe that nobody reads (EPIPE): its reader is another process".to_owned()),
+            (7, "connected to 8, with 12 bytes".to_owned()),
+            (9, "a connection whose peer has gone (end of file, EPIPE)".to_owned()),
+            (11, "an eventfd of 5".to_owned()),
+            (13, "an epoll of 5 files".to_owned()),
+            (18, format!("{folder}/kept of the child's host at 4; EBADF if it is not there")),
+            (19, format!("the same as 18: {folder}/kept of the child's host")),
+            (23, "a copy of its 9 bytes".to_owned()),
+            (25, "the child's own 1".to_owned()),
+            (26, "EBADF: a pidfd, whose process is not there".to_owned()),
+            (32, "a pipe of its own, to read and to write, with 11 bytes".to_owned()),
+            (33, "the master of a new pseudo-terminal".to_owned()),
+            (34, "a pidfd of the child".to_owned()),
+            (35, format!("is bound at 0.0.0.0:{}", opened.said("datagrams "))),
+            (36, "; the lock on it is not carried".to_owned()),
+            (63, "the slave of the pseudo-terminal of 33".to_owned()),
+            (27, format!("listens at 127.0.0.1:{port} with 'resume --listen {port}'; without")),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(&format!("{fd:<4} "))).unwrap();
+            assert!(line.contains(&becomes), "{fd}: {line}");
+        }
+        opened.finish();
     }
-    opened.finish();
 }
 
 #[test]
 fn children_are_told_what_they_have_lost() {
-    let opened = Opened::new();
-    let told = opened.resume(&["--payload", "lost"]).end().ok();
-    let folder = opened.folder.to_str().unwrap();
-    let port = opened.port();
-    let lines: Vec<&str> = told.lines().collect();
-    for wanted in [
-        "pipes [5] pipe:[",
-        "pipes [6] pipe:[",
-        "connections [9] a unix socket",
-        "connections [10] a connection from 127.0.0.1:",
-        "processes [26] a pidfd of process ",
-        &format!("locks [36] a lock on {folder}/kept"),
-    ] {
-        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {told}");
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let told = opened.resume(&["--payload", "lost"]).end().ok();
+        let folder = opened.folder.to_str().unwrap();
+        let port = opened.port();
+        let lines: Vec<&str> = told.lines().collect();
+        for wanted in [
+            "pipes [5] pipe:[",
+            "pipes [6] pipe:[",
+            "connections [9] a unix socket",
+            "connections [10] a connection from 127.0.0.1:",
+            "processes [26] a pidfd of process ",
+            &format!("locks [36] a lock on {folder}/kept"),
+        ] {
+            assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {told}");
+        }
+        let connected = lines.iter().find(|line| line.starts_with("connections [10]")).unwrap();
+        assert!(connected.ends_with(&format!("to 127.0.0.1:{port}")), "{connected}");
+        // 18 and 28 are the same file, opened apart: fcntl(2)'s lock is on all of them.
+        let locks = lines.iter().filter(|line| line.starts_with("locks")).count();
+        assert_eq!(locks, 3, "{told}");
+        opened.finish();
     }
-    let connected = lines.iter().find(|line| line.starts_with("connections [10]")).unwrap();
-    assert!(connected.ends_with(&format!("to 127.0.0.1:{port}")), "{connected}");
-    // 18 and 28 are the same file, opened apart: fcntl(2)'s lock is on all of them.
-    let locks = lines.iter().filter(|line| line.starts_with("locks")).count();
-    assert_eq!(locks, 3, "{told}");
-    opened.finish();
 }
 
 #[test]
@@ -183,12 +185,13 @@ fn what_is_to_be_refused_is_named_with_its_holder() {
         ("processes", vec!["descriptor 26, a pidfd of process "]),
         ("locks", vec!["descriptor 36, a lock on ", "/kept (locks)", "locks: close"]),
     ] {
-        let ended = world.run(&world.a, &[&path, &folder, kinds]).end();
-        assert_eq!(ended.code, Some(3), "{kinds}: {ended:?}");
-        assert!(ended.err.contains("Close it before prepare"), "{kinds}: {ended:?}");
-        named
-            .iter()
-            .for_each(|text| assert!(ended.err.contains(text), "{kinds}, {text}: {ended:?}"));
+        for mode in MODES {
+            let ended = world.run(&world.a, &[&[&*path, &folder, kinds], mode].concat()).end();
+            assert_eq!(ended.code, Some(3), "{kinds} {mode:?}: {ended:?}");
+            assert!(ended.err.contains("Close it before prepare"), "{kinds} {mode:?}: {ended:?}");
+            let says = |text: &&str| ended.err.contains(*text);
+            assert!(named.iter().all(says), "{kinds} {mode:?}, {named:?}: {ended:?}");
+        }
     }
     // What it has not got is no reason.
     let seed =
@@ -258,69 +261,83 @@ fn nothing_of_an_agent_or_a_template_is_open_in_a_child() {
 
 #[test]
 fn a_socket_listens_where_it_is_told_to_and_nowhere_else() {
-    let opened = Opened::new();
-    let port = opened.port().to_owned();
-    // Without being told to, a child takes nobody's port.
-    let mut silent = opened.resume(&["--payload", "serve"]);
-    assert!(silent.line().starts_with("serves "));
-    let refused = greet(&opened.world, &port).end();
-    assert!(refused.code != Some(0) && refused.err.contains("refused"), "{refused:?}");
-    drop(silent);
-    for (choice, at) in [("all", &*port), (&*port, &*port), (&*format!("{port}=4711"), "4711")] {
-        let mut child = opened.resume(&["--payload", "serve", "--listen", choice]);
-        assert_eq!(child.line(), format!("serves {at}"), "{choice}");
-        assert_eq!(greet(&opened.world, at).end().ok(), "hello\n", "{choice}");
-        assert_eq!(child.line(), "served", "{choice}");
-        assert_eq!(child.end().code, Some(0));
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let port = opened.port().to_owned();
+        // Without being told to, a child takes nobody's port.
+        let mut silent = opened.resume(&["--payload", "serve"]);
+        assert!(silent.line().starts_with("serves "));
+        let refused = greet(&opened.world, &port).end();
+        assert!(refused.code != Some(0) && refused.err.contains("refused"), "{refused:?}");
+        drop(silent);
+        for (choice, at) in [("all", &*port), (&*port, &*port), (&*format!("{port}=4711"), "4711")]
+        {
+            let mut child = opened.resume(&["--payload", "serve", "--listen", choice]);
+            assert_eq!(child.line(), format!("serves {at}"), "{choice}");
+            assert_eq!(greet(&opened.world, at).end().ok(), "hello\n", "{choice}");
+            assert_eq!(child.line(), "served", "{choice}");
+            assert_eq!(child.end().code, Some(0));
+        }
+        opened.finish();
     }
-    opened.finish();
 }
 
 /// The kernel does not tell whether it has chosen this one's port.
 #[test]
 fn a_datagram_socket_is_told_where() {
-    let opened = Opened::new();
-    let port = opened.said("datagrams ").to_owned();
-    let bound =
-        |choice: &str| opened.resume(&["--payload", "datagrams", "--listen", choice]).end().ok();
-    assert_eq!(bound("all"), "datagrams 0\n");
-    assert_eq!(bound(&port), format!("datagrams {port}\n"));
-    assert_eq!(bound(&format!("{port}=4712")), "datagrams 4712\n");
-    opened.finish();
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let port = opened.said("datagrams ").to_owned();
+        let bound = |choice: &str| {
+            opened.resume(&["--payload", "datagrams", "--listen", choice]).end().ok()
+        };
+        assert_eq!(bound("all"), "datagrams 0\n");
+        assert_eq!(bound(&port), format!("datagrams {port}\n"));
+        assert_eq!(bound(&format!("{port}=4712")), "datagrams 4712\n");
+        opened.finish();
+    }
 }
 
 #[test]
 fn a_port_that_is_taken_is_said_and_nothing_is_started() {
-    let opened = Opened::new();
-    let port = opened.port().to_owned();
-    let mut first = opened.resume(&["--payload", "serve", "--listen", "all"]);
-    assert_eq!(first.line(), format!("serves {port}"));
-    let started = opened.world.children_started_on_b();
-    let taken = opened.resume(&["--payload", "serve", "--listen", "all"]).end();
-    taken.refused(&["no child was started", &format!("127.0.0.1:{port}"), "--listen PORT=PORT"]);
-    opened.resume(&["--listen", "1"]).end().refused(&["it listens at 127.0.0.1:"]);
-    assert_eq!(opened.world.children_started_on_b(), started);
-    assert_eq!(greet(&opened.world, &port).end().ok(), "hello\n");
-    assert_eq!(first.end().code, Some(0));
-    opened.finish();
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let port = opened.port().to_owned();
+        let mut first = opened.resume(&["--payload", "serve", "--listen", "all"]);
+        assert_eq!(first.line(), format!("serves {port}"));
+        let started = opened.world.children_started_on_b();
+        let taken = opened.resume(&["--payload", "serve", "--listen", "all"]).end();
+        taken.refused(&[
+            "no child was started",
+            &format!("127.0.0.1:{port}"),
+            "--listen PORT=PORT",
+        ]);
+        opened.resume(&["--listen", "1"]).end().refused(&["it listens at 127.0.0.1:"]);
+        assert_eq!(opened.world.children_started_on_b(), started);
+        assert_eq!(greet(&opened.world, &port).end().ok(), "hello\n");
+        assert_eq!(first.end().code, Some(0));
+        opened.finish();
+    }
 }
 
 #[test]
 fn children_of_one_resume_share_a_port() {
-    let opened = Opened::new();
-    let port = opened.port().to_owned();
-    let mut children = opened.resume(&["-n", "3", "--payload", "serve", "--listen", &port]);
-    for _ in 0..3 {
-        assert_eq!(children.line(), format!("serves {port}"));
+    for mode in MODES {
+        let opened = Opened::with(mode);
+        let port = opened.port().to_owned();
+        let mut children = opened.resume(&["-n", "3", "--payload", "serve", "--listen", &port]);
+        for _ in 0..3 {
+            assert_eq!(children.line(), format!("serves {port}"));
+        }
+        // A connection goes to any of them that still listens.
+        let mut served = 0;
+        within(SOON, "three children serve", || {
+            served += usize::from(greet(&opened.world, &port).end().out == "hello\n");
+            served == 3
+        });
+        assert_eq!(children.end().code, Some(0));
+        opened.finish();
     }
-    // A connection goes to any of them that still listens.
-    let mut served = 0;
-    within(SOON, "three children serve", || {
-        served += usize::from(greet(&opened.world, &port).end().out == "hello\n");
-        served == 3
-    });
-    assert_eq!(children.end().code, Some(0));
-    opened.finish();
 }
 
 #[test]

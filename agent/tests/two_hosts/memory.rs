@@ -232,11 +232,15 @@ fn memory_calls_do_in_a_child_what_they_do_in_any_process() {
     for number in seeds("MITOSIS_CALLS_SEED", 12) {
         let number = number.to_string();
         let plain = world.run(&world.b, &[&calls, &number, "plain"]).end().ok();
-        let seed = world.seed_of(&world.a, "suite-calls", &[&number]);
-        for host in ["host-b", "host-a"] {
-            says_the_same(&world, &seed, host, &plain, &format!("MITOSIS_CALLS_SEED={number}"));
+        for more in [&[][..], &["all"]] {
+            let arguments = [&[number.as_str()], more].concat();
+            let seed = world.seed_of(&world.a, "suite-calls", &arguments);
+            for host in ["host-b", "host-a"] {
+                let calls = format!("MITOSIS_CALLS_SEED={number} {more:?}");
+                says_the_same(&world, &seed, host, &plain, &calls);
+            }
+            world.on_a(&["drop", seed.id()]).ok();
         }
-        world.on_a(&["drop", seed.id()]).ok();
     }
     world.settled(&world.a);
     world.settled(&world.b);
@@ -293,20 +297,25 @@ fn a_core_of_a_child_has_memory_that_it_never_touched() {
         return;
     }
     let world = World::new();
-    let seed = world.seed();
-    let folder = world.pair.b().outside("/tmp/test-core");
-    std::fs::create_dir(&folder).unwrap();
-    let ended = world.children(&seed.handle, "core /tmp/test-core").end();
-    assert!(ended.err.contains("SIGABRT") || ended.code == Some(128 + 6), "{ended:?}");
-    let core = std::fs::read_dir(&folder).unwrap().next().expect("a core").unwrap();
-    let core = std::fs::read(core.path()).unwrap();
-    // Words of the array, each at the start of a page, ascending as in memory.
-    let (mut from, array) = (0, [0, 77 * 512, 2047 * 512]);
-    for index in array {
-        let word = word_of_array(index).to_le_bytes();
-        let at = core[from..].chunks_exact(8).position(|bytes| bytes == word);
-        from += 8 * at.unwrap_or_else(|| panic!("word {index} is not in a core of {}", core.len()));
+    for mode in [&[][..], &["whole"]] {
+        let seed = world.seed_of(&world.a, "suite-told", mode);
+        let folder = world.pair.b().outside("/tmp/test-core");
+        std::fs::create_dir(&folder).unwrap();
+        let ended = world.children(&seed.handle, "core /tmp/test-core").end();
+        let is_aborted = ended.err.contains("SIGABRT") || ended.code == Some(128 + 6);
+        assert!(is_aborted, "{mode:?}: {ended:?}");
+        let core = std::fs::read_dir(&folder).unwrap().next().expect("a core").unwrap();
+        let core = std::fs::read(core.path()).unwrap();
+        // Words of the array, each at the start of a page, ascending as in memory.
+        let (mut from, array) = (0, [0, 77 * 512, 2047 * 512]);
+        for index in array {
+            let word = word_of_array(index).to_le_bytes();
+            let at = core[from..].chunks_exact(8).position(|bytes| bytes == word);
+            let missing = || panic!("{mode:?}: word {index} is not in a core of {}", core.len());
+            from += 8 * at.unwrap_or_else(missing);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        world.on_a(&["drop", seed.id()]).ok();
     }
-    std::fs::remove_dir_all(&folder).unwrap();
     world.finish();
 }

@@ -2,13 +2,14 @@
 //! a digest of every byte of the arena. The lines of a child must be those of a process that was never
 //! forked.
 //!
-//! `suite-calls SEED plain` does them at once, `suite-calls SEED` in children of this process. The heap is
-//! left to the calls: nothing here allocates once they have begun but lines of a fixed buffer.
+//! `suite-calls SEED plain` does them at once, `suite-calls SEED` in children of this process, `suite-calls SEED all` in
+//! those of all its threads. The heap is left to the calls: nothing here allocates once they have begun but lines of a fixed buffer.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 use std::process::exit;
 
-use mitosis_process_suite::{Chance, PAGE, digest, fail, prepare_and_hold, say};
+use mitosis::prepare::{PrepareOptions, Threads};
+use mitosis_process_suite::{Chance, PAGE, digest, fail, prepare_and_hold_with, say};
 
 /// Far from all that the kernel places by itself.
 const ARENA: usize = 0x2000_0000_0000;
@@ -23,14 +24,16 @@ const MAX_HEAP_PAGES: u64 = 64;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let seed = arguments.first().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| fail(&"SEED [plain]"));
+    let seed = seed.unwrap_or_else(|| fail(&"SEED [plain | all]"));
     if arguments.get(1).is_some_and(|word| word == "exec'd") {
         say("exec is clean");
         return;
     }
     let mut calls = Calls::new(seed);
     if arguments.get(1).is_none_or(|word| word != "plain") {
-        prepare_and_hold();
+        let is_whole = arguments.get(1).is_some_and(|word| word == "all");
+        let threads = if is_whole { Threads::All } else { Threads::Caller };
+        prepare_and_hold_with(&PrepareOptions { threads, ..PrepareOptions::default() });
     }
     calls.make();
 }
