@@ -96,7 +96,8 @@ fn compile_one(source: &Path, folder: &Path) -> Result<(), String> {
     let output = if is_plugin { folder.join(PLUGIN) } else { folder.join(name.with_extension("")) };
     fs::create_dir_all(output.parent().unwrap()).unwrap();
     let include = repository().join("include");
-    let needs = [source.to_owned(), sources().join("suite.h"), include.join("mitosis.h")];
+    let headers = ["suite.h", "siblings.h"].map(|name| sources().join(name));
+    let needs = [&headers[..], &[source.to_owned(), include.join("mitosis.h")]].concat();
     let time_of = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
     let newest = needs.iter().filter_map(|path| time_of(path).ok()).max();
     if time_of(&output).is_ok_and(|made| Some(made) > newest && made < SystemTime::now()) {
