@@ -8,7 +8,7 @@ int main(void)
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     struct itimerspec wanted = {0};
     struct timespec limit = {10, 0};
-    sigset_t set;
+    sigset_t set, pending;
     timer_t timer;
     about("a timer's deadline that passes on the way");
     sigemptyset(&set);
@@ -16,10 +16,11 @@ int main(void)
     sigprocmask(SIG_BLOCK, &set, NULL);
     check(timer_create(CLOCK_REALTIME, &event, &timer) == 0);
     clock_gettime(CLOCK_REALTIME, &wanted.it_value);
-    wanted.it_value.tv_nsec += 30000000;
+    wanted.it_value.tv_nsec += 300000000;
     if (wanted.it_value.tv_nsec >= 1000000000)
         wanted.it_value.tv_sec++, wanted.it_value.tv_nsec -= 1000000000;
     check(timer_settime(timer, TIMER_ABSTIME, &wanted, NULL) == 0);
+    check(sigpending(&pending) == 0 && !sigismember(&pending, SIGUSR1));
     prepare_here();
     if (suite.way == FORK) {
         check(timer_delete(timer) == -1 && errno == EINVAL);

@@ -23,6 +23,9 @@ int main(void)
     memset(area, 5, PAGES << 12);
     check(mlock(area, PAGES << 12) == 0 && there(area) == PAGES);
     prepare_here();
+    /* A fork's child has no lock, whatever is there. */
+    long locked = atol(status_of("VmLck"));
+    check(suite.way == FORK ? locked == 0 : locked >= PAGES << 2);
     int count = there(area);
     for (int page = 0; page < PAGES; page++)
         check(area[page << 12] == 5);
