@@ -11,7 +11,10 @@ test('prepare settles here and in each child', async (t) => {
   const agent = await startAgent(t);
   const said = await run(agent, async (mitosis, say) => {
     process.env.GONE = 'x';
-    const parent = { pid: process.pid, argv: process.argv, started: performance.timeOrigin };
+    const { readFileSync } = require('node:fs');
+    const commandLine = () => readFileSync('/proc/self/cmdline', 'utf8');
+    // As text: what is compared with it later is not itself.
+    const before = { ppid: process.ppid, argv: JSON.stringify(process.argv), commandLine: commandLine() };
     const me = await mitosis.prepare();
     if (me.role === 'child') {
       const { role, index, generation, payload, seed, child } = me;
@@ -19,12 +22,15 @@ test('prepare settles here and in each child', async (t) => {
         role, index, generation, seed, child,
         payload: payload.toString(),
         live: [mitosis.generation, mitosis.payload.toString()],
-        pid: process.pid, parentPid: parent.pid,
+        pid: process.pid,
         // Of all pid namespaces that it is in, the innermost comes last.
-        kernelPid: Number(/^NSpid:.*\s(\d+)$/m.exec(require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1]),
-        ppid: process.ppid !== parent.pid,
+        kernelPid: Number(/^NSpid:.*\s(\d+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))[1]),
+        ppids: [before.ppid, process.ppid],
+        // Its own pid, and its parent's, as the /proc that it has counts them.
+        kernelPids: /^(\d+) .*\) . (\d+) /.exec(readFileSync('/proc/self/stat', 'utf8')).slice(1).map(Number),
         env: [process.env.GIVEN, process.env.GONE, new Date(0).getHours()],
-        argv: JSON.stringify(process.argv) === JSON.stringify(parent.argv),
+        argv: [before.argv, JSON.stringify(process.argv)],
+        commandLine: [before.commandLine, commandLine()],
       });
       process.exit(index + 3);
     }
@@ -48,7 +54,13 @@ test('prepare settles here and in each child', async (t) => {
     assert.deepStrictEqual([child.payload, ...child.live], ['letter', 1, 'letter']);
     assert.deepStrictEqual(child.env, ['1', null, 9]);
     assert.strictEqual(child.pid, child.kernelPid);
-    assert.ok(child.argv && child.ppid);
+    assert.notStrictEqual(child.ppids[0], child.ppids[1]);
+    // Where /proc is not of the child's own namespace, its numbers are others.
+    if (child.kernelPids[0] === child.pid) {
+      assert.strictEqual(child.ppids[1], child.kernelPids[1]);
+    }
+    assert.strictEqual(child.argv[0], child.argv[1]);
+    assert.strictEqual(child.commandLine[0], child.commandLine[1]);
     assert.strictEqual(child.child, after.ids[i]);
   });
   assert.deepStrictEqual(after.ends, [3, 4].map((code) => ({ code, signal: null })));
