@@ -6,8 +6,8 @@ demands what that demands of one:
     launch   environment with FN_LISTENER=unix:DIR/lsnr.sock, FN_FORMAT=http-stream and the function's own;
              DIR is watched from before, and the CREATE of lsnr.sock is the ready signal: a socket, or a
              relative symlink in the same directory to one. None within the start limit: the container ends
-    call     POST /call over one connection, one call at a time, with Fn-Call-Id and Fn-Deadline; 200 is an
-             answer, 502 the function's failure, 504 its timeout; after any other code, after a broken
+    call     POST /call over one connection, one call at a time, with Fn-Call-Id and Fn-Deadline, its body
+             in chunks, however short; 200 is an answer, 502 the function's failure, 504 its timeout; after any other code, after a broken
              connection and after the deadline the container ends
     idle     frozen after 50 ms without a call, thawed for the next one, ended after 30 s
     end      in this order: no further calls; SIGKILL, without a thaw; the end waited for; DIR removed
@@ -174,7 +174,10 @@ class Forked:
         return self._child.poll() is None
 
     def kill(self) -> None:
-        self._child.kill(signal.SIGKILL)
+        import mitosis
+
+        with contextlib.suppress(mitosis.ChildGone):
+            self._child.kill(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
         self._child.kill(number)
@@ -329,8 +332,9 @@ class Container:
                 connection.putheader(name, value)
         connection.putheader("Fn-Call-Id", uuid.uuid4().hex)
         connection.putheader("Fn-Deadline", until.strftime("%Y-%m-%dT%H:%M:%SZ"))
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
+        # Never a Content-Length: the agent passes on a body whose length its HTTP library does not know.
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders(body, encode_chunked=True)
         response = connection.getresponse()
         answer = Answer(
             response.read(),

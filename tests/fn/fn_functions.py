@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,30 +29,30 @@ class Language:
     """The launcher, which prepares if it is told where to write the handle."""
 
 
-def _python() -> Language:
+def python(function: Path) -> Language:
+    """Whose function is this file's `handler`."""
     fdk = Path(sys.executable).parent / "fdk"
-    function = str(_EXAMPLES / "python/func.py")
-    launcher = str(_EXAMPLES / "python/launch.py")
+    launcher = _EXAMPLES / "python/launch.py"
     return Language(
         "python",
-        (sys.executable, str(fdk), function, "handler"),
-        (sys.executable, launcher, function, "handler"),
+        (sys.executable, str(fdk), str(function), "handler"),
+        (sys.executable, str(launcher), str(function), "handler"),
     )
 
 
-def _node() -> Language:
+def node(function: Path) -> Language:
+    """Whose function is this file."""
     # Not what PATH has on a sealed host: the same program for all.
-    node = shutil.which("node")
-    assert node is not None, "no node in PATH: run this by `make test-fn`"
-    function = str(_EXAMPLES / "node/func.js")
+    program = shutil.which("node")
+    assert program is not None, "no node in PATH: run this by `make test-fn`"
     return Language(
         "node",
-        (node, function),
-        (node, str(_EXAMPLES / "node/launch.js"), function),
+        (program, str(function)),
+        (program, str(_EXAMPLES / "node/launch.js"), str(function)),
     )
 
 
-LANGUAGES = (_python(), _node())
+LANGUAGES = (python(_EXAMPLES / "python/func.py"), node(_EXAMPLES / "node/func.js"))
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,20 @@ def started_cold(language: Language, env: dict[str, str]) -> Cold:
 
 
 @contextlib.contextmanager
-def warmed(language: Language, host: Host, iofs: Place | None = None) -> Iterator[Warm]:
-    """The first container of a function, on `host`, and what its children are made from."""
+def warmed(
+    language: Language, host: Host, iofs: Place | None = None, **more: str
+) -> Iterator[Warm]:
+    """The first container of a function, on `host`, and what its children are made from.
+
+    `more` goes to its environment.
+    """
     # Not below /tmp: a sealed host has one of its own.
     with tempfile.TemporaryDirectory(prefix="fn-handle-", dir="/var/tmp") as directory:
         handle = Path(directory) / "handle"
-        extra = {"MITOSIS_FN_HANDLE": str(handle), "MITOSIS_FN_WARM_BODY": WARM_BODY}
+        told = {"MITOSIS_FN_HANDLE": str(handle), "MITOSIS_FN_WARM_BODY": WARM_BODY, **more}
 
         def launch(env: dict[str, str]) -> Cold:
-            return Cold(host.command(*language.forked, **env, **extra), environment())
+            return Cold(host.command(*language.forked, **env, **told), environment())
 
         function = Function(config={"GREETING": "from the first"})
         with FnAgent(function, launch, iofs=iofs) as agent:
@@ -85,3 +91,10 @@ def warmed(language: Language, host: Host, iofs: Place | None = None) -> Iterato
             # It is there: a container is ready once it listens, and this one has written it before.
             assert handle.stat().st_mode & 0o777 == 0o600, "others could read the handle"
             yield Warm(agent, container, handle.read_text())
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {limit_s} s"
+        time.sleep(0.01)

@@ -24,7 +24,7 @@ SCRIPT = """
     while True:
         connection, _ = listener.accept()
         request = b""
-        while b"\\r\\n\\r\\n" not in request:
+        while not request.endswith(b"\\r\\n0\\r\\n\\r\\n"):
             if not (data := connection.recv(4096)):
                 break
             request += data
@@ -107,13 +107,16 @@ def test_another_status_or_none_ends_the_container(agent_of, answer):
 def test_what_a_call_tells_the_function(agent_of):
     body = 'b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(request) + request'
     agent = agent_of(answer=f"connection.sendall({body})")
-    told = agent.call(headers={"Connection": "close", "X": "y"}, limit_s=9).body.decode()
-    line, *lines = told.strip().split("\r\n")
+    told = agent.call(b"body", {"Connection": "close", "X": "y"}, limit_s=9).body.decode()
+    head, _, body = told.partition("\r\n\r\n")
+    line, *lines = head.split("\r\n")
     assert line == "POST /call HTTP/1.1"
     headers = dict(line.split(": ", 1) for line in lines)
     assert headers["Host"] == "localhost"
     assert headers["X"] == "y"
     assert "Connection" not in headers
+    assert (headers["Transfer-Encoding"], "Content-Length" in headers) == ("chunked", False)
+    assert body == "4\r\nbody\r\n0\r\n\r\n"
     assert len(headers["Fn-Call-Id"]) > 8
     assert headers["Fn-Deadline"].endswith("Z")
 

@@ -3,12 +3,15 @@
 import json
 import os
 import signal
-import threading
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fn_agent import CallTimeout, FnError, FunctionFailed
+from fn_agent import CallTimeout, FunctionFailed, ResponseBroken
+from fn_functions import node, python, wait_for, warmed
+from worlds import ROOT
 
 
 def told(agent, **asked):
@@ -54,26 +57,24 @@ def test_further_calls_find_the_state_of_earlier_ones(forked):
 
 def test_calls_at_once_get_a_container_each(forked):
     """One call at a time: a container that is at work gets no other one."""
-    long = threading.Thread(target=never_answered, args=(forked,))
-    long.start()
-    wait_for(lambda: len(forked.containers) == 1)
-    first, second = told(forked), told(forked)
-    busy, free = forked.containers
-    assert (first["pid"], second["pid"]) == (first["pid"], first["pid"])
-    assert (first["calls"] + 1, long.is_alive()) == (second["calls"], True)
-    assert not busy.frozen
-    assert state(busy.pid) != "T"
-    busy.end()
-    long.join(20)
-    assert not long.is_alive()
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(forked.call, b'{"sleep_s": 25}')
+        wait_for(lambda: len(forked.containers) == 1)
+        first, second = told(forked), told(forked)
+        busy, free = forked.containers
+        assert second["calls"] == first["calls"] + 1
+        # The one that rests is frozen, and only that one.
+        wait_for(lambda: free.frozen)
+        assert not busy.frozen
+        assert state(busy.pid) != "T"
+        assert not long.done()
+        busy.process.kill()
+        with pytest.raises(ResponseBroken):
+            long.result(20)
+    assert busy.ended
     # The other one goes on.
     assert told(forked)["calls"] == second["calls"] + 1
     assert not free.ended
-
-
-def never_answered(agent):
-    with pytest.raises(FnError):
-        agent.call(b'{"sleep_s": 25}')
 
 
 def test_headers_of_a_trigger_arrive(forked):
@@ -157,8 +158,39 @@ def test_twenty_containers_at_once(forked):
     assert len({container.pid for container in containers}) == 20
 
 
-def wait_for(condition, limit_s=5.0):
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {limit_s} s"
-        time.sleep(0.01)
+# Each sleeps in the first call behind those that its launcher warms it with: the rehearsal's.
+SLEEPERS = {
+    "python": """
+import io, time
+from fdk import response
+calls = 0
+def handler(ctx, data: io.BytesIO = None):
+    global calls
+    calls += 1
+    if calls > 3:
+        time.sleep(600)
+    return response.Response(ctx, response_data="")
+""",
+    "node": """
+let calls = 0
+require('@fnproject/fdk').handle(async () => {
+  calls++
+  if (calls > 100) await new Promise((resolve) => setTimeout(resolve, 600_000))
+  return ''
+})
+""",
+}
+
+
+def test_a_rehearsal_that_is_cut_leaves_nothing_behind(language, host, tmp_path, monkeypatch):
+    # The rehearsal takes all that it may: this is no test of how long a start takes.
+    monkeypatch.setattr("fn_agent.START_LIMIT_S", 60.0)
+    make, suffix = {"python": (python, "py"), "node": (node, "js")}[language.name]
+    function = tmp_path / f"sleeper.{suffix}"
+    function.write_text(SLEEPERS[language.name])
+    modules = ROOT / "examples/fn/node/node_modules"
+    # Not below tmp_path: the path of a socket is short.
+    with tempfile.TemporaryDirectory() as scratch:
+        more = {"TMPDIR": scratch, "NODE_PATH": str(modules)}
+        with warmed(make(function), host, **more):
+            assert list(Path(scratch).iterdir()) == []

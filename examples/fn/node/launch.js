@@ -35,25 +35,35 @@ fdk.handle = function (handler, options) {
 
 async function prepared (handler, options, handleFile) {
   const body = take('MITOSIS_FN_WARM_BODY') || ''
-  await warm(handler, options, body, WARM_CALLS)
-  const mitosis = require('mitosis-fork')
-  mitosis.on('rehearse', () => warm(handler, options, body, 1))
-  const me = await mitosis.prepare()
-  if (me.role === 'parent') publish(await me.seed.handle(), handleFile)
+  // What a rehearsal makes in it is removed here: it may be cut short, and is over when the handle is there.
+  const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'fn-warm-'))
+  let me
+  try {
+    await warm(handler, options, body, WARM_CALLS, scratch)
+    const mitosis = require('mitosis-fork')
+    mitosis.on('rehearse', () => warm(handler, options, body, 1, scratch))
+    me = await mitosis.prepare()
+    if (me.role === 'parent') publish(await me.seed.handle(), handleFile)
+  } finally {
+    if (me?.role !== 'child') fs.rmSync(scratch, { recursive: true })
+  }
 }
 
-/** Some calls over a socket of the function's own. */
-async function warm (handler, options, body, count) {
-  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fn-warm-'))
+/** Some calls over a socket of the function's own, below `scratch`. */
+async function warm (handler, options, body, count, scratch) {
+  const directory = fs.mkdtempSync(path.join(scratch, 'calls-'))
   const socketPath = path.join(directory, 'lsnr.sock')
   const listener = process.env.FN_LISTENER
   process.env.FN_LISTENER = `unix:${socketPath}`
   const close = listen(handler, options)
-  await exists(socketPath)
-  for (let i = 0; i < count; i++) await call(socketPath, body)
-  close()
-  fs.rmSync(directory, { recursive: true })
-  process.env.FN_LISTENER = listener
+  try {
+    await exists(socketPath)
+    for (let i = 0; i < count; i++) await call(socketPath, body)
+  } finally {
+    close()
+    fs.rmSync(directory, { recursive: true })
+    process.env.FN_LISTENER = listener
+  }
 }
 
 /** The FDK says that it listens by the file that it makes, and in no other way. */

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -34,9 +35,19 @@ def main() -> None:
     function = customer_code.Function(path, *entrypoint)
     handle_file = os.environ.pop("MITOSIS_FN_HANDLE", None)
     if handle_file is not None:
-        body = os.environ.pop("MITOSIS_FN_WARM_BODY", "").encode()
-        warm(function, body, WARM_CALLS)
-        mitosis.rehearse(lambda: warm(function, body, 1))
+        prepare(function, handle_file)
+    fdk.handle(function)
+
+
+def prepare(function: customer_code.Function, handle_file: str) -> None:
+    """Warm it, and make the seed; returns here, and in each child."""
+    body = os.environ.pop("MITOSIS_FN_WARM_BODY", "").encode()
+    # What a rehearsal makes in it is removed here: it may be cut short, and is over when the handle is there.
+    scratch = tempfile.mkdtemp(prefix="fn-warm-")
+    me = None
+    try:
+        warm(function, body, WARM_CALLS, scratch)
+        mitosis.rehearse(lambda: warm(function, body, 1, scratch))
         # What is there now is never garbage: a collection in a child need not touch, and copy, all of it.
         gc.collect()
         gc.freeze()
@@ -45,12 +56,14 @@ def main() -> None:
             refresh()
         else:
             publish(me, handle_file)
-    fdk.handle(function)
+    finally:
+        if not isinstance(me, mitosis.Resumed):
+            shutil.rmtree(scratch)
 
 
-def warm(function: customer_code.Function, body: bytes, count: int) -> None:
-    """Some calls over a socket of the function's own, served as fdk.start serves them."""
-    with tempfile.TemporaryDirectory(prefix="fn-warm-") as directory:
+def warm(function: customer_code.Function, body: bytes, count: int, scratch: str) -> None:
+    """Some calls over a socket of the function's own, below `scratch`, served as fdk.start serves them."""
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(f"{directory}/{constants.FN_LISTENER}")
         routes = router.Router()
