@@ -221,16 +221,19 @@ impl Children {
     /// # Errors
     /// No such child, or a number that is no signal.
     pub fn kill(&self, child: ChildId, signal: i32) -> Result<(), Failure> {
-        let table = self.table.lock();
-        let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(|| {
+        let gone = || {
             fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
-        })?;
+        };
+        let table = self.table.lock();
+        let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(gone)?;
         let Some(process) = &entry.process else { return Ok(()) };
-        process.signal(signal).map_err(|error| {
-            fail(
+        process.signal(signal).map_err(|error| match error.raw_os_error() {
+            // Reaped, and the word of it is on its way.
+            Some(libc::ESRCH) => gone(),
+            _ => fail(
                 FailureKind::Argument,
                 format!("signal {signal} cannot be sent to child {child}: {error}"),
-            )
+            ),
         })
     }
 
@@ -352,6 +355,29 @@ mod tests {
         let (small, large) = (pages(&small), pages(&large));
         assert!(large >= small + (60 << 20) / PAGE, "{small} {large}");
         assert_eq!(private_pages(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_child_that_is_reaped_is_gone_before_its_end_is_told() {
+        let mut sleep = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (children, child) = (Children::default(), ChildId(7));
+        let entry = Entry {
+            child,
+            seed: SeedId(1),
+            process: Some(PidFd::open(sleep.id()).unwrap()),
+            started: Instant::now(),
+            lost: None,
+            teller: Teller::new(crossbeam_channel::unbounded().0, None),
+            stderr: Arc::new(File::open("/dev/null").unwrap()),
+            entering: Entering::default(),
+            lives_on: None,
+            places: Vec::new(),
+        };
+        children.table.lock().by_pid.insert(sleep.id(), entry);
+        assert_eq!(children.kill(child, 999).unwrap_err().kind, FailureKind::Argument);
+        children.kill(child, libc::SIGKILL).unwrap();
+        sleep.wait().unwrap();
+        assert_eq!(children.kill(child, libc::SIGKILL).unwrap_err().kind, FailureKind::ChildGone);
     }
 
     #[test]
