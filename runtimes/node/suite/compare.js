@@ -56,17 +56,23 @@ function load(file) {
   require(file);
 }
 
-/** Of one file: how it ends on both sides, and whether that is `expected`; tried again where it is not. */
+/** How a file is to end: it `passes` in a child, `differs` as it fails there alone, or `fails` on both sides. */
+function expectedOf(known, name) {
+  const [differ, fail] = [known.differ, known.fail].map((names) => Object.hasOwn(names ?? {}, name));
+  return differ ? 'differs' : fail ? 'fails' : 'passes';
+}
+
+/** Of one file: how it ends, and whether that is `expected`; tried again where it is not. */
 async function compare(handle, file, expected, seconds, room, log) {
-  const found = { name: path.basename(file) };
+  const found = { name: path.basename(file), expected, isUnsteady: false };
   for (found.tries = 1; ; found.tries += 1) {
     found.inside = await inside(handle, file, seconds, room, log);
     found.outside = found.inside === 0 ? null : await outside(file, seconds, room);
-    found.differs = found.inside !== 0 && found.outside === 0;
-    found.isExpected = found.differs === expected;
-    if (found.isExpected || found.tries === TRIES) {
+    found.end = found.inside === 0 ? 'passes' : found.outside === 0 ? 'differs' : 'fails';
+    if (found.end === expected || found.tries === TRIES) {
       return found;
     }
+    found.isUnsteady ||= found.end === 'differs';
   }
 }
 
@@ -75,20 +81,21 @@ async function compare(handle, file, expected, seconds, room, log) {
  * these come last, once `known.after_s` have passed since the seed was made.
  */
 async function compareAll(handle, madeMs, files, known, seconds, logs) {
-  const isKnown = (file) => Object.hasOwn(known.differ, path.basename(file));
+  const expected = (file) => expectedOf(known, path.basename(file));
+  const isLast = (file) => expected(file) === 'differs';
   const found = [];
   const run = async (some) => {
     const queue = [...some];
     const worker = async (_, room) => {
       for (let file = queue.shift(); file; file = queue.shift()) {
         const log = path.join(logs, path.basename(file));
-        found.push({ log, ...(await compare(handle, file, isKnown(file), seconds, room, log)) });
+        found.push({ log, ...(await compare(handle, file, expected(file), seconds, room, log)) });
       }
     };
     await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
   };
-  await run(files.filter((file) => !isKnown(file)));
-  const last = files.filter(isKnown);
+  await run(files.filter((file) => !isLast(file)));
+  const last = files.filter(isLast);
   if (last.length > 0) {
     const leftMs = madeMs + (known.after_s ?? 0) * 1000 - performance.now();
     await new Promise((resolve) => setTimeout(resolve, Math.max(leftMs, 0)));

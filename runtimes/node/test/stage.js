@@ -9,6 +9,7 @@ const { spawn } = require('node:child_process');
 
 const PACKAGE = path.join(__dirname, '..');
 const ROOT = path.join(PACKAGE, '..', '..');
+const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
 const PROGRAM_LIMIT_MS = 90_000;
 const AGENT_LIMIT_MS = 15_000;
 
@@ -17,13 +18,12 @@ function built(name, variable) {
   if (process.env[variable]) {
     return process.env[variable];
   }
-  const target = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
   const found = ['release', 'debug']
-    .map((profile) => path.join(target, profile, name))
+    .map((profile) => path.join(TARGET, profile, name))
     .filter((file) => fs.existsSync(file))
     .sort((a, b) => fs.statSync(b).mtimeMs - fs.statSync(a).mtimeMs);
   if (found.length === 0) {
-    throw new Error(`no ${name} in ${target}: run 'cargo build --release', or set ${variable}`);
+    throw new Error(`no ${name} in ${TARGET}: run 'cargo build --release', or set ${variable}`);
   }
   return found[0];
 }
@@ -90,4 +90,4 @@ async function run(agent, program, { status = 0, args = [], env = {} } = {}) {
   return Object.defineProperty(said, 'stderr', { value: err });
 }
 
-module.exports = { PACKAGE, ROOT, built, environment, run, startAgent };
+module.exports = { PACKAGE, TARGET, built, environment, run, startAgent };

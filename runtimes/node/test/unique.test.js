@@ -192,7 +192,6 @@ test('what is drawn ahead by a worker that is forked meanwhile is not its child\
 
 test('a worker that starts in a child seeds Math.random anew, though nobody tells it of the fork', () => {
   const script = `
-    const native = require(${JSON.stringify(require.resolve('../lib/native.js'))});
     const { Worker } = require('node:worker_threads');
     const code = \`
       const first = Math.random();
