@@ -1,7 +1,8 @@
 """The demo of `make demo`: a warm CPython on host A goes on as a process of host B.
 
 Runs under `mitosis-hosts up`, outside of the two hosts: starts an agent on each, then story.py on
-A, and puts together what story.py, its children and B's agent tell. Writes target/demo.json.
+A, and puts together what story.py, its children and B's agent tell. Writes target/demo.json, or the file
+that MITOSIS_DEMO_JSON names.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def table(found: dict[str, Any]) -> str:
 def present(
     story: Callable[[Host, Host], dict[str, Any]], table: Callable[[dict[str, Any]], str]
 ) -> dict[str, Any]:
-    """Has `story` told between both hosts, each with an agent; prints its `table` and writes target/demo.json.
+    """Has `story` told between both hosts, each with an agent; prints its `table` and writes the file.
 
     Exits with 1, and what the agents said, if the story does not end well.
     """
@@ -257,7 +258,7 @@ def present(
                     print(f"--- the agent on {log.name} said\n{text}", file=sys.stderr)
             print(f"demo: {error}", file=sys.stderr)
             raise SystemExit(1) from error
-    out = TARGET / "demo.json"
+    out = Path(os.environ.get("MITOSIS_DEMO_JSON", TARGET / "demo.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))
