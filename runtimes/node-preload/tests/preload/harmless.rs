@@ -3,8 +3,11 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::world::{World, library, with_mode};
+use crate::world::{Running, World, library, wait_for, with_owner_and_mode};
+
+const NOBODY: u32 = 65534;
 
 fn output(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
@@ -46,6 +49,51 @@ fn programs_that_exec_and_fork_go_on_as_ever() {
     assert_eq!(with, (Some(0), "5 y".to_owned(), String::new()));
 }
 
+/// What a process maps of it, most of which all processes share, and what each has for itself.
+#[test]
+fn it_is_small() {
+    const KIB: u64 = 1024;
+    let (_, smaps, _) =
+        output(Command::new("cat").arg("/proc/self/smaps").env("LD_PRELOAD", library()));
+    let (mut is_its, mut mapped, mut own) = (false, 0, 0);
+    for line in smaps.lines() {
+        let mut fields = line.split_whitespace();
+        let (name, value) = (fields.next().unwrap(), fields.next());
+        let bytes = || value.unwrap().parse::<u64>().unwrap() * KIB;
+        match name {
+            "Size:" if is_its => mapped += bytes(),
+            "Anonymous:" if is_its => own += bytes(),
+            // The first line of a mapping: a range of addresses.
+            range if !range.ends_with(':') => is_its = line.ends_with("libmitosis_preload.so"),
+            _ => {}
+        }
+    }
+    println!("{} KiB mapped, {} KiB of them a process's own", mapped / KIB, own / KIB);
+    // A release build maps 750 KiB and has 28 of its own; one for debugging has more code.
+    assert!(own > 0 && own < 128 * KIB, "{own} bytes");
+    assert!(mapped > own && mapped < 2048 * KIB, "{mapped} bytes");
+}
+
+/// Nothing of the library's wakes a program: no timer, no thread, no signal.
+#[test]
+fn a_program_that_sleeps_sleeps_on() {
+    let mut sleep = Command::new("sleep");
+    let sleep = Running(sleep.arg("600").env("LD_PRELOAD", library()).spawn().unwrap());
+    let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", sleep.pid())).unwrap();
+    let asleep = format!("{} ", libc::SYS_clock_nanosleep);
+    wait_for("its sleep", || read("syscall").starts_with(&asleep));
+    assert!(read("maps").contains("libmitosis_preload.so"));
+    let activity = || {
+        let status = read("status");
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = activity();
+    assert_eq!(before.len(), 2);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(activity(), before);
+}
+
 /// CLOSE_RANGE_CLOEXEC.
 const CLOEXEC: libc::c_int = 4;
 
@@ -84,9 +132,14 @@ fn static_and_privileged_programs_run_without_it_and_it_is_said() {
     assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"alone\n"[..]), "{said}");
     assert!(said.contains("is linked statically") && said.lines().count() == 1, "{said}");
     let privileged = world.path("privileged");
-    with_mode("/bin/true", &privileged, 0o4755);
-    let ended = world.end_of(&["run", "--", &privileged.display().to_string()]);
+    // Another user's: the kernel gives root nothing by a file of root's.
+    with_owner_and_mode("/bin/cat", &privileged, NOBODY, 0o4755);
+    let privileged = privileged.display().to_string();
+    let ended = world.end_of(&["run", "--", &privileged, "/proc/self/status", "/proc/self/maps"]);
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(ended.status.success() && said.contains("is set-user-ID"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+    let told = String::from_utf8(ended.stdout).unwrap();
+    assert!(told.contains(&format!("Uid:\t0\t{NOBODY}\t")), "{told}");
+    assert!(told.contains("/privileged") && !told.contains("libmitosis_preload"), "{told}");
 }

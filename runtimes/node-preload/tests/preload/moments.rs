@@ -1,9 +1,11 @@
 //! When a program is prepared: by the library itself, and by `mitosis run`.
 
-use std::fs;
+use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
+use std::{fs, thread};
 
-use crate::world::{World, free_port, get, wait_for};
+use crate::world::{Stray, World, free_port, get, wait_for};
 
 const SERVER: &str = "import http.server, os, sys, threading, time\n\
     class H(http.server.BaseHTTPRequestHandler):\n\
@@ -41,12 +43,23 @@ fn child_serves(world: &World, port: u16, count: u32) {
     assert!(own.ends_with(&format!(" {count}")), "{own}");
 }
 
+/// Nothing has asked for it yet. One that is prepared when it listens is so within 100 ms.
+fn stays_unprepared(world: &World) {
+    thread::sleep(Duration::from_millis(500));
+    assert!(!world.path("handle").exists());
+}
+
+/// Opens a port that the program does not.
+fn open(port: u16) -> TcpListener {
+    TcpListener::bind(("127.0.0.1", port)).unwrap()
+}
+
 /// The library prepares a server that has answered `count` requests when `then` returns.
-fn by_library(
+fn by_library<T>(
     when: &str,
     port: u16,
     count: u32,
-    then: impl FnOnce(&World, &crate::world::Running),
+    then: impl FnOnce(&World, &crate::world::Running) -> T,
 ) {
     let world = World::new();
     let mut command = server(port, "0.2");
@@ -56,7 +69,7 @@ fn by_library(
         when.replace("HERE", &world.folder.path().display().to_string()),
     );
     let program = world.preloaded(&mut command, "out");
-    then(&world, &program);
+    let _kept = then(&world, &program);
     wait_for("the handle", || world.path("handle").exists());
     assert!(world.text("out").contains("mitosis: prepared; its handle stands in"));
     child_serves(&world, port, count + 1);
@@ -72,8 +85,12 @@ fn the_library_prepares_when_the_program_listens() {
 
 #[test]
 fn the_library_prepares_when_a_port_answers() {
-    let port = free_port();
-    by_library(&format!("port:{port}"), port, 0, |_, _| {});
+    let (port, other) = (free_port(), free_port());
+    by_library(&format!("port:{other}"), port, 1, |world, _| {
+        wait_for("the server", || !get(port).is_empty());
+        stays_unprepared(world);
+        open(other)
+    });
 }
 
 #[test]
@@ -81,7 +98,7 @@ fn the_library_prepares_when_a_file_is_there() {
     let port = free_port();
     by_library("file:HERE/ready", port, 1, |world, _| {
         wait_for("the server", || !get(port).is_empty());
-        assert!(!world.path("handle").exists());
+        stays_unprepared(world);
         fs::write(world.path("ready"), "").unwrap();
     });
 }
@@ -89,8 +106,9 @@ fn the_library_prepares_when_a_file_is_there() {
 #[test]
 fn the_library_prepares_on_a_signal() {
     let port = free_port();
-    by_library("signal:USR2", port, 1, |_, program| {
+    by_library("signal:USR2", port, 1, |world, program| {
         wait_for("the server", || !get(port).is_empty());
+        stays_unprepared(world);
         program.signal(libc::SIGUSR2);
     });
 }
@@ -123,10 +141,9 @@ fn run_finds_the_process_that_listens_behind_a_shell() {
     let said = world.text("out");
     let line = said.lines().find(|line| line.starts_with('{')).unwrap();
     let told: serde_json::Value = serde_json::from_str(line).unwrap();
-    let pid = get(port).split(' ').next().unwrap().parse::<u64>().unwrap();
-    assert_eq!(told["pid"].as_u64(), Some(pid));
-    // SAFETY: the server is a child of the shell, which has not reaped it: it answered a moment ago.
-    unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGTERM) };
+    let pid = get(port).split(' ').next().unwrap().parse().unwrap();
+    let _server = Stray::of(pid);
+    assert_eq!(told["pid"].as_u64(), Some(pid.into()));
 }
 
 #[test]
@@ -139,6 +156,7 @@ fn run_prepares_on_its_own_signal_and_passes_others_on() {
     wait_for("the program", || world.text("out").contains("up"));
     run.signal(libc::SIGHUP);
     wait_for("its signal", || world.text("out").contains("hup"));
+    stays_unprepared(&world);
     run.signal(libc::SIGUSR2);
     wait_for("the handle", || world.path("handle").exists());
     assert!(run.lives());
@@ -148,24 +166,25 @@ fn run_prepares_on_its_own_signal_and_passes_others_on() {
 
 #[test]
 fn run_prepares_when_a_port_answers_and_when_a_file_is_there() {
-    for (port, by_file) in [(free_port(), false), (free_port(), true)] {
-        let world = World::new();
+    for by_file in [false, true] {
+        let (world, port, other) = (World::new(), free_port(), free_port());
         let ready = world.path("ready");
         let when = match by_file {
-            false => format!("port:{port}"),
+            false => format!("port:{other}"),
             true => format!("file:{}", ready.display()),
         };
         let mut command = world.mitosis(&["run", "--when", &when, "--handle-file", "handle", "--"]);
         let program = server(port, "0.2");
         command.arg(program.get_program()).args(program.get_args());
         let mut run = world.start(&mut command, "out");
+        wait_for("the server", || !get(port).is_empty());
+        stays_unprepared(&world);
+        let _other = (!by_file).then(|| open(other));
         if by_file {
-            wait_for("the server", || !get(port).is_empty());
-            assert!(!world.path("handle").exists());
             fs::write(&ready, "").unwrap();
         }
         wait_for("the handle", || world.path("handle").exists());
-        child_serves(&world, port, if by_file { 2 } else { 1 });
+        child_serves(&world, port, 2);
         run.signal(libc::SIGTERM);
         assert_eq!(run.ends(), 128 + libc::SIGTERM);
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use mitosis::sys::pidfd::PidFd;
 use tempfile::TempDir;
 
 /// Nothing here takes as long; what does hangs.
@@ -80,6 +81,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A process of another parent, which ends with the test all the same.
+pub(crate) struct Stray(PidFd);
+
+impl Stray {
+    /// The process, which is there: it has just said something.
+    pub(crate) fn of(pid: u32) -> Stray {
+        Stray(PidFd::open(pid).unwrap())
+    }
+}
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let _ = self.0.signal(libc::SIGKILL);
     }
 }
 
@@ -184,9 +201,11 @@ impl World {
     }
 }
 
-/// A copy of a program with other rights.
-pub(crate) fn with_mode(program: &str, to: &Path, mode: u32) {
+/// A copy of a program with another owner and other rights.
+pub(crate) fn with_owner_and_mode(program: &str, to: &Path, owner: u32, mode: u32) {
     fs::copy(program, to).unwrap();
+    // In this order: a change of owner takes the set-user-ID bit away.
+    std::os::unix::fs::chown(to, Some(owner), None).unwrap();
     fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
 }
 
