@@ -205,6 +205,19 @@ test('a worker that starts in a child seeds Math.random anew, though nobody tell
   assert.strictEqual(said, 'true\n');
 });
 
+test('a worker may be the only one to load the package, and end before the main thread loads it', () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const load = 'require(' + JSON.stringify(${JSON.stringify(require.resolve('..'))}) + ').generation';
+    const start = () => new Promise((resolve) => new Worker(load, { eval: true }).once('exit', resolve));
+    (async () => {
+      const codes = [await start(), await start()];
+      console.log(codes, eval(load), await start());
+    })();`;
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  assert.strictEqual(said, '[ 0, 0 ] 0 0\n');
+});
+
 test('workers are told to reseed, and may end before', () => {
   const script = `
     const { Worker } = require('node:worker_threads');
