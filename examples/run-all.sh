@@ -149,7 +149,7 @@ fi
 # Each fails by itself where the children on B are not right. What `make demo` has left in target/demo.json stays.
 demo() {
   local limit_seconds=$DEMO_SECONDS
-  check "$1" "$2" env MITOSIS_DEMO_JSON="$dir/demo.json" "$built/mitosis-hosts" up --file "$built/mitosis" -- "$python" "examples/demo/$3"
+  check "$1" "$2" env MITOSIS_TEST_DEMO_JSON="$dir/demo.json" "$built/mitosis-hosts" up --file "$built/mitosis" -- "$python" "examples/demo/$3"
 }
 demo 'the demo of CPython' 'written to ' run.py
 demo 'the demo of Node' 'the same pages, counted on' node_run.py

@@ -2,7 +2,7 @@
 
 Runs under `mitosis-hosts up`, outside of the two hosts: starts an agent on each, then story.py on
 A, and puts together what story.py, its children and B's agent tell. Writes target/demo.json, or the file
-that MITOSIS_DEMO_JSON names.
+that MITOSIS_TEST_DEMO_JSON names.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def present(
                     print(f"--- the agent on {log.name} said\n{text}", file=sys.stderr)
             print(f"demo: {error}", file=sys.stderr)
             raise SystemExit(1) from error
-    out = Path(os.environ.get("MITOSIS_DEMO_JSON", TARGET / "demo.json"))
+    out = Path(os.environ.get("MITOSIS_TEST_DEMO_JSON", TARGET / "demo.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Node's own test files: those of the source package that Debian has of the major version that is tested, below
 # target/node-suite. It is taken by apt, which checks it, without a change to the machine's own lists. Where they cannot
-# be had this fails, unless MITOSIS_NODE_SUITE=optional: then target/node-suite/missing says why, and suite.test.js is
+# be had this fails, unless MITOSIS_TEST_NODE_SUITE=optional: then target/node-suite/missing says why, and suite.test.js is
 # skipped with that. The first line of target/node-suite/made-from is their version.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
@@ -18,11 +18,11 @@ readonly recipe
 
 missing() {
   printf '%s\n' "$*" >"$DIR/missing"
-  if [[ ${MITOSIS_NODE_SUITE:-} == optional ]]; then
+  if [[ ${MITOSIS_TEST_NODE_SUITE:-} == optional ]]; then
     printf "Node's own tests will be SKIPPED: %s\n" "$*" >&2
     exit 0
   fi
-  printf "Node's own tests cannot be had: %s\nMITOSIS_NODE_SUITE=optional runs the others without them.\n" "$*" >&2
+  printf "Node's own tests cannot be had: %s\nMITOSIS_TEST_NODE_SUITE=optional runs the others without them.\n" "$*" >&2
   exit 1
 }
 
