@@ -53,6 +53,7 @@ is_linked_statically() {
 
 has_its_soname() {
   readelf -d "$prefix/lib/libmitosis.so" | grep 'SONAME.*\[libmitosis\.so\.0\]'
+  readelf -d "$prefix/lib/libmitosis.so" | grep 'FLAGS_1.*NODELETE'
   [[ $(config --modversion) == "$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)" ]]
 }
 

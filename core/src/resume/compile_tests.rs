@@ -121,7 +121,10 @@ fn the_frame_of_a_program() {
   11 umask(18) (may fail)
   12 chdir(<2 bytes>)
   13 chdir(<2 bytes>) (may fail)
-  14 close_range(4, 0xffffffff)
+  14 0 = open(<25 bytes>, 0x80001) (may fail)
+  15 write(0, <1 bytes>, 1) (may fail)
+  16 dup2(1, 0) = 0x0
+  17 close_range(4, 0xffffffff)
 ";
     assert_eq!(program, expected.trim_start_matches('\n'));
 }
