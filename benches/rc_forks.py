@@ -106,6 +106,7 @@ def measure(rounds: int) -> list[Measurement]:
 
 
 def _differences(snapshots: list[dict[str, int]]) -> list[dict[str, int]]:
-    """What each snapshot has more than the one before it."""
-    pairs = itertools.pairwise(snapshots)
+    """What each snapshot has more than the one before it, of its plain numbers."""
+    numbers = [{name: one for name, one in every.items() if isinstance(one, int)} for every in snapshots]
+    pairs = itertools.pairwise(numbers)
     return [{name: after[name] - before[name] for name in after} for before, after in pairs]
