@@ -38,7 +38,8 @@ printf 'deb-src [signed-by=%s] %s %s main\n' "$KEYRING" "$mirror" "$SUITE" >"$DI
 
 own_apt() {
   apt-get -qq -o Dir::Etc::SourceList="$DIR/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-    -o Dir::State::Lists="$DIR/apt/lists" -o Dir::Cache="$DIR/apt" -o APT::Sandbox::User="$(id -un)" "$@"
+    -o Dir::State::Lists="$DIR/apt/lists" -o Dir::Cache="$DIR/apt" -o APT::Sandbox::User="$(id -un)" \
+    -o Acquire::Retries=5 "$@"
 }
 
 cd "$DIR/apt"
