@@ -76,6 +76,16 @@ static inline void suite_check(bool holds, const char *what, int line)
     _exit(1);
 }
 
+/* A name for mq_open(3), shm_open(3) or sem_open(3) that no program has which runs beside. */
+static inline const char *name_of_its_own(void)
+{
+    static char name[64];
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(name, sizeof name, "/suite-%d-%ld", (int)getpid(), now.tv_nsec);
+    return name;
+}
+
 /* The state, in the words of docs/what-crosses.md. */
 static inline void about(const char *state)
 {

@@ -6,8 +6,9 @@
 int main(void)
 {
     about("POSIX shared memory (shm_open(3)), mapped");
-    int fd = shm_open("/suite-memory", O_RDWR | O_CREAT, 0600);
-    check(fd >= 0 && shm_unlink("/suite-memory") == 0 && ftruncate(fd, 8192) == 0);
+    const char *name = name_of_its_own();
+    int fd = shm_open(name, O_RDWR | O_CREAT, 0600);
+    check(fd >= 0 && shm_unlink(name) == 0 && ftruncate(fd, 8192) == 0);
     char *area = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     strcpy(area, "shared");
