@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::PAGE;
 use super::failure::fail;
 use super::hosted::Hosted;
 use super::limits::Whose;
@@ -27,8 +28,6 @@ use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 pub const MAX_CHILDREN: usize = 20_000;
 /// Exit status of a child whose restore did not end: its first instruction never ran.
 const TAIL_FAILED: i32 = 127;
-/// A page of this architecture.
-const PAGE: u64 = 4096;
 /// How long the status of an unknown process is kept: a child that ends before it is entered is entered
 /// within this time; templates end unasked for.
 const EARLY_AGE: Duration = Duration::from_secs(2);

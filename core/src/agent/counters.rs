@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::PAGE;
 use super::rdma::Rdma;
 use crate::export::PageService;
 use crate::image::ImageCounters;
 use crate::wire::local::Stats;
-
-/// A page of this architecture.
-const PAGE: u64 = 4096;
 
 /// Counters that only grow.
 #[derive(Debug, Default)]

@@ -60,6 +60,8 @@ use crate::keeper;
 use crate::wire::local::{Failure, FailureKind, Stats};
 use failure::fail;
 
+/// A page of this architecture.
+const PAGE: u64 = 4096;
 /// Mounts made ahead: a resume of a new seed takes one without waiting.
 const READY_MOUNTS: usize = 2;
 /// How often images without children are looked for.

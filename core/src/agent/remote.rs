@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,7 +111,7 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
             return frame::write(&mut channel, &ControlReply::Failed(failure));
         }
         match request {
-            ControlRequest::Resume(request) => return serve_resume(agent, channel, *request),
+            ControlRequest::Resume(request) => return serve_resume(agent, channel, *request, peer),
             ControlRequest::Fetch { seed, key, ends_with_children } => {
                 let peer = channel.stream().peer_addr().map(|peer| peer.to_string());
                 let lease = Arc::new(Lease::new(peer.unwrap_or_default()));
@@ -252,14 +252,14 @@ fn serve_resume(
     agent: &Arc<Agent>,
     mut channel: Channel,
     request: ResumeRequest,
+    peer: IpAddr,
 ) -> Result<(), FrameError> {
     let null = File::open("/dev/null")?;
     let Pipes { mut output, children } = Pipes::new()?;
     let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
     let bell = Arc::new(Bell::new()?);
     let caller = channel.stream().as_fd();
-    let peer = channel.stream().peer_addr().ok().map(|peer| peer.ip());
-    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone()), peer) {
+    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone()), Some(peer)) {
         Ok(started) => started,
         Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
     };
