@@ -99,6 +99,9 @@ fn is_ours() -> bool {
 
 unsafe extern "C" fn at_prepare() {
     if is_ours() {
+        // Last of all handlers, as ours were registered first.
+        // SAFETY: `fork` has put the scratch memory there, which nothing else uses.
+        unsafe { FREEZE.load(SeqCst).as_mut().map(|freeze| seed::look_at_files(freeze)) };
         dispatch::arm(HIDE.load(SeqCst));
     }
 }
@@ -146,10 +149,8 @@ pub(super) unsafe fn become_seed(freeze: *mut Freeze) {
     // SAFETY: the caller's; raw system calls with live arguments.
     unsafe {
         // A kernel likes to run what is new at once, and where both have the same CPU the parent would wait for all that
-        // a seed does. A parent that waits for a seed lets it go first.
-        if (*freeze).seen == 0 {
-            seed::give_way();
-        }
+        // a seed does.
+        seed::give_way();
         let shared = rawcall!(libc::SYS_unshare, libc::CLONE_THREAD);
         (*freeze).foreign_threads = shared == -(libc::EINVAL as isize);
         rawcall!(libc::SYS_setsid);

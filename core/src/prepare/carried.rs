@@ -1,9 +1,9 @@
 //! The seed's open files, where they are carried: what the kernel tells of each, and what lies in them.
 //!
 //! ```text
-//! FILE [CONTENT] [SOCKET]   of each: what the parent could change by going on
-//!      ---- the parent may go on (`seen`) ----
-//! SAME_FILE                 which numbers lead to one open file description
+//! FILE [CONTENT] [SOCKET]   of each, by the parent: what it could change by going on
+//!      ---- clone(2) ----
+//! SAME_FILE                 by the seed: which numbers lead to one open file description
 //! ```
 //!
 //! Nothing is taken out: pipes are looked at by tee(2), sockets by MSG_PEEK, files by an offset of our own.
@@ -34,6 +34,7 @@ const MEMORY_MAJOR: u32 = 1;
 /// F_WRLCK and F_UNLCK, as a `struct flock` has them.
 const WRITE_LOCK: libc::c_short = 1;
 const NO_LOCK: libc::c_short = 2;
+const F_OFD_GETLK: i32 = 36;
 const SIOCINQ: u64 = 0x541b;
 const F_GETPIPE_SZ: i32 = 1032;
 const F_SETPIPE_SZ: i32 = 1031;
@@ -43,7 +44,7 @@ const F_GET_SEALS: i32 = 1034;
 const EPOLL: u64 = 1 << 63;
 
 /// What stands between the first look and the second.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Looked {
     count: usize,
 }
@@ -244,13 +245,11 @@ fn describe(
             pipe_content(writer, fd, extra, pipe);
         }
         libc::S_IFSOCK => super::carried_sockets::describe(writer, text, fd, stat.st_ino),
-        libc::S_IFREG if unlinked => file_content(writer, fd, stat.st_size),
+        libc::S_IFREG if unlinked => file_content(writer, fd, flags, stat.st_size),
         _ => {}
     }
-    match kind {
-        libc::S_IFREG => lock(writer, fd),
-        libc::S_IFCHR if libc::major(stat.st_rdev) != MEMORY_MAJOR => terminal(writer, fd),
-        _ => {}
+    if kind == libc::S_IFCHR && libc::major(stat.st_rdev) != MEMORY_MAJOR {
+        terminal(writer, fd);
     }
     // Of one description all of these are equal, whoever moves its position meanwhile; of two, seldom.
     let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
@@ -301,21 +300,14 @@ fn terminal(writer: &mut ReportWriter<'_>, fd: u64) {
     }
 }
 
-/// Whether somebody holds a lock of fcntl(2) on the file: this copy of a process has none of its own, and its
-/// parent counts as another.
-fn lock(writer: &mut ReportWriter<'_>, fd: u64) {
+/// Whether anybody holds a lock of fcntl(2) on the file, this process included.
+fn is_locked(fd: u64) -> bool {
     // SAFETY: a `flock` of zeros is the whole file; the kernel writes to it alone.
-    let held = unsafe {
+    unsafe {
         let mut held: libc::flock = zeroed();
         held.l_type = WRITE_LOCK;
-        let answer = rawcall!(libc::SYS_fcntl, fd, libc::F_GETLK, &raw mut held);
-        (answer == 0 && held.l_type != NO_LOCK).then_some(held)
-    };
-    // SAFETY: takes nothing.
-    let parent = unsafe { rawcall!(libc::SYS_getppid) };
-    let is_parents = |held: &libc::flock| isize::try_from(held.l_pid) == Ok(parent);
-    if let Some(held) = held.filter(is_parents) {
-        writer.record(tag::LOCK, &[fd, u64::from(held.l_type.cast_unsigned())], &[]);
+        let answer = rawcall!(libc::SYS_fcntl, fd, F_OFD_GETLK, &raw mut held);
+        answer != 0 || held.l_type != NO_LOCK
     }
 }
 
@@ -347,8 +339,12 @@ fn pipe_content(writer: &mut ReportWriter<'_>, fd: u64, capacity: isize, aside: 
     });
 }
 
-/// The bytes of a file without a name.
-fn file_content(writer: &mut ReportWriter<'_>, fd: u64, size: i64) {
+/// The bytes of a file without a name. One that this number does not read from is opened once more, unless it is locked: a
+/// process that closes any number of a file gives up its locks of fcntl(2) on it.
+fn file_content(writer: &mut ReportWriter<'_>, fd: u64, flags: u64, size: i64) {
+    let flags = i32::try_from(flags).unwrap_or(libc::O_PATH);
+    let reads =
+        flags & libc::O_ACCMODE != libc::O_WRONLY && flags & (libc::O_DIRECT | libc::O_PATH) == 0;
     let total = u64::try_from(size).unwrap_or(0);
     writer.record_filled(tag::CONTENT, &mut [fd, total, 0], &mut |_, room| {
         let Some(wanted) =
@@ -356,12 +352,21 @@ fn file_content(writer: &mut ReportWriter<'_>, fd: u64, size: i64) {
         else {
             return 0;
         };
-        // The number itself may be one to write by alone; its offset is left as it is.
+        // Its offset is left as it is.
+        let mut read = |file: u64| {
+            fill(&mut room[..wanted], &mut |room, at| {
+                // SAFETY: the kernel writes at most the room's length there.
+                unsafe { rawcall!(libc::SYS_pread64, file, room.as_mut_ptr(), room.len(), at) }
+            })
+        };
+        if reads {
+            return read(fd);
+        }
+        if is_locked(fd) {
+            return 0;
+        }
         let file = open(Path::new(b"/proc/self/fd/", fd, b"").as_ptr(), 0);
-        let len = fill(&mut room[..wanted], &mut |room, at| {
-            // SAFETY: the kernel writes at most the room's length there.
-            unsafe { rawcall!(libc::SYS_pread64, file, room.as_mut_ptr(), room.len(), at) }
-        });
+        let len = u64::try_from(file).map_or(0, read);
         close(file);
         len
     });

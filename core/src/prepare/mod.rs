@@ -48,7 +48,6 @@ pub use shared::SharedMemoryError;
 use turn::Turn;
 pub use wake::{Resumed, generation, release_threads};
 pub use watchdog::{HOOK_LIMIT, STATUS_HALF_CHILD, Watchdog};
-use whole::seen::Seen;
 pub use whole::{Activity, Ahead, Pause, StopError, ThreadName};
 
 /// Shared memory that a seed copies at most, unless told otherwise: about 20 ms of the caller's time.
@@ -271,7 +270,6 @@ pub fn prepare_after(
     drop(ManuallyDrop::into_inner(socket));
     let before = before?;
     let Forked::Parent { pid, outcome } = forked? else { unreachable!("handled above") };
-    before.seen.iter().for_each(|seen| seen.wait(pid));
     if let Some(cause) = seen(outcome, before.hide) {
         end_visible(pid);
         return Err(PrepareError::SeedVisible(cause));
@@ -302,8 +300,6 @@ struct Before {
     scratch: Scratch,
     /// The seed's exit signal must be taken from libc's fork().
     hide: bool,
-    /// Where the parent waits, if it does.
-    seen: Option<Seen>,
     /// Unmapped when dropped, in the parent.
     _copies: Vec<shared::Copied>,
 }
@@ -315,10 +311,6 @@ impl Before {
             return Err(PrepareError::NoDispatch);
         }
         let copies = shared::copy_all(options.shared_copy_limit)?;
-        let seen = match options.files {
-            Files::Carried => Some(Seen::new().map_err(PrepareError::Scratch)?),
-            Files::Closed => None,
-        };
         let mut before = Before { hide, ..Before::alone()? };
         before.note_caller(socket);
         // SAFETY: the scratch is ours alone until the fork.
@@ -328,13 +320,8 @@ impl Before {
         }
         freeze.copy_count = copies.len();
         before._copies = copies;
-        if let Some(seen) = &seen {
-            freeze.carry_files = true;
-            freeze.refuse = options.refuse.bits();
-            freeze.seen = seen.address();
-            freeze.not_carried[0] = seen.range();
-        }
-        before.seen = seen;
+        freeze.carry_files = options.files == Files::Carried;
+        freeze.refuse = options.refuse.bits();
         Ok(before)
     }
 
@@ -342,7 +329,7 @@ impl Before {
     fn alone() -> Result<Self, PrepareError> {
         let token = PrepareToken::random();
         let scratch = Scratch::new(&token).map_err(PrepareError::Scratch)?;
-        Ok(Before { token, scratch, hide: false, seen: None, _copies: Vec::new() })
+        Ok(Before { token, scratch, hide: false, _copies: Vec::new() })
     }
 
     /// What is true of the thread that prepares, and of this moment.

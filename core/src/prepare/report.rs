@@ -78,8 +78,6 @@ pub mod tag {
     pub const SAME_FILE: u16 = 27;
     /// u64 address where children are told what they have lost, and `Refuse::bits`. Where files are carried.
     pub const LOSSES: u16 = 28;
-    /// 2 x u64: fd, and F_WRLCK or F_RDLCK: the parent holds a lock of fcntl(2) on the file. Behind its `FILE`.
-    pub const LOCK: u16 = 29;
     /// u64 fd, then its `struct termios` and `struct winsize`. Behind its `FILE`.
     pub const TERMINAL: u16 = 30;
     /// 12 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs;
@@ -154,6 +152,12 @@ pub struct Report {
 #[derive(Debug)]
 pub struct ReportWriter<'a> {
     buffer: &'a mut [u8],
+    written: Written,
+}
+
+/// How far a writer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
     len: usize,
     overflow: bool,
 }
@@ -161,10 +165,20 @@ pub struct ReportWriter<'a> {
 impl<'a> ReportWriter<'a> {
     /// A writer that has put the magic and version.
     pub fn new(buffer: &'a mut [u8]) -> Self {
-        let mut writer = ReportWriter { buffer, len: 0, overflow: false };
+        let mut writer = ReportWriter { buffer, written: Written::default() };
         writer.put(&MAGIC);
         writer.put(&VERSION.to_le_bytes());
         writer
+    }
+
+    /// One that goes on in a buffer where another one has stopped.
+    pub fn after(buffer: &'a mut [u8], written: Written) -> Self {
+        ReportWriter { buffer, written }
+    }
+
+    /// How far this one is.
+    pub fn written(&self) -> Written {
+        self.written
     }
 
     /// One record of `numbers` and then `bytes`.
@@ -188,9 +202,9 @@ impl<'a> ReportWriter<'a> {
         fill: &mut dyn FnMut(&mut [u64], &mut [u8]) -> usize,
     ) {
         let head = 8 + numbers.len() * 8;
-        let at = self.len;
+        let at = self.written.len;
         let Some(room) = self.buffer.get_mut(at + head..) else {
-            self.overflow = true;
+            self.written.overflow = true;
             return;
         };
         let filled = fill(numbers, room).min(room.len());
@@ -199,21 +213,22 @@ impl<'a> ReportWriter<'a> {
         if let Some(place) = self.buffer.get_mut(at + 4..at + 8) {
             place.copy_from_slice(&len);
         }
-        self.len += filled;
+        self.written.len += filled;
     }
 
     /// Bytes written; `None` if they did not fit.
     pub fn finish(self) -> Option<usize> {
-        (!self.overflow).then_some(self.len)
+        (!self.written.overflow).then_some(self.written.len)
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        match self.buffer.get_mut(self.len..self.len + bytes.len()) {
+        let len = self.written.len;
+        match self.buffer.get_mut(len..len + bytes.len()) {
             Some(place) => {
                 place.copy_from_slice(bytes);
-                self.len += bytes.len();
+                self.written.len += bytes.len();
             }
-            None => self.overflow = true,
+            None => self.written.overflow = true,
         }
     }
 }
@@ -326,10 +341,6 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
         tag::LOSSES => {
             let n = numbers(record, 2)?;
             (report.losses_area, report.refuse) = (SeedAddr(n[0]), Refuse::from_bits(n[1])?);
-        }
-        tag::LOCK => {
-            let n = numbers(record, 2)?;
-            last_file(report, u32::try_from(n[0]).ok()?)?.is_locked = true;
         }
         tag::TERMINAL => {
             let fd = u32::try_from(numbers(record, 1)?[0]).ok()?;
@@ -636,18 +647,17 @@ mod tests {
     }
 
     #[test]
-    fn losses_locks_and_terminals() {
+    fn losses_and_terminals() {
         let mut buffer = [0u8; 1024];
         let mut writer = ReportWriter::new(&mut buffer);
         writer.record(tag::FILE, &[3, 0o100_644, 8, 9, 10, 11, 1, 12, 0], b"");
-        writer.record(tag::LOCK, &[3, 1], b"");
         writer.record(tag::TERMINAL, &[3], b"settings");
         writer.record(tag::LOSSES, &[0x1000, Refuse::all().bits()], b"");
         let len = writer.finish().unwrap();
         let report = parse(&buffer[..len]).unwrap();
         assert_eq!((report.losses_area, report.refuse), (SeedAddr(0x1000), Refuse::all()));
         let file = &report.files.unwrap()[0];
-        assert!(file.is_locked && file.terminal.as_deref() == Some(b"settings"));
+        assert_eq!(file.terminal.as_deref(), Some(&b"settings"[..]));
         let mut writer = ReportWriter::new(&mut buffer);
         writer.record(tag::LOSSES, &[0, u64::MAX], b"");
         let len = writer.finish().unwrap();

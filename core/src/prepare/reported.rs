@@ -28,8 +28,6 @@ pub struct ReportedFile {
     pub content: Option<ReportedContent>,
     /// If it is a socket.
     pub socket: Option<ReportedSocket>,
-    /// The parent holds a lock of fcntl(2) on it.
-    pub is_locked: bool,
     /// Settings and size of a terminal.
     pub terminal: Option<Vec<u8>>,
     /// Of an epoll, what is open by another number than it is watched by: that number, which of those watched by it, and the

@@ -10,8 +10,10 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
+use super::carried::Looked;
 use super::header::MAX_HEADER_BYTES;
-use super::report::MAX_REPORT_BYTES;
+use super::report::{MAX_REPORT_BYTES, Written};
+use super::seed::Refusal;
 use super::shared::Copied;
 use super::whole::{Map, Table};
 use crate::descriptor::{Clocks, SeedAddr, SeedRange};
@@ -59,16 +61,16 @@ pub(super) struct Freeze {
     pub(super) losses_area: u64,
     /// Open files are carried.
     pub(super) carry_files: bool,
+    /// What the parent has found in them, and how far the report is with it.
+    pub(super) looked: Option<(Result<Looked, Refusal>, Written)>,
     /// `Refuse::bits`.
     pub(super) refuse: u64,
     /// The whole scratch mapping, guards included.
     pub(super) scratch: SeedRange,
     /// Other memory of ours that no child has.
-    pub(super) not_carried: [SeedRange; 2],
+    pub(super) not_carried: SeedRange,
     /// Set in whole-process mode.
     pub(super) whole: Option<Whole>,
-    /// Where the parent is told that the open files have been looked at; 0: it does not wait.
-    pub(super) seen: u64,
     pub(super) copies: [SharedCopy; MAX_COPIES],
     pub(super) copy_count: usize,
 }
@@ -157,11 +159,11 @@ impl Scratch {
             resume_area: 0,
             losses_area: 0,
             carry_files: false,
+            looked: None,
             refuse: 0,
             scratch: scratch.mapping.whole(),
-            not_carried: [SeedRange::default(); 2],
+            not_carried: SeedRange::default(),
             whole: None,
-            seen: 0,
             copies: [SharedCopy::default(); MAX_COPIES],
             copy_count: 0,
         };

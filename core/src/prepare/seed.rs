@@ -15,7 +15,6 @@ use super::proc_files::{close, each_entry, open, own_entry, read_file, remedy};
 use super::proc_text::{Path, StatLayout, decimal, fdinfo, stat_layout};
 use super::report::{ReportWriter, tag};
 use super::scratch::{Areas, Freeze};
-use super::whole::seen;
 use crate::descriptor::ThreadState;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::id::PrepareToken;
@@ -73,7 +72,10 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     // user: this thread is the only one.
     let (freeze, areas) = unsafe { (&*freeze, (*freeze).areas()) };
     let Areas { header, report, work } = areas;
-    let mut writer = ReportWriter::new(report);
+    let mut writer = match freeze.looked {
+        Some((_, written)) => ReportWriter::after(report, written),
+        None => ReportWriter::new(report),
+    };
     let described =
         Description { freeze, writer: &mut writer, work }.write(context as usize as u64);
     let mut written = writer.finish();
@@ -99,6 +101,20 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
             end(STATUS_NOT_SENT);
         }
         sleep(freeze.socket)
+    }
+}
+
+/// In the parent, which nobody else runs in, at last before it is copied: what lies in its open files changes as soon as it goes on.
+///
+/// # Safety
+/// As of [`Freeze::areas`].
+pub(super) unsafe fn look_at_files(freeze: &mut Freeze) {
+    if freeze.carry_files {
+        // SAFETY: the caller's.
+        let Areas { report, work, .. } = unsafe { freeze.areas() };
+        let mut writer = ReportWriter::new(report);
+        let looked = carried::look(&mut writer, work, freeze.socket);
+        freeze.looked = Some((looked, writer.written()));
     }
 }
 
@@ -279,15 +295,11 @@ struct Description<'a, 'b> {
 impl Description<'_, '_> {
     fn write(&mut self, frame: u64) -> Result<(), Refusal> {
         let freeze = self.freeze;
-        if freeze.carry_files {
-            let looked = carried::look(self.writer, self.work, freeze.socket);
-            // SAFETY: the parent keeps the page until this process has it, too.
-            unsafe { seen::tell(freeze.seen) };
+        if let Some((looked, _)) = freeze.looked {
             let looked = looked?;
             carried::compare(self.writer, self.work, &looked);
             // Still of epolls that the parent has, too, and may change as soon as it runs.
             carried::watched_by_others(self.writer, self.work, &looked);
-            give_way();
             self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         } else {
             self.open_files()?;
@@ -316,8 +328,9 @@ impl Description<'_, '_> {
             self.writer.record(tag::SHARED_COPY, &[shared.start.0, shared.end.0, copy.copy.0], &[]);
             self.writer.record(tag::NOT_CARRIED, &[mapping.start.0, mapping.end.0], &[]);
         }
-        for range in freeze.not_carried.into_iter().filter(|range| !range.is_empty()) {
-            self.writer.record(tag::NOT_CARRIED, &[range.start.0, range.end.0], &[]);
+        let own = freeze.not_carried;
+        if !own.is_empty() {
+            self.writer.record(tag::NOT_CARRIED, &[own.start.0, own.end.0], &[]);
         }
         Ok(())
     }

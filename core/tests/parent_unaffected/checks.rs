@@ -21,6 +21,7 @@ pub(crate) fn all() -> Vec<Case> {
         wait_by_the_seeds_pid_knows_no_child,
         wait_still_finds_real_children,
         no_sigchld,
+        locks_of_files_without_a_name,
         process_group_and_session,
         open_files { check: the_open_file_is_listed },
         interval_timers { check: the_timer_is_listed },

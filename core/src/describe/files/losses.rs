@@ -62,8 +62,9 @@ impl Was<'_> {
             if let Some((kind, was)) = self.loss(file, reported, first) {
                 add(kind, was);
             }
-            let locks = fdinfo::locks(&reported.info) + usize::from(reported.is_locked);
-            if locks > 0 && !matches!(file.kind, FileKind::Stdio { .. } | FileKind::Closed(_)) {
+            if fdinfo::locks(&reported.info) > 0
+                && !matches!(file.kind, FileKind::Stdio { .. } | FileKind::Closed(_))
+            {
                 add(LossKind::Locks, format!("a lock on {}", self.link(first)));
             }
         }

@@ -279,7 +279,8 @@ fn losses_are_what_they_were_and_are_refused_by_kind() {
         peer: name(9),
         ..ReportedSocket::default()
     });
-    files.add(5, libc::S_IFREG, 1, libc::O_RDWR, "/a").is_locked = true;
+    files.add(5, libc::S_IFREG, 1, libc::O_RDWR, "/a").info =
+        "lock:\t1: POSIX  ADVISORY  WRITE 7 00:1:2 0 EOF\n".into();
     files.add(6, libc::S_IFREG, 1, libc::O_RDWR, "/a").info =
         "lock:\t1: FLOCK  ADVISORY  WRITE 7 00:1:2 0 EOF\n".into();
     let big = files.add(7, libc::S_IFREG, 3, libc::O_RDWR, "/b (deleted)");

@@ -35,6 +35,8 @@ impl Ahead {
         if let Err(unreadable) = freezer.map.scan() {
             return Err(freezer.error(Refusal::Map(unreadable), options.stop_threads));
         }
+        // What /proc makes of each file when somebody looks is there then, and so is the memory of the report.
+        freezer.look_at_files();
         Ok(Ahead { freezer, generation: wake::generation(), looked_at })
     }
 

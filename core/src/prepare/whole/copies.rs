@@ -56,9 +56,9 @@ impl Plan {
         Ok(Plan { known, sources, copies, resident, by_page, page, limit })
     }
 
-    /// Whether the shared VMAs of `map` are those of the plan; `own` is ours.
-    pub(super) fn fits(&self, map: &Map, own: SeedRange) -> bool {
-        map.shared().filter(|range| *range != own).eq(self.known.iter().copied())
+    /// Whether the shared VMAs of `map` are those of the plan.
+    pub(super) fn fits(&self, map: &Map) -> bool {
+        map.shared().eq(self.known.iter().copied())
     }
 
     /// Copies. Nothing is allocated.

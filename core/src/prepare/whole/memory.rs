@@ -95,6 +95,11 @@ impl Map {
         outcome
     }
 
+    /// Whether there was a scan.
+    pub(super) fn is_known(&self) -> bool {
+        self.len > 0
+    }
+
     /// Whether maps says what smaps said. False before the first scan.
     pub(super) fn is_current(&mut self) -> bool {
         let expected = self.len;

@@ -1,9 +1,9 @@
 //! Whole-process mode: all threads live on in children.
 //!
 //! ```text
-//! caller  plan > read smaps > stop all others > copy shared memory > DOFORK > clone > DONTFORK > files seen > let go
+//! caller  plan > read smaps > stop all others > copy shared memory > look at files > DOFORK > clone > DONTFORK > let go
 //! others                        └ in the handler of signal 33, each on its own frame ..................> go on
-//! seed                                                                  └> frame > files > report > sleep
+//! seed                                                                                    └> frame > report > sleep
 //! child   (any host) every thread on its frame; others wait at the gate > environment > gate opens > Child
 //! ```
 //!
@@ -21,7 +21,6 @@ mod memory;
 mod open;
 mod park;
 mod pending;
-pub(super) mod seen;
 mod signal;
 mod state;
 mod table;
@@ -45,7 +44,6 @@ pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
 use park::{Parking, Reason, now};
-use seen::Seen;
 use state::ThreadState;
 pub(super) use table::Table;
 use timers::Timers;
@@ -177,7 +175,6 @@ struct Freezer {
     before: Before,
     plan: Plan,
     map: Map,
-    seen: Seen,
     timers: Timers,
     is_subreaper: bool,
     own_denial: Option<u32>,
@@ -190,7 +187,6 @@ impl Freezer {
         let scratch = PrepareError::Scratch;
         let plan = Plan::new(options.shared_copy_limit)?;
         let map = Map::new().map_err(scratch)?;
-        let seen = Seen::new().map_err(scratch)?;
         let table = table::get().map_err(scratch)?;
         let before = Before::alone()?;
         let work = vec![0; WORK_BYTES].into_boxed_slice();
@@ -198,7 +194,6 @@ impl Freezer {
             before,
             plan,
             map,
-            seen,
             timers: Timers::default(),
             is_subreaper: false,
             own_denial: None,
@@ -213,8 +208,8 @@ impl Freezer {
         self.timers = Timers::of_this_process();
         self.is_subreaper = kept::is_subreaper();
         self.own_denial = kept::own_denial();
-        // What has changed since it was read ahead is better read now than while all stand.
-        if !self.map.is_current() {
+        // What has not been read ahead is better read now than while all stand.
+        if !self.map.is_known() {
             self.map.scan().map_err(Refusal::Map)?;
         }
         self.fill_in(socket, options);
@@ -249,9 +244,7 @@ impl Freezer {
         // SAFETY: the scratch is ours alone until the clone.
         let freeze = unsafe { self.before.scratch.freeze().as_mut() };
         freeze.refuse = options.refuse.bits();
-        freeze.not_carried = [self.map.range(), self.seen.range()];
-        freeze.carry_files = true;
-        freeze.seen = self.seen.address();
+        freeze.not_carried = self.map.range();
         freeze.whole = Some(scratch::Whole {
             table: NonNull::from(self.table),
             map: NonNull::from(&self.map),
@@ -292,10 +285,11 @@ impl Freezer {
         if !self.map.is_current() {
             self.map.scan().map_err(Refusal::Map)?;
         }
-        if !self.plan.fits(&self.map, self.seen.range()) {
+        if !self.plan.fits(&self.map) {
             return Err(Refusal::Shared);
         }
         self.plan.copy().map_err(Refusal::Copy)?;
+        self.look_at_files();
         self.map.unmark();
         // SAFETY: the scratch is ours alone until the clone.
         unsafe { self.before.scratch.freeze().as_mut() }.frozen_at = kept::clocks();
@@ -308,8 +302,17 @@ impl Freezer {
         let cloned = now() - cloning;
         self.map.mark_again();
         let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(Refusal::Clone(pid))?;
-        self.seen.wait(pid);
         Ok(Cloned::Parent { pid, parked, cloned })
+    }
+
+    /// What lies in open files becomes the begin of the seed's report.
+    fn look_at_files(&mut self) {
+        // SAFETY: the scratch is ours alone until the clone.
+        unsafe {
+            let freeze = self.before.scratch.freeze().as_mut();
+            freeze.carry_files = true;
+            seed::look_at_files(freeze);
+        }
     }
 
     fn error(&self, refusal: Refusal, patience: Duration) -> PrepareError {

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mitosis::client::Seed;
-use mitosis::prepare::{PrepareError, PrepareOptions, Prepared, prepare};
+use mitosis::prepare::{Files, PrepareError, PrepareOptions, Prepared, prepare};
 use mitosis::wire::local::DropMode;
 
 pub(crate) use memory::*;

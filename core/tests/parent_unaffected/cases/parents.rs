@@ -81,6 +81,32 @@ pub(crate) fn open_files() {
     unchanged(fds);
 }
 
+/// A process that closes any number of a file gives up its locks of fcntl(2) on it, and what has no name is read while the
+/// caller stands.
+pub(crate) fn locks_of_files_without_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let open = |options: &mut fs::OpenOptions| options.open(&path).unwrap();
+    let reads = open(fs::OpenOptions::new().read(true).write(true).create_new(true));
+    let writes = open(fs::OpenOptions::new().write(true));
+    fs::remove_file(&path).unwrap();
+    (&reads).write_all(b"content").unwrap();
+    // SAFETY: all of a `flock` are plain numbers.
+    let lock = |file: &fs::File, command: i32| unsafe {
+        let mut whole: libc::flock = zeroed();
+        whole.l_type = 1;
+        assert_eq!(libc::fcntl(file.as_raw_fd(), command, &raw mut whole), 0);
+        whole.l_type
+    };
+    lock(&writes, libc::F_SETLK);
+    let seed =
+        seed_with(&PrepareOptions { files: Files::Carried, ..PrepareOptions::default() }).unwrap();
+    seed.handle().unwrap();
+    // To an open file description all locks of processes are others'.
+    assert_eq!(lock(&reads, libc::F_OFD_GETLK), 1, "the lock is there no more");
+    drop(seed);
+}
+
 pub(crate) fn interval_timers() {
     // SAFETY: live structs.
     unsafe {

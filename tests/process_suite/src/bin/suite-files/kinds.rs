@@ -36,7 +36,7 @@ const OUTPUT: i32 = 25;
 const PROCESS: i32 = 26;
 /// Listens on a port of the kernel's choice.
 pub const LISTENER: i32 = 27;
-const APPENDED: i32 = 28;
+pub const APPENDED: i32 = 28;
 const DATAGRAMS: i32 = 29;
 const NESTED: i32 = 64;
 const LARGE: [i32; 2] = [65, 300];

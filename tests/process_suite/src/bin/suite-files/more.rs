@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crate::Where;
 use crate::calls::{at, open as open_at, read, sys, write};
-use crate::kinds::Look;
+use crate::kinds::{APPENDED, Look};
 
 const PLACE: i32 = 30;
 const LINK: i32 = 31;
@@ -50,7 +50,7 @@ pub fn open(folder: &str) {
     // SAFETY: all of it is plain numbers.
     let mut whole: libc::flock = unsafe { std::mem::zeroed() };
     whole.l_type = 1;
-    assert_eq!(sys!(fcntl, LOCKED, libc::F_SETLK, &raw const whole), 0);
+    assert_eq!(sys!(fcntl, APPENDED, libc::F_SETLK, &raw const whole), 0);
     mapped();
 }
 
