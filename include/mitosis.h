@@ -116,6 +116,11 @@
 #define MITOSIS_LOSS_SHARED_MEMORY 256
 
 /**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Files that were mapped shared and could be written, where the child's host has not the same: the child has a copy. Where it is refused, mitosis_resume() fails there.
+ */
+#define MITOSIS_LOSS_SHARED_FILES 512
+
+/**
  * For the timeout_ms of a hook: it may take as long as it will.
  */
 #define MITOSIS_HOOK_NO_TIMEOUT 4294967295

@@ -39,8 +39,8 @@ pub struct How {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = value_parser!(u64).range(..=1 << 20))]
     shared_copy_limit_mib: u64,
     /// What cannot cross and is then no seed, with its holder named: kinds with commas between, or 'all'. The kinds:
-    /// connections, pipes, processes, devices, unnamed, locks, watches, terminals, shared-memory. What is not refused
-    /// is closed in children.
+    /// connections, pipes, processes, devices, unnamed, locks, watches, terminals, shared-memory, shared-files. What
+    /// is not refused is closed in children.
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = refused)]
     refuse: Vec<Refuse>,
     /// Prepare a program under a seccomp filter, too: a filter that forbids what this takes may kill it.

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use mitosis::client::{AgentAddress, Child};
-use mitosis::descriptor::{Descriptor, Export, Source, Vma, VmaKind};
+use mitosis::descriptor::{Descriptor, Export, SharedFile, SharedPart, Source, Vma, VmaKind};
 use mitosis::id::{ChildId, SeedId};
 use mitosis::image::ImageLayout;
 use mitosis::keeper;
@@ -269,7 +269,23 @@ fn backing(descriptor: &Descriptor, vma: &Vma) -> String {
                 descriptor.files.get(usize::from(*file)).map_or("?", |file| file.path.as_str());
             format!("{path} +{offset:#x}")
         }
-        VmaKind::Shared => "shared (each child's own)".to_owned(),
+        VmaKind::Shared => {
+            let part = descriptor.shared.iter().find(|part| part.range == vma.range);
+            let of = |part: &SharedPart| {
+                descriptor.shared_files.iter().find(|file| file.object == part.object)
+            };
+            match part.and_then(of) {
+                Some(SharedFile { path, is_needed: false, .. }) => {
+                    format!("shared {path}: the child's host's, if it is the same; else a copy")
+                }
+                Some(SharedFile { path, .. }) => {
+                    format!(
+                        "shared {path}: the child's host's, and no child where it is not the same"
+                    )
+                }
+                None => "shared (each child's own)".to_owned(),
+            }
+        }
         VmaKind::Vvar => "[vvar]".to_owned(),
         VmaKind::Vdso => "[vdso]".to_owned(),
         VmaKind::Hole => "not carried".to_owned(),

@@ -230,7 +230,9 @@ mod tests {
     use mitosis_core::prepare::LossKind;
 
     use super::*;
-    use crate::resumed::{MITOSIS_LOSS_CONNECTIONS, MITOSIS_LOSS_SHARED_MEMORY};
+    use crate::resumed::{
+        MITOSIS_LOSS_CONNECTIONS, MITOSIS_LOSS_SHARED_FILES, MITOSIS_LOSS_SHARED_MEMORY,
+    };
 
     fn options() -> PrepareOptions {
         PrepareOptions {
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!(parsed.refuse, wanted);
         let not_carried = self::parsed(&PrepareOptions { refuse, ..options() }).unwrap_err();
         assert!(not_carried.message.contains("MITOSIS_PREPARE_CARRY_FILES"));
-        let unknown = PrepareOptions { refuse: MITOSIS_LOSS_SHARED_MEMORY << 1, ..options() };
+        let unknown = PrepareOptions { refuse: MITOSIS_LOSS_SHARED_FILES << 1, ..options() };
         assert!(self::parsed(&unknown).unwrap_err().message.contains("MITOSIS_LOSS"));
     }
 

@@ -28,6 +28,8 @@ pub const MITOSIS_LOSS_WATCHES: u64 = 64;
 pub const MITOSIS_LOSS_TERMINALS: u64 = 128;
 /// For mitosis_prepare_options.refuse and mitosis_loss.kind. Memory that another living process maps, too. Told of only where it is refused.
 pub const MITOSIS_LOSS_SHARED_MEMORY: u64 = 256;
+/// For mitosis_prepare_options.refuse and mitosis_loss.kind. Files that were mapped shared and could be written, where the child's host has not the same: the child has a copy. Where it is refused, mitosis_resume() fails there.
+pub const MITOSIS_LOSS_SHARED_FILES: u64 = 512;
 
 // Each kind has a bit of its own, and there is no other kind.
 const _: () = assert!(
@@ -40,6 +42,7 @@ const _: () = assert!(
         | MITOSIS_LOSS_WATCHES
         | MITOSIS_LOSS_TERMINALS
         | MITOSIS_LOSS_SHARED_MEMORY
+        | MITOSIS_LOSS_SHARED_FILES
         == (1 << LossKind::ALL.len()) - 1
 );
 

@@ -272,7 +272,7 @@ pub struct StubRange {
     pub beneath: u64,
     /// Index, in the table's bitmap, of the bit of its first chunk.
     pub first_bit: u32,
-    /// [`RANGE_ANONYMOUS`], [`RANGE_SHARED`] or [`RANGE_FILE`].
+    /// [`RANGE_ANONYMOUS`], [`RANGE_SHARED`], [`RANGE_FILE`] or [`RANGE_CLEAN`].
     pub kind: u32,
 }
 
@@ -282,6 +282,8 @@ pub const RANGE_ANONYMOUS: u32 = 0;
 pub const RANGE_SHARED: u32 = 1;
 /// A private mapping of a file, of which pages were written: a discard shows the file.
 pub const RANGE_FILE: u32 = 2;
+/// A private mapping of a file, of which none was written: it must not grow, for behind it the image has something else.
+pub const RANGE_CLEAN: u32 = 3;
 
 /// Image-backed memory that mremap(2) has moved to where no [`StubRange`] is.
 #[repr(C)]

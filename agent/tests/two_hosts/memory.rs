@@ -319,3 +319,42 @@ fn a_core_of_a_child_has_memory_that_it_never_touched() {
     }
     world.finish();
 }
+
+/// A template is made anew for each child here, and each sees what those before it have written: on the seed's own host and,
+/// where the first one found the parent's bytes, on another. Another file of that name is not the seed's.
+#[test]
+fn a_file_mapped_shared_is_one_file_for_all_children_of_a_host() {
+    let world = World::with(Plan { agents: vec!["--linger-s", "0"], ..Plan::default() });
+    let name = world.directory.path().file_name().unwrap().to_string_lossy().into_owned();
+    let folder = std::path::PathBuf::from(format!("/tmp/test-{name}"));
+    let outside = |machine, file: &str| world.host(machine).outside(folder.join(file));
+    for machine in [&world.a, &world.b] {
+        std::fs::create_dir_all(outside(machine, "")).unwrap();
+        std::fs::write(outside(machine, "mapped"), "as it was").unwrap();
+    }
+    let path = folder.join("mapped").display().to_string();
+    let seed = world.seed_of(&world.a, "suite-mapped", &[&path]);
+    let told = world.on_a(&["inspect", &seed.handle]).ok();
+    assert!(
+        told.contains(&format!("shared {path}: the child's host's, if it is the same")),
+        "{told}"
+    );
+    for (machine, name) in [(&world.a, "host-a"), (&world.b, "host-b")] {
+        for (found, written) in [("as it was", "A"), ("As it was", "ONE")] {
+            let asked = ["resume", &seed.handle, "--on", name, "--payload", written];
+            assert_eq!(world.on_a(&asked).ok(), format!("found {found}\n"), "{name}");
+            world.settled(&world.b);
+        }
+        assert_eq!(std::fs::read_to_string(outside(machine, "mapped")).unwrap(), "ONEit was");
+    }
+    std::fs::write(outside(&world.b, "other"), "another").unwrap();
+    std::fs::rename(outside(&world.b, "other"), outside(&world.b, "mapped")).unwrap();
+    let asked = ["resume", &seed.handle, "--on", "host-b", "--payload", "TWO"];
+    let told = format!("found as it was\nlost shared_files {path}\n");
+    assert_eq!(world.on_a(&asked).ok(), told);
+    assert_eq!(std::fs::read_to_string(outside(&world.b, "mapped")).unwrap(), "another");
+    let on_a = outside(&world.a, "");
+    world.finish();
+    // That of host-b has gone with it.
+    let _ = std::fs::remove_dir_all(on_a);
+}

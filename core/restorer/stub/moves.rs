@@ -29,7 +29,6 @@ struct Move {
 struct Survey {
     vmas: u32,
     image: bool,
-    shared: bool,
     file: bool,
     /// What the image shows of a file, written or not.
     only_as_mapped: bool,
@@ -155,7 +154,7 @@ fn plan(table: Table, call: &mut Move, mappings: &mut Mappings) -> Plan {
     }
     if !survey.image && (survey.vmas < 2 || torn) {
         let result = call.pass_on();
-        if (survey.shared || survey.file) && !failed(result) {
+        if survey.only_as_mapped && !failed(result) {
             table.add_moved(result as u64, result as u64 + call.new_len);
         }
         // What stays where it was has lost the pages that were written.
@@ -198,7 +197,6 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
     let mut found = Survey {
         vmas: 0,
         image: false,
-        shared: false,
         file: false,
         only_as_mapped: false,
         mixed: false,
@@ -225,7 +223,6 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         found.protection = mapping.protection();
         found.vmas += 1;
         found.image |= backing == Backing::Image;
-        found.shared |= backing == Backing::ImageShared;
         found.file |= backing == Backing::ImageFile;
         found.only_as_mapped |=
             !matches!(backing, Backing::Anonymous | Backing::Foreign | Backing::Image);

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::abi::{MAX_MOVED, RANGE_FILE, RANGE_SHARED, StubMoved, StubRange, StubTable};
+use crate::abi::{MAX_MOVED, RANGE_CLEAN, RANGE_FILE, RANGE_SHARED, StubMoved, StubRange, StubTable};
 
 /// The low bits of `StubMoved::state`.
 const PARTS: u64 = 48;
@@ -50,6 +50,7 @@ impl Table {
             Some(range) if range.offset <= offset => match range.kind {
                 RANGE_SHARED => Origin::Shared,
                 RANGE_FILE => Origin::File,
+                RANGE_CLEAN => Origin::Other,
                 _ => Origin::Anonymous,
             },
             _ => Origin::Other,

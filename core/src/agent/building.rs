@@ -205,7 +205,7 @@ pub(super) fn build(
     ends_with_children: bool,
 ) -> Result<Arc<Hosted>, Failure> {
     let begun = Instant::now();
-    let Found { descriptor, bytes, digests, arena, stay, channel, clock_offset, place } = found;
+    let Found { mut descriptor, bytes, digests, arena, stay, channel, clock_offset, place } = found;
     let unfit = |error: &dyn Display| {
         let text = format!("seed {} cannot be resumed here: {error}", handle.seed);
         fail(FailureKind::HostUnfit, text)
@@ -241,12 +241,22 @@ pub(super) fn build(
     image.arena_news(&arena).map_err(|error| unfit(&error))?;
     let image_us = begun.elapsed().as_micros();
     let offset_of = |addr| image.layout().offset_of(addr);
-    let stub_table = stub::table(&descriptor, &offset_of, image.dev_inode(), placement.beneath)
-        .map_err(|error| unfit(&error))?;
+    let is_here = |file| image.local_files().contains_key(&file);
+    let stub_table =
+        stub::table(&descriptor, &offset_of, image.dev_inode(), placement.beneath, &is_here)
+            .map_err(|error| unfit(&error))?;
     let vdso =
         plan_vdso(agent, &descriptor, &placement, &facts, &image).map_err(|error| unfit(&error))?;
     let trampolines = diversions.trampolines;
-    let blueprint = Blueprint { descriptor, placement, trampolines, stub_table, vdso };
+    // A rehearsal changes nothing of anybody's.
+    let shared_files = match place {
+        SeedPlace::Here | SeedPlace::Elsewhere => {
+            agent.shared_files.take(&mut descriptor, place == SeedPlace::Here)?
+        }
+        SeedPlace::Rehearsal => Vec::new(),
+    };
+    let blueprint =
+        Blueprint { descriptor, shared_files, placement, trampolines, stub_table, vdso };
     let descriptor = &blueprint.descriptor;
     let is_pushing = match place {
         SeedPlace::Elsewhere => {

@@ -18,7 +18,8 @@ use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
 use crate::keeper;
 use crate::resume::{
-    ChildSpec, Entering, Enters, NewProcess, Placement, ResumeError, Template, TemplateSpec, Vdso,
+    ChildSpec, Entering, Enters, NewProcess, Placement, ResumeError, SharedHere, Template,
+    TemplateSpec, Vdso,
 };
 use crate::sys::clock;
 use crate::wire::local::{Failure, FailureKind};
@@ -72,6 +73,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub(super) struct Blueprint {
     pub(super) descriptor: Descriptor,
+    pub(super) shared_files: Vec<SharedHere>,
     pub(super) placement: Placement,
     pub(super) trampolines: Vec<(u64, Vec<u8>)>,
     pub(super) stub_table: Vec<u8>,
@@ -95,6 +97,7 @@ impl Blueprint {
                 offset_of: &offset_of,
                 image: image.file(),
                 local_files: image.local_files(),
+                shared_files: &self.shared_files,
                 trampolines: &self.trampolines,
                 stub_table: &self.stub_table,
                 vdso: &self.vdso,

@@ -37,6 +37,7 @@ mod remote;
 mod requests;
 mod seed_pid;
 mod seeds;
+mod shared_files;
 mod starting;
 mod surroundings;
 mod tally;
@@ -96,6 +97,7 @@ pub struct Agent {
     children: Arc<children::Children>,
     requests: requests::Requests,
     digests: files::Digests,
+    shared_files: shared_files::SharedFiles,
     scanned: publish::ScannedTexts,
     keeper: keeper::Client,
     mounts: OnceLock<Result<Mounts, Failure>>,
@@ -156,6 +158,7 @@ impl Agent {
             children: Arc::default(),
             requests: requests::Requests::default(),
             digests: files::Digests::default(),
+            shared_files: shared_files::SharedFiles::default(),
             scanned: publish::ScannedTexts::default(),
             keeper,
             mounts: OnceLock::new(),

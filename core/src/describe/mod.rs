@@ -6,6 +6,7 @@
 pub mod credentials;
 mod files;
 mod gpu;
+mod shared_files;
 mod smaps;
 
 use std::collections::HashMap;
@@ -15,9 +16,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
-    CallSite, CarriedFiles, Descriptor, HostNeeds, Losses, MappedFile, Marks, Owner, OwnerIndex,
-    PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState, Vma, VmaFlags,
-    VmaKind, WarmSet,
+    CallSite, CarriedFiles, Descriptor, HostNeeds, LossKind, Losses, MappedFile, Marks, Owner,
+    OwnerIndex, PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState,
+    Vma, VmaFlags, VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
@@ -25,6 +26,7 @@ use crate::prepare::reported::ReportedFile;
 use crate::resume::abi::REGION_LEN as RESTORER_LEN;
 use crate::sys::{arch, pagemap, pagemap::PageKind};
 use files::losses::Was;
+use shared_files::SharedFiles;
 use smaps::SmapsEntry;
 
 /// What a seed handed over.
@@ -149,7 +151,7 @@ pub fn describe(
     if state.threads.iter().all(|thread| *thread == ThreadState::default()) {
         state.threads.clear();
     }
-    let (carried_files, losses) = match &report.files {
+    let (carried_files, mut losses) = match &report.files {
         Some(reported) => {
             let own = report.process.parent_pid;
             let paths = files::Paths {
@@ -165,9 +167,9 @@ pub fn describe(
                 report.shared_copies.iter().any(|(range, _)| *range == entry.range)
             });
             let losses = was.not_refused(&carried_files, shared, report.refuse, identity.pid)?;
-            (Some(carried_files), Losses { told_at: report.losses_area, all: losses })
+            (Some(carried_files), losses)
         }
-        None => (None, Losses::default()),
+        None => (None, Vec::new()),
     };
     let shared = shared_parts(
         &carried,
@@ -175,10 +177,18 @@ pub fn describe(
         report.files.as_deref(),
         carried_files.as_ref(),
     );
+    let is_needed = report.refuse.has(LossKind::SharedFiles);
+    let of_files =
+        SharedFiles::of(&shared, &carried, &report.shared_copies, &files.mem, is_needed)?;
+    losses.extend(of_files.lost);
+    // Children that have lost nothing are not told.
+    let is_told = !losses.is_empty() || !of_files.files.is_empty();
+    let told_at = if is_told { report.losses_area } else { SeedAddr(0) };
     Ok(Descriptor {
         shared,
+        shared_files: of_files.files,
         carried: carried_files,
-        losses,
+        losses: Losses { told_at, all: losses },
         seed: identity.seed,
         generation: report.generation + 1,
         needs,

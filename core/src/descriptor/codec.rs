@@ -25,8 +25,8 @@ use super::warm::WarmRecord;
 use super::{
     CallSite, CarriedFile, CarriedFiles, Descriptor, HostNeeds, Losses, MAX_OWNERS, MAX_THREADS,
     MappedFile, OpenFile, OwnCredentials, OwnerIndex, PageTable, PendingSignals, Process,
-    ResumeArea, Run, SeedAddr, SeedRange, SharedPart, Source, State, StubPlace, Thread, Vma,
-    WarmSet, Whole,
+    ResumeArea, Run, SeedAddr, SeedRange, SharedFile, SharedPart, Source, State, StubPlace, Thread,
+    Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 
@@ -83,8 +83,10 @@ mod section {
     pub(super) const ROOT: u16 = 23;
     /// Critical: a child without them waits for signals that its parent has had.
     pub(super) const PENDING: u16 = 25;
+    /// Critical where a child must not be without one of them; else who does not know it makes copies.
+    pub(super) const SHARED_FILES: u16 = 26;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 26;
+    pub(super) const END: usize = 27;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -174,7 +176,8 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     if let Some(carried) = &descriptor.carried {
         put(&mut body, section::CARRIED_FILES, &carried.files());
     }
-    if !descriptor.losses.all.is_empty() {
+    // Of a file that is not there a child's host tells, which must know where.
+    if !descriptor.losses.all.is_empty() || !descriptor.shared_files.is_empty() {
         put_bytes(&mut body, section::LOSSES, 0, &serialised(&descriptor.losses));
     }
     if !descriptor.shared.is_empty() {
@@ -194,6 +197,11 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
     }
     if !descriptor.pending.is_empty() {
         put(&mut body, section::PENDING, &descriptor.pending);
+    }
+    if !descriptor.shared_files.is_empty() {
+        let is_needed = descriptor.shared_files.iter().any(|file| file.is_needed);
+        let flags = if is_needed { CRITICAL } else { 0 };
+        put_bytes(&mut body, section::SHARED_FILES, flags, &serialised(&descriptor.shared_files));
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -335,6 +343,7 @@ impl<'a> Sections<'a> {
             })?,
             vmas: self.parse::<Vec<Vma>>(section::VMAS)?,
             shared: self.parse::<Vec<SharedPart>>(section::SHARED)?,
+            shared_files: self.parse::<Vec<SharedFile>>(section::SHARED_FILES)?,
             marks: self.parse::<Marks>(section::MARKS)?,
             page_table: page_table.map_err(|reason| DescriptorError::Section {
                 section: section::PAGE_TABLE,
@@ -444,6 +453,9 @@ fn check(descriptor: &Descriptor) -> Result<(), DescriptorError> {
                 "it names memory that is not shared, or no part of an object",
             );
         }
+    }
+    if let Err(reason) = SharedFile::check(&descriptor.shared_files, &descriptor.shared) {
+        return fail(section::SHARED_FILES, reason);
     }
     for run in descriptor.page_table.runs() {
         let (owner, file) = match run.source {

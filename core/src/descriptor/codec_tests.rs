@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::descriptor::{
     ArenaMap, Clocks, DcTarget, Export, FileKind, Groups, MAX_PENDING, Number, Owner, RcEndpoint,
-    Rights, Rseq, Sched, SiteKind, Slab, ThreadState, VmaFlags, VmaKind, WarmSet, Whole,
+    Rights, Rseq, Sched, SharedFile, SiteKind, Slab, ThreadState, VmaFlags, VmaKind, WarmSet,
+    Whole,
 };
 use crate::id::{DcKey, ReadKey};
 
@@ -74,6 +75,7 @@ pub(crate) fn sample() -> Descriptor {
         carried: None,
         losses: Losses::default(),
         shared: Vec::new(),
+        shared_files: Vec::new(),
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
@@ -752,6 +754,48 @@ fn shared_memory_has_bounds() {
     assert!(too_much(many(most + 1, 4096)));
     assert!(many(1, MAX_SHARED_BYTES).is_ok());
     assert!(too_much(many(2, MAX_SHARED_BYTES)));
+}
+
+#[test]
+fn shared_files_survive_and_only_needed_ones_need_a_new_reader() {
+    let mut descriptor = sample();
+    descriptor.vmas[1].kind = VmaKind::Shared;
+    let range = descriptor.vmas[1].range;
+    descriptor.shared = vec![SharedPart { range, object: 3, offset: 0, file: None }];
+    descriptor.losses.told_at = SeedAddr(0x21);
+    let file = SharedFile {
+        object: 3,
+        path: "/f".to_owned(),
+        dev_ino: (4, 5),
+        digest: [6; 32],
+        bytes: 7,
+        is_needed: false,
+    };
+    descriptor.shared_files = vec![file.clone()];
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    // For ever. Where children are told of losses stands there, though nothing is lost yet.
+    let golden = [
+        &[17, 0, 0, 0, 2, 0, 0, 0, 0x21, 0][..], // section, not critical, length; address, none
+        &[18, 0, 0, 0],
+    ];
+    assert!(bytes.windows(14).any(|window| *window == golden.concat()));
+    let golden = [&[26, 0, 0, 0, 41, 0, 0, 0][..], &[1, 3, 2, b'/', b'f', 4, 5], &[6; 32], &[7, 0]];
+    assert_eq!(bytes[bytes.len() - 49..], golden.concat());
+    descriptor.shared_files[0].is_needed = true;
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    assert_eq!(bytes[bytes.len() - 49..][..4], [26, 0, 1, 0]);
+    let many = (0..=32).map(|object| SharedFile { object, ..file.clone() }).collect();
+    for (bad, why) in [
+        (vec![SharedFile { object: 2, ..file.clone() }], "no shared memory"),
+        (vec![file.clone(), file.clone()], "two files"),
+        (vec![SharedFile { path: "f".to_owned(), ..file.clone() }], "no path"),
+        (many, "more files"),
+    ] {
+        let bytes = encode(&Descriptor { shared_files: bad, ..descriptor.clone() }).unwrap();
+        assert!(decode(&bytes).unwrap_err().to_string().contains(why), "{why}");
+    }
 }
 
 #[test]

@@ -31,11 +31,14 @@ pub enum LossKind {
     Terminals,
     /// Memory that another living process maps, too: each child has a copy of its own.
     SharedMemory,
+    /// A file that is mapped shared and can be written, where a child's host has not the same: a child has a copy of
+    /// its own of what was mapped.
+    SharedFiles,
 }
 
 impl LossKind {
     /// All, in order.
-    pub const ALL: [LossKind; 9] = [
+    pub const ALL: [LossKind; 10] = [
         LossKind::Connections,
         LossKind::Pipes,
         LossKind::Processes,
@@ -45,6 +48,7 @@ impl LossKind {
         LossKind::Watches,
         LossKind::Terminals,
         LossKind::SharedMemory,
+        LossKind::SharedFiles,
     ];
 
     /// As people write it.
@@ -59,6 +63,7 @@ impl LossKind {
             LossKind::Watches => "watches",
             LossKind::Terminals => "terminals",
             LossKind::SharedMemory => "shared_memory",
+            LossKind::SharedFiles => "shared_files",
         }
     }
 
@@ -136,6 +141,14 @@ pub struct Loss {
     pub was: String,
 }
 
+impl Loss {
+    /// Of memory, which no number leads to.
+    pub fn of_memory(kind: LossKind, was: &str) -> Loss {
+        let end = (0..=MAX_WAS_BYTES.min(was.len())).rev().find(|at| was.is_char_boundary(*at));
+        Loss { kind, fds: Vec::new(), was: was[..end.unwrap_or(0)].to_owned() }
+    }
+}
+
 /// All of a seed's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
@@ -188,6 +201,14 @@ mod tests {
         assert_eq!(LossKind::named("files"), None);
         assert_eq!(Refuse::from_bits(Refuse::all().bits()), Some(Refuse::all()));
         assert_eq!(Refuse::from_bits(1 << LossKind::ALL.len()), None);
+    }
+
+    #[test]
+    fn what_memory_was_is_cut_between_letters() {
+        let text = format!("x{}", "\u{e4}".repeat(MAX_WAS_BYTES));
+        let loss = Loss::of_memory(LossKind::SharedFiles, &text);
+        assert_eq!((loss.was.len(), loss.fds.len()), (MAX_WAS_BYTES - 1, 0));
+        assert_eq!(Loss::of_memory(LossKind::SharedFiles, "/a").was, "/a");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use pending::{MAX_PENDING, PendingSignals};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
-pub use vma::{MappedFile, Marks, SharedPart, Vma, VmaFlags, VmaKind};
+pub use vma::{MappedFile, Marks, SharedFile, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
 use crate::id::SeedId;
@@ -58,6 +58,8 @@ pub struct Descriptor {
     pub vmas: Vec<Vma>,
     /// Which of it is shared memory that was copied, ascending.
     pub shared: Vec<SharedPart>,
+    /// Which objects of it are files.
+    pub shared_files: Vec<SharedFile>,
     /// What else is to be said of it.
     pub marks: Marks,
     /// Who owns which page.

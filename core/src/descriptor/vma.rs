@@ -73,6 +73,59 @@ pub struct SharedPart {
     pub file: Option<u32>,
 }
 
+/// Files that are mapped shared, of one seed, which children may have themselves: others are copies.
+pub const MAX_SHARED_FILES: usize = 32;
+const MAX_PATH_BYTES: usize = 4096;
+
+/// A file that was mapped shared and could be written: an object of [`SharedPart`]s, which a child has itself where its
+/// host has the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFile {
+    /// Which object it is.
+    pub object: u32,
+    /// Its path on the seed's host.
+    pub path: String,
+    /// Device and inode there.
+    pub dev_ino: (u64, u64),
+    /// BLAKE3 of what its parts showed when the seed froze, each whole, in their order.
+    pub digest: [u8; 32],
+    /// Bytes of the file that one of them showed, or lie before such: a file that is as good has as many.
+    pub bytes: u64,
+    /// There is to be no child without it.
+    pub is_needed: bool,
+}
+
+impl SharedFile {
+    /// The mappings of it among all of a seed's, in order.
+    pub fn parts<'a>(
+        &self,
+        parts: &'a [SharedPart],
+    ) -> impl Iterator<Item = &'a SharedPart> + use<'a> {
+        let object = self.object;
+        parts.iter().filter(move |part| part.object == object)
+    }
+
+    /// Whether a seed can have these.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(files: &[SharedFile], parts: &[SharedPart]) -> Result<(), &'static str> {
+        let is_ascending = files.windows(2).all(|pair| pair[0].object < pair[1].object);
+        let is_path = |path: &str| {
+            path.starts_with('/') && !path.contains('\0') && path.len() <= MAX_PATH_BYTES
+        };
+        match () {
+            () if files.len() > MAX_SHARED_FILES => Err("there are more files than any seed has"),
+            () if !is_ascending => Err("an object is two files"),
+            () if !files.iter().all(|file| is_path(&file.path)) => Err("a file has no path"),
+            () if !files.iter().all(|file| file.parts(parts).next().is_some()) => {
+                Err("a file is no shared memory")
+            }
+            () => Ok(()),
+        }
+    }
+}
+
 /// VmFlags of proc_pid_smaps(5) that a child needs applied again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmaFlags(pub u16);

@@ -300,10 +300,10 @@ impl Description<'_, '_> {
             carried::compare(self.writer, self.work, &looked);
             // Still of epolls that the parent has, too, and may change as soon as it runs.
             carried::watched_by_others(self.writer, self.work, &looked);
-            self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         } else {
             self.open_files()?;
         }
+        self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         self.foreign_threads();
         self.threads(frame)?;
         self.layout()?;

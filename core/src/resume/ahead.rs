@@ -15,7 +15,7 @@ use super::abi::{Reply, WARM};
 use super::calls;
 use super::program::{Expect, Program};
 use super::template::{NewProcess, parse_reply};
-use crate::descriptor::{Descriptor, SeedRange, Vma};
+use crate::descriptor::{Descriptor, SeedRange, Vma, VmaKind};
 use crate::sys::socket;
 
 const READ: u8 = 1;
@@ -71,7 +71,9 @@ pub fn warming(desc: &Descriptor) -> Program {
     for run in desc.warm.runs() {
         for vma in overlapping(&desc.vmas, run.range) {
             let range = vma.range.intersect(run.range);
-            if run.is_written && vma.prot & WRITE != 0 {
+            // Shared memory may be a file of this host's by now, and no child has written to it yet.
+            let is_own = vma.kind != VmaKind::Shared;
+            if run.is_written && is_own && vma.prot & WRITE != 0 {
                 push(range, libc::MADV_POPULATE_WRITE);
             } else if vma.prot & READ != 0 {
                 push(range, libc::MADV_POPULATE_READ);
@@ -93,7 +95,7 @@ mod tests {
     use super::super::entering::Entering;
     use super::super::template::reply_bytes;
     use super::*;
-    use crate::descriptor::{VmaFlags, VmaKind, WarmSet};
+    use crate::descriptor::{VmaFlags, WarmSet};
     use crate::resume::compile::tests::descriptor;
     use crate::resume::program::Op;
 
@@ -106,9 +108,14 @@ mod tests {
             kind: VmaKind::Anonymous,
             flags: VmaFlags::default(),
         };
-        desc.vmas = vec![vma(0x1000, 0x4000, READ), vma(0x4000, 0x8000, READ | WRITE)];
-        let touched = [SeedRange::new(0x2000, 0x5000), SeedRange::new(0x9000, 0xa000)];
-        desc.warm = WarmSet::new(&touched, &[SeedRange::new(0x3000, 0x5000)]);
+        desc.vmas = vec![
+            vma(0x1000, 0x4000, READ),
+            vma(0x4000, 0x8000, READ | WRITE),
+            Vma { kind: VmaKind::Shared, ..vma(0xb000, 0xc000, READ | WRITE) },
+        ];
+        let shared = SeedRange::new(0xb000, 0xc000);
+        let touched = [SeedRange::new(0x2000, 0x5000), SeedRange::new(0x9000, 0xa000), shared];
+        desc.warm = WarmSet::new(&touched, &[SeedRange::new(0x3000, 0x5000), shared]);
         let said: Vec<String> = warming(&desc).ops.iter().map(Op::to_string).collect();
         let advise = |start: u64, len: u64, advice| {
             calls::madvise(start, len, advice, Expect::Ignored).to_string()
@@ -119,6 +126,7 @@ mod tests {
                 advise(0x2000, 0x1000, libc::MADV_POPULATE_READ),
                 advise(0x3000, 0x1000, libc::MADV_POPULATE_READ),
                 advise(0x4000, 0x1000, libc::MADV_POPULATE_WRITE),
+                advise(0xb000, 0x1000, libc::MADV_POPULATE_READ),
             ]
         );
     }

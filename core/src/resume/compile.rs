@@ -31,11 +31,12 @@ use super::files::FilePlan;
 use super::pieces::{Backing, Piece, Places};
 use super::placement::{Beneath, Placement, USER_END};
 use super::program::{Expect, Op, Program};
+use super::shared::SharedHere;
 use super::vdso::{self, Proxy, Vdso};
 use super::{state, threads};
 use crate::descriptor::{
-    Credentials, Descriptor, ImageOffset, MappedFile, MmLayout, SeedAddr, SeedRange, SignalAction,
-    Source, VmaFlags, VmaKind,
+    Credentials, Descriptor, ImageOffset, MappedFile, MmLayout, SeedAddr, SeedRange, SharedPart,
+    SignalAction, Source, VmaFlags, VmaKind,
 };
 
 /// Present stack that is copied into each template at most; a seed with more is refused.
@@ -46,6 +47,7 @@ pub const COMMAND_FD: u32 = 3;
 const READ_WRITE: u8 = 3;
 const READ_EXECUTE: u8 = 5;
 const FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
+const FIXED_SHARED: i32 = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
 const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
 const MAP_DROPPABLE: i32 = 8;
 const MADV_GUARD_INSTALL: i32 = 102;
@@ -62,6 +64,19 @@ pub struct TemplateFds {
     pub files: HashMap<u16, u32>,
     /// What stands in for the seed's program, where that is none of these.
     pub stand_in: Option<u32>,
+    /// Memory that shows files of this host, to write to them.
+    pub shared: Vec<SharedView>,
+}
+
+/// A mapping of a file of this host that is the seed's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedView {
+    /// A VMA.
+    pub range: SeedRange,
+    /// The file.
+    pub fd: u32,
+    /// From this byte on.
+    pub offset: u64,
 }
 
 impl TemplateFds {
@@ -71,12 +86,25 @@ impl TemplateFds {
         TemplateFds { stand_in: Some(self.image + behind), ..self }
     }
 
+    /// With numbers for files behind all these that the seed had mapped shared, each with its parts.
+    pub fn with_shared(self, files: &[SharedHere]) -> TemplateFds {
+        let behind = self.files.len() + usize::from(self.stand_in.is_some()) + 1;
+        let first = self.image + u32::try_from(behind).unwrap_or(0);
+        let views = |(file, fd): (&SharedHere, u32)| {
+            let view =
+                move |part: &SharedPart| SharedView { range: part.range, fd, offset: part.offset };
+            file.parts.iter().map(view).collect::<Vec<_>>()
+        };
+        let shared = files.iter().zip(first..).flat_map(views).collect();
+        TemplateFds { shared, ..self }
+    }
+
     /// Numbers for the image and then for these files: the order in which [`super::template::TemplateSpec`]
     /// takes them.
     pub fn number(files: &[u16]) -> TemplateFds {
         let image = COMMAND_FD + 1;
         let files = files.iter().copied().zip(image + 1..).collect();
-        TemplateFds { image, files, stand_in: None }
+        TemplateFds { image, files, stand_in: None, shared: Vec::new() }
     }
 }
 
@@ -144,7 +172,7 @@ pub fn compile(
     let thread = &desc.threads[first];
     check_numbers(desc, host)?;
     let moves = vdso_moves(desc, placement, vdso, host);
-    let places = Places { desc, offset_of, files: &fds.files };
+    let places = Places { desc, offset_of, files: &fds.files, shared: &fds.shared };
     let pieces = places.pieces().map_err(CompileError::NotInImage)?;
     let (alt_base, alt_flags, alt_size) = thread.alt_stack;
     let mut ops = vec![
@@ -308,6 +336,7 @@ fn map(ops: &mut Vec<Op>, piece: &Piece, fds: &TemplateFds) {
         Backing::Anonymous => (FIXED_ANONYMOUS, None, 0),
         Backing::Image(offset) => (FIXED, Some(fds.image), offset.0),
         Backing::File { fd, offset } => (FIXED, Some(fd), offset),
+        Backing::Shared { fd, offset } => (FIXED_SHARED, Some(fd), offset),
     };
     ops.push(calls::mmap(start, len, piece.prot, flags | extra, fd, offset));
     if piece.flags.has(VmaFlags::DROPPABLE) {

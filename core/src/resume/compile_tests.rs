@@ -3,12 +3,12 @@
 use super::*;
 use crate::descriptor::{
     CallSite, Groups, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnCredentials, OwnerIndex,
-    PageTable, Process, ResumeArea, Rseq, Run, Sched, SiteKind, State, Thread, ThreadState, Vma,
-    WarmSet, Whole,
+    PageTable, Process, ResumeArea, Rseq, Run, Sched, SharedPart, SiteKind, State, Thread,
+    ThreadState, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
-use crate::resume::{TailFacts, TailPlace, Vdso};
+use crate::resume::{SharedHere, TailFacts, TailPlace, Vdso};
 
 const PAGE: u64 = 4096;
 const MAPS: u64 = 0x10_0000_0000;
@@ -51,6 +51,7 @@ pub(crate) fn descriptor() -> Descriptor {
         carried: None,
         losses: Losses::default(),
         shared: Vec::new(),
+        shared_files: Vec::new(),
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
@@ -250,6 +251,25 @@ fn a_file_is_mapped_only_where_it_is_untouched_and_unpatched() {
     assert!(text.contains("mmap(0x1000000000, 0x2000, 1, 0x100002, 5, 0)"), "{text}");
     let text = compiled(&desc, &TemplateFds::number(&[])).to_string();
     assert_eq!(text.matches("0x100002, 4,").count(), 4, "{text}");
+}
+
+#[test]
+fn a_file_of_this_host_that_was_mapped_shared_is_mapped_shared() {
+    let mut desc = descriptor();
+    desc.vmas = vec![vma(0, 1, 3, VmaKind::Shared, 0), vma(1, 1, 3, VmaKind::Shared, 0)];
+    desc.page_table = PageTable::new([run(0, 1, owned(0)), run(1, 1, owned(1))], PAGE).unwrap();
+    let range = desc.vmas[1].range;
+    let parts = vec![SharedPart { range, object: 0, offset: 0x5000, file: None }];
+    let here = SharedHere { file: tempfile::tempfile().unwrap(), parts };
+    // Behind the image, a file and what stands in for the program.
+    let fds = TemplateFds::number(&[2]).with_stand_in().with_shared(&[here]);
+    let text = compiled(&desc, &fds).to_string();
+    for line in [
+        "mmap(0x1000000000, 0x1000, 3, 0x100002, 4, 0)",
+        "mmap(0x1000001000, 0x1000, 3, 0x100001, 7, 0x5000)",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -40,10 +40,11 @@ use crate::keeper::KeeperError;
 
 pub use ahead::warming;
 pub use child::{ChildSpec, Own, TailFacts, TailPlace};
-pub use compile::{CompileError, HostFacts, TemplateFds, compile};
+pub use compile::{CompileError, HostFacts, SharedView, TemplateFds, compile};
 pub use credentials::CredentialsError;
 pub use entering::{Entering, Enters};
 pub use placement::{Beneath, Placement};
+pub use shared::SharedHere;
 pub use template::{NewProcess, Template, TemplateSpec};
 pub use threads::FurtherThreads;
 pub use vdso::{HostVdso, Vdso, VdsoError};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::compile::SharedView;
 use crate::descriptor::{
     Descriptor, ImageOffset, Run, SeedAddr, SeedRange, Source, Vma, VmaFlags, VmaKind,
 };
@@ -19,6 +20,8 @@ pub(super) enum Backing {
     Image(ImageOffset),
     /// A local file, by its descriptor in the template, from this offset on.
     File { fd: u32, offset: u64 },
+    /// Likewise, to write to it.
+    Shared { fd: u32, offset: u64 },
 }
 
 /// One mapping to be made.
@@ -39,6 +42,8 @@ pub(super) struct Places<'a> {
     pub(super) offset_of: &'a dyn Fn(SeedAddr) -> Option<ImageOffset>,
     /// Descriptors, in the template, of local files that are identical.
     pub(super) files: &'a HashMap<u16, u32>,
+    /// Where files of this host are mapped shared.
+    pub(super) shared: &'a [SharedView],
 }
 
 impl Places<'_> {
@@ -82,7 +87,11 @@ impl Places<'_> {
                 }
                 _ => whole(self.image_at(vma.range.start)?),
             },
-            VmaKind::Anonymous | VmaKind::Shared | VmaKind::Stack => self.split(vma.range),
+            VmaKind::Shared => match self.shared.iter().find(|view| view.range == vma.range) {
+                Some(view) => whole(Backing::Shared { fd: view.fd, offset: view.offset }),
+                None => self.split(vma.range),
+            },
+            VmaKind::Anonymous | VmaKind::Stack => self.split(vma.range),
         }
     }
 
@@ -158,7 +167,8 @@ impl Piece {
         let shown = match (self.backing, next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::Image(a), Backing::Image(b)) => a.0 + len == b.0,
-            (Backing::File { fd: a, offset: x }, Backing::File { fd: b, offset: y }) => {
+            (Backing::File { fd: a, offset: x }, Backing::File { fd: b, offset: y })
+            | (Backing::Shared { fd: a, offset: x }, Backing::Shared { fd: b, offset: y }) => {
                 a == b && x + len == y
             }
             _ => false,

@@ -9,6 +9,8 @@
 //! would not see what it writes there, nor would two mappings of one object agree. An object that the child has as a
 //! carried file, too, is that file.
 
+use std::fs::File;
+
 use super::calls;
 use super::compile::advised;
 use super::file_calls;
@@ -21,6 +23,15 @@ const READ: u8 = 1;
 const MAX_WRITE: u64 = 1 << 30;
 /// Numbers of steps say what failed; this says it to /proc.
 const NAME: &str = "mitosis-shared";
+
+/// A file of this host that is one of a seed's, which had mapped it shared. A template maps it itself: clones share it.
+#[derive(Debug)]
+pub struct SharedHere {
+    /// Open to be written.
+    pub file: File,
+    /// What of the seed's memory shows it. No more among its shared memory.
+    pub parts: Vec<SharedPart>,
+}
 
 /// The shared memory of a seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +66,7 @@ impl SharedPlan {
             let object = &mut objects[part.object as usize];
             object.add(desc, part);
         }
-        objects.retain(|object| !object.mappings.is_empty());
+        let objects = objects.into_iter().flat_map(Object::without_gaps).collect();
         SharedPlan { objects }
     }
 
@@ -82,7 +93,6 @@ impl SharedPlan {
 impl Object {
     fn add(&mut self, desc: &Descriptor, part: &SharedPart) {
         let Some(vma) = desc.vmas.iter().find(|vma| vma.range == part.range) else { return };
-        self.bytes = self.bytes.max(part.offset.saturating_add(part.range.len()));
         self.file = self.file.or_else(|| carried_file(desc, part.file?));
         let known: Vec<(u64, u64)> = self
             .mappings
@@ -107,6 +117,26 @@ impl Object {
         }
         let (prot, flags) = (vma.prot, vma.flags);
         self.mappings.push(Mapping { range: part.range, offset: part.offset, prot, flags, data });
+    }
+}
+
+impl Object {
+    /// Nobody has told what lies between mappings of it: each run of them becomes an object of its own, which ends where
+    /// they do. What grows beyond meets an end (SIGBUS), and not zeros that were none.
+    fn without_gaps(mut self) -> Vec<Object> {
+        self.mappings.sort_by_key(|mapping| mapping.offset);
+        let mut runs: Vec<Object> = Vec::new();
+        for mapping in self.mappings {
+            let end = mapping.offset.saturating_add(mapping.range.len());
+            match runs.last_mut() {
+                Some(run) if self.file.is_some() || mapping.offset <= run.bytes => {
+                    run.bytes = run.bytes.max(end);
+                    run.mappings.push(mapping);
+                }
+                _ => runs.push(Object { bytes: end, file: self.file, mappings: vec![mapping] }),
+            }
+        }
+        runs
     }
 }
 
@@ -231,6 +261,19 @@ mod tests {
             ]
         );
         assert!(SharedPlan::of(&descriptor()).make(9, 7).is_empty());
+    }
+
+    #[test]
+    fn what_lies_between_two_mappings_is_in_no_object() {
+        let mut desc = seed();
+        desc.shared[1].offset = 3 * PAGE;
+        let steps = SharedPlan::of(&desc).make(9, 7);
+        let steps: Vec<String> = steps.iter().map(Op::to_string).collect();
+        let made = steps.iter().filter(|step| step.contains("memfd_create")).count();
+        assert_eq!(made, 2, "{steps:?}");
+        let sizes: Vec<&String> = steps.iter().filter(|step| step.contains("ftruncate")).collect();
+        assert_eq!(sizes, ["ftruncate(9, 0x2000)", "ftruncate(9, 0x5000)"]);
+        assert_eq!(steps.iter().filter(|step| *step == "close(9)").count(), 1);
     }
 
     #[test]

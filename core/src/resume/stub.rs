@@ -18,8 +18,8 @@ use crate::descriptor::{
     VmaFlags, VmaKind,
 };
 use crate::resume::abi::{
-    MAX_MOVED, MIN_CHUNK_SHIFT, RANGE_ANONYMOUS, RANGE_FILE, RANGE_SHARED, STUB_LEN, StubMoved,
-    StubRange, StubTable,
+    MAX_MOVED, MIN_CHUNK_SHIFT, RANGE_ANONYMOUS, RANGE_CLEAN, RANGE_FILE, RANGE_SHARED, STUB_LEN,
+    StubMoved, StubRange, StubTable,
 };
 use crate::resume::placement::{Beneath, TRAMPOLINE_LEN};
 
@@ -128,7 +128,8 @@ fn trampoline_bytes(site: &CallSite, at: u64, stub_entry: u64) -> Option<Vec<u8>
 }
 
 /// The bytes of the stub's table (at `base + STUB`) for a child of `desc`. `offset_of` tells where an address
-/// lies in the image; `dev_inode` is the image file's major, minor and inode; `beneath` is the placement's.
+/// lies in the image; `dev_inode` is the image file's major, minor and inode; `beneath` is the placement's; `is_here` tells
+/// which files a child maps themselves.
 ///
 /// # Errors
 /// `NoPlace`, `NotAscending` if the layout is not one of this descriptor; `TooManyRanges`.
@@ -137,6 +138,7 @@ pub fn table(
     offset_of: &dyn Fn(SeedAddr) -> Option<ImageOffset>,
     dev_inode: (u32, u32, u64),
     beneath: Option<Beneath>,
+    is_here: &dyn Fn(u16) -> bool,
 ) -> Result<Vec<u8>, StubError> {
     const FRESH: [u16; 3] = [VmaFlags::WIPE_ON_FORK, VmaFlags::DROPPABLE, VmaFlags::GROWS_DOWN];
     let mut ranges = Vec::new();
@@ -146,10 +148,11 @@ pub fn table(
             // What the tail makes shared again is the kernel's.
             VmaKind::Shared if desc.shared.iter().any(|part| part.range == vma.range) => continue,
             VmaKind::Shared => Shows::Shared,
-            // One of which no page was written is the file's, wherever it comes from.
-            VmaKind::File { .. } => match offset_of(SeedAddr(vma.range.start.0 + BENEATH)) {
+            VmaKind::File { file, .. } => match offset_of(SeedAddr(vma.range.start.0 + BENEATH)) {
                 Some(place) => Shows::File { beneath: beneath.map(|all| all.address_of(place)) },
-                None => continue,
+                // Of one of which no page was written each page is the file's, wherever it comes from.
+                None if is_here(file) && !has_site(desc, vma.range) => continue,
+                None => Shows::Clean,
             },
             _ => continue,
         };
@@ -160,6 +163,11 @@ pub fn table(
         ranges.push(ImageRange { range: vma.range, offset, shows });
     }
     encode_table(&ranges, dev_inode)
+}
+
+/// Text that is changed for children comes from the image in any case.
+fn has_site(desc: &Descriptor, range: SeedRange) -> bool {
+    desc.sites.iter().any(|site| range.contains(site.addr))
 }
 
 /// Memory that a child maps from the image.
@@ -185,6 +193,8 @@ pub enum Shows {
         /// Where in the child the file's own bytes lie; `None`: nowhere.
         beneath: Option<u64>,
     },
+    /// A private mapping of a file, of which no page was written.
+    Clean,
 }
 
 /// The bytes of a table of `ranges`, which ascend.
@@ -245,6 +255,7 @@ fn merged(ranges: &[ImageRange]) -> Result<Vec<StubRange>, StubError> {
             Shows::Anonymous => (RANGE_ANONYMOUS, 0),
             Shows::Shared => (RANGE_SHARED, 0),
             Shows::File { beneath } => (RANGE_FILE, beneath.unwrap_or(0)),
+            Shows::Clean => (RANGE_CLEAN, 0),
         };
         let (start, end, offset) = (range.range.start.0, range.range.end.0, range.offset.0);
         if let Some(last) = merged.last_mut() {

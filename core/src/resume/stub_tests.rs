@@ -87,6 +87,25 @@ fn neighbours_in_memory_and_image_share_a_range() {
 }
 
 #[test]
+fn a_file_that_was_not_written_is_listed_where_it_comes_from_the_image() {
+    let mut desc = crate::resume::compile::tests::descriptor();
+    let vma = |start: u64, file| crate::descriptor::Vma {
+        range: SeedRange::new(start, start + 0x1000),
+        prot: 5,
+        kind: VmaKind::File { file, offset: 0 },
+        flags: VmaFlags::default(),
+    };
+    desc.vmas = vec![vma(0x1_0000, 0), vma(0x2_0000, 1), vma(0x3_0000, 1)];
+    desc.sites = vec![CallSite { addr: SeedAddr(0x3_0008), kind: SiteKind::Madvise }];
+    let offset_of = |addr: SeedAddr| (addr.0 < BENEATH).then_some(ImageOffset(addr.0));
+    let bytes = table(&desc, &offset_of, (0, 0, 1), None, &|file| file == 1).unwrap();
+    assert_eq!(word(&bytes, 16), 2, "the second is a file of this host");
+    let starts = [0, 1].map(|i| word(&bytes, HEAD + i * 40));
+    assert_eq!(starts, [0x1_0000, 0x3_0000]);
+    assert_eq!(word(&bytes, HEAD + 32) >> 32, RANGE_CLEAN.into());
+}
+
+#[test]
 fn what_does_not_ascend_is_refused() {
     let refused = StubError::NotAscending(SeedAddr(0x9000));
     let by_offset = [range(0x1000, 0x2000, 0x8000), range(0x9000, 0xa000, 0x1000)];

@@ -23,6 +23,7 @@ use super::compile::{self, COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::entering::Entering;
 use super::placement::Placement;
 use super::program::Program;
+use super::shared::SharedHere;
 use super::vdso::Vdso;
 use super::{ResumeError, blob, stand_in};
 use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
@@ -50,6 +51,8 @@ pub struct TemplateSpec<'a> {
     pub image: BorrowedFd<'a>,
     /// Local files that are identical to files of the descriptor's table, by index.
     pub local_files: &'a HashMap<u16, File>,
+    /// Files of this host that the seed had mapped shared.
+    pub shared_files: &'a [SharedHere],
     /// The stub's trampolines: address and bytes.
     pub trampolines: &'a [(u64, Vec<u8>)],
     /// How it comes by its vDSO.
@@ -90,10 +93,13 @@ impl TemplateSpec<'_> {
         let (desc, placement) = (self.descriptor, self.placement);
         let fds = TemplateFds::number(&indices);
         let fds = if stand_in.is_some() { fds.with_stand_in() } else { fds };
+        let fds = fds.with_shared(self.shared_files);
         let (trampolines, vdso) = (self.trampolines, self.vdso);
         let program = compile(desc, self.offset_of, placement, trampolines, vdso, host, &fds)?;
         let files = std::iter::once(self.image).chain(self.local_files.values().map(AsFd::as_fd));
-        Ok((program, files.chain(stand_in.map(AsFd::as_fd)).collect()))
+        let files = files.chain(stand_in.map(AsFd::as_fd));
+        let shared = self.shared_files.iter().map(|shared| shared.file.as_fd());
+        Ok((program, files.chain(shared).collect()))
     }
 }
 

@@ -102,6 +102,7 @@ impl World {
             offset_of: &|addr| Some(ImageOffset(addr.0)),
             image: self.image.as_fd(),
             local_files: &self.files,
+            shared_files: &[],
             trampolines: &[],
             vdso: &Vdso::Moved,
             stub_table: &[],

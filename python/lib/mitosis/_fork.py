@@ -231,7 +231,9 @@ def prepare(
             raises NotForkable with the descriptor, what it is and who holds the other end. A mapping
             says it for each kind; those that it does not name are closed. The kinds: "connections",
             "pipes", "processes" (pidfds), "devices", "unnamed" (deleted files above 256 KiB), "locks",
-            "watches" (of inotify), "terminals", "shared_memory" (that another living process maps).
+            "watches" (of inotify), "terminals", "shared_memory" (that another living process maps),
+            "shared_files" (mapped to be written, where the child's host has not the same: there
+            `resume` fails, and the child has a copy otherwise).
 
     Raises, in this process alone:
         NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of

@@ -207,7 +207,8 @@ export type LossKind =
   | 'locks'
   | 'watches'
   | 'terminals'
-  | 'shared_memory';
+  | 'shared_memory'
+  | 'shared_files';
 
 /** What the process had open and a child has not. */
 export interface Lost {

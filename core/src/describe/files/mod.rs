@@ -26,7 +26,7 @@ const MEMORY_DEVICES: [(u64, &str); 5] =
 /// Majors of terminals: virtual consoles and /dev/tty, and pseudo-terminals.
 const TERMINALS: [u64; 10] = [4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
 /// How /proc marks what has no name any more.
-const DELETED: &str = " (deleted)";
+pub(super) const DELETED: &str = " (deleted)";
 /// /dev/ptmx.
 const PTMX: (u32, u32) = (5, 2);
 
