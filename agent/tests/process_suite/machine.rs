@@ -9,20 +9,32 @@ const HUGE_PAGES: u64 = 16;
 
 /// Programs whose state not every machine has, and from which Linux on each has; `None`: processors, or how a kernel was
 /// configured, decide.
-const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 15] = [
+const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 27] = [
+    ("files/bpf_map", None),
     ("files/io_uring", None),
+    ("files/perf_event", None),
     ("memory/droppable", Some((6, 11))),
     ("memory/guard_region", Some((6, 13))),
     ("memory/guard_region_shared", Some((6, 15))),
+    ("memory/mergeable", None),
     ("memory/named", None),
+    ("memory/numa", None),
     ("memory/sealed", Some((6, 10))),
     ("process/core_filter_default", None),
+    ("process/io_flusher", None),
+    ("process/keys", None),
+    ("process/landlock", None),
     ("process/memory_deny_exec", Some((6, 3))),
     ("process/memory_deny_exec_own", Some((6, 6))),
+    ("process/merges", None),
+    ("process/scheduler_deadline", None),
+    ("process/scheduler_real_time", None),
+    ("process/speculation", None),
     ("registers/amx", None),
     ("registers/avx", None),
     ("registers/avx512", None),
     ("registers/protection_keys", None),
+    ("registers/shadow_stack", None),
     ("threads/membarrier_kinds", None),
     (HUGE_TABLE, None),
 ];

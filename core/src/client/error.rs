@@ -113,6 +113,7 @@ impl PrepareError {
             PrepareError::NoDispatch | PrepareError::NoSmaps(_) => FailureKind::Missing,
             PrepareError::SeedVisible(_)
             | PrepareError::SharedMemory(_)
+            | PrepareError::Watched(_)
             | PrepareError::Stop(_) => FailureKind::NotForkable,
             PrepareError::Register => FailureKind::Internal,
         }

@@ -18,7 +18,7 @@ pub(super) struct SmapsEntry<'a> {
     pub(super) device: bool,
 }
 
-const FLAGS: [(&str, u16); 10] = [
+const FLAGS: [(&str, u16); 12] = [
     ("wf", VmaFlags::WIPE_ON_FORK),
     ("dc", VmaFlags::DONT_FORK),
     ("hg", VmaFlags::HUGE_PAGE),
@@ -29,6 +29,8 @@ const FLAGS: [(&str, u16); 10] = [
     ("dp", VmaFlags::DROPPABLE),
     ("nr", VmaFlags::NO_RESERVE),
     ("sl", VmaFlags::SEALED),
+    ("mg", VmaFlags::MERGEABLE),
+    ("ss", VmaFlags::SHADOW_STACK),
 ];
 
 /// The VMAs of an smaps text, in its order.

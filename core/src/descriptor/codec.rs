@@ -20,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::owner::{self, OwnerRecord, RdmaRecord};
 use super::pending;
+use super::treatment::Treatment;
 use super::vma::{MAX_SHARED_BYTES, MAX_SHARED_OBJECTS, Marks};
 use super::warm::WarmRecord;
 use super::{
@@ -85,8 +86,10 @@ mod section {
     pub(super) const PENDING: u16 = 25;
     /// Critical where a child must not be without one of them; else who does not know it makes copies.
     pub(super) const SHARED_FILES: u16 = 26;
+    /// Critical: a child without it would guess where its parent must not.
+    pub(super) const TREATMENT: u16 = 27;
     /// Sections are numbered below this.
-    pub(super) const END: usize = 27;
+    pub(super) const END: usize = 28;
     /// Sections that a descriptor cannot do without.
     pub(super) const REQUIRED: [u16; 6] = [IDENTITY, NEEDS, OWNERS, VMAS, PAGE_TABLE, THREADS];
 }
@@ -202,6 +205,9 @@ pub fn encode(descriptor: &Descriptor) -> Result<Vec<u8>, DescriptorError> {
         let is_needed = descriptor.shared_files.iter().any(|file| file.is_needed);
         let flags = if is_needed { CRITICAL } else { 0 };
         put_bytes(&mut body, section::SHARED_FILES, flags, &serialised(&descriptor.shared_files));
+    }
+    if descriptor.treatment != Treatment::default() {
+        put(&mut body, section::TREATMENT, &descriptor.treatment);
     }
     let total = HEADER_LEN + body.len();
     let length = u32::try_from(total).ok().filter(|_| total <= MAX_DESCRIPTOR_BYTES);
@@ -353,6 +359,7 @@ impl<'a> Sections<'a> {
             threads: self.parse::<Vec<Thread>>(section::THREADS)?,
             process: self.parse::<Process>(section::PROCESS)?,
             state: self.parse::<State>(section::STATE)?,
+            treatment: self.parse::<Treatment>(section::TREATMENT)?,
             pending: self.parse::<Vec<PendingSignals>>(section::PENDING)?,
             credentials: self.parse::<OwnCredentials>(section::CREDENTIALS)?,
             root: self.parse_optional::<String>(section::ROOT)?,

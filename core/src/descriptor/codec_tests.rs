@@ -76,6 +76,7 @@ pub(crate) fn sample() -> Descriptor {
         losses: Losses::default(),
         shared: Vec::new(),
         shared_files: Vec::new(),
+        treatment: Treatment::default(),
         sites: vec![CallSite { addr: SeedAddr(0x40_0123), kind: SiteKind::Madvise }],
         resume_area: ResumeArea { addr: SeedAddr(0x50_2000) },
         stub_place: None,
@@ -796,6 +797,17 @@ fn shared_files_survive_and_only_needed_ones_need_a_new_reader() {
         let bytes = encode(&Descriptor { shared_files: bad, ..descriptor.clone() }).unwrap();
         assert!(decode(&bytes).unwrap_err().to_string().contains(why), "{why}");
     }
+}
+
+#[test]
+fn treatment_survives_and_is_critical() {
+    let treatment = Treatment { merges_memory: true, is_io_flusher: false, speculation: [8, 4, 0] };
+    let descriptor = Descriptor { treatment, ..sample() };
+    let bytes = encode(&descriptor).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), descriptor);
+    // For ever.
+    let golden = [27, 0, 1, 0, 5, 0, 0, 0, 1, 0, 8, 4, 0];
+    assert_eq!(bytes[encode(&sample()).unwrap().len()..], golden);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod pending;
 pub mod process;
 pub mod state;
 pub mod thread;
+pub mod treatment;
 pub mod vma;
 pub mod warm;
 
@@ -30,6 +31,7 @@ pub use pending::{MAX_PENDING, PendingSignals};
 pub use process::{MmLayout, OpenFile, Process, ResumeArea, SignalAction};
 pub use state::{Clocks, State, ThreadState};
 pub use thread::{Rseq, Sched, Thread, Whole};
+pub use treatment::Treatment;
 pub use vma::{MappedFile, Marks, SharedFile, SharedPart, Vma, VmaFlags, VmaKind};
 pub use warm::{WarmRun, WarmSet};
 
@@ -74,6 +76,8 @@ pub struct Descriptor {
     pub process: Process,
     /// The rest of its state.
     pub state: State,
+    /// What it has asked of the kernel.
+    pub treatment: Treatment,
     /// Signals that wait for it and its threads; of a whole process alone, as fork(2) drops them.
     pub pending: Vec<PendingSignals>,
     /// What of its credentials is not its agent's.

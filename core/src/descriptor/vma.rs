@@ -151,6 +151,10 @@ impl VmaFlags {
     pub const NO_RESERVE: u16 = 256;
     /// `sl`: sealed by mseal(2).
     pub const SEALED: u16 = 512;
+    /// `mg`: MADV_MERGEABLE. Not where all memory is ([`super::Treatment`]).
+    pub const MERGEABLE: u16 = 1024;
+    /// `ss`: a shadow stack, with which there is no descriptor.
+    pub const SHADOW_STACK: u16 = 2048;
 
     /// Whether all of `bits` are set.
     pub fn has(self, bits: u16) -> bool {

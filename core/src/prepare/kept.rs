@@ -6,6 +6,7 @@ use super::proc_files::read_file;
 use super::proc_text::{decimal, hex};
 use super::report::{ReportWriter, tag};
 use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
+use crate::descriptor::treatment::SPECULATIONS;
 use crate::descriptor::{Clocks, Sched, ThreadState};
 use crate::sys::rawcall::rawcall;
 
@@ -13,6 +14,9 @@ const PR_SET_MDWE: i32 = 65;
 const PR_GET_MDWE: i32 = 66;
 const MDWE_NO_INHERIT: u32 = 2;
 const PR_GET_TSC: i32 = 25;
+const PR_GET_SPECULATION_CTRL: i32 = 52;
+const PR_GET_IO_FLUSHER: i32 = 58;
+const PR_GET_MEMORY_MERGE: i32 = 68;
 const PR_TSC_SIGSEGV: i32 = 2;
 const ARCH_GET_XCOMP_PERM: i32 = 0x1022;
 /// Components that a process must ask for: AMX's tiles (18).
@@ -66,6 +70,22 @@ pub(super) fn report(writer: &mut ReportWriter<'_>, frozen_at: Clocks) {
         number_of(c"/proc/self/coredump_filter", hex).unwrap_or(CORE_FILTER.into()),
     ];
     writer.record(tag::STATE, &numbers, &[]);
+}
+
+/// What the process, and in it the calling thread, has asked of the kernel.
+pub(super) fn report_treatment(writer: &mut ReportWriter<'_>) {
+    // SAFETY: they take numbers. What a kernel does not know, nobody has asked it for.
+    let asks = |what: i32, of: usize| unsafe { rawcall!(libc::SYS_prctl, what, of, 0, 0, 0) };
+    let number = |answer: isize| u64::try_from(answer).unwrap_or(0);
+    let mut numbers = [0; 2 + SPECULATIONS];
+    numbers[0] = number(asks(PR_GET_MEMORY_MERGE, 0));
+    numbers[1] = number(asks(PR_GET_IO_FLUSHER, 0));
+    for (kind, place) in numbers[2..].iter_mut().enumerate() {
+        *place = number(asks(PR_GET_SPECULATION_CTRL, kind));
+    }
+    if numbers != [0; 2 + SPECULATIONS] {
+        writer.record(tag::TREATMENT, &numbers, &[]);
+    }
 }
 
 /// A file's one number.

@@ -172,7 +172,10 @@ pub enum PrepareError {
     )]
     Scratch(io::Error),
     /// fork(2) failed.
-    #[error("fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted?")]
+    #[error(
+        "fork() failed: {0}; is the process limit (ulimit -u, pids.max) or memory exhausted, or is this thread one of \
+         SCHED_DEADLINE, which cannot fork?"
+    )]
     Fork(io::Error),
     /// The other threads could not be stopped, or one has what is not carried.
     #[error("no seed was made: {0}")]
@@ -189,6 +192,12 @@ pub enum PrepareError {
          (an allocator of large arenas makes fewer), or prepare with the calling thread alone"
     )]
     TooManyMappings,
+    /// A userfaultfd is told of faults, which nobody would answer in a child.
+    #[error(
+        "the faults of memory at {0} are told to a userfaultfd, which no child has: unregister it \
+         (UFFDIO_UNREGISTER) before prepare"
+    )]
+    Watched(crate::descriptor::SeedRange),
     /// pthread_atfork failed.
     #[error("libc has no memory to register fork handlers")]
     Register,

@@ -12,9 +12,10 @@ use super::reported::{self, ReportedFile};
 use crate::descriptor::addr::SeedRange;
 use crate::descriptor::process::{RESOURCE_LIMITS, SIGNALS};
 use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
+use crate::descriptor::treatment::SPECULATIONS;
 use crate::descriptor::{
     Clocks, Credentials, Groups, MmLayout, OpenFile, PendingSignals, Process, Refuse, ResumeArea,
-    Rights, Rseq, Sched, SeedAddr, SignalAction, State, Thread, ThreadState, Whole,
+    Rights, Rseq, Sched, SeedAddr, SignalAction, State, Thread, ThreadState, Treatment, Whole,
 };
 
 /// First bytes.
@@ -102,6 +103,8 @@ pub mod tag {
     /// 4 x u64: an epoll's fd, a number that it watches by, which of those that it watches by this number (from 0), and the
     /// fd that the file is open by, which is another. Behind all `FILE`s.
     pub const WATCHED_BY: u16 = 53;
+    /// 5 x u64: PR_GET_MEMORY_MERGE, PR_GET_IO_FLUSHER, and what PR_GET_SPECULATION_CTRL says of each kind.
+    pub const TREATMENT: u16 = 54;
 }
 
 /// Everything that a report says.
@@ -113,6 +116,8 @@ pub struct Report {
     pub process: Process,
     /// More of it.
     pub state: State,
+    /// What it has asked of the kernel.
+    pub treatment: Treatment,
     /// Whom it is taken for, as its own user namespace numbers it.
     pub credentials: Option<Credentials>,
     /// Its root directory as the agent sees it, if that is another one; told by nobody but the agent.
@@ -359,6 +364,14 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             });
         }
         tag::OWN_SCHED => report.state.sched = sched(record)?,
+        tag::TREATMENT => {
+            let n = numbers(record, 2 + SPECULATIONS)?;
+            report.treatment = Treatment {
+                merges_memory: n[0] != 0,
+                is_io_flusher: n[1] != 0,
+                speculation: std::array::from_fn(|kind| Treatment::disabled(n[2 + kind])),
+            };
+        }
         tag::CREDENTIALS => report.credentials = Some(credentials(record)?),
         tag::GATE => {
             report.whole.get_or_insert_default().gate = SeedAddr(numbers(record, 1)?[0]);
@@ -662,6 +675,17 @@ mod tests {
         writer.record(tag::LOSSES, &[0, u64::MAX], b"");
         let len = writer.finish().unwrap();
         assert!(parse(&buffer[..len]).is_err(), "a kind that nobody knows is not refused silently");
+    }
+
+    #[test]
+    fn what_was_asked_of_the_kernel_comes_back() {
+        let mut buffer = [0u8; 128];
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::TREATMENT, &[1, 0, 9, 3, 4], b"");
+        let len = writer.finish().unwrap();
+        let treatment = parse(&buffer[..len]).unwrap().treatment;
+        assert!(treatment.merges_memory && !treatment.is_io_flusher);
+        assert_eq!(treatment.speculation, [8, 0, 0]);
     }
 
     #[test]

@@ -313,6 +313,7 @@ impl Description<'_, '_> {
         self.paths();
         self.scalars();
         kept::report(self.writer, freeze.frozen_at);
+        kept::report_treatment(self.writer);
         credentials::report(self.writer);
         self.limits();
         let mut timers = [0u64; 12];

@@ -357,6 +357,7 @@ pub(super) fn advised(flags: VmaFlags, start: u64, len: u64) -> impl Iterator<It
         (VmaFlags::DONT_DUMP, libc::MADV_DONTDUMP, Expect::Success),
         (VmaFlags::HUGE_PAGE, libc::MADV_HUGEPAGE, Expect::Ignored),
         (VmaFlags::NO_HUGE_PAGE, libc::MADV_NOHUGEPAGE, Expect::Ignored),
+        (VmaFlags::MERGEABLE, libc::MADV_MERGEABLE, Expect::Ignored),
     ];
     let wanted = advice.into_iter().filter(move |(bit, ..)| flags.has(*bit));
     wanted.map(move |(_, advice, expect)| calls::madvise(start, len, advice, expect))

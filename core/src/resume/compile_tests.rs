@@ -4,7 +4,7 @@ use super::*;
 use crate::descriptor::{
     CallSite, Groups, HostNeeds, Losses, MAX_THREADS, Marks, OpenFile, OwnCredentials, OwnerIndex,
     PageTable, Process, ResumeArea, Rseq, Run, Sched, SharedPart, SiteKind, State, Thread,
-    ThreadState, Vma, WarmSet, Whole,
+    ThreadState, Treatment, Vma, WarmSet, Whole,
 };
 use crate::id::SeedId;
 use crate::resume::child::Own;
@@ -52,6 +52,7 @@ pub(crate) fn descriptor() -> Descriptor {
         losses: Losses::default(),
         shared: Vec::new(),
         shared_files: Vec::new(),
+        treatment: Treatment::default(),
         sites: Vec::new(),
         resume_area: ResumeArea { addr: SeedAddr(0x7000_0040) },
         stub_place: None,
@@ -270,6 +271,19 @@ fn a_file_of_this_host_that_was_mapped_shared_is_mapped_shared() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[test]
+fn what_was_asked_of_the_kernel_is_asked_again() {
+    let mut desc = descriptor();
+    let count = |desc: &Descriptor, what: &str| {
+        compiled(desc, &TemplateFds::number(&[])).to_string().matches(what).count()
+    };
+    let steps = ["prctl(67, 1", "prctl(57, 1", "prctl(53, 0, 8", "prctl(53, 2, 4"];
+    let counts = |desc: &Descriptor| steps.map(|step| count(desc, step));
+    assert_eq!((counts(&desc), count(&desc, "prctl(53")), ([0; 4], 0));
+    desc.treatment = Treatment { merges_memory: true, is_io_flusher: true, speculation: [8, 0, 4] };
+    assert_eq!((counts(&desc), count(&desc, "prctl(53")), ([1; 4], 2));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use super::calls;
 use super::program::{Arg, Expect, Op};
 use crate::descriptor::state::TIMER_SLACK_NS;
-use crate::descriptor::{Descriptor, State, ThreadState};
+use crate::descriptor::{Descriptor, State, ThreadState, Treatment};
 
 const PR_SET_MDWE: i32 = 65;
+const PR_SET_SPECULATION_CTRL: i32 = 53;
+const PR_SET_IO_FLUSHER: i32 = 57;
+const PR_SET_MEMORY_MERGE: i32 = 67;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 /// MEMBARRIER_CMD_REGISTER_*: each bit is its command.
 const MEMBARRIER_REGISTER: u32 = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8;
@@ -48,6 +51,7 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     if let Some(thread) = desc.state.threads.get(first) {
         ops.extend(of_thread(thread, &ThreadState::default()));
     }
+    treat(ops, &desc.treatment);
     if desc.state.deny_write_execute != 0 {
         ops.push(set(PR_SET_MDWE, desc.state.deny_write_execute.into(), 0));
     }
@@ -57,6 +61,20 @@ pub(super) fn restore(ops: &mut Vec<Op>, desc: &Descriptor, first: usize) {
     // Last: /proc/self is root's from here on.
     if desc.state.is_undumpable {
         ops.push(set(libc::PR_SET_DUMPABLE, 0, 0));
+    }
+}
+
+/// What clones inherit. To have pages merged is a hint, and a processor that does not guess needs no order.
+fn treat(ops: &mut Vec<Op>, treatment: &Treatment) {
+    if treatment.merges_memory {
+        ops.push(calls::prctl(PR_SET_MEMORY_MERGE, [1.into()], Expect::Ignored));
+    }
+    if treatment.is_io_flusher {
+        ops.push(calls::prctl(PR_SET_IO_FLUSHER, [1.into()], Expect::Success));
+    }
+    for (kind, how) in (0u64..).zip(treatment.speculation).filter(|(_, how)| *how != 0) {
+        let args = [kind.into(), u64::from(how).into()];
+        ops.push(calls::prctl(PR_SET_SPECULATION_CTRL, args, Expect::Ignored));
     }
 }
 

@@ -24,6 +24,8 @@ const DEVICE: u8 = 2;
 const SHARED: u8 = 4;
 const LOCKED: u8 = 8;
 const LOCKED_ON_FAULT: u8 = 16;
+/// `um`, `uw` or `ui`: a userfaultfd is told of its faults, which a fork forgets.
+const WATCHED: u8 = 32;
 
 /// One VMA.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +56,8 @@ pub(super) enum Unreadable {
     Text(i32),
     /// More than [`MAX_VMAS`].
     TooMany,
+    /// A userfaultfd is told of the faults of this memory.
+    Watched(SeedRange),
 }
 
 impl Map {
@@ -71,11 +75,14 @@ impl Map {
     pub(super) fn scan(&mut self) -> Result<(), Unreadable> {
         let (list, text) = self.parts();
         let mut len = 0;
-        let mut outcome = Ok(());
+        let (mut outcome, mut watched) = (Ok(()), None);
         let read = each_line(c"/proc/self/smaps", text, &mut |line| {
             if let Some(flags) = line.strip_prefix(b"VmFlags:") {
                 if let Some(last) = list[..len].last_mut() {
                     last.flags |= flags_of(flags);
+                    if last.flags & WATCHED != 0 {
+                        watched = watched.or(Some(last.range));
+                    }
                 }
             } else if let Some(vma) = vma(line) {
                 match list.get_mut(len) {
@@ -91,6 +98,11 @@ impl Map {
         read.map_err(Unreadable::Text)?;
         if len == 0 {
             return Err(Unreadable::Text(-libc::ENODATA));
+        }
+        if let Some(range) = watched {
+            // It is to be looked at anew, though maps says the same.
+            self.len = 0;
+            return Err(Unreadable::Watched(range));
         }
         outcome
     }
@@ -214,6 +226,7 @@ fn flags_of(text: &[u8]) -> u8 {
                 b"io" | b"pf" => DEVICE,
                 b"lo" => LOCKED,
                 b"lf" => LOCKED_ON_FAULT,
+                b"um" | b"uw" | b"ui" => WATCHED,
                 _ => 0,
             }
     })

@@ -323,6 +323,7 @@ impl Freezer {
                 PrepareError::NoSmaps(io::Error::from_raw_os_error(-answer))
             }
             Refusal::Map(Unreadable::TooMany) => PrepareError::TooManyMappings,
+            Refusal::Map(Unreadable::Watched(range)) => PrepareError::Watched(range),
             Refusal::Copy(cause) => self.plan.error(cause).into(),
             Refusal::Clone(answer) => {
                 let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
