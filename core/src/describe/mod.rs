@@ -6,6 +6,7 @@
 pub mod credentials;
 mod files;
 mod gpu;
+mod shadow_stack;
 mod shared_files;
 mod smaps;
 
@@ -119,7 +120,7 @@ pub fn describe(
     let text = read_all(&files.smaps)?;
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
-    refuse_shadow_stacks(&entries)?;
+    shadow_stack::refuse(&entries)?;
     let mut not_carried = report.not_carried;
     not_carried.extend(identity.not_carried);
     if let Some((place, _)) = &identity.stub {
@@ -216,17 +217,6 @@ pub fn describe(
         stub_place,
         warm: WarmSet::default(),
     })
-}
-
-/// Where each call returns to stands there a second time, and nobody else may write that.
-fn refuse_shadow_stacks(entries: &[SmapsEntry<'_>]) -> Result<(), DescribeError> {
-    let mut shadows = entries.iter().filter(|entry| entry.flags.has(VmaFlags::SHADOW_STACK));
-    match shadows.next() {
-        None => Ok(()),
-        Some(SmapsEntry { range, .. }) => Err(DescribeError::Refused(format!(
-            "memory at {range} is a shadow stack, which is not carried: run the program without              (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"
-        ))),
-    }
 }
 
 /// Collects VMAs, runs and the table of files, in ascending order.
@@ -508,19 +498,4 @@ fn read_all(file: &File) -> Result<String, DescribeError> {
     }
     bytes.truncate(len);
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shadow_stack_is_refused_by_its_place() {
-        let with = |flags: &str| {
-            format!("7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \nVmFlags: rd wr {flags}\n")
-        };
-        assert!(refuse_shadow_stacks(&smaps::parse(&with("mg nr"))).is_ok());
-        let refused = refuse_shadow_stacks(&smaps::parse(&with("ss nr"))).unwrap_err();
-        assert!(refused.to_string().starts_with("memory at 7f0000000000-"), "{refused}");
-    }
 }
