@@ -95,6 +95,8 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     let len = header.len() - start + bytes as usize;
     // SAFETY: the report lies right behind its header, both in scratch memory.
     unsafe {
+        // Before anybody knows of it: where holders of a file are named, seeds are told by this.
+        rawcall!(libc::SYS_prctl, libc::PR_SET_NAME, SEED_NAME.as_ptr());
         // A refusal has nothing to hand over; the connection itself stands in for the files.
         let files = files.unwrap_or([freeze.socket; 3]);
         if !hand_over(freeze.socket, header.as_ptr().add(start), len, files) {
@@ -245,7 +247,6 @@ unsafe fn sleep(socket: i32) -> ! {
             rawcall!(libc::SYS_close_range, 0, socket - 1, 0);
         }
         rawcall!(libc::SYS_close_range, socket + 1, u32::MAX, 0);
-        rawcall!(libc::SYS_prctl, libc::PR_SET_NAME, SEED_NAME.as_ptr());
         loop {
             let got = rawcall!(libc::SYS_read, socket, &raw mut byte, 1usize);
             if got <= 0 && got != -(libc::EINTR as isize) && got != -(libc::EAGAIN as isize) {
