@@ -303,6 +303,11 @@ typedef enum mitosis_drop {
 typedef struct mitosis_child mitosis_child;
 
 /**
+ * A resume that is under way. One thread uses it at a time.
+ */
+typedef struct mitosis_resuming mitosis_resuming;
+
+/**
  * A seed: a frozen copy of this process, which outlives this object.
  */
 typedef struct mitosis_seed mitosis_seed;
@@ -646,6 +651,80 @@ int mitosis_resume(const char *handle,
                    const struct mitosis_resume_options *options,
                    uint32_t count,
                    struct mitosis_child **children);
+
+/**
+ * Asks for children of a seed and does not wait for them. It tells the agent of this host, which takes some microseconds
+ * unless that agent has been stopped.
+ *
+ * Poll mitosis_resume_fd(), then call mitosis_resume_finish(), then mitosis_resume_free().
+ *
+ * handle:   of the seed, from mitosis_seed_handle().
+ * options:  NULL for the defaults.
+ * count:    how many children, 1 to 10,000.
+ * resuming: receives the resume, or NULL on failure.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           handle or resuming is NULL, or payload is with a payload_size.
+ * MITOSIS_ERR_HANDLE         handle is no handle.
+ * MITOSIS_ERR_ARGUMENT       as of mitosis_resume(), but for places to listen.
+ * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_CONNECTION
+ *                            the agent of this host could not be asked.
+ */
+int mitosis_resume_start(const char *handle,
+                         const struct mitosis_resume_options *options,
+                         uint32_t count,
+                         struct mitosis_resuming **resuming);
+
+/**
+ * A descriptor for poll(2) and its like, which becomes readable (POLLIN) when mitosis_resume_finish() need not wait.
+ *
+ * resuming: from mitosis_resume_start(), in the process that called it, not finished yet.
+ *
+ * RETURN VALUE: a descriptor that belongs to the resume (do not read or close it) until mitosis_resume_finish() has
+ * answered for it or mitosis_resume_free(), or a negative code.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL           resuming is NULL.
+ * MITOSIS_ERR_ARGUMENT       it is finished.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started it.
+ */
+int mitosis_resume_fd(const struct mitosis_resuming *resuming);
+
+/**
+ * Takes the children of a resume, or the reason why there are none. All of them are started, or none.
+ *
+ * resuming:   from mitosis_resume_start(), in the process that called it, not finished yet.
+ * timeout_ms: how long to wait at most for an answer; 0: not at all; negative: as long as the agent may take.
+ * children:   an array with room for as many pointers as children were asked for, which receives them in the order of
+ *             their mitosis_child_index(), or NULLs on failure. Free each with mitosis_child_free().
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code. But for MITOSIS_ERR_TIMEOUT, MITOSIS_ERR_NULL and
+ * MITOSIS_ERR_OTHER_PROCESS the resume is finished then, and good for mitosis_resume_free() alone.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_TIMEOUT        there is no answer yet.
+ * MITOSIS_ERR_NULL           resuming or children is NULL.
+ * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started it.
+ * MITOSIS_ERR_ARGUMENT       it was finished before; a place to listen that the seed has not or that is taken.
+ * MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
+ *                            the agent of this host has not answered.
+ * MITOSIS_ERR_SEED_GONE, MITOSIS_ERR_KEY_REFUSED, MITOSIS_ERR_HOST_UNFIT, MITOSIS_ERR_UNREACHABLE, MITOSIS_ERR_SECRET,
+ * MITOSIS_ERR_PROTOCOL, MITOSIS_ERR_LIMIT, MITOSIS_ERR_MISSING
+ *                            as of mitosis_resume().
+ */
+int mitosis_resume_finish(struct mitosis_resuming *resuming,
+                          int64_t timeout_ms,
+                          struct mitosis_child **children);
+
+/**
+ * Frees the object. If it is not finished the resume is given up: children that are not started then are not started any
+ * more, and those that are go on. Allowed in a fork of the process that made it, too.
+ *
+ * resuming: NULL does nothing. A pointer that has been freed must not be freed again, as with free(3).
+ */
+void mitosis_resume_free(struct mitosis_resuming *resuming);
 
 /**
  * Waits for a child's end. It may be asked again, and answers the same.

@@ -22,5 +22,6 @@ mod options;
 mod process;
 mod resume;
 mod resumed;
+mod resuming;
 mod seed;
 mod text;

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt::Display;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::str::FromStr;
 use std::{ptr, slice};
 
@@ -104,32 +105,67 @@ pub unsafe extern "C" fn mitosis_resume(
 ) -> c_int {
     boundary(|| {
         let children = not_null!(children);
-        if count > client::MAX_COUNT {
-            let message =
-                format!("{count} children cannot be started: ask for 1 to {}", client::MAX_COUNT);
-            return Err(Failed::new(MitosisErr::Argument, message));
-        }
-        for i in 0..count as usize {
-            // SAFETY: C's: room for that many pointers.
-            unsafe { children.add(i).write(ptr::null_mut()) };
-        }
-        let handle = not_null!(handle);
-        // SAFETY: C's: a string.
-        let handle = unsafe { text::optional(handle.as_ptr(), "handle")? }.unwrap_or_default();
-        // SAFETY: C's: null or options of the size that they say.
-        let (agent, mut options) = unsafe { resume_options(handle.parse()?, options)? };
-        options.count = count;
-        let started = resume(&agent, options)?;
-        if started.len() != count as usize {
-            let message = format!("{} of {count} children were started", started.len());
-            return Err(Failed::new(MitosisErr::Protocol, message));
-        }
-        for (i, child) in started.into_iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { children.add(i).write(Child::for_c(child)) };
-        }
-        Ok(MITOSIS_OK)
+        check_count(count)?;
+        // SAFETY: C's: room for that many pointers.
+        unsafe { clear(children, count) };
+        // SAFETY: C's, for each pointer.
+        let (agent, options) = unsafe { asked(handle, options, count)? };
+        // SAFETY: C's: room for that many pointers.
+        unsafe { hand_over(resume(&agent, options)?, children, count) }
     })
+}
+
+/// Before an array of that many is written to.
+fn check_count(count: u32) -> Result<(), Failed> {
+    if count <= client::MAX_COUNT {
+        return Ok(());
+    }
+    let message = format!("{count} children cannot be started: ask for 1 to {}", client::MAX_COUNT);
+    Err(Failed::new(MitosisErr::Argument, message))
+}
+
+/// # Safety
+/// `children` has room for `count` pointers.
+pub(crate) unsafe fn clear(children: NonNull<*mut Child>, count: u32) {
+    for i in 0..count as usize {
+        // SAFETY: the caller's.
+        unsafe { children.add(i).write(ptr::null_mut()) };
+    }
+}
+
+/// # Safety
+/// `handle` is null or a string, `options` null or what the header demands of it.
+pub(crate) unsafe fn asked(
+    handle: *const c_char,
+    options: *const ResumeOptions,
+    count: u32,
+) -> Result<(AgentAddress, client::ResumeOptions), Failed> {
+    check_count(count)?;
+    let handle = not_null!(handle);
+    // SAFETY: the caller's: a string.
+    let handle = unsafe { text::optional(handle.as_ptr(), "handle")? }.unwrap_or_default();
+    // SAFETY: the caller's.
+    let (agent, mut options) = unsafe { resume_options(handle.parse()?, options)? };
+    options.count = count;
+    Ok((agent, options))
+}
+
+/// # Safety
+/// `children` has room for `count` pointers.
+pub(crate) unsafe fn hand_over(
+    started: Vec<client::Child>,
+    children: NonNull<*mut Child>,
+    count: u32,
+) -> Result<c_int, Failed> {
+    if started.len() != count as usize {
+        let message = format!("{} of {count} children were started", started.len());
+        return Err(Failed::new(MitosisErr::Protocol, message));
+    }
+    for (i, child) in started.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { children.add(i).write(Child::for_c(child)) };
+    }
+    Ok(MITOSIS_OK)
 }
 
 /// # Safety

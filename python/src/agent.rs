@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,9 +10,9 @@ use mitosis::client::{self, AgentAddress, ClientError, Clock, Listen, Namespace,
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::child::Child;
 use crate::failure::Raise;
 use crate::handle::Handle;
+use crate::resuming::Resuming;
 
 /// Where an agent listens or would listen; this process's own counts.
 #[pyfunction]
@@ -32,11 +33,11 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
     Ok(address.or_raise(py)?.0.into())
 }
 
-/// Starts `count` children.
+/// Asks for `count` children, and does not wait for them. `stdio` are numbers of open files, which stay the caller's.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new()))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, stdio=None, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
-pub(crate) fn resume(
+pub(crate) fn resume_start(
     py: Python<'_>,
     agent: PathBuf,
     handle: Handle,
@@ -45,13 +46,15 @@ pub(crate) fn resume(
     payload: Vec<u8>,
     environment: Vec<(String, Option<String>)>,
     seed_ends_with_children: bool,
+    stdio: Option<[i32; 3]>,
     listen: Vec<String>,
     clock: &str,
     cwd: Option<String>,
     hostname: Option<String>,
     cgroup: Option<String>,
     namespaces: Vec<String>,
-) -> PyResult<Vec<Child>> {
+) -> PyResult<Resuming> {
+    let stdio = stdio.map(duplicates).transpose().or_raise(py)?;
     let listen = parsed::<Listen>(&listen).or_raise(py)?;
     let namespaces = parsed::<Namespace>(&namespaces).or_raise(py)?;
     let clock = clock.parse::<Clock>();
@@ -62,6 +65,7 @@ pub(crate) fn resume(
         payload,
         environment,
         seed_ends_with_children,
+        stdio,
         listen,
         clock,
         cwd,
@@ -70,8 +74,12 @@ pub(crate) fn resume(
         namespaces,
         ..ResumeOptions::new(handle.0)
     };
-    let started = py.detach(|| client::resume(&AgentAddress(agent), options));
-    Ok(started.or_raise(py)?.into_iter().map(Child::new).collect())
+    let asked = py.detach(|| client::resume_start(&AgentAddress(agent), options));
+    Ok(Resuming::new(asked.or_raise(py)?))
+}
+
+fn duplicates([stdin, stdout, stderr]: [i32; 3]) -> Result<[OwnedFd; 3], ClientError> {
+    Ok([client::duplicate(stdin)?, client::duplicate(stdout)?, client::duplicate(stderr)?])
 }
 
 fn parsed<T: FromStr<Err: Display>>(texts: &[String]) -> Result<Vec<T>, ClientError> {

@@ -10,6 +10,7 @@ mod failure;
 mod fork;
 mod handle;
 mod interpreter;
+mod resuming;
 mod unique;
 mod watch;
 
@@ -19,7 +20,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::agent::{check_host, ensure_agent, find_agent, list_all, resume, stats};
+    use super::agent::{check_host, ensure_agent, find_agent, list_all, resume_start, stats};
     #[pymodule_export]
     use super::child::Child;
     #[pymodule_export]
@@ -28,6 +29,8 @@ mod _native {
     use super::handle::Handle;
     #[pymodule_export]
     use super::interpreter::{is_of_prepare, release_signals};
+    #[pymodule_export]
+    use super::resuming::Resuming;
     #[pymodule_export]
     use super::unique::reseed;
     #[pymodule_export]

@@ -84,3 +84,37 @@ def test_many_children_of_one_seed(hosts):
     lines = [line.split() for line in out.splitlines()]
     assert sorted(int(index) for index, _ in lines) == list(range(20))
     assert len({drawn for _, drawn in lines}) == 20
+
+
+def test_pipes_of_a_child_on_another_host(hosts):
+    a, _ = hosts
+    a.run(
+        """
+        import asyncio, os, sys, mitosis
+        streams = dict(stdin=mitosis.DEVNULL, stdout=mitosis.PIPE, stderr=mitosis.PIPE)
+        if (child := mitosis.fork("host-b", **streams)) is None:
+            assert sys.stdin.read() == ""
+            os.write(1, b"x" * 1_000_000)
+            os.write(2, os.uname().nodename.encode())
+            os._exit(5)
+        assert child.communicate() == (b"x" * 1_000_000, b"host-b")
+        assert child.returncode == 5
+
+        async def main():
+            with mitosis.prepare(threads="all") as me:
+                if isinstance(me, mitosis.Resumed):
+                    os._exit(6)
+                handle = await asyncio.to_thread(lambda: me.handle)
+                children = await mitosis.resume_async(handle, "host-b", n=3)
+                ends = await asyncio.gather(*(child.wait_async() for child in children))
+                assert ends == [6, 6, 6], ends
+                try:
+                    await mitosis.resume_async(handle, "host-c")
+                except mitosis.Unreachable as error:
+                    assert "host-c" in str(error)
+                else:
+                    raise AssertionError
+
+        asyncio.run(main())
+        """
+    )

@@ -118,6 +118,14 @@ fn children_are_waited_for_and_killed() {
 }
 
 #[test]
+fn a_resume_is_waited_for_by_a_descriptor() {
+    let agent = Agent::start();
+    let program = Program::compile("resuming.c", Link::Shared);
+    let silent = agent.socket().with_file_name("silent.sock");
+    run(program.with_agent(&agent.socket()).arg(agent.handle()).arg(silent));
+}
+
+#[test]
 fn a_seed_is_prepared_and_dropped() {
     let agent = Agent::start();
     for link in [Link::Shared, Link::Static] {

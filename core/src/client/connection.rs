@@ -1,5 +1,6 @@
 //! One connection to the local agent: a request, its answer, events.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -16,13 +17,15 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
+    /// Why the request was not sent whole.
+    unsent: Option<io::Error>,
 }
 
 impl Connection {
     pub(super) fn open(agent: &AgentAddress) -> Result<Self, ClientError> {
         let stream = UnixStream::from(agent.connect_for_seed()?);
         stream.set_read_timeout(Some(REPLY_DEADLINE)).map_err(ClientError::Io)?;
-        Ok(Connection { stream })
+        Ok(Connection { stream, unsent: None })
     }
 
     /// Sends `request` and waits for its answer; an agent's refusal is an error.
@@ -32,22 +35,46 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
         while_: &'static str,
     ) -> Result<LocalReply, ClientError> {
+        self.say(request, fds, while_)?;
+        self.hear(while_)
+    }
+
+    /// Sends `request`. That it could not be sent is told by [`Connection::hear`]: the agent may have refused and
+    /// closed before it read all, and its answer is the better text.
+    pub(super) fn say(
+        &mut self,
+        request: &LocalRequest,
+        fds: &[BorrowedFd<'_>],
+        while_: &'static str,
+    ) -> Result<(), ClientError> {
+        let bytes = frame::encode(request)
+            .map_err(|error| ClientError::from_frame(error, while_, REPLY_DEADLINE))?;
+        self.unsent = scm::send_all(self.stream.as_fd(), &bytes, fds).err();
+        Ok(())
+    }
+
+    /// Waits for the answer; an agent's refusal is an error.
+    pub(super) fn hear(&mut self, while_: &'static str) -> Result<LocalReply, ClientError> {
         let failed = |error| ClientError::from_frame(error, while_, REPLY_DEADLINE);
-        let bytes = frame::encode(request).map_err(failed)?;
-        let sent = scm::send_all(self.stream.as_fd(), &bytes, fds);
-        // The agent may have refused and closed before it read all: its answer is the better text.
         match frame::read(&mut self.stream) {
             Ok(LocalReply::Failed(failure)) => Err(failure.into()),
             Ok(reply) => Ok(reply),
-            Err(error) => match sent {
-                Err(sent) => Err(failed(sent.into())),
-                Ok(()) => Err(failed(error)),
+            Err(error) => match self.unsent.take() {
+                Some(unsent) => Err(failed(unsent.into())),
+                None => Err(failed(error)),
             },
         }
     }
 
     pub(super) fn into_stream(self) -> UnixStream {
         self.stream
+    }
+}
+
+/// Readable when an answer has come, or the end.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

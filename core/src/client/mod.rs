@@ -9,11 +9,11 @@ mod embedded;
 mod error;
 mod of_process;
 mod outside;
+mod resuming;
 mod seed;
 mod when;
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 pub use address::{AGENT_VARIABLE, AgentAddress, HOST_SOCKET};
 pub use child::Child;
@@ -27,14 +27,15 @@ pub use outside::{
     OutsideError, OutsideOptions, PreparedOutside, Unloadable, find_program, loads_library,
     may_ask, prepare_process,
 };
+pub use resuming::{Resuming, resume_start};
 pub use seed::{Seed, published};
 pub use when::{NoMoment, WHEN_VARIABLE, When};
 
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
-use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, ResumeRequest, Stats};
-use connection::{Connection, ask, done, unexpected};
+use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats};
+use connection::{ask, done, unexpected};
 
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
 pub use crate::wire::local::{Clock, ClockError, MAX_COUNT, MAX_HOSTNAME_BYTES};
@@ -100,35 +101,7 @@ impl ResumeOptions {
 /// # Errors
 /// None were started; the text says why and what to do.
 pub fn resume(agent: &AgentAddress, options: ResumeOptions) -> Result<Vec<Child>, ClientError> {
-    const WHILE: &str = "starts children";
-    check(&options)?;
-    let (null, stdin, stdout, stderr) = (null()?, io::stdin(), io::stdout(), io::stderr());
-    let own = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|fd| usable(fd, &null));
-    let stdio = options.stdio.as_ref().map_or(own, |given| given.each_ref().map(AsFd::as_fd));
-    let host = options.host.clone();
-    let request = LocalRequest::Resume(ResumeRequest {
-        handle: options.handle,
-        host: options.host,
-        count: options.count,
-        payload: options.payload,
-        environment: options.environment,
-        seed_ends_with_children: options.seed_ends_with_children,
-        request_id: SeedId::random().0,
-        new_ids: options.new_ids,
-        listen: options.listen,
-        clock: options.clock,
-        cwd: options.cwd,
-        hostname: options.hostname,
-        cgroup: options.cgroup,
-        namespaces: options.namespaces,
-    });
-    let mut connection = Connection::open(agent)?;
-    match connection.ask(&request, &stdio, WHILE)? {
-        LocalReply::Started { children, report } => {
-            Child::all(connection.into_stream(), agent, host.as_deref(), children, report)
-        }
-        other => Err(unexpected(&other, WHILE)),
-    }
+    resume_start(agent, options)?.finish()
 }
 
 /// Whether `host` can be the name of a host, with or without a port.
@@ -195,14 +168,14 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// For a standard descriptor that this process has closed.
-fn null() -> Result<OwnedFd, ClientError> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null");
-    Ok(null.map_err(ClientError::Io)?.into())
-}
-
-fn usable<'a>(fd: BorrowedFd<'a>, null: &'a OwnedFd) -> BorrowedFd<'a> {
-    if fd.try_clone_to_owned().is_ok() { fd } else { null.as_fd() }
+/// A descriptor of its own for what the caller has open at `number`, for [`ResumeOptions::stdio`].
+///
+/// # Errors
+/// Nothing is open there; fcntl(2)'s otherwise.
+pub fn duplicate(number: i32) -> Result<OwnedFd, ClientError> {
+    crate::sys::readiness::duplicate(number).map_err(|error| {
+        ClientError::Argument(format!("descriptor {number} cannot be a child's: {error}"))
+    })
 }
 
 /// All seeds and children of this host.

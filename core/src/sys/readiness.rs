@@ -74,6 +74,12 @@ pub(crate) fn any_of(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     Ok(set)
 }
 
+/// Another descriptor of what is open at `number`, closed on exec.
+pub(crate) fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers, one that is not open fails; the descriptor is new and ours.
+    unsafe { new_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3)) }
+}
+
 /// # Safety
 /// `fd` is new, or negative with errno set.
 unsafe fn new_fd(fd: i32) -> io::Result<OwnedFd> {
@@ -84,6 +90,17 @@ unsafe fn new_fd(fd: i32) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_open_is_not_duplicated() {
+        let flag = Flag::new().unwrap();
+        let copy = duplicate(flag.as_fd().as_raw_fd()).unwrap();
+        flag.raise();
+        assert!(readable(copy.as_fd(), None).unwrap());
+        for number in [-1, i32::MAX] {
+            assert_eq!(duplicate(number).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        }
+    }
 
     #[test]
     fn a_raised_flag_is_seen_through_a_set() {

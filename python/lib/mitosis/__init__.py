@@ -36,13 +36,18 @@ from ._errors import (
     SeedGone,
     Unreachable,
 )
-from ._fork import Lost, Resumed, Seed, fork, prepare, resume
+from ._fork import Lost, Resumed, Seed, fork, fork_async, prepare
 from ._hooks import after_prepare, after_resume, before_prepare, rehearse
 from ._native import SHARED_COPY_LIMIT_BYTES, Handle, __version__, generation
+from ._resume import resume, resume_async
+from ._stdio import DEVNULL, PIPE, STDOUT
 
 # `list` is not among them: a star import must not hide the built-in.
 __all__ = [
+    "DEVNULL",
+    "PIPE",
     "SHARED_COPY_LIMIT_BYTES",
+    "STDOUT",
     "ArgumentError",
     "Child",
     "ChildGone",
@@ -72,9 +77,11 @@ __all__ = [
     "after_resume",
     "before_prepare",
     "fork",
+    "fork_async",
     "generation",
     "prepare",
     "rehearse",
     "resume",
+    "resume_async",
     "stats",
 ]

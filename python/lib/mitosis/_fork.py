@@ -1,23 +1,23 @@
-"""fork, prepare, resume: a process on both sides of a fork."""
+"""fork and prepare: a process on both sides of a fork."""
 
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from types import FrameType, TracebackType
-from typing import Literal, overload
+from typing import Literal
 
 from . import _agent, _hooks, _native, _unique
-from ._child import Child, children_of
+from ._child import Child
 from ._errors import ArgumentError, Error, NotForkable
 from ._native import Handle
+from ._resume import Start, flush
+from ._stdio import Stream
 
 # Frames above prepare() that a rehearsal looks at: what a child needs at once when it returns.
 _FRAMES_REHEARSED = 4
@@ -136,7 +136,12 @@ class Seed:
 
 
 def fork(
-    host: str | None = None, *, threads: Literal["caller", "all"] = "caller"
+    host: str | None = None,
+    *,
+    threads: Literal["caller", "all"] = "caller",
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
 ) -> Child | None:
     """Fork this process onto `host` ("name" or "name:port"; None is this one). Returns twice.
 
@@ -151,7 +156,7 @@ def fork(
     before asyncio.run(), or in a thread (asyncio.to_thread) whose function ends the child itself.
 
     With `threads="all"` every thread lives on in the child, and open files are carried where they can
-    be: see `prepare`.
+    be: see `prepare`. `stdin`, `stdout` and `stderr` are as of `resume`.
 
     Where no agent runs, one is started for this process, and ends with it.
 
@@ -179,21 +184,64 @@ def fork(
     if isinstance(forked, Resumed):
         return None
     try:
-        started = _native.resume(
-            agent,
-            forked.handle,
-            host=host,
-            count=1,
-            payload=b"",
-            environment=[],
-            seed_ends_with_children=True,
-        )
+        return _start(agent, forked.handle, host, stdin, stdout, stderr).finish()[0]
     except BaseException:
-        # Its own failure would hide the cause; an agent that is gone has no seeds.
-        with contextlib.suppress(Error):
-            forked.drop()
+        _drop_quietly(forked)
         raise
-    return children_of(started)[0]
+
+
+async def fork_async(
+    host: str | None = None,
+    *,
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+) -> Child | None:
+    """`fork` with `threads="all"` in a running event loop of asyncio, which goes on on both sides.
+
+    All threads stand still for some milliseconds, as in `prepare`; while the child is started, other tasks run. In the
+    child this returns None, and its other tasks go on from where they stood, as here.
+
+    Raises, in this process alone: as `fork` does.
+    """
+    import asyncio  # who has no event loop does without
+
+    if host is not None:
+        _native.check_host(host)
+    agent = _agent.address()
+    forked = _prepare(
+        agent, _native.SHARED_COPY_LIMIT_BYTES, allow_visible_seed=False, all_threads=True
+    )
+    if isinstance(forked, Resumed):
+        return None
+    try:
+        handle = await asyncio.to_thread(lambda: forked.handle)
+        return (await _start(agent, handle, host, stdin, stdout, stderr).finish_async())[0]
+    except BaseException:
+        _drop_quietly(forked)
+        raise
+
+
+def _start(
+    agent: str, handle: Handle, host: str | None, stdin: Stream, stdout: Stream, stderr: Stream
+) -> Start:
+    # Pipes are made behind the fork: the child would have them, too.
+    return Start(
+        agent,
+        handle,
+        host,
+        1,
+        (stdin, stdout, stderr),
+        payload=b"",
+        environment=[],
+        seed_ends_with_children=True,
+    )
+
+
+def _drop_quietly(seed: Seed) -> None:
+    # Its own failure would hide the cause; an agent that is gone has no seeds.
+    with contextlib.suppress(Error):
+        seed.drop()
 
 
 def prepare(
@@ -262,132 +310,6 @@ def prepare(
     )
 
 
-@overload
-def resume(
-    handle: Handle | str,
-    host: str | None = None,
-    n: Literal[1] = 1,
-    payload: bytes = b"",
-    env: Mapping[str, str | None] | None = None,
-    listen: Sequence[str | int] = (),
-    clock: Literal["live", "frozen"] = "live",
-    cwd: str | PathLike[str] | None = None,
-    hostname: str | None = None,
-    cgroup: str | PathLike[str] | None = None,
-    namespaces: Mapping[str, str | PathLike[str]] | None = None,
-) -> Child: ...
-@overload
-def resume(
-    handle: Handle | str,
-    host: str | None = None,
-    n: int = 1,
-    payload: bytes = b"",
-    env: Mapping[str, str | None] | None = None,
-    listen: Sequence[str | int] = (),
-    clock: Literal["live", "frozen"] = "live",
-    cwd: str | PathLike[str] | None = None,
-    hostname: str | None = None,
-    cgroup: str | PathLike[str] | None = None,
-    namespaces: Mapping[str, str | PathLike[str]] | None = None,
-) -> Child | list[Child]: ...
-def resume(
-    handle: Handle | str,
-    host: str | None = None,
-    n: int = 1,
-    payload: bytes = b"",
-    env: Mapping[str, str | None] | None = None,
-    listen: Sequence[str | int] = (),
-    clock: Literal["live", "frozen"] = "live",
-    cwd: str | PathLike[str] | None = None,
-    hostname: str | None = None,
-    cgroup: str | PathLike[str] | None = None,
-    namespaces: Mapping[str, str | PathLike[str]] | None = None,
-) -> Child | list[Child]:
-    """Start `n` children of a seed on `host` ("name" or "name:port"; None is this one).
-
-    Returns the `Child` for n = 1, else a list of n of them, in the order of `Resumed.index`. All of
-    them are started, or none.
-
-    Args:
-        handle: `Seed.handle`, or its text as `Handle.reveal` gives it.
-        host: where to start them; an agent of the same cluster secret runs there.
-        n: how many, from 1 to 10,000.
-        payload: bytes for `Resumed.payload`, with `env` at most 1 MiB.
-        env: environment variables to set in the children; None as a value unsets.
-        listen: where sockets of the seed's listen in the children: "all", a port, "PORT=PORT",
-            "unix:/PATH" or "unix:/PATH=/PATH". They do before any child runs. A socket that is not named
-            is there, and no connection comes to it. Children of one call share a port.
-        clock: what time.monotonic() and timers go by in the children. "live": as in their parent now; what
-            was to happen since `prepare` happens at once. "frozen": as at `prepare`, from where timers go on
-            with what they had left.
-        cwd: their working directory, an absolute path that is there on their host; without, the seed's
-            where it is there.
-        hostname: what they find as their host's name.
-        cgroup: the control group that they enter, a directory of their host ("/sys/fs/cgroup/...").
-        namespaces: those of their host that they join, by kind ("cgroup", "ipc", "net", "uts", "mnt"):
-            {"net": "/run/netns/blue"}.
-
-    Raises:
-        SeedGone, KeyRefused: the handle is of no seed, or of no seed that is still there.
-        HostUnfit, Unreachable, SecretError: that host cannot run it, or cannot be asked to.
-        ArgumentError: an argument cannot be right.
-        TypeError: an argument is of another type.
-        Error: any other failure; see its subclasses.
-    """
-    if isinstance(handle, str):
-        handle = Handle(handle)
-    n = _whole_number(n)
-    if n < 1 or n >= 2**32:
-        raise ArgumentError(f"{n} children cannot be started: ask for 1 to 10,000")
-    _flush()
-    started = _native.resume(
-        _agent.address(),
-        handle,
-        host=host,
-        count=n,
-        payload=_payload(payload),
-        environment=_environment(env),
-        seed_ends_with_children=False,
-        listen=_listen(listen),
-        clock=clock,
-        cwd=None if cwd is None else os.fspath(cwd),
-        hostname=hostname,
-        cgroup=None if cgroup is None else os.fspath(cgroup),
-        namespaces=[f"{kind}={os.fspath(path)}" for kind, path in (namespaces or {}).items()],
-    )
-    children = children_of(started)
-    return children[0] if n == 1 else children
-
-
-def _whole_number(n: object) -> int:
-    try:
-        return operator.index(n)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"n is {n!r}: give a whole number of children") from None
-
-
-def _payload(payload: object) -> bytes:
-    try:
-        return bytes(memoryview(payload))  # type: ignore[arg-type]
-    except TypeError:
-        kind = type(payload).__name__
-        raise TypeError(f"payload is of type {kind}: give bytes (str.encode, pickle.dumps)") from None
-
-
-def _listen(listen: Sequence[str | int]) -> list[str]:
-    if isinstance(listen, str):
-        raise TypeError(f"listen is {listen!r}: give a list of such texts")
-    return [str(where) for where in listen]
-
-
-def _environment(env: Mapping[str, str | None] | None) -> list[tuple[str, str | None]]:
-    changes = list((env or {}).items())
-    for name, value in changes:
-        if not isinstance(name, str) or not isinstance(value, str | None):
-            raise TypeError(f"env holds {name!r}: {value!r}: give str, or None to unset")
-    return changes
-
-
 def _is_all(threads: object) -> bool:
     if threads not in ("caller", "all"):
         raise ArgumentError(f"threads is {threads!r}: give 'caller' or 'all'")
@@ -448,7 +370,7 @@ def _prepare(
         if not all_threads:
             _warn_of_threads()
         _hooks.run_before_prepare()
-        _flush()
+        flush()
         resumed = _native.prepare(
             seed._native,
             agent,
@@ -519,14 +441,6 @@ def _rehearse_return(frame: FrameType | None) -> None:
         for name in code.co_names:
             names.get(name)
         frame = frame.f_back
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105
-            stream.flush()
-        except (AttributeError, ValueError):  # closed, or none
-            pass
 
 
 def _warn_of_threads() -> None:

@@ -116,7 +116,13 @@ def prepare(
     carry_files: bool,
     refuse: Sequence[str],
 ) -> Resumed | None: ...
-def resume(
+@final
+class Resuming:
+    def fileno(self) -> int: ...
+    def finish(self) -> list[Child]: ...
+    def give_up(self) -> None: ...
+
+def resume_start(
     agent: str | PathLike[str],
     handle: Handle,
     *,
@@ -125,13 +131,14 @@ def resume(
     payload: bytes,
     environment: list[tuple[str, str | None]],
     seed_ends_with_children: bool,
+    stdio: tuple[int, int, int] | None = ...,
     listen: list[str] = ...,
     clock: str = ...,
     cwd: str | None = ...,
     hostname: str | None = ...,
     cgroup: str | None = ...,
     namespaces: list[str] = ...,
-) -> list[Child]: ...
+) -> Resuming: ...
 def list_all(
     agent: str | PathLike[str],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]: ...
