@@ -269,7 +269,8 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
     addresses.next().with_context(|| format!("--listen {text}: the name has no address"))
 }
 
-fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
+/// The secret of a file that only its owner can read.
+pub fn read_secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     let shown = path.display();
     let remedy = "make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE";
     let meta = fs::metadata(path).with_context(|| format!("secret file {shown}; {remedy}"))?;

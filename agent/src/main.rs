@@ -10,6 +10,7 @@ mod json_tests;
 mod metrics;
 mod notify;
 mod prepare;
+mod progress;
 mod prometheus;
 mod rdma;
 mod run;
@@ -51,6 +52,8 @@ enum Verb {
     Prepare(prepare::PrepareArgs),
     /// Start children of a seed; their output is relayed, the exit status is the first failing child's.
     ///
+    /// Of several children a bar on standard error tells how many have ended, if that is a terminal.
+    ///
     /// SIGINT, SIGTERM and SIGHUP are passed on to the children; a second SIGINT leaves them running.
     Resume(ResumeArgs),
     /// List the seeds and children of this host.
@@ -70,7 +73,7 @@ enum Verb {
     /// Show what this host has: kernel, RDMA devices, ports, GIDs, and the fabric that is chosen.
     Info(InfoArgs),
     /// Look for what this host lacks, and say what to do; fails if something needed is missing.
-    Doctor,
+    Doctor(DoctorArgs),
     /// Print a shell's completion of this command line.
     ///
     /// bash: source <(mitosis completion bash). zsh: into a folder of $fpath, as _mitosis. fish: into
@@ -160,6 +163,18 @@ struct InfoArgs {
     flags: Vec<String>,
 }
 
+/// What to look at.
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Look at another host instead: whether its agent is reached from here, knows the secret, and by which ways pages
+    /// would come.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    peer: Option<String>,
+    /// Look as an agent with these flags would.
+    #[arg(last = true, value_name = "AGENT-FLAG")]
+    flags: Vec<String>,
+}
+
 /// What to end.
 #[derive(Debug, Args)]
 struct DropArgs {
@@ -213,8 +228,10 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
     if let Verb::Completion { shell } = &cli.verb {
         return completion::run(*shell);
     }
-    if let Verb::Info(args) = &cli.verb {
-        flags.extend(settings::of_agent(&args.flags).unwrap_or_else(|error| error.exit()));
+    if let Verb::Info(InfoArgs { flags: agents, .. })
+    | Verb::Doctor(DoctorArgs { flags: agents, .. }) = &cli.verb
+    {
+        flags.extend(settings::of_agent(agents).unwrap_or_else(|error| error.exit()));
     }
     let is_embedded = matches!(&cli.verb, Verb::Agent(args) if args.embedded);
     let settled = Settled::settle(&flags, is_embedded);
@@ -226,8 +243,8 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
     if let Verb::Info(InfoArgs { settings: true, .. }) = cli.verb {
         return Ok(info::settings(&settled, cli.json));
     }
-    if let Verb::Doctor = cli.verb {
-        return Ok(doctor::run(&settled, cli.json));
+    if let Verb::Doctor(DoctorArgs { peer, .. }) = &cli.verb {
+        return Ok(doctor::run(&settled, peer.as_deref(), cli.json));
     }
     settled.check(false)?;
     let socket = settled.text("socket").map(PathBuf::from);
@@ -246,7 +263,7 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Shutdown => verbs::shutdown(&context),
-        Verb::Agent(_) | Verb::Doctor | Verb::Keeper { .. } | Verb::Completion { .. } => {
+        Verb::Agent(_) | Verb::Doctor(_) | Verb::Keeper { .. } | Verb::Completion { .. } => {
             unreachable!("done above")
         }
     }

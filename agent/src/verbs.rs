@@ -13,6 +13,7 @@ use mitosis::id::{ChildId, Handle, SeedId};
 use mitosis::sys::signal;
 use mitosis::wire::local::{ChildEnd, DropMode};
 
+use crate::progress::{Progress, TICK};
 use crate::prometheus;
 use crate::show;
 use crate::{DropArgs, InspectArgs, KillArgs, ResumeArgs};
@@ -71,15 +72,33 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     let mut status = 0;
+    let mut progress = Progress::new(children.len(), !context.json);
     for child in children {
-        let end = child.wait();
+        let end = loop {
+            progress.show(|| ended(children));
+            if let Some(end) = child.wait_timeout(TICK) {
+                break end;
+            }
+        };
+        if end != ChildEnd::Exited(0) {
+            // Its line stands alone.
+            progress.clear();
+        }
         let own = status_of(child, &end);
         status = if status == 0 { own } else { status };
         if context.json {
             println!("{}", show::end(child.id(), &end));
         }
     }
+    progress.clear();
     Ok(ExitCode::from(status))
+}
+
+/// How many have ended, and how many of them badly.
+fn ended(children: &[Child]) -> (usize, usize) {
+    let ends: Vec<ChildEnd> = children.iter().filter_map(Child::try_wait).collect();
+    let badly = ends.iter().filter(|end| **end != ChildEnd::Exited(0)).count();
+    (ends.len(), badly)
 }
 
 /// Has children get the signals that are sent to this program, once there are any.

@@ -4,6 +4,7 @@
 //! functions that only look: each gives [`Check`]s. A new subject is one more pair.
 
 mod host;
+mod peer;
 mod preload;
 pub(crate) mod rdma;
 
@@ -71,13 +72,18 @@ impl Check {
     }
 }
 
-/// Looks, tells, and fails if something is missing that is needed.
-pub fn run(settled: &Settled, as_json: bool) -> ExitCode {
+/// Looks at this host, or at a peer of it, tells, and fails if something is missing that is needed.
+pub fn run(settled: &Settled, peer: Option<&str>, as_json: bool) -> ExitCode {
     settled.warn();
     let mut checks = vec![settings(settled)];
-    checks.extend(host::judge(&host::Facts::gather()));
-    checks.extend(preload::judge(&preload::Facts::gather()));
-    checks.extend(rdma::judge(&RdmaFacts::gather(settled)));
+    match peer {
+        Some(peer) => checks.extend(peer::judge(&peer::Facts::gather(settled, peer))),
+        None => {
+            checks.extend(host::judge(&host::Facts::gather()));
+            checks.extend(preload::judge(&preload::Facts::gather()));
+            checks.extend(rdma::judge(&RdmaFacts::gather(settled)));
+        }
+    }
     let fine = is_fine(&checks);
     if as_json {
         println!("{}", as_value(&checks));

@@ -44,7 +44,7 @@ pub fn of_command(matches: &ArgMatches) -> Flags {
 /// What `mitosis agent` would make of these arguments.
 pub fn of_agent(arguments: &[String]) -> Result<Flags, clap::Error> {
     let everybodys = table::all().filter(|setting| setting.reader == Reader::Command);
-    let command = Command::new("mitosis info -c --").no_binary_name(true).args(agents());
+    let command = Command::new("mitosis VERB --").no_binary_name(true).args(agents());
     let command = command.args(everybodys.map(argument));
     Ok(of_verb(&command.try_get_matches_from(arguments)?, true))
 }

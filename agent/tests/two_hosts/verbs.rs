@@ -306,3 +306,102 @@ fn an_empty_variable_is_none() {
     assert_eq!((agent.code, agent.err.as_str()), (Some(0), ""), "{agent:?}");
     world.finish();
 }
+
+/// Checks of `mitosis doctor --peer` by name, each its standing and its remedy.
+fn peer_checks(world: &World, peer: &str, flags: &[&str]) -> (Option<i32>, Value) {
+    let mut line = vec!["doctor", "--json", "--peer", peer, "--"];
+    line.extend(flags);
+    let ended = world.on_a(&line);
+    (ended.code, json(&ended.out)["checks"].clone())
+}
+
+/// The check of that name: its standing and its remedy.
+#[track_caller]
+fn check<'a>(checks: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let own = checks.as_array().unwrap().iter().find(|check| check["name"] == name);
+    let own = own.unwrap_or_else(|| panic!("no {name} in {checks}"));
+    (own["standing"].as_str().unwrap(), own["remedy"].as_str().unwrap_or(""))
+}
+
+#[test]
+fn doctor_looks_at_a_peer() {
+    let mut world = World::without_agents(Plan::default());
+    let secret = world.directory.path().join("secret").display().to_string();
+    let known = ["--secret-file", secret.as_str()];
+    let (code, checks) = peer_checks(&world, "host-b", &known);
+    let (standing, remedy) = check(&checks, "its port");
+    assert_eq!((code, standing), (Some(1), "missing"), "{checks}");
+    assert!(remedy.contains("mitosis agent --listen"), "{remedy}");
+
+    world.start_agent(0);
+    world.start_agent(1);
+    let (code, checks) = peer_checks(&world, "host-b", &known);
+    assert_eq!(code, Some(0), "{checks}");
+    for name in ["its port", "the secret", "its agent", "pages come by"] {
+        assert_eq!(check(&checks, name).0, "fine", "{checks}");
+    }
+    // A machine may be slow.
+    check(&checks, "the way there");
+    // Those two hosts are one machine, whose clock of the day they share.
+    assert_eq!(check(&checks, "its clock").0, "fine", "{checks}");
+
+    let other = world.directory.path().join("other").display().to_string();
+    std::fs::write(&other, [7; 32]).unwrap();
+    std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (code, checks) = peer_checks(&world, "host-b:7370", &["--secret-file", &other]);
+    assert_eq!((code, check(&checks, "the secret").0), (Some(1), "missing"), "{checks}");
+    let (code, checks) = peer_checks(&world, "host-b:7370", &[]);
+    assert_eq!((code, check(&checks, "the secret").0), (Some(1), "missing"), "{checks}");
+    assert!(check(&checks, "the secret").1.contains("--secret-file"), "{checks}");
+    for (name, remedy) in [("no-such-host.invalid", "/etc/hosts"), ("no/host", "NAME:PORT")] {
+        let (code, checks) = peer_checks(&world, name, &known);
+        assert_eq!(code, Some(1), "{checks}");
+        assert!(check(&checks, "its port").1.contains(remedy), "{checks}");
+    }
+    world.finish();
+}
+
+/// Runs its arguments with a terminal as standard error alone, and prints what came there.
+const AT_STDERR: &str = r#"
+import os, pty, subprocess, sys
+ours, theirs = pty.openpty()
+run = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs)
+os.close(theirs)
+said = b""
+while True:
+    try:
+        got = os.read(ours, 4096)
+    except OSError:
+        break
+    if not got:
+        break
+    said += got
+sys.stdout.write(said.decode())
+sys.exit(run.wait())
+"#;
+
+#[test]
+fn several_children_have_a_bar_on_a_terminal_alone() {
+    let world = World::new();
+    let seed = world.seed();
+    let resume = |n: &'static str, commands: &'static str| {
+        [MITOSIS, "resume", &seed.handle, "-n", n, "--on", "host-b", "--payload", commands]
+            .map(str::to_owned)
+    };
+    let at_terminal = |line: &[String]| {
+        let mut all = vec!["python3", "-c", AT_STDERR];
+        all.extend(line.iter().map(String::as_str));
+        world.run(&world.a, &all).end()
+    };
+    let shown = at_terminal(&resume("3", "exit 0"));
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.out.contains("of 3 children have ended\x1b[K"), "{shown:?}");
+    assert!(shown.out.trim_end_matches('\n').ends_with("\r\x1b[K"), "{shown:?}");
+    let alone = at_terminal(&resume("1", "exit 0"));
+    assert_eq!((alone.code, alone.out.as_str()), (Some(0), ""), "{alone:?}");
+    let line = resume("3", "exit 0");
+    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+    let quiet = world.run(&world.a, &line).end();
+    assert_eq!((quiet.code, quiet.err.as_str()), (Some(0), ""), "{quiet:?}");
+    world.finish();
+}

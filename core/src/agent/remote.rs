@@ -21,7 +21,7 @@ use crate::export::ArenaState;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
 use crate::sys::event::Bell;
-use crate::wire::control::{Channel, ChannelReceiver, ControlReply, ControlRequest};
+use crate::wire::control::{About, Channel, ChannelReceiver, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
 use crate::wire::{control, read};
@@ -140,6 +140,7 @@ fn bound_answers(channel: &Channel, deadline: Duration) -> std::io::Result<()> {
 fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
     let result = match request {
         ControlRequest::Token => return ControlReply::Token(agent.pages.issue_token()),
+        ControlRequest::About => return ControlReply::About(agent.about()),
         ControlRequest::Kill { child, signal } => {
             agent.children.kill(child, signal).map(|()| ControlReply::Done)
         }
@@ -277,6 +278,19 @@ fn serve_resume(
 }
 
 impl Agent {
+    fn about(&self) -> About {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let fabrics = self.fabrics();
+        let others = fabrics.iter().map(|fabric| fabric.name()).filter(|name| *name != "local");
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.config.host.clone(),
+            kernel: kernel.trim().to_owned(),
+            realtime_ns: clock::realtime_ns(),
+            fabrics: others.map(str::to_owned).collect(),
+        }
+    }
+
     /// Watches the connection that a hosted seed lives by: when its owner says so, no more children are
     /// started from it here. Once the connection is gone, or silent, whoever asks for more asks the owner.
     pub(super) fn watch_lease(self: &Arc<Self>, hosted: &Arc<Hosted>, channel: Channel) {

@@ -87,6 +87,25 @@ fn set(stream: &TcpStream, level: i32, name: i32, value: i32) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes that one segment carries (tcp(7), TCP_MAXSEG): the MTU of the way less its headers, as far as it is known.
+///
+/// # Errors
+/// getsockopt(2)'s.
+pub fn segment_bytes(stream: &TcpStream) -> io::Result<u32> {
+    let mut bytes = 0i32;
+    let mut len = libc::socklen_t::try_from(size_of_val(&bytes)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to `bytes`, for which all bits are valid.
+    let result = unsafe {
+        let (value, len) = ((&raw mut bytes).cast(), &raw mut len);
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_MAXSEG, value, len)
+    };
+    if result == 0 {
+        Ok(u32::try_from(bytes).unwrap_or(0))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sends some of `bytes`, and gives how many; the kernel waits for more before it makes a segment of them
 /// (MSG_MORE, send(2)).
 ///

@@ -88,6 +88,8 @@ pub enum ControlRequest {
     },
     /// On a lease, once `Dropping` was said there: no child of the seed is started here any more.
     Noted,
+    /// What this agent is, for `mitosis doctor --peer`. Answer: `About`.
+    About,
 }
 
 /// An answer or an event.
@@ -139,6 +141,23 @@ pub enum ControlReply {
     Done,
     /// Not carried out.
     Failed(Failure),
+    /// Answer to `About`.
+    About(About),
+}
+
+/// What an agent tells of itself to whoever knows the cluster secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Of its program.
+    pub version: String,
+    /// Its name for its host.
+    pub host: String,
+    /// Its host's kernel, as uname(2) says.
+    pub kernel: String,
+    /// Its CLOCK_REALTIME when it answered.
+    pub realtime_ns: u64,
+    /// The fabrics by which it can READ, the preferred one first; `tcp` is always there.
+    pub fabrics: Vec<String>,
 }
 
 /// Why there is no channel.

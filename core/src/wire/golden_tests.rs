@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::control::{ControlReply, ControlRequest};
+use super::control::{About, ControlReply, ControlRequest};
 use super::frame;
 use super::listen::Listen;
 use super::local::{
@@ -180,6 +180,7 @@ pub(super) fn control_requests() -> Vec<ControlRequest> {
         ControlRequest::Resume(Box::new(resume())),
         ControlRequest::Kill { child: CHILD, signal: 15 },
         ControlRequest::Noted,
+        ControlRequest::About,
     ]
 }
 
@@ -207,6 +208,13 @@ pub(super) fn control_replies() -> Vec<ControlReply> {
         ControlReply::Arena(news()),
         ControlReply::Done,
         ControlReply::Failed(failure(FailureKind::SeedGone)),
+        ControlReply::About(About {
+            version: "0.1.0".to_owned(),
+            host: "host-a".to_owned(),
+            kernel: "6.1.0".to_owned(),
+            realtime_ns: 1,
+            fabrics: vec!["rc".to_owned(), "tcp".to_owned()],
+        }),
     ]
 }
 
@@ -249,8 +257,8 @@ fn golden_bytes_of_local_1_0() {
 #[test]
 fn golden_bytes_of_control_1_0() {
     let golden = &mut &include_bytes!("../../../tests/wire/control-1.0.bin")[..];
-    assert_each_stands(&control_requests(), 6);
-    assert_each_stands(&control_replies(), 10);
+    assert_each_stands(&control_requests(), 7);
+    assert_each_stands(&control_replies(), 11);
     assert_golden(&control_requests(), golden);
     assert_golden(&control_replies(), golden);
     assert!(golden.is_empty());
