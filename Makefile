@@ -23,7 +23,7 @@ export CARGO_TERM_COLOR ?= auto
 export PYO3_PYTHON := $(PY)
 
 TEST_STEPS := test-fmt test-clippy test-rust test-doc \
-    test-header test-wheel test-python test-node test-examples test-install test-fn test-runtimes test-rxe test-uml test-bench
+    test-header test-package test-wheel test-python test-node test-examples test-install test-fn test-runtimes test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
 # make demo RUNTIME=node tells the story of Node.
@@ -145,6 +145,17 @@ test-doc:
 .PHONY: test-header
 test-header:
 	bash capi/check-header.sh
+
+# The crates that are to be published can be packed: what they name is in them, or on crates.io. What is packed is built
+# by `cargo package` without --no-verify, which takes four minutes.
+.PHONY: test-package
+test-package:
+	$(CARGO) package --quiet --no-verify --allow-dirty --package mitosis --package mitosis-agent
+	for crate in mitosis mitosis-agent; do
+	    packed=$$(tar -tzf $(TARGET)/package/$$crate-$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1).crate)
+	    grep -q '/Cargo.toml$$' <<<"$$packed"
+	    grep -q '/src/' <<<"$$packed"
+	done
 
 .PHONY: test-wheel
 test-wheel: install-python

@@ -1,6 +1,7 @@
 """What works without an agent, and what is said then."""
 
 import pickle
+from pathlib import Path
 
 import mitosis
 import pytest
@@ -121,3 +122,22 @@ def test_a_count_that_cannot_be_is_refused(n):
 def test_a_limit_that_cannot_be_is_refused(limit):
     with pytest.raises(mitosis.ArgumentError, match="shared_copy_limit"):
         mitosis.prepare(shared_copy_limit=limit)
+
+
+def test_files_of_another_distribution_are_warned_of(tmp_path):
+    (tmp_path / "mitosis").symlink_to(Path(mitosis.__file__).parent)
+    script = f"""
+        import sys, warnings
+        sys.path.insert(0, "{tmp_path}")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            import mitosis
+        assert mitosis.__file__.startswith("{tmp_path}"), mitosis.__file__
+        print(*(f"{{each.category.__name__}}: {{each.message}}" for each in told))
+        """
+    (tmp_path / "mitosis_fork-0.1.0.dist-info").mkdir()
+    assert run(script, env=environment()) == "\n"
+    (tmp_path / "mitosis-1.2.0.dist-info").mkdir()
+    told = run(script, env=environment())
+    assert told.startswith(f"RuntimeWarning: another distribution with a package 'mitosis' is installed in {tmp_path} ")
+    assert "(mitosis-1.2.0.dist-info)" in told and "pip uninstall mitosis mitosis-fork" in told

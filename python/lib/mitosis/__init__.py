@@ -16,6 +16,7 @@ Import it early: C libraries that register fork handlers before it have these ru
 in place of in each child.
 """
 
+from . import _clash
 from ._agent import ChildLine, Listing, SeedLine, stats
 from ._agent import list as list
 from ._child import Child, StartReport
@@ -41,6 +42,8 @@ from ._hooks import after_prepare, after_resume, before_prepare, rehearse
 from ._native import SHARED_COPY_LIMIT_BYTES, Handle, __version__, generation
 from ._resume import resume, resume_async
 from ._stdio import DEVNULL, PIPE, STDOUT
+
+_clash.warn()
 
 # `list` is not among them: a star import must not hide the built-in.
 __all__ = [
