@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs each example: on this host, with an agent that is started here and with one of its own,
-# and from one sealed host to another; then both demos, as `make demo` does. Needs root. Its last line is 'N passed, N failed'.
+# and from one sealed host to another; then docs/first-hour.md, and both demos, as `make demo` does. Needs root. Its last line is 'N passed, N failed'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -151,6 +151,13 @@ demo() {
   local limit_seconds=$DEMO_SECONDS
   check "$1" "$2" env MITOSIS_TEST_DEMO_JSON="$dir/demo.json" "$built/mitosis-hosts" up --file "$built/mitosis" -- "$python" "examples/demo/$3"
 }
+first_hour() {
+  local limit_seconds=$DEMO_SECONDS
+  check 'docs/first-hour.md, word by word' 'blocks were run as they stand' \
+    "$python" examples/first_hour.py "$built/mitosis" "$built/mitosis-hosts"
+}
+first_hour
+
 demo 'the demo of CPython' 'written to ' run.py
 demo 'the demo of Node' 'the same pages, counted on' node_run.py
 echo "$passed passed, $failed failed"
