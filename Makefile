@@ -22,7 +22,7 @@ export CARGO_TERM_COLOR ?= auto
 # For maturin and build scripts: the interpreter that the wheel is for.
 export PYO3_PYTHON := $(PY)
 
-TEST_STEPS := test-fmt test-clippy test-rust test-doc \
+TEST_STEPS := test-fmt test-clippy test-rust test-fuzz test-doc \
     test-header test-package test-wheel test-python test-node test-examples test-install test-fn test-runtimes test-rxe test-uml test-bench
 # What host B of the demo has: the programs of Mitosis, and no Python.
 DEMO_FILES := $(abspath $(TARGET))/release/mitosis
@@ -33,8 +33,10 @@ BENCH ?= benches/run.py
 # Where `make install` puts things; DESTDIR, for packagers, stands before that and in no file.
 PREFIX ?= /usr/local
 DESTDIR ?=
-# make bench ONLY=name runs one measurement.
+# make bench ONLY=name runs one measurement, make fuzz ONLY=name one target.
 ONLY ?=
+# make fuzz SECONDS=60 takes a minute for each.
+SECONDS ?= 3600
 
 .PHONY: help
 help: ## this list
@@ -136,6 +138,15 @@ test-rust:
 .PHONY: programs
 programs:
 	$(CARGO) test --workspace --no-run --quiet
+
+# A minute on each target, two at a time: four minutes, and the build of what is fuzzed.
+.PHONY: test-fuzz
+test-fuzz: setup
+	tests/fuzz/run.sh 60
+
+.PHONY: fuzz
+fuzz: setup ## parsers of strangers' bytes, SECONDS=3600 each (ONLY=name: one)
+	tests/fuzz/run.sh $(SECONDS) $(ONLY)
 
 .PHONY: test-doc
 test-doc:

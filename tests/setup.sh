@@ -147,6 +147,7 @@ install_modules() {
 }
 
 need cc build-essential
+need c++ build-essential
 need ld build-essential
 need pkg-config pkg-config
 need ip iproute2

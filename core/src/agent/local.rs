@@ -109,7 +109,13 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
 }
 
 /// The first frame, with the descriptors that ride on it.
-fn read_request(stream: &UnixStream, fds: &mut Vec<OwnedFd>) -> Result<LocalRequest, FrameError> {
+///
+/// # Errors
+/// See [`FrameError`].
+pub fn read_request(
+    stream: &UnixStream,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<LocalRequest, FrameError> {
     let mut len = [0u8; 4];
     let mut got = 0;
     while got < len.len() {

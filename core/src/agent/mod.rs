@@ -50,6 +50,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 pub use config::Config;
+#[doc(hidden)]
+pub use local::read_request;
 
 use crate::export::arena::{Arena, ArenaLimits};
 use crate::export::{Exports, HostMemory, PageService};

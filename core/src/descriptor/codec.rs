@@ -321,7 +321,9 @@ impl<'a> Sections<'a> {
         let losses = self.parse::<Losses>(section::LOSSES)?;
         let section = section::LOSSES;
         let broken = |reason: &str| DescriptorError::Section { section, reason: reason.to_owned() };
-        losses.check().map_err(broken).map(|()| losses)
+        losses.check().map_err(broken)?;
+        // Where nothing is lost nobody is told, and there is no place for it.
+        Ok(if losses.all.is_empty() { Losses::default() } else { losses })
     }
 
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {

@@ -113,6 +113,18 @@ fn a_warm_set_survives_and_needs_no_new_reader() {
     assert_eq!((id, flags & CRITICAL), (section::WARM_SET, 0));
 }
 
+/// What is read is what is written: a place to tell losses at, without any, is in no descriptor.
+#[test]
+fn losses_without_any_are_none() {
+    let mut bytes = encode(&sample()).unwrap();
+    put(&mut bytes, section::LOSSES, &Losses { told_at: SeedAddr(0x2000), all: Vec::new() });
+    let len = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    bytes[16..20].copy_from_slice(&len);
+    let crc = crc32fast::hash(&bytes[HEADER_LEN..]).to_le_bytes();
+    bytes[20..24].copy_from_slice(&crc);
+    assert_eq!(decode(&bytes).unwrap(), sample());
+}
+
 /// Whoever does not know what a child may not do must not run it.
 #[test]
 fn state_survives_and_is_critical() {

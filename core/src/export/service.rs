@@ -141,7 +141,7 @@ impl PageService {
     /// Reads the greeting and answers it; `None` if the stream is refused.
     fn welcome(self: &Arc<Self>, mut stream: &TcpStream) -> io::Result<Option<Slot>> {
         stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
+        socket::answer_at_once(stream);
         if let Err(error) = socket::follow_acknowledgements(stream) {
             tracing::debug!(%error, "a READ stream keeps the host's congestion control");
         }

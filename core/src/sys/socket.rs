@@ -34,6 +34,14 @@ pub fn follow_acknowledgements(stream: &TcpStream) -> io::Result<()> {
     choose(stream, b"cubic").or_else(|_| choose(stream, b"reno"))
 }
 
+/// Small messages go out at once (tcp(7), TCP_NODELAY). A socket that has no such choice is as right, and perhaps
+/// slower.
+pub fn answer_at_once(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps small messages back");
+    }
+}
+
 /// Who is at the other end of a connected unix socket, as the kernel saw it when it was connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {

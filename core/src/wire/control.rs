@@ -24,6 +24,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::local::{ChildEnd, Failure, ResumeRequest, StartReport, StartedChild};
 use crate::descriptor::{ArenaNews, Clocks};
 use crate::id::{ChildId, ForkKey, SeedId, StreamToken};
+use crate::sys::socket;
 
 /// First bytes of a control connection.
 pub const MAGIC: [u8; 8] = *b"MITOCTRL";
@@ -212,7 +213,7 @@ impl Channel {
     /// See [`ChannelError`]; set the stream's timeouts before.
     pub fn connect(stream: TcpStream, secret: &ClusterSecret) -> Result<Self, ChannelError> {
         let mut stream = stream;
-        stream.set_nodelay(true)?;
+        socket::answer_at_once(&stream);
         let mut hello = [0u8; HELLO_LEN];
         hello[..8].copy_from_slice(&MAGIC);
         hello[8..10].copy_from_slice(&MAJOR.to_le_bytes());
@@ -241,7 +242,7 @@ impl Channel {
     /// See [`ChannelError`]; set the stream's timeouts before.
     pub fn accept(stream: TcpStream, secrets: &[ClusterSecret]) -> Result<Self, ChannelError> {
         let mut stream = stream;
-        stream.set_nodelay(true)?;
+        socket::answer_at_once(&stream);
         let mut hello = [0u8; HELLO_LEN];
         stream.read_exact(&mut hello)?;
         let half = |at: usize| u16::from_le_bytes([hello[at], hello[at + 1]]);
@@ -342,8 +343,11 @@ impl Write for ChannelSender {
 
 impl Read for ChannelReceiver {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.plain.len() && !self.refill()? {
-            return Ok(0);
+        // An empty message is no end of the stream.
+        while self.taken == self.plain.len() {
+            if !self.refill()? {
+                return Ok(0);
+            }
         }
         let count = into.len().min(self.plain.len() - self.taken);
         into[..count].copy_from_slice(&self.plain[self.taken..self.taken + count]);
@@ -455,6 +459,20 @@ mod tests {
         }
         drop(client);
         assert!(matches!(frame::read::<Vec<u8>>(&mut server), Err(frame::FrameError::Closed)));
+    }
+
+    #[test]
+    fn an_empty_message_is_no_end() {
+        let (client, server) = pair([1; 32], &[[1; 32]]);
+        let (mut client, mut server) = (client.unwrap(), server.unwrap());
+        let sender = &mut client.sender;
+        sender.cipher.resize(TAG_LEN, 0);
+        let len = sender.noise.write_message(sender.nonce, &[], &mut sender.cipher).unwrap();
+        sender.nonce += 1;
+        sender.stream.write_all(&u16::try_from(len).unwrap().to_le_bytes()).unwrap();
+        sender.stream.write_all(&sender.cipher).unwrap();
+        frame::write(&mut client, &7u32).unwrap();
+        assert_eq!(frame::read::<u32>(&mut server).unwrap(), 7);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A frame's body is never longer: a report of 1 MiB or a descriptor of 4 MiB with room to spare.
 pub const MAX_FRAME_BYTES: usize = 8 << 20;
+/// Room that a frame's body is given before any of it is there: most are shorter.
+const FIRST_BODY_BYTES: usize = 64 << 10;
 
 /// Why a frame was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +88,11 @@ pub fn read_body(stream: &mut impl Read, len: [u8; 4]) -> Result<Vec<u8>, FrameE
     if len > MAX_FRAME_BYTES {
         return Err(FrameError::TooLong(len));
     }
-    let mut body = vec![0u8; len];
-    stream.read_exact(&mut body)?;
+    // It grows as bytes come: whoever only says that a frame is long has no memory of ours.
+    let mut body = Vec::with_capacity(len.min(FIRST_BODY_BYTES));
+    if stream.by_ref().take(len as u64).read_to_end(&mut body)? < len {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
     Ok(body)
 }
 
@@ -109,6 +114,20 @@ mod tests {
         assert!(matches!(encode(&vec![0u8; MAX_FRAME_BYTES + 1]), Err(FrameError::TooLong(_))));
         let hostile = u32::MAX.to_le_bytes();
         assert!(matches!(read::<u8>(&mut hostile.as_slice()), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_body_comes_whole_or_not_at_all() {
+        let len = u32::try_from(MAX_FRAME_BYTES).unwrap();
+        let got = read_body(&mut &[7u8; 1000][..], len.to_le_bytes());
+        assert!(
+            matches!(got, Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
+        );
+        let whole = vec![7u8; 4 * FIRST_BODY_BYTES];
+        let len = u32::try_from(whole.len()).unwrap();
+        let mut behind = &[&whole[..], b"next"].concat()[..];
+        assert_eq!(read_body(&mut behind, len.to_le_bytes()).unwrap(), whole);
+        assert_eq!(behind, b"next");
     }
 
     #[test]
