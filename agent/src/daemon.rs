@@ -197,6 +197,9 @@ fn configure(
             children_of_peer: usize::try_from(number("max_children_of_peer")?)?,
             seeds: usize::try_from(number("max_seeds")?)?,
             connections_of_peer: usize::try_from(number("max_connections_of_peer")?)?,
+            images_of_peer: usize::try_from(number("max_images_of_peer")?)?,
+            streams_of_peer: usize::try_from(number("max_streams_of_peer")?)?,
+            bytes_per_s_of_peer: settled.number("max_mib_per_s_of_peer").map(|mib| mib << 20),
         },
         rdma: RdmaConfig {
             settings: settled.rdma()?,

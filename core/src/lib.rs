@@ -33,5 +33,7 @@ pub mod image;
 pub mod keeper;
 #[cfg(feature = "agent")]
 pub mod resume;
+#[cfg(feature = "agent")]
+mod tally;
 #[cfg(feature = "rdma")]
 pub mod verbs;

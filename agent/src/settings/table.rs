@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mitosis::agent::ahead::MAX_CLONES_AHEAD;
-use mitosis::agent::limits::{MAX_CHILDREN, MAX_CONNECTIONS, MAX_SEEDS};
+use mitosis::agent::limits::{MAX_CHILDREN, MAX_CONNECTIONS, MAX_HOSTED, MAX_SEEDS, MAX_STREAMS};
 use mitosis::verbs::choice::Settings as RdmaSettings;
 
 /// The longest silence of a card that can be asked for: longer than any sensible deadline of a miss.
@@ -13,6 +13,8 @@ const MAX_SILENCE_MS: u64 = 60_000;
 const BUSY_POLL_MAX_US: u64 = 100_000;
 /// More MiB than any host has, and few enough that their bytes are a number.
 const MAX_MIB: u64 = u64::MAX >> 20;
+/// With eight streams of a megabyte each on their way, none waits as long as a miss may.
+const MIN_MIB_PER_S: u64 = 16;
 /// A day: a longer wait is a mistake.
 const MAX_WAIT_MS: u64 = 86_400_000;
 /// A year.
@@ -185,7 +187,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 24] = [
+const AGENTS: [Setting; 27] = [
     agent(
         "listen",
         "MITOSIS_LISTEN",
@@ -321,6 +323,34 @@ const AGENTS: [Setting; 24] = [
         Some("4096"),
         "Connections that one other host may have to this agent at once: one for each of its seeds that it holds, and one \
          for each resume that runs",
+    ),
+    agent(
+        "max_images_of_peer",
+        "MITOSIS_MAX_IMAGES_OF_PEER",
+        "max-images-of-peer",
+        "N",
+        Kind::Number(1, MAX_HOSTED as u64),
+        Some("128"),
+        "Images of seeds that one other host may have had made here at once, of 256 in all",
+    ),
+    agent(
+        "max_streams_of_peer",
+        "MITOSIS_MAX_STREAMS_OF_PEER",
+        "max-streams-of-peer",
+        "N",
+        Kind::Number(1, MAX_STREAMS as u64),
+        Some("64"),
+        "READ streams that one other host may have to this agent at once, of 256 in all: an agent opens up to 8",
+    ),
+    agent(
+        "max_mib_per_s_of_peer",
+        "MITOSIS_MAX_MIB_PER_S_OF_PEER",
+        "max-mib-per-s-of-peer",
+        "MIB",
+        Kind::Number(MIN_MIB_PER_S, MAX_MIB),
+        None,
+        "MiB of pages that one other host is sent in a second, over tcp; more is sent later. As fast as it takes them if not \
+         given",
     ),
     agent(
         "busy_poll_us",

@@ -147,6 +147,8 @@ fn the_table_has_each_name_once_and_its_defaults_are_the_agents_own() {
     assert_eq!(number("max_children_of_peer"), limits.children_of_peer as u128);
     assert_eq!(number("max_seeds"), limits.seeds as u128);
     assert_eq!(number("max_connections_of_peer"), limits.connections_of_peer as u128);
+    assert_eq!(number("max_images_of_peer"), limits.images_of_peer as u128);
+    assert_eq!(number("max_streams_of_peer"), limits.streams_of_peer as u128);
     assert_eq!(!settled.switch("no_rehearsal"), config.rehearse);
     assert_eq!(settled.rdma().unwrap(), config.rdma.settings);
 }

@@ -201,6 +201,33 @@ fn more_connections_than_a_peer_may_have() {
 }
 
 #[test]
+fn more_images_than_a_peer_may_have() {
+    let world = with_limits_on_b(&["--max-images-of-peer", "1", "--linger-s", "0"]);
+    let [first, second] = [world.seed(), world.seed()];
+    let mut waiting = world.children(&first.handle, "pid;await /tmp/test-go");
+    assert!(waiting.line().starts_with("pid "));
+    world
+        .children(&second.handle, "exit 0")
+        .end()
+        .refused(&["images for 10.", "as one peer may have, 1 (max_images_of_peer)"]);
+    // More of what is there is no more images, and a caller of that host is no peer.
+    assert_eq!(world.children(&first.handle, "exit 3").end().code, Some(3));
+    let here = ["resume", &second.handle, "--payload", "exit 4"];
+    assert_eq!(world.mitosis(&world.b, &here).end().code, Some(4));
+    world.signal(&world.b, "/tmp/test-go");
+    assert_eq!(waiting.end().code, Some(0));
+    within(SOON, "a place for another image", || {
+        world.children(&second.handle, "exit 6").end().code == Some(6)
+    });
+    for seed in [&first, &second] {
+        world.on_a(&["drop", seed.id()]).ok();
+    }
+    world.settled(&world.a);
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
 fn a_socket_or_port_that_is_taken() {
     let world = World::new();
     let host = world.pair.a();

@@ -15,13 +15,13 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::limits::Whose;
 use super::seeds::Hold;
-use super::tally::{Counted, Tally};
 use crate::id::{ChildId, SeedId};
 use crate::resume::Entering;
 use crate::resume::{NewProcess, Template};
 use crate::sys::event::Bell;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll;
+use crate::tally::{Counted, Tally};
 use crate::wire::local::{ChildEnd, ChildLine, Failure, FailureKind};
 
 /// Children alive at once on one host, whatever is set: below the kernel's usual pid_max.

@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,8 +18,10 @@ use super::Agent;
 use super::building::{Found, build};
 use super::failure::{fail, seed_gone};
 use super::hosted::Hosted;
+use super::limits::too_many_images;
 use crate::descriptor::Descriptor;
 use crate::id::{Handle, SeedId};
+use crate::tally::Counted;
 use crate::wire::local::{Failure, FailureKind};
 
 /// Images alive at once on one host; each has a FUSE connection and its pager threads.
@@ -35,24 +38,27 @@ pub struct Hosting {
 struct Place {
     hosted: Mutex<Option<Arc<Hosted>>>,
     idle_since: Mutex<Option<Instant>>,
+    /// For the peer that has had it built.
+    counted: Mutex<Option<Counted<IpAddr>>>,
 }
 
 impl Hosting {
     /// The hosted seed behind a handle, built if need be; the flag tells whether it was.
     ///
     /// # Errors
-    /// The seed cannot be had, or this host cannot run it.
+    /// The seed cannot be had, this host cannot run it, or the peer that asks has too many images here.
     pub fn get(
         &self,
         agent: &Arc<Agent>,
         handle: &Handle,
         ends_with_children: bool,
+        peer: Option<IpAddr>,
     ) -> Result<(Arc<Hosted>, bool), Failure> {
         let place = self.place(handle.seed)?;
         let mut hosted = place.hosted.lock();
         if !self.stands(handle.seed, &place) {
             drop(hosted);
-            return self.get(agent, handle, ends_with_children);
+            return self.get(agent, handle, ends_with_children, peer);
         }
         if let Some(hosted) = hosted.as_ref() {
             if hosted.dropping.load(Ordering::Acquire) {
@@ -67,6 +73,16 @@ impl Hosting {
                 // The owner decides, in its own words.
                 agent.find(handle, false)?;
             }
+        }
+        // What it had, whoever asked for it, is not beside the new one for long.
+        *place.counted.lock() = None;
+        if let Some(peer) = peer {
+            let most = agent.config.limits.images_of_peer;
+            let Some(counted) = agent.images_of_peers.enter(peer, 1, most) else {
+                self.clear(handle.seed, hosted.as_ref());
+                return Err(too_many_images(peer, most));
+            };
+            *place.counted.lock() = Some(counted);
         }
         let begun = Instant::now();
         let found = agent

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 pub use super::children::MAX_CHILDREN;
 use super::failure::fail;
+pub use super::hosting::MAX_HOSTED;
 pub use super::remote::MAX_CONNECTIONS;
 pub use super::seeds::MAX_SEEDS;
+use crate::export::PeerLimits;
+pub use crate::export::service::MAX_STREAMS;
 use crate::id::SeedId;
 use crate::wire::local::{Failure, FailureKind};
 
@@ -22,6 +25,12 @@ pub struct Limits {
     pub seeds: usize,
     /// Leases and resumes of one peer, each of which has a connection; [`MAX_CONNECTIONS`] at most.
     pub connections_of_peer: usize,
+    /// Images that one peer has had made here, [`MAX_HOSTED`] at most.
+    pub images_of_peer: usize,
+    /// READ streams of one peer, [`MAX_STREAMS`] at most.
+    pub streams_of_peer: usize,
+    /// Bytes of pages that one peer is sent in a second; `None`: as fast as it takes them.
+    pub bytes_per_s_of_peer: Option<u64>,
 }
 
 impl Default for Limits {
@@ -32,6 +41,9 @@ impl Default for Limits {
             children_of_peer: MAX_CHILDREN,
             seeds: MAX_SEEDS,
             connections_of_peer: MAX_CONNECTIONS,
+            images_of_peer: MAX_HOSTED / 2,
+            streams_of_peer: MAX_STREAMS / 4,
+            bytes_per_s_of_peer: None,
         }
     }
 }
@@ -48,6 +60,11 @@ pub(super) enum Whose {
 }
 
 impl Limits {
+    /// Those of who reads seeds of this host.
+    pub(super) fn readers(&self) -> PeerLimits {
+        PeerLimits { streams: self.streams_of_peer, bytes_per_s: self.bytes_per_s_of_peer }
+    }
+
     /// The parties that a resume counts for, each with how many it may have.
     pub(super) fn of_resume(&self, seed: SeedId, peer: Option<IpAddr>) -> Vec<(Whose, usize)> {
         let peer = peer.map(|peer| (Whose::Peer(peer), self.children_of_peer));
@@ -80,6 +97,15 @@ pub(super) fn too_many_connections(peer: IpAddr, most: usize) -> Failure {
     let text = format!(
         "{peer} has as many connections to this agent as one peer may have, {most} (max_connections_of_peer): each \
          seed that a host holds takes one, and each resume that runs"
+    );
+    fail(FailureKind::Limit, text)
+}
+
+/// A peer has had too many images made.
+pub(super) fn too_many_images(peer: IpAddr, most: usize) -> Failure {
+    let text = format!(
+        "this host already holds as many seeds' images for {peer} as one peer may have, {most} (max_images_of_peer): \
+         end children of other seeds there, or resume on another host"
     );
     fail(FailureKind::Limit, text)
 }

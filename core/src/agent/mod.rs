@@ -40,7 +40,6 @@ mod seeds;
 mod shared_files;
 mod starting;
 mod surroundings;
-mod tally;
 
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -60,6 +59,7 @@ use crate::fabric::tcp::{Limits, TcpFabric};
 use crate::fabric::{Buffers, Fabric};
 use crate::image::{Mounts, PageLost, await_told};
 use crate::keeper;
+use crate::tally::Tally;
 use crate::wire::local::{Failure, FailureKind, Stats};
 use failure::fail;
 
@@ -92,7 +92,9 @@ pub struct Agent {
     local: Arc<LocalFabric>,
     peers: Arc<peers::Peers>,
     /// Connections that others have to this agent.
-    peers_here: Arc<tally::Tally<IpAddr>>,
+    peers_here: Arc<Tally<IpAddr>>,
+    /// Images that others have had made here.
+    images_of_peers: Arc<Tally<IpAddr>>,
     seeds: Arc<seeds::Seeds>,
     hosting: hosting::Hosting,
     ahead: ahead::Ahead,
@@ -139,7 +141,8 @@ impl Agent {
         })?;
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
-        let pages = PageService::with_busy_poll(exports.clone(), config.busy_poll);
+        let pages =
+            PageService::bounded(exports.clone(), config.busy_poll, config.limits.readers());
         let (rdma, fallbacks) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
             let _ = std::fs::remove_file(&config.socket);
         })?;
@@ -154,6 +157,7 @@ impl Agent {
             copies,
             peers,
             peers_here: Arc::default(),
+            images_of_peers: Arc::default(),
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
             ahead,

@@ -113,9 +113,9 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
         match request {
             ControlRequest::Resume(request) => return serve_resume(agent, channel, *request, peer),
             ControlRequest::Fetch { seed, key, ends_with_children } => {
-                let peer = channel.stream().peer_addr().map(|peer| peer.to_string());
-                let lease = Arc::new(Lease::new(peer.unwrap_or_default()));
-                let (reply, hold) = fetch(agent, seed, &key, &lease);
+                let name = channel.stream().peer_addr().map(|peer| peer.to_string());
+                let lease = Arc::new(Lease::new(name.unwrap_or_default()));
+                let (reply, hold) = fetch(agent, seed, &key, &lease, peer);
                 let others = match hold {
                     Some(_) if ends_with_children => agent.seeds.end_with_children(seed),
                     _ => Vec::new(),
@@ -126,7 +126,7 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
                     return keep_lease(agent, channel, &lease, teller);
                 }
             }
-            request => frame::write(&mut channel, &answer(agent, request))?,
+            request => frame::write(&mut channel, &answer(agent, request, peer))?,
         }
     }
 }
@@ -137,9 +137,9 @@ fn bound_answers(channel: &Channel, deadline: Duration) -> std::io::Result<()> {
     channel.stream().set_write_timeout(Some(deadline))
 }
 
-fn answer(agent: &Arc<Agent>, request: ControlRequest) -> ControlReply {
+fn answer(agent: &Arc<Agent>, request: ControlRequest, peer: IpAddr) -> ControlReply {
     let result = match request {
-        ControlRequest::Token => return ControlReply::Token(agent.pages.issue_token()),
+        ControlRequest::Token => return ControlReply::Token(agent.pages.issue_token_to(peer)),
         ControlRequest::About => return ControlReply::About(agent.about()),
         ControlRequest::Kill { child, signal } => {
             agent.children.kill(child, signal).map(|()| ControlReply::Done)
@@ -158,13 +158,15 @@ fn fetch(
     seed: SeedId,
     key: &ForkKey,
     lease: &Arc<Lease>,
+    peer: IpAddr,
 ) -> (ControlReply, Option<(Hold, ArenaTeller)>) {
     match agent.seeds.fetch_and_hold(seed, key, Some(lease.clone())) {
         Ok((published, hold)) => {
             let mut teller = ArenaTeller { seed, slabs: published.slabs, filled: 0 };
             let arena = teller.news(agent).0.unwrap_or_default();
             let bytes = published.descriptor.to_vec();
-            let token = agent.pages.issue_token();
+            agent.exports.admit(seed, peer);
+            let token = agent.pages.issue_token_to(peer);
             let clocks = clock::now().moved_by(published.clock_offset);
             let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();
             let reply = ControlReply::Descriptor { bytes, token, clocks, digests, arena };

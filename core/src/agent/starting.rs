@@ -62,8 +62,8 @@ impl Agent {
             let others = self.seeds.end_with_children(request.handle.seed);
             others.iter().for_each(|lease| lease.tell());
         }
-        let (hosted, new_template) =
-            self.hosting.get(self, &request.handle, request.seed_ends_with_children)?;
+        let ends = request.seed_ends_with_children;
+        let (hosted, new_template) = self.hosting.get(self, &request.handle, ends, peer)?;
         if poll::is_readable(caller.as_raw_fd()).unwrap_or(true) {
             let text = "the caller has gone before its children were started: none was";
             return Err(fail(FailureKind::Unreachable, text));

@@ -10,10 +10,10 @@
 //!               \--- the seed's process ends: reads find end-of-file, and fail
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,7 @@ pub(crate) mod beneath;
 mod card;
 pub mod dc;
 mod host_memory;
+mod peers;
 pub mod rc;
 pub mod service;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub(crate) mod stand_in;
 
 pub use beneath::FileBeneath;
 pub use host_memory::HostMemory;
+pub use peers::PeerLimits;
 pub use service::{PageService, ServiceCounters};
 
 /// Bytes from which on a READ is worth process_vm_readv(2). It takes 95 us a MiB where /proc/PID/mem takes 150, and
@@ -66,6 +68,9 @@ pub struct ProcessExport {
     /// Its copy, which RDMA cards READ if this host has one; filled from here on.
     pub arena: Option<ArenaCopy>,
 }
+
+/// Hosts that may READ one seed: a cluster has no more addresses.
+pub const MAX_READERS: usize = 4096;
 
 /// What is to be told of a seed's arena.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +141,7 @@ impl Exports {
             direct,
             hot: RwLock::default(),
             beneath: OnceLock::new(),
+            readers: RwLock::default(),
             revoked: AtomicBool::new(false),
         });
         if let Some(arena) = &exported.export.arena {
@@ -144,6 +150,17 @@ impl Exports {
         let before = self.seeds.write().insert(seed, exported);
         if let Some(before) = before {
             before.revoke();
+        }
+    }
+
+    /// From now on streams whose tokens were issued to `peer` may READ `seed`: it has shown the fork key. Nothing happens
+    /// if it is not exported, or [`MAX_READERS`] others are admitted.
+    pub fn admit(&self, seed: SeedId, peer: IpAddr) {
+        let exported = self.seeds.read().get(&seed).cloned();
+        let Some(exported) = exported else { return };
+        let mut readers = exported.readers.write();
+        if readers.len() < MAX_READERS {
+            readers.insert(peer);
         }
     }
 
@@ -211,6 +228,21 @@ impl Exports {
         Ok(self.open(seed, key)?.read(addr, into)?)
     }
 
+    /// The export of `seed`, if `key` is its own and `reader`, unless that is anybody, was admitted.
+    ///
+    /// # Errors
+    /// `Refused`.
+    pub(crate) fn open_to(
+        &self,
+        reader: Option<IpAddr>,
+        seed: SeedId,
+        key: &ReadKey,
+    ) -> Result<Arc<Exported>, ExportError> {
+        let exported = self.open(seed, key)?;
+        let is_admitted = reader.is_none_or(|peer| exported.readers.read().contains(&peer));
+        is_admitted.then_some(exported).ok_or(ExportError::Refused(seed))
+    }
+
     /// The export of `seed`, if `key` is its own.
     ///
     /// # Errors
@@ -233,6 +265,8 @@ pub(crate) struct Exported {
     direct: Option<ProcessMemory>,
     hot: RwLock<Arc<[SeedRange]>>,
     beneath: OnceLock<Vec<FileBeneath>>,
+    /// Who has shown its fork key; no more than have had a connection at a time.
+    readers: RwLock<HashSet<IpAddr>>,
     revoked: AtomicBool,
 }
 

@@ -159,7 +159,7 @@ impl Listener {
 
     fn accept(&mut self, request: ConnectRequest) -> Result<(), String> {
         let token = <[u8; 32]>::try_from(request.data.get(..32).unwrap_or_default());
-        let good = token.is_ok_and(|token| self.pages.redeem(&StreamToken(token)));
+        let good = token.is_ok_and(|token| self.pages.redeem(&StreamToken(token), None).is_ok());
         if !good {
             let reason = "the peer has refused the connection's token";
             let _ = request.id.reject(reason.as_bytes());

@@ -12,18 +12,20 @@
 //! seed that dies or is revoked in between is a status and never a half answer.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::peers::{Pace, PeerLimits};
 use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
 use crate::id::{ReadKey, SeedId, StreamToken};
 use crate::sys::socket;
+use crate::tally::{Counted, Tally};
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
@@ -59,10 +61,22 @@ const PUSH_RUN_LEN: usize = read::ANSWER_LEN + read::PUSH_ADDR_LEN + read::MAX_P
 #[derive(Debug)]
 pub struct PageService {
     exports: Arc<Exports>,
-    tokens: Mutex<Vec<(StreamToken, Instant)>>,
+    tokens: Mutex<Vec<Issued>>,
     streams: AtomicUsize,
+    streams_of_peers: Arc<Tally<IpAddr>>,
+    limits: PeerLimits,
+    pace: Pace,
     counters: ServiceCounters,
     busy_poll: Duration,
+}
+
+/// A token that was not used yet.
+#[derive(Debug)]
+struct Issued {
+    token: StreamToken,
+    at: Instant,
+    /// Who it was issued to, and may use it; `None`: whoever has it.
+    to: Option<IpAddr>,
 }
 
 /// What a page service has done; the numbers only grow.
@@ -91,25 +105,43 @@ impl PageService {
     /// A service whose threads look for the next request for so long before they sleep: on hosts where a
     /// CPU costs less than a wake-up's time.
     pub fn with_busy_poll(exports: Arc<Exports>, busy_poll: Duration) -> Arc<Self> {
+        PageService::bounded(exports, busy_poll, PeerLimits::default())
+    }
+
+    /// A service of which each peer may take so much.
+    pub fn bounded(exports: Arc<Exports>, busy_poll: Duration, limits: PeerLimits) -> Arc<Self> {
         Arc::new(PageService {
             exports,
             tokens: Mutex::default(),
             streams: AtomicUsize::new(0),
+            streams_of_peers: Arc::default(),
+            limits,
+            pace: Pace::default(),
             counters: ServiceCounters::default(),
             busy_poll,
         })
     }
 
-    /// A token that opens one stream within [`TOKEN_LIFE`].
+    /// A token that opens one stream within [`TOKEN_LIFE`], for whoever has it and to all seeds.
     pub fn issue_token(&self) -> StreamToken {
+        self.issue(None)
+    }
+
+    /// A token that opens one stream within [`TOKEN_LIFE`] from the address `peer` and from no other, to the seeds that it
+    /// was admitted to ([`Exports::admit`]).
+    pub fn issue_token_to(&self, peer: IpAddr) -> StreamToken {
+        self.issue(Some(peer))
+    }
+
+    fn issue(&self, to: Option<IpAddr>) -> StreamToken {
         let token = StreamToken::random();
         let now = Instant::now();
         let mut tokens = self.tokens.lock();
-        tokens.retain(|(_, issued)| now.duration_since(*issued) < TOKEN_LIFE);
+        tokens.retain(|issued| now.duration_since(issued.at) < TOKEN_LIFE);
         if tokens.len() >= MAX_TOKENS {
             tokens.remove(0);
         }
-        tokens.push((token.clone(), now));
+        tokens.push(Issued { token: token.clone(), at: now, to });
         token
     }
 
@@ -127,8 +159,8 @@ impl PageService {
     /// returns when it has ended.
     pub fn serve(self: &Arc<Self>, stream: TcpStream) {
         match self.welcome(&stream) {
-            Ok(Some(_slot)) => {
-                let mut session = Session::new(self, stream);
+            Ok(Some(slot)) => {
+                let mut session = Session::new(self, stream, &slot);
                 if let Err(error) = session.run() {
                     tracing::debug!(%error, "a READ stream has ended");
                 }
@@ -149,49 +181,85 @@ impl PageService {
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         let mut greeting = [0u8; read::GREETING_LEN];
         stream.read_exact(&mut greeting)?;
+        let from = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
         let (status, slot) = match read::parse_greeting(&greeting) {
-            Err(_) => (Status::Protocol, None),
-            Ok(token) if !self.redeem(&token) => (Status::Revoked, None),
-            Ok(_) => match self.slot() {
-                Some(slot) => (Status::Ok, Some(slot)),
-                None => (Status::Busy, None),
+            Err(_) => (Status::Protocol, Err("it speaks another protocol")),
+            Ok(token) => match self.redeem(&token, from) {
+                Err(why) => (Status::Revoked, Err(why)),
+                Ok(reader) => match self.slot(from, reader) {
+                    Ok(slot) => (Status::Ok, Ok(slot)),
+                    Err(why) => (Status::Busy, Err(why)),
+                },
             },
         };
-        if slot.is_none() {
-            tracing::warn!(?status, peer = ?stream.peer_addr().ok(), "a READ stream was refused");
+        if let Err(why) = &slot {
+            tracing::warn!(why, peer = ?from, "a READ stream was refused");
         }
+        let slot = slot.ok();
         stream.write_all(&read::encode_welcome(status))?;
         stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
         Ok(slot)
     }
 
-    /// Whether `token` is good; it is not any more afterwards.
-    pub(super) fn redeem(&self, token: &StreamToken) -> bool {
+    /// Whose streams' rights `token` gives, if it is good and shown `from` where it may be; it is not good any more
+    /// afterwards. Without an address (a connection of another kind, RDMA's) any will do.
+    pub(super) fn redeem(
+        &self,
+        token: &StreamToken,
+        from: Option<IpAddr>,
+    ) -> Result<Option<IpAddr>, &'static str> {
         let now = Instant::now();
-        let mut found = false;
+        let mut found = None;
         // Each is compared, in constant time: how long it takes tells nothing about the tokens.
-        self.tokens.lock().retain(|(issued_token, issued)| {
-            let same = issued_token == token;
-            let good = now.duration_since(*issued) < TOKEN_LIFE;
-            found |= same && good;
+        self.tokens.lock().retain(|issued| {
+            let same = issued.token == *token;
+            let good = now.duration_since(issued.at) < TOKEN_LIFE;
+            if same && good {
+                found = Some(issued.to);
+            }
             !same && good
         });
-        found
+        match found {
+            None => Err("its token is not known, was used, or is too old"),
+            Some(Some(to)) if from.is_some_and(|from| from != to) => {
+                Err("its token was issued to another peer")
+            }
+            Some(to) => Ok(to),
+        }
     }
 
-    fn slot(self: &Arc<Self>) -> Option<Slot> {
-        let slot = Slot(Arc::clone(self));
-        (self.streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS).then_some(slot)
+    fn slot(
+        self: &Arc<Self>,
+        from: Option<IpAddr>,
+        reader: Option<IpAddr>,
+    ) -> Result<Slot, &'static str> {
+        let most = self.limits.streams;
+        let place = from.map(|peer| self.streams_of_peers.enter(peer, 1, most));
+        if let Some(None) = place {
+            return Err("its peer has as many as one may have (max_streams_of_peer)");
+        }
+        let slot = Slot { service: Arc::clone(self), from, reader, _place: place.flatten() };
+        match self.streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS {
+            true => Ok(slot),
+            false => Err("there are as many as this host serves"),
+        }
     }
 }
 
 /// One of the streams; counted until dropped.
 #[derive(Debug)]
-struct Slot(Arc<PageService>);
+struct Slot {
+    service: Arc<PageService>,
+    /// Whose it is; `None`: it has no address.
+    from: Option<IpAddr>,
+    /// Whose seeds it reads; `None`: all.
+    reader: Option<IpAddr>,
+    _place: Option<Counted<IpAddr>>,
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.service.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -207,6 +275,7 @@ enum SessionError {
 /// One stream behind its welcome.
 struct Session<'a> {
     service: &'a PageService,
+    slot: &'a Slot,
     stream: TcpStream,
     requests: Box<[u8]>,
     /// What is received and not yet parsed: `requests[at..end]`.
@@ -216,9 +285,10 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(service: &'a PageService, stream: TcpStream) -> Self {
+    fn new(service: &'a PageService, stream: TcpStream, slot: &'a Slot) -> Self {
         Session {
             service,
+            slot,
             stream,
             requests: vec![0; REQUEST_BUFFER].into(),
             at: 0,
@@ -288,8 +358,9 @@ impl<'a> Session<'a> {
         ranges: &read::Ranges,
     ) -> io::Result<()> {
         let bytes = ranges.bytes();
-        let status = match self.service.exports.open(seed, key) {
+        let status = match self.service.exports.open_to(self.slot.reader, seed, key) {
             Ok(exported) => {
+                self.wait_for_turn(bytes);
                 if bytes >= UNREAD_BYTES {
                     let header = read::encode_answer(tag, Status::Ok, bytes);
                     if exported.send(ranges.list(), &header, &self.stream)? {
@@ -302,6 +373,17 @@ impl<'a> Session<'a> {
             Err(error) => Err(error),
         };
         self.answer_read(tag, bytes, status)
+    }
+
+    /// Waits until the peer may have so many bytes more.
+    fn wait_for_turn(&self, bytes: usize) {
+        let (Some(rate), Some(peer)) = (self.service.limits.bytes_per_s, self.slot.from) else {
+            return;
+        };
+        let wait = self.service.pace.take(peer, bytes as u64, rate, Instant::now());
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
     }
 
     /// Puts the bytes of `ranges` where an answer's pages stand.
@@ -346,7 +428,7 @@ impl<'a> Session<'a> {
         holes: &[SeedRange],
     ) -> io::Result<()> {
         let mut used = 0;
-        let status = match self.service.exports.open(seed, key) {
+        let status = match self.service.exports.open_to(self.slot.reader, seed, key) {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
@@ -355,6 +437,7 @@ impl<'a> Session<'a> {
                     let mut addr = run.start;
                     while addr < run.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {
+                            self.wait_for_turn(used);
                             self.stream.write_all(&self.answer[..used])?;
                             used = 0;
                         }
@@ -378,6 +461,7 @@ impl<'a> Session<'a> {
         };
         let end = read::encode_answer(tag, status, 0);
         self.answer[used..used + read::ANSWER_LEN].copy_from_slice(&end);
+        self.wait_for_turn(used);
         self.stream.write_all(&self.answer[..used + read::ANSWER_LEN])
     }
 

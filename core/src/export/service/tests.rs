@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -191,6 +191,83 @@ fn a_token_opens_one_stream() {
 }
 
 #[test]
+fn a_token_is_good_from_the_address_that_it_was_issued_to_alone() {
+    let served = Served::start(1);
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let of_another = served.service.issue_token_to([10, 0, 0, 1].into());
+    assert_eq!(Client::open(served.address, &of_another).err(), Some(Status::Revoked));
+    // Whoever has taken it has made it worthless.
+    assert!(served.service.redeem(&of_another, Some([10, 0, 0, 1].into())).is_err());
+    assert!(Client::open(served.address, &served.service.issue_token_to(here)).is_ok());
+}
+
+/// The read key alone is not enough: it stands in a descriptor, which others may have seen.
+#[test]
+fn a_stream_reads_the_seeds_that_its_peer_was_admitted_to() {
+    let served = Served::start(2);
+    let (other, other_key) = served.stand_in.export(&served.exports);
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let token = served.service.issue_token_to(here);
+    let mut client = Client::open(served.address, &token).ok().unwrap();
+    let mut status = |seed, key: &ReadKey| {
+        client.ask(1, seed, key, &[(served.addr(0), 4096)]);
+        client.answer().0.status
+    };
+    assert_eq!(status(served.seed, &served.key), Status::Revoked);
+    served.exports.admit(served.seed, [10, 0, 0, 1].into());
+    assert_eq!(status(served.seed, &served.key), Status::Revoked);
+    served.exports.admit(served.seed, here);
+    assert_eq!(status(served.seed, &served.key), Status::Ok);
+    assert_eq!(status(other, &other_key), Status::Revoked);
+    let mut push = Vec::new();
+    read::encode_push(&mut push, 2, other, &other_key, &[]);
+    client.0.write_all(&push).unwrap();
+    assert_eq!(client.answer().0.status, Status::Revoked);
+}
+
+#[test]
+fn a_peer_has_so_many_streams_and_others_have_theirs() {
+    let limits = PeerLimits { streams: 2, bytes_per_s: None };
+    let service = PageService::bounded(Exports::new(), Duration::ZERO, limits);
+    let slot = |last: u8| service.slot(Some([10, 0, 0, last].into()), None);
+    let (first, second) = (slot(1), slot(1));
+    assert!(slot(1).unwrap_err().contains("(max_streams_of_peer)"));
+    assert_eq!(service.streams(), 2, "who is refused takes no place");
+    assert!(slot(2).is_ok());
+    drop(first);
+    assert!(slot(1).is_ok());
+    drop(second);
+    let address = listen(&service);
+    let here: Vec<Client> =
+        (0..2).map(|_| Client::open(address, &service.issue_token()).ok().unwrap()).collect();
+    let third = Client::open(address, &service.issue_token());
+    assert_eq!(third.err(), Some(Status::Busy));
+    drop(here);
+}
+
+#[test]
+fn a_peer_is_sent_so_many_bytes_a_second() {
+    const RATE: u64 = 4 << 20;
+    let exports = Exports::new();
+    let stand_in = StandIn::start(256 * PAGE);
+    let (seed, key) = stand_in.export(&exports);
+    let limits = PeerLimits { streams: 8, bytes_per_s: Some(RATE) };
+    let service = PageService::bounded(exports, Duration::ZERO, limits);
+    let address = listen(&service);
+    let begun = Instant::now();
+    let mut clients: Vec<Client> =
+        (0..2).map(|_| Client::open(address, &service.issue_token()).ok().unwrap()).collect();
+    for client in &mut clients {
+        client.ask(1, seed, &key, &[(stand_in.range().start, 1 << 20)]);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().1.len(), 1 << 20);
+    }
+    // Two of them, at a quarter of a second each, less what a peer may have at once.
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn tokens_are_bounded_and_the_oldest_gives_way() {
     let service = PageService::new(Exports::new());
     let first = service.issue_token();
@@ -198,16 +275,16 @@ fn tokens_are_bounded_and_the_oldest_gives_way() {
     for _ in 0..MAX_TOKENS - 1 {
         service.issue_token();
     }
-    assert!(!service.redeem(&first));
-    assert!(service.redeem(&second));
+    assert!(service.redeem(&first, None).is_err());
+    assert!(service.redeem(&second, None).is_ok());
 }
 
 #[test]
 fn an_expired_token_is_refused() {
     let service = PageService::new(Exports::new());
     let token = service.issue_token();
-    service.tokens.lock()[0].1 = Instant::now() - TOKEN_LIFE;
-    assert!(!service.redeem(&token));
+    service.tokens.lock()[0].at = Instant::now() - TOKEN_LIFE;
+    assert!(service.redeem(&token, None).is_err());
 }
 
 #[test]

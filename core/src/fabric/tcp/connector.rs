@@ -48,7 +48,7 @@ impl Connector for TcpConnector {
                 Err(ReadError::Unreachable(format!("{peer} has refused the stream's token")))
             }
             (_, Ok(Status::Busy)) => Err(ReadError::Unreachable(format!(
-                "{peer} serves as many READ streams as it takes"
+                "{peer} serves as many READ streams as it takes, or as one peer may have there (max_streams_of_peer)"
             ))),
             (_, Ok(_) | Err(_)) => Err(ReadError::Revoked(format!(
                 "{peer} speaks another READ protocol; both sides must run the same version of mitosis"

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 /// Counts by key; a key that has none takes no room.
 #[derive(Debug)]
-pub(super) struct Tally<K> {
+pub(crate) struct Tally<K> {
     counts: Mutex<HashMap<K, usize>>,
 }
 
 /// Some that are counted, until dropped.
 #[derive(Debug)]
-pub(super) struct Counted<K: Copy + Debug + Eq + Hash> {
+pub(crate) struct Counted<K: Copy + Debug + Eq + Hash> {
     tally: Arc<Tally<K>>,
     key: K,
     count: usize,
@@ -29,7 +29,7 @@ impl<K> Default for Tally<K> {
 
 impl<K: Copy + Debug + Eq + Hash> Tally<K> {
     /// Counts `count` more of `key`, if it then has no more than `most`.
-    pub(super) fn enter(self: &Arc<Self>, key: K, count: usize, most: usize) -> Option<Counted<K>> {
+    pub(crate) fn enter(self: &Arc<Self>, key: K, count: usize, most: usize) -> Option<Counted<K>> {
         let mut counts = self.counts.lock();
         let has = counts.get(&key).copied().unwrap_or(0);
         if has.checked_add(count).is_none_or(|all| all > most) {
@@ -42,7 +42,7 @@ impl<K: Copy + Debug + Eq + Hash> Tally<K> {
 
 impl<K: Copy + Debug + Eq + Hash> Counted<K> {
     /// One of them; none if there is none left.
-    pub(super) fn take_one(&mut self) -> Option<Counted<K>> {
+    pub(crate) fn take_one(&mut self) -> Option<Counted<K>> {
         self.count = self.count.checked_sub(1)?;
         Some(Counted { tally: self.tally.clone(), key: self.key, count: 1 })
     }
