@@ -179,7 +179,9 @@ fn configure(
     let pager_cpus = pager_cpus.collect::<Result<Vec<_>, _>>()?;
     pager_cpus.iter().try_for_each(|cpu| check_cpu(*cpu))?;
     let number = |name| settled.number(name).with_context(|| format!("{name} has no value"));
+    let socket_group = settled.text("socket_group").map(group_named).transpose()?;
     Ok(Config {
+        socket_group,
         listen,
         advertise,
         secrets,
@@ -270,6 +272,18 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
         .to_socket_addrs()
         .with_context(|| format!("--listen {text}: give ADDR, ADDR:PORT or PORT"))?;
     addresses.next().with_context(|| format!("--listen {text}: the name has no address"))
+}
+
+/// A group's number, or its name in /etc/group.
+fn group_named(text: &str) -> anyhow::Result<u32> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let mut fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = fields.find(|fields| fields.first() == Some(&text));
+    let number = found.and_then(|fields| fields.get(2)?.parse().ok());
+    number.with_context(|| format!("there is no group '{text}' in /etc/group (socket_group)"))
 }
 
 /// The secret of a file that only its owner can read.

@@ -187,7 +187,16 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 27] = [
+const AGENTS: [Setting; 28] = [
+    agent(
+        "socket_group",
+        "MITOSIS_SOCKET_GROUP",
+        "socket-group",
+        "GROUP",
+        Kind::Text,
+        None,
+        "A group, by name or number, that may use the agent, too. Each member can become the agent's user by it",
+    ),
     agent(
         "listen",
         "MITOSIS_LISTEN",

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use mitosis::id::PrepareToken;
+use mitosis::id::{Handle, PrepareToken};
 use mitosis::wire::frame::{self, FrameError};
 use mitosis::wire::local::{ChildEnd, Clock, FailureKind, LocalReply, LocalRequest, ResumeRequest};
 use mitosis_hosts::ExecOptions;
@@ -318,6 +318,80 @@ fn not_root() {
         agent.err.contains("no child can be resumed on this host") && agent.err.contains("root"),
         "{agent:?}"
     );
+    world.settled(&world.b);
+    world.finish();
+}
+
+#[test]
+fn a_member_of_the_sockets_group_has_its_own_and_no_others() {
+    let plan =
+        Plan { programs_on_b: true, tools_on_b: vec!["/usr/bin/setpriv"], ..Plan::default() };
+    let mut world = World::without_agents(plan);
+    let mut agent = world.b.agent_with(world.pair.b(), &["--socket-group", "65534"]);
+    agent.line();
+    world.b.agent = Some(agent);
+    let as_user = |who: &[&str], command: &[&str]| -> Process {
+        let line = [who, command].concat();
+        Process::start(world.pair.b().command_with(&ExecOptions::default(), line))
+    };
+    let nobody = |command: &[&str]| as_user(&NOBODY, command);
+    let told = program("suite-told").display().to_string();
+    let roots = world.seed_of(&world.b, "suite-told", &[]);
+    let mut parent = nobody(&[&told]);
+    let handle = parent.line().split(' ').next().unwrap().to_owned();
+    let own = handle.parse::<Handle>().unwrap().seed.to_string();
+
+    // Of its own all, by its own rights.
+    let resume = ["/bin/mitosis", "resume", &handle];
+    let mut child =
+        nobody(&[&resume[..], &["--payload", "pid;await /tmp/test-go;exit 7"]].concat());
+    let pid = child.line().split_once(' ').unwrap().1.to_owned();
+    let seen = world.b.children_of_keeper();
+    let users = seen.iter().filter_map(|seen| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", seen.pid)).ok()?;
+        Some(status.contains("Uid:\t65534\t65534\t65534\t65534\n"))
+    });
+    assert!(users.into_iter().any(|is_nobodys| is_nobodys), "child {pid}: {seen:?}");
+    let listed = nobody(&["/bin/mitosis", "ls"]).end().ok();
+    assert!(listed.contains(&own) && !listed.contains(roots.id()), "{listed}");
+    let all = world.mitosis(&world.b, &["ls"]).end().ok();
+    assert!(all.contains(&own) && all.contains(roots.id()), "{all}");
+
+    // Of others nothing, and nothing that takes the agent's rights.
+    let lacks = "resume another user's seed, whose children have rights that it may lack";
+    let others = nobody(&["/bin/mitosis", "resume", &roots.handle, "--payload", "exit 0"]).end();
+    others.refused(&["user 65534 may not", lacks]);
+    let dropped = nobody(&["/bin/mitosis", "drop", roots.id()]).end();
+    dropped.refused(&["no seed", roots.id()]);
+    nobody(&["/bin/mitosis", "inspect", roots.id()]).end().refused(&["no seed", roots.id()]);
+    let listens = nobody(&[&resume[..], &["--listen", "all"]].concat()).end();
+    listens.refused(&["user 65534 may not have the agent bind sockets"]);
+    let named = nobody(&[&resume[..], &["--hostname", "x"]].concat()).end();
+    named.refused(&["user 65534 may not have children enter groups or namespaces"]);
+    let there = nobody(&[&resume[..], &["--on", "host-a"]].concat()).end();
+    there.refused(&["user 65534 may not resume across hosts"]);
+    nobody(&["/bin/mitosis", "shutdown"]).end().refused(&["user 65534 may not end the agent"]);
+    let mut roots_child = world.mitosis(
+        &world.b,
+        &["resume", &roots.handle, "--payload", "pid;await /tmp/test-go;exit 5"],
+    );
+    roots_child.line();
+    let children = world.mitosis(&world.b, &["ls", "--json"]).end();
+    let children: serde_json::Value = serde_json::from_str(&children.ok()).unwrap();
+    let of_root = children["children"].as_array().unwrap().iter();
+    let of_root = of_root.filter(|child| child["seed"] == roots.id()).map(|child| &child["child"]);
+    for child in of_root.map(|child| child.as_str().unwrap()) {
+        nobody(&["/bin/mitosis", "kill", child]).end().refused(&["no child", child]);
+    }
+    // Who is in no such group does not reach it.
+    let stranger = ["/usr/bin/setpriv", "--reuid=4321", "--regid=4321", "--clear-groups"];
+    as_user(&stranger, &["/bin/mitosis", "ls"]).end().refused(&["ermission denied"]);
+
+    world.signal(&world.b, "/tmp/test-go");
+    assert_eq!((child.end().code, roots_child.end().code), (Some(7), Some(5)));
+    parent.end().ok();
+    nobody(&["/bin/mitosis", "drop", &own]).end().ok();
+    world.mitosis(&world.b, &["drop", roots.id()]).end().ok();
     world.settled(&world.b);
     world.finish();
 }

@@ -94,6 +94,8 @@ struct Entry {
     entering: Entering,
     /// Keeps image, template and lease alive, and the seed if it is this host's.
     lives_on: Option<LivesOn>,
+    /// Who has started it.
+    user: u32,
     /// What it counts for.
     places: Vec<Counted<Whose>>,
 }
@@ -157,6 +159,8 @@ pub struct NewChild {
     pub hold: Option<Arc<Hold>>,
     /// Its standard error, for what the agent has to say of it.
     pub stderr: Arc<File>,
+    /// Who has started it.
+    pub user: u32,
 }
 
 /// Places for children that are about to be started; those that are not taken go back.
@@ -215,14 +219,18 @@ impl Children {
         say(&entry.stderr, text.to_owned());
     }
 
+    /// Who has started a child.
+    pub(super) fn user_of(&self, child: ChildId) -> Option<u32> {
+        let table = self.table.lock();
+        table.by_pid.values().find(|entry| entry.child == child).map(|entry| entry.user)
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
     /// No such child, or a number that is no signal.
     pub fn kill(&self, child: ChildId, signal: i32) -> Result<(), Failure> {
-        let gone = || {
-            fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
-        };
+        let gone = || child_gone(child);
         let table = self.table.lock();
         let entry = table.by_pid.values().find(|entry| entry.child == child).ok_or_else(gone)?;
         let Some(process) = &entry.process else { return Ok(()) };
@@ -251,8 +259,8 @@ impl Children {
         (pids.len() as u64, pids.iter().filter_map(|pid| private_pages(*pid)).sum::<u64>() * PAGE)
     }
 
-    /// A line for each.
-    pub fn lines(&self) -> Vec<ChildLine> {
+    /// A line for each that somebody has started of whom `is_seen` holds.
+    pub fn lines(&self, is_seen: impl Fn(u32) -> bool) -> Vec<ChildLine> {
         let table = self.table.lock();
         let line = |(pid, entry): (&u32, &Entry)| ChildLine {
             child: entry.child,
@@ -260,7 +268,8 @@ impl Children {
             seed: entry.seed,
             age_s: entry.started.elapsed().as_secs(),
         };
-        let mut lines: Vec<ChildLine> = table.by_pid.iter().map(line).collect();
+        let mut lines: Vec<ChildLine> =
+            table.by_pid.iter().filter(|(_, entry)| is_seen(entry.user)).map(line).collect();
         lines.sort_by_key(|line| line.pid);
         lines
     }
@@ -287,6 +296,7 @@ impl Places {
             stderr: new.stderr,
             entering,
             lives_on: Some(LivesOn { template: new.template, hosted: new.hosted, _hold: new.hold }),
+            user: new.user,
             places,
         };
         match early {
@@ -297,6 +307,11 @@ impl Places {
             None => drop(table.by_pid.insert(pid, entry)),
         }
     }
+}
+
+/// Of one that has ended, or that is not told of.
+pub(super) fn child_gone(child: ChildId) -> Failure {
+    fail(FailureKind::ChildGone, format!("there is no child {child} here: it has ended"))
 }
 
 /// The process that a thread belongs to.
@@ -370,6 +385,7 @@ mod tests {
             stderr: Arc::new(File::open("/dev/null").unwrap()),
             entering: Entering::default(),
             lives_on: None,
+            user: 0,
             places: Vec::new(),
         };
         children.table.lock().by_pid.insert(sleep.id(), entry);

@@ -16,6 +16,8 @@ use crate::wire::control::ClusterSecret;
 pub struct Config {
     /// The unix socket for processes of this host.
     pub socket: PathBuf,
+    /// A group that may connect to it, too. Its members can become the agent's user by that.
+    pub socket_group: Option<u32>,
     /// Where other agents connect; `None`: no remote listener.
     pub listen: Option<SocketAddr>,
     /// `host:port` that handles and descriptors carry for this agent.
@@ -68,6 +70,7 @@ impl Config {
     pub fn local(socket: PathBuf, program: PathBuf) -> Self {
         Config {
             socket,
+            socket_group: None,
             listen: None,
             advertise: None,
             secrets: Vec::new(),

@@ -1,19 +1,21 @@
 //! The unix socket: processes of this host, the command line.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Agent;
+use super::callers::Caller;
 use super::connections::Connections;
 use super::failure::fail;
 use super::lease;
 use super::remote::write_output;
+use super::starting::StartedBy;
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::sys::lock::try_lock;
@@ -32,11 +34,11 @@ const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 static CONNECTIONS: Connections = Connections::new(MAX_CONNECTIONS, "local");
 
-/// Binds the socket, for its owner alone.
+/// Binds the socket, for its owner alone or for `group`, too.
 ///
 /// # Errors
 /// Another agent answers there, or the path cannot be made.
-pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
+pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Failure> {
     let say = |error: &dyn std::fmt::Display| {
         let text = format!(
             "the agent's socket {} cannot be made: {error}; give another one with --socket",
@@ -49,7 +51,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
         _ => Path::new("."),
     };
     // Closed to others from the start: between bind and chmod the socket itself is not.
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    let folder_mode = if group.is_some() { 0o711 } else { 0o700 };
+    let made = DirBuilder::new().recursive(true).mode(folder_mode).create(folder);
     made.map_err(|error| say(&error))?;
     // Held until the socket listens: of two agents that start at once, the second finds the first's.
     let _turn = turn(folder).map_err(|error| say(&error))?;
@@ -60,9 +63,31 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(say(&error)),
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(|error| say(&error))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|error| say(&error))?;
-    Ok(listener)
+    let Some(group) = group else {
+        let listener = UnixListener::bind(path).map_err(|error| say(&error))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| say(&error))?;
+        return Ok(listener);
+    };
+    bind_for(path, folder, group).map_err(|error| say(&error))
+}
+
+/// The folder is open: the socket gets there once it is the group's, out of one that is not.
+fn bind_for(path: &Path, folder: &Path, group: u32) -> io::Result<UnixListener> {
+    if fs::metadata(folder)?.mode() & 0o001 == 0 {
+        let text = "others may not pass its folder: chmod o+x it";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    let closed = folder.join(format!(".{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&closed)?;
+    let new = closed.join("s");
+    let bound = UnixListener::bind(&new).and_then(|listener| {
+        std::os::unix::fs::chown(&new, None, Some(group))?;
+        fs::set_permissions(&new, Permissions::from_mode(0o660))?;
+        fs::rename(&new, path)?;
+        Ok(listener)
+    });
+    fs::remove_dir_all(&closed)?;
+    bound
 }
 
 /// The right to bind in a folder, until it is dropped.
@@ -91,19 +116,20 @@ pub(super) fn serve(agent: &Arc<Agent>, listener: &UnixListener) {
 fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError> {
     let mut fds = Vec::new();
     let request = read_request(&stream, &mut fds)?;
+    let caller = Caller::of(&stream, agent.config.socket_group.is_some())?;
     let result = match request {
         LocalRequest::Report { token, report } => {
             agent.take_report(token, &report, fds, stream);
             return Ok(());
         }
-        LocalRequest::Resume(request) => return resume(agent, stream, request, fds),
-        LocalRequest::Shutdown => {
+        LocalRequest::Resume(request) => return resume(agent, caller, stream, request, fds),
+        LocalRequest::Shutdown if caller.is_trusted => {
             // The answer first: this process may be gone the moment after.
             let told = frame::write(&mut stream, &LocalReply::Done);
             agent.shut_down();
             return told;
         }
-        request => agent.answer_local(request),
+        request => agent.answer_local(caller, request),
     };
     frame::write(&mut stream, &result.unwrap_or_else(LocalReply::Failed))
 }
@@ -128,15 +154,24 @@ pub fn read_request(
 }
 
 impl Agent {
-    fn answer_local(self: &Arc<Self>, request: LocalRequest) -> Result<LocalReply, Failure> {
+    fn answer_local(
+        self: &Arc<Self>,
+        caller: Caller,
+        request: LocalRequest,
+    ) -> Result<LocalReply, Failure> {
         match request {
             LocalRequest::Await { token } => {
                 let record = self.seeds.wait_published(token)?;
                 let handle = self.seeds.handle(&record, self.config.advertise.as_deref());
                 Ok(LocalReply::Published { handle })
             }
-            LocalRequest::Kill { child, host, signal } => self.kill(child, host.as_deref(), signal),
-            LocalRequest::Drop { seed, how } => self.drop_seed(seed, how),
+            LocalRequest::Kill { child, host, signal } => {
+                self.kill(caller, child, host.as_deref(), signal)
+            }
+            LocalRequest::Drop { seed, how } => {
+                self.check_owner(caller, seed)?;
+                self.drop_seed(seed, how)
+            }
             LocalRequest::DropByHandle { handle, how } => {
                 self.authorize_drop(&handle)?;
                 self.drop_seed(handle.seed, how)
@@ -146,21 +181,34 @@ impl Agent {
                 None => Ok(LocalReply::Done),
             },
             LocalRequest::List => Ok(LocalReply::Listing(crate::wire::local::Listing {
-                seeds: self.seeds.lines(),
-                children: self.children.lines(),
+                seeds: self.seeds.lines(|owner| caller.may_have(owner)),
+                children: self.children.lines(|user| caller.may_have(user)),
             })),
-            LocalRequest::Inspect { handle, seed } => self.inspect(handle, seed),
+            LocalRequest::Inspect { handle, seed } => self.inspect(caller, handle, seed),
             LocalRequest::Stats => Ok(LocalReply::Stats(self.stats())),
-            LocalRequest::Report { .. } | LocalRequest::Resume(_) | LocalRequest::Shutdown => {
+            LocalRequest::Shutdown => {
+                caller.must_be_trusted("end the agent").map(|()| LocalReply::Done)
+            }
+            LocalRequest::Report { .. } | LocalRequest::Resume(_) => {
                 Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
             }
         }
     }
 
-    fn kill(&self, child: ChildId, host: Option<&str>, signal: i32) -> Result<LocalReply, Failure> {
+    fn kill(
+        &self,
+        caller: Caller,
+        child: ChildId,
+        host: Option<&str>,
+        signal: i32,
+    ) -> Result<LocalReply, Failure> {
         match self.other_host(host)? {
-            None => self.children.kill(child, signal)?,
+            None => {
+                self.check_starter(caller, child)?;
+                self.children.kill(child, signal)?;
+            }
             Some(agent) => {
+                caller.must_be_trusted("send signals to other hosts")?;
                 self.peers.call(&agent, &ControlRequest::Kill { child, signal })?;
             }
         }
@@ -199,14 +247,23 @@ impl Agent {
         }
     }
 
-    fn inspect(&self, handle: Option<Handle>, seed: Option<SeedId>) -> Result<LocalReply, Failure> {
+    fn inspect(
+        &self,
+        caller: Caller,
+        handle: Option<Handle>,
+        seed: Option<SeedId>,
+    ) -> Result<LocalReply, Failure> {
         let descriptor = match (handle, seed) {
             (Some(handle), _) if !self.is_own(handle.agent.as_deref()) => {
+                caller.must_be_trusted("ask other hosts")?;
                 let agent = handle.agent.clone().unwrap_or_default();
                 self.peers.fetch(&agent, &handle, false)?.bytes
             }
             (Some(handle), _) => self.fetch_own(&handle)?.1.descriptor.to_vec(),
-            (None, Some(seed)) => self.seeds.inspect(seed)?.descriptor.to_vec(),
+            (None, Some(seed)) => {
+                self.check_owner(caller, seed)?;
+                self.seeds.inspect(seed)?.descriptor.to_vec()
+            }
             (None, None) => {
                 return Err(fail(FailureKind::Argument, "inspect needs a handle or a seed id"));
             }
@@ -215,7 +272,7 @@ impl Agent {
     }
 
     /// The agent behind a host name, unless it is this one.
-    fn other_host(&self, host: Option<&str>) -> Result<Option<String>, Failure> {
+    pub(super) fn other_host(&self, host: Option<&str>) -> Result<Option<String>, Failure> {
         let Some(host) = host else { return Ok(None) };
         let address = host.parse::<HostAddress>();
         let agent =
@@ -232,6 +289,7 @@ fn gone_is_fine(failure: Failure) -> Result<(), Failure> {
 
 fn resume(
     agent: &Arc<Agent>,
+    caller: Caller,
     mut stream: UnixStream,
     request: ResumeRequest,
     fds: Vec<OwnedFd>,
@@ -239,9 +297,12 @@ fn resume(
     let (handle, ends) = (request.handle.clone(), request.seed_ends_with_children);
     let result = match <[OwnedFd; 3]>::try_from(fds) {
         Err(_) => Err(fail(FailureKind::Protocol, "a resume needs stdin, stdout and stderr")),
-        Ok(stdio) => match agent.other_host(request.host.as_deref()) {
+        Ok(stdio) => match agent
+            .check_resumer(caller, &request)
+            .and_then(|()| agent.other_host(request.host.as_deref()))
+        {
             Err(failure) => Err(failure),
-            Ok(None) => resume_here(agent, &mut stream, &request, &stdio),
+            Ok(None) => resume_here(agent, caller, &mut stream, &request, &stdio),
             Ok(Some(other)) => resume_there(agent, &mut stream, &other, request, stdio),
         },
     };
@@ -259,12 +320,14 @@ fn resume(
 
 fn resume_here(
     agent: &Arc<Agent>,
+    caller: Caller,
     stream: &mut UnixStream,
     request: &ResumeRequest,
     stdio: &[OwnedFd; 3],
 ) -> Result<Result<(), FrameError>, Failure> {
     let stdio = stdio.each_ref().map(AsFd::as_fd);
-    let started = agent.start_here(request, stdio, stream.as_fd(), None, None)?;
+    let started =
+        agent.start_here(request, stdio, stream.as_fd(), None, StartedBy::User(caller.user))?;
     let count = started.children.len();
     let reply = LocalReply::Started { children: started.children, report: started.report };
     if let Err(error) = frame::write(stream, &reply) {
@@ -364,12 +427,12 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("sub/agent.sock");
             // What a killed agent leaves.
-            drop(bind(&path).unwrap());
+            drop(bind(&path, None).unwrap());
             let start = Barrier::new(AGENTS);
             let bound: Vec<_> = std::thread::scope(|scope| {
                 let agent = || {
                     start.wait();
-                    bind(&path)
+                    bind(&path, None)
                 };
                 let agents: Vec<_> = (0..AGENTS).map(|_| scope.spawn(agent)).collect();
                 agents.into_iter().map(|agent| agent.join().unwrap()).collect()
@@ -382,10 +445,26 @@ mod tests {
     }
 
     #[test]
+    fn a_groups_socket_is_the_groups_from_the_start_and_its_folder_lets_it_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sub/agent.sock");
+        let own = fs::metadata(folder.path()).unwrap().gid();
+        let _bound = bind(&path, Some(own)).unwrap();
+        let (socket, sub) = (fs::metadata(&path).unwrap(), fs::metadata(path.parent().unwrap()));
+        assert_eq!((socket.mode() & 0o777, socket.gid()), (0o660, own));
+        assert_eq!(sub.unwrap().mode() & 0o777, 0o711);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+        assert!(UnixStream::connect(&path).is_ok());
+        // One that is there stays as it is, and is said.
+        let failure = bind(&folder.path().join("agent.sock"), Some(own)).unwrap_err();
+        assert!(failure.message.contains("chmod o+x"), "{failure}");
+    }
+
+    #[test]
     fn a_folder_that_stays_locked_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let _other = turn(folder.path()).unwrap();
-        let failure = bind(&folder.path().join("agent.sock")).unwrap_err();
+        let failure = bind(&folder.path().join("agent.sock"), None).unwrap_err();
         assert!(failure.message.contains("locked its folder"), "{failure}");
     }
 }

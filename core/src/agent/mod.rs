@@ -14,6 +14,7 @@
 
 pub mod ahead;
 mod building;
+mod callers;
 mod card_events;
 mod children;
 pub mod config;
@@ -133,7 +134,8 @@ impl Agent {
         })?;
         // The socket last of the two: an agent that does not start leaves none behind.
         let remote = listen(&config)?;
-        let listeners = Listeners { local: local::bind(&config.socket)?, remote };
+        let listeners =
+            Listeners { local: local::bind(&config.socket, config.socket_group)?, remote };
         let spawned = keeper::Client::spawn(&config.program, config.own_directory.as_deref());
         let keeper = spawned.map_err(|error| {
             let _ = std::fs::remove_file(&config.socket);

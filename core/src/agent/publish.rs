@@ -33,7 +33,7 @@ use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
 use crate::sys::credentials::PeerCredentials;
-use crate::sys::timens;
+use crate::sys::{self, socket, timens};
 use crate::wire::local::{Failure, FailureKind};
 
 /// Texts whose call sites are remembered.
@@ -140,6 +140,7 @@ impl Agent {
             fork_key: ForkKey::random(),
             read_key: ReadKey::random(),
             pid,
+            user: socket::peer(connection).map_or_else(|_| sys::user_id(), |peer| peer.user),
             created: Instant::now(),
         });
         let ours =

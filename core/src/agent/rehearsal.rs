@@ -95,6 +95,7 @@ impl Agent {
             template: None,
             hold: None,
             stderr,
+            user: crate::sys::user_id(),
         });
         let mut written = looked_at(&mut line, pid, descriptor).unwrap_or_else(|error| {
             tracing::info!(

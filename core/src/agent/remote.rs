@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::limits::too_many_connections;
 use super::relay::{self, Pipes};
 use super::seeds::Hold;
+use super::starting::StartedBy;
 use crate::descriptor::ArenaNews;
 use crate::export::ArenaState;
 use crate::id::{ForkKey, SeedId};
@@ -262,7 +263,8 @@ fn serve_resume(
     let stdio = [null.as_fd(), children[0].as_fd(), children[1].as_fd()];
     let bell = Arc::new(Bell::new()?);
     let caller = channel.stream().as_fd();
-    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone()), Some(peer)) {
+    let by = StartedBy::Peer(peer);
+    let started = match agent.start_here(&request, stdio, caller, Some(bell.clone()), by) {
         Ok(started) => started,
         Err(failure) => return frame::write(&mut channel, &ControlReply::Failed(failure)),
     };

@@ -44,6 +44,8 @@ pub struct SeedRecord {
     pub read_key: ReadKey,
     /// Its process id.
     pub pid: u32,
+    /// Who has prepared it.
+    pub user: u32,
     /// When it reported.
     pub created: Instant,
 }
@@ -325,6 +327,11 @@ impl Seeds {
         leases.iter().for_each(|lease| lease.tell());
     }
 
+    /// Who has prepared a seed.
+    pub(super) fn owner(&self, id: SeedId) -> Option<u32> {
+        self.table.lock().get(&id).map(|entry| entry.record.user)
+    }
+
     /// The seed of a prepare call.
     pub fn by_token(&self, token: PrepareToken) -> Option<SeedId> {
         self.table
@@ -341,9 +348,12 @@ impl Seeds {
         live.fold((0, 0), |(seeds, leases), entry| (seeds + 1, leases + entry.leases.len() as u64))
     }
 
-    /// A line for each seed.
-    pub fn lines(&self) -> Vec<SeedLine> {
-        let mut lines: Vec<SeedLine> = self.table.lock().values().filter_map(Entry::line).collect();
+    /// A line for each seed that somebody has prepared of whom `is_seen` holds.
+    pub fn lines(&self, is_seen: impl Fn(u32) -> bool) -> Vec<SeedLine> {
+        let table = self.table.lock();
+        let seen = table.values().filter(|entry| is_seen(entry.record.user));
+        let mut lines: Vec<SeedLine> = seen.filter_map(Entry::line).collect();
+        drop(table);
         lines.sort_by_key(|line| std::cmp::Reverse(line.age_s));
         lines
     }

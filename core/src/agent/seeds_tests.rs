@@ -9,6 +9,7 @@ fn record(token: u8) -> Arc<SeedRecord> {
         fork_key: ForkKey([1; 32]),
         read_key: ReadKey([2; 16]),
         pid: 1,
+        user: 0,
         created: Instant::now(),
     })
 }

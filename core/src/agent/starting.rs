@@ -15,7 +15,7 @@ use super::surroundings::Surroundings;
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::event::Bell;
-use crate::sys::{clock, poll};
+use crate::sys::{self, clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
     Clock, Failure, FailureKind, MAX_COUNT, MAX_HOSTNAME_BYTES, ResumeRequest, StartReport,
@@ -33,10 +33,18 @@ pub struct Started {
     pub events: Receiver<ChildEvent>,
 }
 
+/// Who has asked for children.
+#[derive(Clone, Copy, Debug)]
+pub enum StartedBy {
+    /// A user of this host.
+    User(u32),
+    /// Another host, for which they count; they are the agent's own user's here.
+    Peer(IpAddr),
+}
+
 impl Agent {
     /// Starts the children of a request here, at most once, and only if `caller` (its connection, on which
-    /// it says nothing more) is still there when the seed is. `bell` is rung behind each event; the children
-    /// count for `peer`, if another host asks.
+    /// it says nothing more) is still there when the seed is. `bell` is rung behind each event.
     ///
     /// # Errors
     /// The seed cannot be had or run here, or a limit is reached; children that were started before the
@@ -47,8 +55,12 @@ impl Agent {
         stdio: [BorrowedFd<'_>; 3],
         caller: BorrowedFd<'_>,
         bell: Option<Arc<Bell>>,
-        peer: Option<IpAddr>,
+        by: StartedBy,
     ) -> Result<Started, Failure> {
+        let (user, peer) = match by {
+            StartedBy::User(user) => (user, None),
+            StartedBy::Peer(peer) => (sys::user_id(), Some(peer)),
+        };
         let requested_at_ns = clock::realtime_ns();
         let asked = encode_environment(&request.environment)?;
         check(request, &asked)?;
@@ -117,7 +129,17 @@ impl Agent {
             let (teller, stderr) = (teller.clone(), stderr.clone());
             let (seed, hosted, hold) = (hosted.seed, hosted.clone(), hold.clone());
             let template = frozen.clone();
-            places.take(NewChild { child, seed, process, teller, hosted, template, hold, stderr });
+            places.take(NewChild {
+                child,
+                seed,
+                process,
+                teller,
+                hosted,
+                template,
+                hold,
+                stderr,
+                user,
+            });
             children.push(StartedChild { child, pid });
         }
         once.done();
