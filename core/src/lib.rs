@@ -28,6 +28,8 @@ pub mod export;
 #[cfg(feature = "agent")]
 pub mod fabric;
 #[cfg(feature = "agent")]
+mod halt;
+#[cfg(feature = "agent")]
 pub mod image;
 #[cfg(feature = "agent")]
 pub mod keeper;

@@ -23,6 +23,10 @@ pub(crate) const MITOSIS: &str = env!("CARGO_BIN_EXE_mitosis");
 const MITOSIS_ON_B: &str = "/bin/mitosis";
 /// Where the secret is on host-b.
 const SECRET_ON_B: &str = "/etc/mitosis.secret";
+/// In whose folder of this name tests halt agents (`core/src/halt.rs`), in /tmp of host-b.
+const HALTS_ON_B: &str = "/tmp/test-halts";
+/// Where agents listen for each other.
+pub(crate) const PORT: u16 = 7370;
 /// Where an agent listens that is told nothing.
 const SOCKET: &str = "/run/mitosis/agent.sock";
 /// For what ends by itself but not at once.
@@ -39,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) programs_on_b: bool,
     /// More files for host-b.
     pub(crate) tools_on_b: Vec<&'static str>,
+    /// The port under which the agents tell others to reach them; none: the one that they listen on.
+    pub(crate) told_port: Option<u16>,
 }
 
 /// Two hosts, an agent on each.
@@ -48,6 +54,7 @@ pub(crate) struct World {
     pub(crate) b: Machine,
     pub(crate) pair: Pair,
     pub(crate) directory: TempDir,
+    told_port: u16,
     mounts: [String; 2],
     /// In /tmp of host-b from the beginning.
     in_tmp: BTreeSet<OsString>,
@@ -61,6 +68,8 @@ pub(crate) struct Machine {
     mitosis: &'static str,
     secret: PathBuf,
     more: Vec<&'static str>,
+    /// The folder of its halts, from outside.
+    halts: PathBuf,
     options: ExecOptions,
     init: i32,
     root: PathBuf,
@@ -116,22 +125,38 @@ impl World {
         let pair = Pair::up(config).expect("sealed hosts come up (they need root)");
         let temporary = directory.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
-        let env = vec![("TMPDIR".to_owned(), temporary.display().to_string())];
-        let machine = |host: &Host, name, mitosis, secret: &Path, env| Machine {
+        let halts = directory.path().join("halts");
+        let env = |halts: &Path| ("MITOSIS_TEST_HALT".to_owned(), halts.display().to_string());
+        let env_of_a = vec![("TMPDIR".to_owned(), temporary.display().to_string()), env(&halts)];
+        let env_of_b = vec![env(Path::new(HALTS_ON_B))];
+        let halts_of_b = pair.b().outside(HALTS_ON_B);
+        for folder in [&halts, &halts_of_b] {
+            fs::create_dir(folder).unwrap();
+        }
+        let machine = |host: &Host, name, mitosis, secret: &Path, env, halts: PathBuf| Machine {
             name,
             agent: None,
             mitosis,
             secret: secret.to_owned(),
             more: plan.agents.clone(),
+            halts,
             options: ExecOptions { env, ..ExecOptions::default() },
             init: host.record().init_pid,
             root: host.record().root.clone(),
         };
         let mut world = World {
-            a: machine(pair.a(), "host-a", MITOSIS, &secret, env),
-            b: machine(pair.b(), "host-b", MITOSIS_ON_B, Path::new(SECRET_ON_B), Vec::new()),
+            a: machine(pair.a(), "host-a", MITOSIS, &secret, env_of_a, halts),
+            b: machine(
+                pair.b(),
+                "host-b",
+                MITOSIS_ON_B,
+                Path::new(SECRET_ON_B),
+                env_of_b,
+                halts_of_b,
+            ),
             pair,
             directory,
+            told_port: plan.told_port.unwrap_or(PORT),
             mounts: Default::default(),
             in_tmp: BTreeSet::new(),
         };
@@ -149,11 +174,12 @@ impl World {
 
     /// Starts the agent of host-a (0) or host-b (1), with remote listener.
     pub(crate) fn start_agent(&mut self, index: usize) {
+        let told_port = self.told_port;
         let (machine, host) = self.machine(index);
         let secret = machine.secret.display().to_string();
-        let advertise = format!("{}:7370", machine.name);
+        let (listen, advertise) = (PORT.to_string(), format!("{}:{told_port}", machine.name));
         let mut arguments =
-            vec!["--listen", "7370", "--advertise", &advertise, "--secret-file", &secret];
+            vec!["--listen", &listen, "--advertise", &advertise, "--secret-file", &secret];
         arguments.extend(&machine.more);
         let mut agent = machine.agent_with(host, &arguments);
         assert!(agent.line().starts_with("mitosis agent ready on "));
@@ -355,6 +381,28 @@ impl Machine {
         within(SOON, "the agent is gone", || {
             agents.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
         });
+    }
+
+    /// The agent's process.
+    pub(crate) fn agent_seen(&self) -> Option<Seen> {
+        self.processes().into_iter().find(|seen| seen.command.contains("mitosis agent"))
+    }
+
+    /// Whoever comes to this step from now on halts there (`core/src/halt.rs`).
+    pub(crate) fn halt(&self, step: &str) {
+        fs::write(self.halts.join(step), "").unwrap();
+    }
+
+    /// Whether somebody has come there.
+    pub(crate) fn is_halted(&self, step: &str) -> bool {
+        self.halts.join(step).with_extension("reached").exists()
+    }
+
+    /// All go on.
+    pub(crate) fn go_on(&self) {
+        for entry in fs::read_dir(&self.halts).unwrap().flatten() {
+            fs::remove_file(entry.path()).unwrap();
+        }
     }
 
     pub(crate) fn keeper(&self) -> Seen {

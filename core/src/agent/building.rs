@@ -28,6 +28,7 @@ use crate::descriptor::{
     ArenaNews, CarriedFiles, Clocks, Descriptor, Export, FileKind, Patch, SeedRange, Vma, codec,
 };
 use crate::fabric::tcp::PushReport;
+use crate::halt;
 use crate::id::Handle;
 use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
 use crate::resume::{HostFacts, HostVdso, Placement, Vdso, VdsoError, blob, stub, vdso};
@@ -265,6 +266,9 @@ pub(super) fn build(
         }
         SeedPlace::Here | SeedPlace::Rehearsal => Arc::default(),
     };
+    if place == SeedPlace::Elsewhere {
+        halt::at(halt::Step::Template);
+    }
     let template =
         blueprint.template(&agent.keeper, &image, clock_offset).map_err(|error| unfit(&error))?;
     let template_us = begun.elapsed().as_micros();
@@ -286,7 +290,8 @@ pub(super) fn build(
         parts: Some(Parts { template, blueprint, image, stay }),
     });
     if let Some(channel) = channel {
-        agent.watch_lease(&hosted, channel);
+        halt::at(halt::Step::Lease);
+        agent.watch_lease(&hosted, channel)?;
     }
     Ok(hosted)
 }

@@ -15,6 +15,7 @@ use super::failure::fail;
 use super::hosted::Hosted;
 use super::limits::Whose;
 use super::seeds::Hold;
+use crate::halt;
 use crate::id::{ChildId, SeedId};
 use crate::resume::Entering;
 use crate::resume::{NewProcess, Template};
@@ -130,6 +131,20 @@ struct Table {
     /// Inits of children's pid namespaces; each ends after its child.
     inits: HashSet<u32>,
     early: HashMap<u32, (Instant, i32)>,
+    /// Pages that processes have lost that nobody has entered yet: they run before they are entered.
+    early_losses: HashMap<u32, (Instant, String)>,
+}
+
+impl Table {
+    /// The first one counts.
+    fn note_early_loss(&mut self, pid: u32, text: &str) {
+        self.early_losses.retain(|_, (since, _)| since.elapsed() < EARLY_AGE);
+        self.early_losses.entry(pid).or_insert_with(|| (Instant::now(), text.to_owned()));
+    }
+
+    fn take_early_loss(&mut self, pid: u32) -> Option<String> {
+        self.early_losses.remove(&pid).map(|(_, text)| text)
+    }
 }
 
 /// The table.
@@ -201,6 +216,7 @@ impl Children {
         };
         // Told, and then dropped, outside of the lock: the last one to let go of an image tears it down.
         if let Some(entry) = entry {
+            halt::at(halt::Step::Exit);
             entry.tell_its_end(status);
         }
     }
@@ -210,8 +226,11 @@ impl Children {
     pub fn page_lost(&self, tid: u32, text: &str) {
         let pid = process_of(tid).unwrap_or(tid);
         let mut table = self.table.lock();
-        // A process that a child has forked itself: the log has it.
-        let Some(entry) = table.by_pid.get_mut(&pid) else { return };
+        let Some(entry) = table.by_pid.get_mut(&pid) else {
+            // Or a process that a child has forked itself: the log has it.
+            table.note_early_loss(pid, text);
+            return;
+        };
         if entry.lost.is_some() {
             return;
         }
@@ -286,12 +305,16 @@ impl Places {
             table.inits.insert(init);
         }
         let early = table.early.remove(&pid);
+        let lost = table.take_early_loss(pid);
+        if let Some(text) = &lost {
+            say(&new.stderr, text.clone());
+        }
         let entry = Entry {
             child: new.child,
             seed: new.seed,
             process,
             started: Instant::now(),
-            lost: None,
+            lost,
             teller: new.teller,
             stderr: new.stderr,
             entering,
@@ -393,6 +416,17 @@ mod tests {
         children.kill(child, libc::SIGKILL).unwrap();
         sleep.wait().unwrap();
         assert_eq!(children.kill(child, libc::SIGKILL).unwrap_err().kind, FailureKind::ChildGone);
+    }
+
+    #[test]
+    fn a_page_that_is_lost_before_its_child_is_entered_is_remembered_for_it() {
+        let children = Children::default();
+        children.page_lost(u32::MAX, "the first page");
+        children.page_lost(u32::MAX, "the second page");
+        let mut table = children.table.lock();
+        let first = table.take_early_loss(u32::MAX);
+        assert_eq!(first.as_deref(), Some("the first page"));
+        assert_eq!(table.take_early_loss(u32::MAX), None, "for that one alone");
     }
 
     #[test]

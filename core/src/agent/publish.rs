@@ -29,6 +29,7 @@ use crate::descriptor::{
 };
 use crate::export::arena::ArenaCopy;
 use crate::export::{FileBeneath, ProcessExport};
+use crate::halt;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
 use crate::resume::sites;
@@ -97,6 +98,7 @@ impl Agent {
                 return self.seeds.refuse(token, failure);
             }
         };
+        halt::at(halt::Step::Publish);
         let ancestor = self.ancestor(&report, &files);
         let result = ancestor
             .as_ref()

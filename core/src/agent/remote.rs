@@ -19,6 +19,7 @@ use super::seeds::Hold;
 use super::starting::StartedBy;
 use crate::descriptor::ArenaNews;
 use crate::export::ArenaState;
+use crate::halt;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
 use crate::sys::event::Bell;
@@ -116,6 +117,7 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
             ControlRequest::Fetch { seed, key, ends_with_children } => {
                 let name = channel.stream().peer_addr().map(|peer| peer.to_string());
                 let lease = Arc::new(Lease::new(name.unwrap_or_default()));
+                halt::at(halt::Step::Descriptor);
                 let (reply, hold) = fetch(agent, seed, &key, &lease, peer);
                 let others = match hold {
                     Some(_) if ends_with_children => agent.seeds.end_with_children(seed),
@@ -297,7 +299,11 @@ impl Agent {
 
     /// Watches the connection that a hosted seed lives by: when its owner says so, no more children are
     /// started from it here. Once the connection is gone, or silent, whoever asks for more asks the owner.
-    pub(super) fn watch_lease(self: &Arc<Self>, hosted: &Arc<Hosted>, channel: Channel) {
+    pub(super) fn watch_lease(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        channel: Channel,
+    ) -> Result<(), Failure> {
         let agent = self.clone();
         let (seed, hosted) = (hosted.seed, Arc::downgrade(hosted));
         let watched = hosted.clone();
@@ -330,9 +336,14 @@ impl Agent {
             }
             let_go(|hosted| hosted.is_broken.store(true, Ordering::Release));
         };
-        if let Err(error) = std::thread::Builder::new().name("lease".to_owned()).spawn(watch) {
-            tracing::error!(%seed, %error, "no thread for a lease");
-        }
+        // Nobody would hear that the seed is dropped.
+        let spawned = std::thread::Builder::new().name("lease".to_owned()).spawn(watch);
+        spawned.map(drop).map_err(|error| {
+            let text = format!(
+                "seed {seed} cannot be resumed here: no thread for its lease ({error}); raise the limits on processes"
+            );
+            fail(FailureKind::Limit, text)
+        })
     }
 }
 

@@ -136,13 +136,18 @@ impl Seeds {
     /// There is no seed of this prepare call: its parent is told why.
     pub fn refuse(&self, token: PrepareToken, failure: Failure) {
         let _table = self.table.lock();
+        self.note_refused(token, failure);
+        self.changed.notify_all();
+    }
+
+    /// For a parent that asks later. The table is locked.
+    fn note_refused(&self, token: PrepareToken, failure: Failure) {
         let mut refused = self.refused.lock();
         refused.retain(|(_, since, _)| since.elapsed() < PUBLISH_DEADLINE);
         if refused.len() >= MAX_SEEDS {
             refused.pop_front();
         }
         refused.push_back((token, Instant::now(), failure));
-        self.changed.notify_all();
     }
 
     /// Ends a seed's publication.
@@ -314,6 +319,8 @@ impl Seeds {
             leases.clone_from(&entry.leases);
             // The parent may still be on its way to ask why there is no seed.
             if !matches!(entry.state, State::Failed(_)) {
+                let text = "the seed has ended: it was killed (out of memory? a pids limit?) or has been dropped";
+                self.note_refused(entry.record.token, fail(FailureKind::SeedGone, text));
                 table.remove(&id);
             }
         }

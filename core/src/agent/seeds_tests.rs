@@ -61,6 +61,20 @@ fn a_failed_publication_reaches_the_parent() {
 }
 
 #[test]
+fn a_seed_that_ended_before_its_parent_asked_is_told_of_at_once() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, _seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
+    seeds.publish(record.id, Ok(published()));
+    seeds.forget(record.id);
+    let begun = Instant::now();
+    let failure = seeds.wait_published(record.token).unwrap_err();
+    assert!(failure.message.starts_with("the seed has ended: it was killed"), "{failure}");
+    assert!(begun.elapsed() < REPORT_DEADLINE / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_refused_report_reaches_the_parent_at_once_also_one_that_waits() {
     let seeds = Arc::new(Seeds::default());
     let token = PrepareToken([7; 16]);

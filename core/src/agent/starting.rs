@@ -12,6 +12,7 @@ use super::children::{ChildEvent, NewChild, Teller};
 use super::failure::fail;
 use super::hosted::{Hosted, Start};
 use super::surroundings::Surroundings;
+use crate::halt;
 use crate::id::ChildId;
 use crate::prepare::{MAX_MAIL_BYTES, ROLE_CHILD};
 use crate::sys::event::Bell;
@@ -93,6 +94,7 @@ impl Agent {
         let (sender, events) = bounded(request.count as usize);
         let teller = Teller::new(sender, bell);
         let mut children = Vec::with_capacity(request.count as usize);
+        halt::at(halt::Step::Child);
         for index in 0..request.count {
             let child = ChildId::random();
             let listeners = bound.of(index);

@@ -118,6 +118,11 @@ pub fn describe(
     }
     let page_size = page_size();
     let text = read_all(&files.smaps)?;
+    if text.is_empty() {
+        // Of a process that has ended nothing is left to read, and that is no error of read(2)'s.
+        let error = io::Error::from_raw_os_error(libc::ESRCH);
+        return Err(DescribeError::Read { what: "smaps", error });
+    }
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
     shadow_stack::refuse(&entries)?;

@@ -388,7 +388,10 @@ fn damage_is_named() {
     flipped[HEADER_LEN + 40] ^= 1;
     assert_eq!(decode(&flipped), Err(DescriptorError::Checksum));
     let mut newer = good.clone();
+    newer[10] = 1;
+    assert_eq!(decode(&newer).as_ref(), Ok(&sample()), "a newer minor version");
     newer[8] = 2;
+    newer[10] = 0;
     assert_eq!(decode(&newer), Err(DescriptorError::Version { major: 2, minor: 0 }));
     assert!(matches!(decode(&[0x4d; 8]), Err(DescriptorError::Magic)));
 }

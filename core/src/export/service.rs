@@ -23,6 +23,7 @@ use super::peers::{Pace, PeerLimits};
 use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
+use crate::halt;
 use crate::id::{ReadKey, SeedId, StreamToken};
 use crate::sys::socket;
 use crate::tally::{Counted, Tally};
@@ -301,9 +302,11 @@ impl<'a> Session<'a> {
         loop {
             match self.next() {
                 Ok(Some(Request { tag, seed, key, ask: Ask::Read(ranges) })) => {
+                    halt::at(halt::Step::Miss);
                     self.read(tag, seed, &key, &ranges)?;
                 }
                 Ok(Some(Request { tag, seed, key, ask: Ask::Push(holes) })) => {
+                    halt::at(halt::Step::Push);
                     self.push(tag, seed, &key, &holes)?;
                 }
                 Ok(None) => return Ok(()),

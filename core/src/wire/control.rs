@@ -212,12 +212,19 @@ impl Channel {
     /// # Errors
     /// See [`ChannelError`]; set the stream's timeouts before.
     pub fn connect(stream: TcpStream, secret: &ClusterSecret) -> Result<Self, ChannelError> {
-        let mut stream = stream;
+        Self::connect_as(stream, secret, MINOR)
+    }
+
+    fn connect_as(
+        mut stream: TcpStream,
+        secret: &ClusterSecret,
+        minor: u16,
+    ) -> Result<Self, ChannelError> {
         socket::answer_at_once(&stream);
         let mut hello = [0u8; HELLO_LEN];
         hello[..8].copy_from_slice(&MAGIC);
         hello[8..10].copy_from_slice(&MAJOR.to_le_bytes());
-        hello[10..].copy_from_slice(&MINOR.to_le_bytes());
+        hello[10..].copy_from_slice(&minor.to_le_bytes());
         let mut noise =
             builder(secret, &hello).build_initiator().map_err(|_| ChannelError::Secret)?;
         let mut buffer = vec![0u8; 256];
@@ -365,12 +372,12 @@ impl ChannelReceiver {
     /// Takes the next Noise message; false at the end of the stream.
     fn refill(&mut self) -> io::Result<bool> {
         let mut len = [0u8; 2];
-        match self.stream.read(&mut len)? {
+        match self.stream.read(&mut len).map_err(in_time)? {
             0 => return Ok(false),
-            got => self.stream.read_exact(&mut len[got..])?,
+            got => read_exact(&mut self.stream, &mut len[got..])?,
         }
         self.cipher.resize(usize::from(u16::from_le_bytes(len)), 0);
-        self.stream.read_exact(&mut self.cipher)?;
+        read_exact(&mut self.stream, &mut self.cipher)?;
         self.plain.resize(self.cipher.len(), 0);
         let count =
             self.noise.read_message(self.nonce, &self.cipher, &mut self.plain).map_err(|_| {
@@ -411,13 +418,25 @@ fn put_message(into: &mut Vec<u8>, message: &[u8]) {
 
 fn take_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut len = [0u8; 2];
-    stream.read_exact(&mut len)?;
+    read_exact(stream, &mut len)?;
     if usize::from(u16::from_le_bytes(len)) != HANDSHAKE_LEN {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no handshake"));
     }
     let mut message = vec![0u8; HANDSHAKE_LEN];
-    stream.read_exact(&mut message)?;
+    read_exact(stream, &mut message)?;
     Ok(message)
+}
+
+fn read_exact(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<()> {
+    stream.read_exact(into).map_err(in_time)
+}
+
+/// A deadline that has passed is told as that, and not by its errno (EAGAIN).
+fn in_time(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+        _ => error,
+    }
 }
 
 #[cfg(test)]
@@ -482,6 +501,18 @@ mod tests {
         let (client, server) = pair([3; 32], &[[1; 32], [2; 32]]);
         assert!(matches!(client, Err(ChannelError::Secret)), "{client:?}");
         assert!(matches!(server, Err(ChannelError::Secret)), "{server:?}");
+    }
+
+    #[test]
+    fn a_newer_minor_version_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let secret = || ClusterSecret([1; 32]);
+        let newer = thread::spawn(move || {
+            Channel::connect_as(TcpStream::connect(address).unwrap(), &secret(), MINOR + 1)
+        });
+        let accepted = Channel::accept(listener.accept().unwrap().0, &[secret()]);
+        assert!(accepted.is_ok() && newer.join().unwrap().is_ok(), "{accepted:?}");
     }
 
     /// Who changes the version on its way cannot make two agents speak an older one than both know.

@@ -114,6 +114,9 @@ fn broken_requests_are_refused_before_their_end() {
 fn broken_greetings_and_answers_are_refused() {
     let good = encode_greeting(&StreamToken([1; 32]));
     assert_eq!(parse_greeting(&good), Ok(StreamToken([1; 32])));
+    let mut newer = good;
+    newer[10] = 1;
+    assert_eq!(parse_greeting(&newer), Ok(StreamToken([1; 32])), "a newer minor version");
     let mut bad = good;
     bad[0] = b'X';
     assert_eq!(parse_greeting(&bad), Err(Malformed::Magic));

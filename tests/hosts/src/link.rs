@@ -64,6 +64,19 @@ pub(crate) fn restore(init: i32, there: char) -> Result<()> {
     tc(init, &["replace", "dev", &device_towards(there), "root", "noqueue"])
 }
 
+/// Drops so many of a thousand packets that the host of `init` sends towards `there`, by chance.
+pub(crate) fn lose(init: i32, there: char, per_mille: u32) -> Result<()> {
+    let device = device_towards(there);
+    tc(init, &["replace", "dev", &device, "clsact"])?;
+    // Classic BPF: a random word from the kernel; what is not below the bound is shot (2), the rest goes on (-1).
+    let bound = u64::from(u32::MAX) - u64::from(u32::MAX) * u64::from(per_mille) / 1000;
+    let program = format!("4,32 0 0 4294963256,53 0 1 {bound},6 0 0 2,6 0 0 4294967295");
+    let mut command = Command::new("tc");
+    command.args(["filter", "replace", "dev", &device, "egress", "prio", "1", "handle", "1"]);
+    command.args(["bpf", "da", "bytecode", &program]);
+    run(Some(init), command, "")
+}
+
 fn tc(init: i32, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("tc");
     command.arg("qdisc").args(arguments);

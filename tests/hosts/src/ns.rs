@@ -113,6 +113,22 @@ pub(crate) fn run_in_net(command: &mut Command, net: OwnedFd) {
     }
 }
 
+/// What `work` gives in the network namespace `net`: on a thread of its own, as it does not come back from there.
+/// Sockets stay where they were made.
+pub(crate) fn on_thread_in_net<T: Send>(
+    net: BorrowedFd<'_>,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            // SAFETY: an integer and a live descriptor; only this thread moves, and it ends with `work`.
+            check(unsafe { libc::setns(net.as_raw_fd(), libc::CLONE_NEWNET) })?;
+            Ok(work())
+        });
+        there.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+    })
+}
+
 /// mount(2); `data` is the file system's own option string.
 pub(crate) fn mount(
     source: &Path,

@@ -1,15 +1,17 @@
 //! Hosts for a test: up when asked for, down when dropped.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::link;
 use crate::spec::{BIN_ENV, FileSpec, HostRecord, Hosts, TIME_OFFSET_S};
+use crate::{link, ns};
 
 /// How long the supervisor may take to end its hosts: its own limit and then some, so that its
 /// message is heard.
@@ -90,7 +92,7 @@ pub struct Pair {
 }
 
 /// One of the two hosts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Host {
     record: HostRecord,
     bin: PathBuf,
@@ -147,6 +149,12 @@ impl Pair {
     pub fn delay_link(&self, delay_ms: u32) -> Result<()> {
         self.each_end(|init, there| link::delay(init, there, delay_ms))
             .context("cannot delay the link")
+    }
+
+    /// Loses so many of a thousand packets, in each direction, by chance; 0 ends it. Needs a kernel with cls_bpf.
+    pub fn lose_packets(&self, per_mille: u32) -> Result<()> {
+        self.each_end(|init, there| link::lose(init, there, per_mille))
+            .context("cannot have the link lose packets")
     }
 
     /// Ends what [`Pair::cut_link`] or [`Pair::delay_link`] began.
@@ -214,6 +222,13 @@ impl Host {
     pub fn outside(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.record.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What `work`, which runs on a thread of its own, gives in this host's network: sockets that it makes stay there.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let net = File::open(format!("/proc/{}/ns/net", self.record.init_pid))
+            .context("the host has ended")?;
+        ns::on_thread_in_net(net.as_fd(), work).context("cannot enter the host's network")
     }
 
     /// A command that runs on this host. Its environment is fresh: what is set with
