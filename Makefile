@@ -33,10 +33,12 @@ BENCH ?= benches/run.py
 # Where `make install` puts things; DESTDIR, for packagers, stands before that and in no file.
 PREFIX ?= /usr/local
 DESTDIR ?=
+# make test-chaos SECONDS=60 SEED=7; without a seed another one each time.
+SEED ?=
 # make bench ONLY=name runs one measurement, make fuzz ONLY=name one target.
 ONLY ?=
-# make fuzz SECONDS=60 takes a minute for each.
-SECONDS ?= 3600
+# make fuzz SECONDS=60 takes a minute for each target.
+SECONDS ?=
 
 .PHONY: help
 help: ## this list
@@ -126,7 +128,7 @@ test-fmt:
 .PHONY: test-clippy
 test-clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --test guests --test uml --test verbs_guest --test dc_guest -- -D warnings
+	$(CARGO) clippy --workspace --test guests --test uml --test verbs_guest --test dc_guest --test chaos -- -D warnings
 
 # The closing lines of cargo test are what CI reads.
 .PHONY: test-rust
@@ -146,7 +148,7 @@ test-fuzz: setup
 
 .PHONY: fuzz
 fuzz: setup ## parsers of strangers' bytes, SECONDS=3600 each (ONLY=name: one)
-	tests/fuzz/run.sh $(SECONDS) $(ONLY)
+	tests/fuzz/run.sh $(or $(SECONDS),3600) $(ONLY)
 
 .PHONY: test-doc
 test-doc:
@@ -208,6 +210,12 @@ test-runtimes: install-python programs
 	# Alone: together with the agent, the core would be built with all that the agent needs.
 	$(CARGO) build --release --quiet --package mitosis-preload
 	$(PY) -m pytest tests/runtimes
+
+# Parts of two hosts are killed, stopped and cut by chance, under load. What it prints runs the same once more.
+.PHONY: test-chaos
+test-chaos: programs ## kills, stops and cuts by chance (SECONDS=300 SEED=)
+	MITOSIS_TEST_CHAOS_SECONDS=$(or $(SECONDS),300) MITOSIS_TEST_CHAOS_SEED=$(SEED) \
+	    $(CARGO) test --package mitosis-agent --test chaos
 
 # A test's program has a place of its own here: cargo's has a hash in its name.
 # Two commands, as what fails in front of && ends no recipe.
