@@ -97,6 +97,11 @@ impl Fault {
         matches!(self, Fault::LinkSlow | Fault::Garbage | Fault::Duplicates)
     }
 
+    /// Whether streams that all of an agent's seeds share may have bytes in them afterwards that nobody awaits.
+    pub(crate) fn spoils_streams(self) -> bool {
+        matches!(self, Fault::Garbage | Fault::Duplicates)
+    }
+
     /// Whether all others live on.
     pub(crate) fn spares_others(self) -> bool {
         !matches!(self, Fault::AgentKilled(_) | Fault::KeeperKilled)

@@ -102,7 +102,11 @@ fn run(fault: Fault, cells: &[&Cell]) -> Vec<String> {
         });
         let (word, wrong) = match outcome {
             Ok(took) => {
-                standing = Some(scene);
+                if fault.spoils_streams() {
+                    failures.extend(finish(fault, scene));
+                } else {
+                    standing = Some(scene);
+                }
                 (format!("{:?} in {:.1} s", cell.outcome, took.as_secs_f64()), None)
             }
             Err(why) => ("WRONG".to_owned(), Some(why + &scene.last_words())),
@@ -114,19 +118,21 @@ fn run(fault: Fault, cells: &[&Cell]) -> Vec<String> {
         }
         failures.extend(wrong.map(|why| format!("{}, {}: {why}", fault.name(), cell.step)));
     }
-    if let Some(scene) = standing {
-        let finished = catch_unwind(AssertUnwindSafe(|| scene.world.finish()));
-        if finished.is_err() {
-            failures.push(format!("{}: the hosts' end", fault.name()));
-        }
-    }
+    failures.extend(standing.and_then(|scene| finish(fault, scene)));
     failures
+}
+
+/// Ends the agents, behind whom nothing at all may be left.
+fn finish(fault: Fault, scene: Scene) -> Option<String> {
+    let finished = catch_unwind(AssertUnwindSafe(|| scene.world.finish()));
+    finished.is_err().then(|| format!("{}: the hosts' end", fault.name()))
 }
 
 /// How long it took, or what came of it instead. Panics where something is left, or somebody else was harmed.
 fn run_cell(scene: &mut Scene, fault: Fault, step: Step, cell: &Cell) -> Result<Duration, String> {
     // Its child would not wait as long.
-    let bystander = (cell.within < Duration::from_secs(30)).then(|| scene.bystander());
+    let has_bystander = cell.within < Duration::from_secs(30) && !fault.spoils_streams();
+    let bystander = has_bystander.then(|| scene.bystander());
     let mut begun = step.begin(scene);
     let undo = fault.happen(scene, step, &begun);
     begun.go_on(scene);
