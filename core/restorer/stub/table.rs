@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::abi::{MAX_MOVED, RANGE_CLEAN, RANGE_FILE, RANGE_SHARED, StubMoved, StubRange, StubTable};
+use crate::abi::{
+    MAX_MOVED, RANGE_CLEAN, RANGE_FILE, RANGE_SHARED, StubMoved, StubRange, StubTable,
+};
 
 /// The low bits of `StubMoved::state`.
 const PARTS: u64 = 48;
