@@ -27,8 +27,8 @@ done
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}") \
     cargo build --quiet --package mitosis-fuzz --features libfuzzer --target "$triple"
 
-# A process that says nothing for 10 s hangs; no input is longer than what a few requests take.
-limits=(-timeout=10 -rss_limit_mb=2048 -max_len=4096)
+# One input that takes a minute hangs, on a machine that pauses, too; none is longer than what a few requests take.
+limits=(-timeout=60 -rss_limit_mb=2048 -max_len=4096)
 found=$target_dir/fuzz
 mkdir -p "$found/failed" "$found/log"
 
@@ -50,12 +50,35 @@ if [ "$what" = keep ]; then
     exit
 fi
 
+# What failed once and does so still.
+fails_again() {
+    local input
+    for input in "$found/failed/$1-"*; do
+        [ -e "$input" ] || continue
+        FUZZ_TARGET=$1 "$program" "${limits[@]}" "$input" || return 0
+        rm "$input"
+    done
+    return 1
+}
+
+# Fuzzers that run.
+children=$(mktemp)
+trap 'xargs -r kill <"$children" 2>/dev/null; rm -f "$children"' EXIT
+
 # One target; prints a line of what was done.
 run() {
-    local name=$1 log=$found/log/$1
+    local name=$1 log=$found/log/$1 fuzzer
     mkdir -p "$found/$name"
-    if FUZZ_TARGET=$name "$program" "${limits[@]}" -max_total_time="$what" -print_final_stats=1 \
-        -artifact_prefix="$found/failed/$name-" "$found/$name" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
+    if fails_again "$name" >"$log" 2>&1; then
+        echo "fuzz $name ... FAILED as before"
+        grep -m 12 -E "panicked|ERROR|assert|left:|right:" "$log" | cut -c 1-400
+        return 1
+    fi
+    FUZZ_TARGET=$name "$program" "${limits[@]}" -seed="${FUZZ_SEED:-0}" -max_total_time="$what" -print_final_stats=1 \
+        -artifact_prefix="$found/failed/$name-" "$found/$name" "tests/fuzz/corpus/$name" >"$log" 2>&1 &
+    fuzzer=$!
+    echo "$fuzzer" >>"$children"
+    if wait "$fuzzer"; then
         local runs covered
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         covered=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1)
@@ -64,6 +87,8 @@ run() {
         echo "fuzz $name ... FAILED"
         # What it says of itself, without the addresses of libFuzzer's own frames.
         grep -m 12 -E "panicked|ERROR|assert|left:|right:|bytes of|Test unit" "$log" | cut -c 1-400 || tail -n 20 "$log"
+        # Where this machine is gone tomorrow, this is all that is left of it.
+        find "$found/failed" -name "$name-*" -newer "$children" -exec base64 -w 0 {} \; | cut -c 1-8000
         return 1
     fi
 }

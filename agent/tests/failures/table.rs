@@ -168,7 +168,9 @@ fn is_test(test: &str) -> bool {
 /// Sources that ask CLOCK_REALTIME, which may jump, beside those that tell people or children what it is: deadlines and orders
 /// of things are CLOCK_MONOTONIC's.
 pub(crate) fn asking_the_wall_clock() -> Vec<String> {
-    const TELLING: [&str; 4] = [
+    const TELLING: [&str; 6] = [
+        "agent/src/doctor/peer.rs",
+        "core/src/agent/remote.rs",
         "core/src/agent/starting.rs",
         "core/src/resume/files/make.rs",
         "core/src/sys/clock.rs",

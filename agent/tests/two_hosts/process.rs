@@ -1,6 +1,7 @@
 //! A program that runs on a host: its lines as they come, its end by a deadline.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -19,6 +20,8 @@ pub(crate) struct Process {
     /// Lines that were taken.
     said: Vec<String>,
     stderr: Option<JoinHandle<String>>,
+    /// Its standard output and error, as /proc names them.
+    pipes: [String; 2],
 }
 
 /// How a program ended.
@@ -42,6 +45,12 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let named = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+        let fds = [
+            child.stdout.as_ref().unwrap().as_raw_fd(),
+            child.stderr.as_ref().unwrap().as_raw_fd(),
+        ];
+        let pipes = fds.map(|fd| named(fd).display().to_string());
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
@@ -58,7 +67,7 @@ impl Process {
             String::from_utf8_lossy(&text).into_owned()
         });
         let stdin = child.stdin.take();
-        Process { what, child, stdin, lines, said: Vec::new(), stderr: Some(stderr) }
+        Process { what, child, stdin, lines, said: Vec::new(), stderr: Some(stderr), pipes }
     }
 
     /// The next line, without its end.
@@ -107,10 +116,35 @@ impl Process {
             std::thread::sleep(Duration::from_millis(2));
         };
         let took = begun.elapsed();
-        self.said.extend(self.lines.iter());
+        self.read_to_the_end(begun + limit + PATIENCE);
         let err = self.stderr.take().map(|said| said.join().unwrap()).unwrap_or_default();
         let out = self.said.iter().fold(String::new(), |text, line| text + line + "\n");
         Ended { what: std::mem::take(&mut self.what), code: status.code(), out, err, took }
+    }
+
+    /// What an ended program has said. Whoever has its ends of the pipes still is a leftover of it.
+    fn read_to_the_end(&mut self, until: Instant) {
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => self.is_held(),
+            }
+        }
+        while !self.stderr.as_ref().is_none_or(JoinHandle::is_finished) {
+            if Instant::now() > until {
+                self.is_held();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn is_held(&self) -> ! {
+        let holders = holders(&self.pipes);
+        panic!(
+            "{} has ended, and its output is held by {holders:?}; it said {:?}",
+            self.what, self.said
+        )
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -166,4 +200,33 @@ pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() ->
         std::thread::sleep(Duration::from_millis(1));
     }
     begun.elapsed()
+}
+
+/// Other processes with a descriptor that leads to one of `pipes`.
+fn holders(pipes: &[String]) -> Vec<String> {
+    let text = |pid: u32, file: &str| {
+        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace(['\0', '\n'], " ").trim().to_owned()
+    };
+    let holds = |pid: &u32| {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links
+            .filter_map(|link| link.into_os_string().into_string().ok())
+            .any(|link| pipes.contains(&link))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let others = pids.filter(|pid| *pid != std::process::id()).filter(holds);
+    others
+        .map(|pid| {
+            format!(
+                "process {pid} '{}' ({}), {}, {}",
+                text(pid, "comm"),
+                text(pid, "cmdline"),
+                text(pid, "stat"),
+                text(pid, "wchan")
+            )
+        })
+        .collect()
 }

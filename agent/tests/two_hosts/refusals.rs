@@ -364,6 +364,13 @@ fn a_member_of_the_sockets_group_has_its_own_and_no_others() {
     let dropped = nobody(&["/bin/mitosis", "drop", roots.id()]).end();
     dropped.refused(&["no seed", roots.id()]);
     nobody(&["/bin/mitosis", "inspect", roots.id()]).end().refused(&["no seed", roots.id()]);
+    // Nor by its handle.
+    for verb in ["drop", "inspect"] {
+        let ended = nobody(&["/bin/mitosis", verb, &roots.handle]).end();
+        ended.refused(&["no seed", roots.id()]);
+    }
+    let elsewhere = nobody(&[&resume[..], &["--cwd", "/tmp"]].concat()).end();
+    elsewhere.refused(&["user 65534 may not choose the directory of children (--cwd)"]);
     let listens = nobody(&[&resume[..], &["--listen", "all"]].concat()).end();
     listens.refused(&["user 65534 may not have the agent bind sockets"]);
     let named = nobody(&[&resume[..], &["--hostname", "x"]].concat()).end();
@@ -380,9 +387,9 @@ fn a_member_of_the_sockets_group_has_its_own_and_no_others() {
     let children: serde_json::Value = serde_json::from_str(&children.ok()).unwrap();
     let of_root = children["children"].as_array().unwrap().iter();
     let of_root = of_root.filter(|child| child["seed"] == roots.id()).map(|child| &child["child"]);
-    for child in of_root.map(|child| child.as_str().unwrap()) {
-        nobody(&["/bin/mitosis", "kill", child]).end().refused(&["no child", child]);
-    }
+    let of_root: Vec<&str> = of_root.map(|child| child.as_str().unwrap()).collect();
+    assert_eq!(of_root.len(), 1, "{children}");
+    nobody(&["/bin/mitosis", "kill", of_root[0]]).end().refused(&["no child", of_root[0]]);
     // Who is in no such group does not reach it.
     let stranger = ["/usr/bin/setpriv", "--reuid=4321", "--regid=4321", "--clear-groups"];
     as_user(&stranger, &["/bin/mitosis", "ls"]).end().refused(&["ermission denied"]);

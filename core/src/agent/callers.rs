@@ -69,6 +69,10 @@ impl Agent {
         {
             return caller.must_be_trusted("have children enter groups or namespaces");
         }
+        // It is entered by the agent's rights.
+        if request.cwd.is_some() {
+            return caller.must_be_trusted("choose the directory of children (--cwd)");
+        }
         let seed = request.handle.seed;
         self.seeds.authorize(seed, &request.handle.key)?;
         if !self.seeds.owner(seed).is_some_and(|owner| caller.may_have(owner)) {

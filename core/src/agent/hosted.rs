@@ -290,6 +290,11 @@ impl Hosted {
         self.parts().blueprint.descriptor.root.is_some()
     }
 
+    /// Whether its children map files of this host shared.
+    pub fn maps_shared_files(&self) -> bool {
+        !self.parts().blueprint.shared_files.is_empty()
+    }
+
     /// Whether the seed is one of this host's own.
     pub fn is_local(&self) -> bool {
         !matches!(self.parts().stay, Stay::Lease(_))

@@ -51,9 +51,14 @@ pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Failure> {
         _ => Path::new("."),
     };
     // Closed to others from the start: between bind and chmod the socket itself is not.
-    let folder_mode = if group.is_some() { 0o711 } else { 0o700 };
-    let made = DirBuilder::new().recursive(true).mode(folder_mode).create(folder);
+    let is_new = !folder.exists();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| say(&error))?;
+    if is_new && group.is_some() {
+        // Whatever the umask.
+        let open = fs::set_permissions(folder, Permissions::from_mode(0o711));
+        open.map_err(|error| say(&error))?;
+    }
     // Held until the socket listens: of two agents that start at once, the second finds the first's.
     let _turn = turn(folder).map_err(|error| say(&error))?;
     if UnixStream::connect(path).is_ok() {
@@ -73,11 +78,14 @@ pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Failure> {
 
 /// The folder is open: the socket gets there once it is the group's, out of one that is not.
 fn bind_for(path: &Path, folder: &Path, group: u32) -> io::Result<UnixListener> {
-    if fs::metadata(folder)?.mode() & 0o001 == 0 {
+    let meta = fs::metadata(folder)?;
+    if meta.mode() & 0o001 == 0 && !(meta.mode() & 0o010 != 0 && meta.gid() == group) {
         let text = "others may not pass its folder: chmod o+x it";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     let closed = folder.join(format!(".{}", std::process::id()));
+    // Of an agent of this number that was killed just here; the turn is held.
+    let _ = fs::remove_dir_all(&closed);
     DirBuilder::new().mode(0o700).create(&closed)?;
     let new = closed.join("s");
     let bound = UnixListener::bind(&new).and_then(|listener| {
@@ -162,6 +170,7 @@ impl Agent {
         match request {
             LocalRequest::Await { token } => {
                 let record = self.seeds.wait_published(token)?;
+                self.check_owner(caller, record.id)?;
                 let handle = self.seeds.handle(&record, self.config.advertise.as_deref());
                 Ok(LocalReply::Published { handle })
             }
@@ -174,10 +183,14 @@ impl Agent {
             }
             LocalRequest::DropByHandle { handle, how } => {
                 self.authorize_drop(&handle)?;
+                self.check_owner(caller, handle.seed)?;
                 self.drop_seed(handle.seed, how)
             }
             LocalRequest::DropPrepared { token } => match self.seeds.by_token(token) {
-                Some(seed) => self.drop_seed(seed, DropMode::AfterChildren),
+                Some(seed) => {
+                    self.check_owner(caller, seed)?;
+                    self.drop_seed(seed, DropMode::AfterChildren)
+                }
                 None => Ok(LocalReply::Done),
             },
             LocalRequest::List => Ok(LocalReply::Listing(crate::wire::local::Listing {
@@ -259,7 +272,10 @@ impl Agent {
                 let agent = handle.agent.clone().unwrap_or_default();
                 self.peers.fetch(&agent, &handle, false)?.bytes
             }
-            (Some(handle), _) => self.fetch_own(&handle)?.1.descriptor.to_vec(),
+            (Some(handle), _) => {
+                self.check_owner(caller, handle.seed)?;
+                self.fetch_own(&handle)?.1.descriptor.to_vec()
+            }
             (None, Some(seed)) => {
                 self.check_owner(caller, seed)?;
                 self.seeds.inspect(seed)?.descriptor.to_vec()
@@ -309,7 +325,8 @@ fn resume(
     match result {
         Ok(sent) => sent,
         Err(failure) => {
-            if ends && agent.seeds.fetch(handle.seed, &handle.key).is_ok() {
+            let is_its = || agent.check_owner(caller, handle.seed).is_ok();
+            if ends && is_its() && agent.seeds.fetch(handle.seed, &handle.key).is_ok() {
                 // fork() failed: its seed has no child and will have none.
                 let _ = agent.drop_seed(handle.seed, DropMode::AfterChildren);
             }
@@ -456,6 +473,7 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
         assert!(UnixStream::connect(&path).is_ok());
         // One that is there stays as it is, and is said.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let failure = bind(&folder.path().join("agent.sock"), Some(own)).unwrap_err();
         assert!(failure.message.contains("chmod o+x"), "{failure}");
     }

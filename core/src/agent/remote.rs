@@ -58,6 +58,9 @@ fn converse(agent: &Arc<Agent>, stream: TcpStream) {
         return;
     }
     if magic == read::MAGIC {
+        if peek_all(&stream, &mut [0u8; read::GREETING_LEN]).is_err() {
+            return;
+        }
         agent.pages.serve(stream);
         return;
     }
@@ -168,7 +171,6 @@ fn fetch(
             let mut teller = ArenaTeller { seed, slabs: published.slabs, filled: 0 };
             let arena = teller.news(agent).0.unwrap_or_default();
             let bytes = published.descriptor.to_vec();
-            agent.exports.admit(seed, peer);
             let token = agent.pages.issue_token_to(peer);
             let clocks = clock::now().moved_by(published.clock_offset);
             let digests = published.files.iter().map(|file| agent.digests.known(file)).collect();

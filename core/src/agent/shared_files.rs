@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -21,10 +22,13 @@ const MAX_KNOWN: usize = 4096;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Which files of this host are those of seeds, by device and inode.
+/// Device, inode and birth: a number is given anew where a file is gone.
+type Known = (u64, u64, Option<SystemTime>);
+
+/// Which files of this host are those of seeds.
 #[derive(Debug, Default)]
 pub(super) struct SharedFiles {
-    known: Mutex<HashMap<(SeedId, u32), (u64, u64)>>,
+    known: Mutex<HashMap<(SeedId, u32), Known>>,
 }
 
 impl SharedFiles {
@@ -78,8 +82,9 @@ impl SharedFiles {
         let file = open_to_write(&wanted.path).ok_or("no such file is here to be written")?;
         let meta = file.metadata().map_err(|_| "it cannot be looked at here")?;
         let dev_ino = (meta.dev(), meta.ino());
+        let this = (meta.dev(), meta.ino(), meta.created().ok());
         let key = (descriptor.seed, wanted.object);
-        let is_known = self.known.lock().get(&key) == Some(&dev_ino);
+        let is_known = self.known.lock().get(&key) == Some(&this);
         if is_known || is_own && dev_ino == wanted.dev_ino {
             return Ok(file);
         }
@@ -91,10 +96,11 @@ impl SharedFiles {
             return Err("the file here has other bytes");
         }
         let mut known = self.known.lock();
-        if known.len() >= MAX_KNOWN {
-            known.clear();
+        let is_full = known.len() >= MAX_KNOWN;
+        if let Some(other) = known.keys().next().copied().filter(|_| is_full) {
+            known.remove(&other);
         }
-        known.insert(key, dev_ino);
+        known.insert(key, this);
         Ok(file)
     }
 }

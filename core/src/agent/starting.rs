@@ -86,7 +86,7 @@ impl Agent {
             Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
         };
         let surroundings = Surroundings::of(request)?;
-        surroundings.check(request, hosted.has_own_root())?;
+        surroundings.check(request, hosted.has_own_root(), hosted.maps_shared_files())?;
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
         let stderr = Arc::new(File::from(stdio[2].try_clone_to_owned().map_err(|error| {
             fail(FailureKind::Limit, format!("no descriptor left for a child's stderr: {error}"))

@@ -45,17 +45,28 @@ impl Surroundings {
     }
 
     /// Whether the rest of what `request` asks for can be had there, by children of a seed that has a root directory of
-    /// its own or not.
+    /// its own or not, and maps files of this host shared or not.
     ///
     /// # Errors
     /// `Argument`.
-    pub(super) fn check(&self, request: &ResumeRequest, has_own_root: bool) -> Result<(), Failure> {
+    pub(super) fn check(
+        &self,
+        request: &ResumeRequest,
+        has_own_root: bool,
+        maps_shared_files: bool,
+    ) -> Result<(), Failure> {
         let joins = |kind: NamespaceKind| self.namespaces[kind as usize].is_some();
         let refuse = |text: &str| Err(fail(FailureKind::Argument, text));
         let has_mounts = joins(NamespaceKind::Mount);
         if has_own_root && has_mounts {
             return refuse(
                 "the seed has changed its root directory, out of which another mount namespace would lead: resume it \
+                 without --ns mnt",
+            );
+        }
+        if maps_shared_files && has_mounts {
+            return refuse(
+                "the seed has files mapped shared, which its children have from the agent's mount namespace: resume it \
                  without --ns mnt",
             );
         }

@@ -487,11 +487,18 @@ pub fn kernel_release() -> String {
         .unwrap_or_default()
 }
 
+/// The longest text of smaps: some 65,530 VMAs have 50 MiB.
+const MAX_TEXT_BYTES: usize = 128 << 20;
+
 /// A proc file's whole text; it has been opened by another process, whose file offset is at 0.
 fn read_all(file: &File) -> Result<String, DescribeError> {
     let mut bytes = vec![0u8; 256 << 10];
     let mut len = 0;
     loop {
+        if len >= MAX_TEXT_BYTES {
+            let error = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(DescribeError::Read { what: "smaps", error });
+        }
         if len == bytes.len() {
             bytes.resize(2 * len, 0);
         }

@@ -322,8 +322,10 @@ impl<'a> Sections<'a> {
         let section = section::LOSSES;
         let broken = |reason: &str| DescriptorError::Section { section, reason: reason.to_owned() };
         losses.check().map_err(broken)?;
-        // Where nothing is lost nobody is told, and there is no place for it.
-        Ok(if losses.all.is_empty() { Losses::default() } else { losses })
+        // Where nothing is lost, nor can be on the child's host, nobody is told, and there is no place for it.
+        let is_told =
+            !losses.all.is_empty() || self.0[usize::from(section::SHARED_FILES)].is_some();
+        Ok(if is_told { losses } else { Losses::default() })
     }
 
     fn assemble(&self, page_shift: u8) -> Result<Descriptor, DescriptorError> {

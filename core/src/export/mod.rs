@@ -10,10 +10,10 @@
 //!               \--- the seed's process ends: reads find end-of-file, and fail
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,9 +68,6 @@ pub struct ProcessExport {
     /// Its copy, which RDMA cards READ if this host has one; filled from here on.
     pub arena: Option<ArenaCopy>,
 }
-
-/// Hosts that may READ one seed: a cluster has no more addresses.
-pub const MAX_READERS: usize = 4096;
 
 /// What is to be told of a seed's arena.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +138,6 @@ impl Exports {
             direct,
             hot: RwLock::default(),
             beneath: OnceLock::new(),
-            readers: RwLock::default(),
             revoked: AtomicBool::new(false),
         });
         if let Some(arena) = &exported.export.arena {
@@ -150,17 +146,6 @@ impl Exports {
         let before = self.seeds.write().insert(seed, exported);
         if let Some(before) = before {
             before.revoke();
-        }
-    }
-
-    /// From now on streams whose tokens were issued to `peer` may READ `seed`: it has shown the fork key. Nothing happens
-    /// if it is not exported, or [`MAX_READERS`] others are admitted.
-    pub fn admit(&self, seed: SeedId, peer: IpAddr) {
-        let exported = self.seeds.read().get(&seed).cloned();
-        let Some(exported) = exported else { return };
-        let mut readers = exported.readers.write();
-        if readers.len() < MAX_READERS {
-            readers.insert(peer);
         }
     }
 
@@ -228,21 +213,6 @@ impl Exports {
         Ok(self.open(seed, key)?.read(addr, into)?)
     }
 
-    /// The export of `seed`, if `key` is its own and `reader`, unless that is anybody, was admitted.
-    ///
-    /// # Errors
-    /// `Refused`.
-    pub(crate) fn open_to(
-        &self,
-        reader: Option<IpAddr>,
-        seed: SeedId,
-        key: &ReadKey,
-    ) -> Result<Arc<Exported>, ExportError> {
-        let exported = self.open(seed, key)?;
-        let is_admitted = reader.is_none_or(|peer| exported.readers.read().contains(&peer));
-        is_admitted.then_some(exported).ok_or(ExportError::Refused(seed))
-    }
-
     /// The export of `seed`, if `key` is its own.
     ///
     /// # Errors
@@ -265,8 +235,6 @@ pub(crate) struct Exported {
     direct: Option<ProcessMemory>,
     hot: RwLock<Arc<[SeedRange]>>,
     beneath: OnceLock<Vec<FileBeneath>>,
-    /// Who has shown its fork key; no more than have had a connection at a time.
-    readers: RwLock<HashSet<IpAddr>>,
     revoked: AtomicBool,
 }
 

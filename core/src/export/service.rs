@@ -123,13 +123,12 @@ impl PageService {
         })
     }
 
-    /// A token that opens one stream within [`TOKEN_LIFE`], for whoever has it and to all seeds.
+    /// A token that opens one stream within [`TOKEN_LIFE`], for whoever has it.
     pub fn issue_token(&self) -> StreamToken {
         self.issue(None)
     }
 
-    /// A token that opens one stream within [`TOKEN_LIFE`] from the address `peer` and from no other, to the seeds that it
-    /// was admitted to ([`Exports::admit`]).
+    /// A token that opens one stream within [`TOKEN_LIFE`] from the address `peer` and from no other.
     pub fn issue_token_to(&self, peer: IpAddr) -> StreamToken {
         self.issue(Some(peer))
     }
@@ -187,7 +186,7 @@ impl PageService {
             Err(_) => (Status::Protocol, Err("it speaks another protocol")),
             Ok(token) => match self.redeem(&token, from) {
                 Err(why) => (Status::Revoked, Err(why)),
-                Ok(reader) => match self.slot(from, reader) {
+                Ok(()) => match self.slot(from) {
                     Ok(slot) => (Status::Ok, Ok(slot)),
                     Err(why) => (Status::Busy, Err(why)),
                 },
@@ -202,13 +201,13 @@ impl PageService {
         Ok(slot)
     }
 
-    /// Whose streams' rights `token` gives, if it is good and shown `from` where it may be; it is not good any more
-    /// afterwards. Without an address (a connection of another kind, RDMA's) any will do.
+    /// Whether `token` is good and shown `from` where it may be; it is not good any more afterwards. Without an address (a
+    /// connection of another kind, RDMA's) any will do.
     pub(super) fn redeem(
         &self,
         token: &StreamToken,
         from: Option<IpAddr>,
-    ) -> Result<Option<IpAddr>, &'static str> {
+    ) -> Result<(), &'static str> {
         let now = Instant::now();
         let mut found = None;
         // Each is compared, in constant time: how long it takes tells nothing about the tokens.
@@ -225,21 +224,17 @@ impl PageService {
             Some(Some(to)) if from.is_some_and(|from| from != to) => {
                 Err("its token was issued to another peer")
             }
-            Some(to) => Ok(to),
+            Some(_) => Ok(()),
         }
     }
 
-    fn slot(
-        self: &Arc<Self>,
-        from: Option<IpAddr>,
-        reader: Option<IpAddr>,
-    ) -> Result<Slot, &'static str> {
+    fn slot(self: &Arc<Self>, from: Option<IpAddr>) -> Result<Slot, &'static str> {
         let most = self.limits.streams;
         let place = from.map(|peer| self.streams_of_peers.enter(peer, 1, most));
         if let Some(None) = place {
             return Err("its peer has as many as one may have (max_streams_of_peer)");
         }
-        let slot = Slot { service: Arc::clone(self), from, reader, _place: place.flatten() };
+        let slot = Slot { service: Arc::clone(self), from, _place: place.flatten() };
         match self.streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS {
             true => Ok(slot),
             false => Err("there are as many as this host serves"),
@@ -253,8 +248,6 @@ struct Slot {
     service: Arc<PageService>,
     /// Whose it is; `None`: it has no address.
     from: Option<IpAddr>,
-    /// Whose seeds it reads; `None`: all.
-    reader: Option<IpAddr>,
     _place: Option<Counted<IpAddr>>,
 }
 
@@ -361,9 +354,12 @@ impl<'a> Session<'a> {
         ranges: &read::Ranges,
     ) -> io::Result<()> {
         let bytes = ranges.bytes();
-        let status = match self.service.exports.open_to(self.slot.reader, seed, key) {
+        let status = match self.service.exports.open(seed, key) {
             Ok(exported) => {
                 self.wait_for_turn(bytes);
+                if exported.is_revoked() {
+                    return self.answer_read(tag, bytes, Err(ExportError::Refused(seed)));
+                }
                 if bytes >= UNREAD_BYTES {
                     let header = read::encode_answer(tag, Status::Ok, bytes);
                     if exported.send(ranges.list(), &header, &self.stream)? {
@@ -431,7 +427,7 @@ impl<'a> Session<'a> {
         holes: &[SeedRange],
     ) -> io::Result<()> {
         let mut used = 0;
-        let status = match self.service.exports.open_to(self.slot.reader, seed, key) {
+        let status = match self.service.exports.open(seed, key) {
             Err(error) => refusal(&error),
             Ok(exported) => {
                 let mut status = Status::Ok;
@@ -441,6 +437,10 @@ impl<'a> Session<'a> {
                     while addr < run.end {
                         if used + PUSH_RUN_LEN > PUSH_BATCH {
                             self.wait_for_turn(used);
+                            if exported.is_revoked() {
+                                (status, used) = (refusal(&ExportError::Refused(seed)), 0);
+                                break 'runs;
+                            }
                             self.stream.write_all(&self.answer[..used])?;
                             used = 0;
                         }

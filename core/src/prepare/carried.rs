@@ -68,7 +68,7 @@ pub(super) fn look(
     skip: i32,
 ) -> Result<Looked, Refusal> {
     let mut pipe = Aside::new();
-    let directory = open(c"/proc/self/fd".as_ptr().cast(), libc::O_DIRECTORY);
+    let directory = open(c"/proc/thread-self/fd".as_ptr().cast(), libc::O_DIRECTORY);
     if directory < 0 {
         return Err(Refusal::Unreadable { path: "/proc/self/fd", answer: directory });
     }
@@ -81,8 +81,11 @@ pub(super) fn look(
         if own.iter().any(|own| u64::try_from(*own).is_ok_and(|own| own == fd)) {
             return;
         }
+        let before = writer.written();
         let (key, mark) = match describe(writer, text, fd, &mut pipe) {
-            Ok(found) => found,
+            Ok(Some(found)) => found,
+            // Another thread has closed it meanwhile, as none does where all stand.
+            Ok(None) => return writer.go_back(before),
             Err(refusal) => return outcome = Err(refusal),
         };
         match known.get_mut(count * size_of::<Known>()..(count + 1) * size_of::<Known>()) {
@@ -151,7 +154,7 @@ pub(super) fn watched_by_others(writer: &mut ReportWriter<'_>, work: &mut [u8], 
     };
     let files = || (0..looked.count).map(|at| word(at * size_of::<Known>()));
     for epoll in files().filter(|file| file & EPOLL != 0).map(|file| file & !EPOLL) {
-        let path = Path::new(b"/proc/self/fdinfo/", epoll, b"");
+        let path = Path::new(b"/proc/thread-self/fdinfo/", epoll, b"");
         let len = read_file(path.as_ptr(), text).unwrap_or(0);
         let (numbers, _) = entries.as_chunks_mut::<4>();
         let mut count = 0;
@@ -193,19 +196,18 @@ fn is_watched(fd: u64, epoll: u64, number: u64, nth: u64) -> bool {
     answer == 0
 }
 
-/// All records of one file; answers what equals in all numbers of its description, and [`EPOLL`] or 0.
+/// All records of one file; answers what equals in all numbers of its description, and [`EPOLL`] or 0; `None` if it is not
+/// open any more.
 fn describe(
     writer: &mut ReportWriter<'_>,
     text: &mut [u8],
     fd: u64,
     pipe: &mut Aside,
-) -> Result<(u64, u64), Refusal> {
-    // SAFETY: fcntl of these commands takes and gives plain numbers; a `stat` of zeros is one.
-    let (stat, fd_flags) = unsafe {
-        let mut stat: libc::stat = zeroed();
-        rawcall!(libc::SYS_fstat, fd, &raw mut stat);
-        (stat, rawcall!(libc::SYS_fcntl, fd, libc::F_GETFD))
-    };
+) -> Result<Option<(u64, u64)>, Refusal> {
+    let stat = stat(fd);
+    // SAFETY: fcntl of this command takes and gives plain numbers.
+    let flags_of_fd = || unsafe { rawcall!(libc::SYS_fcntl, fd, libc::F_GETFD) };
+    let fd_flags = flags_of_fd();
     let kind = stat.st_mode & libc::S_IFMT;
     let command = if kind == libc::S_IFIFO { F_GETPIPE_SZ } else { F_GET_SEALS };
     let extra = match kind {
@@ -226,7 +228,7 @@ fn describe(
         u64::from(unlinked),
     ];
     let (position, flags) = info(writer, fd, &mut numbers)?;
-    let path = Path::new(b"/proc/self/fd/", fd, b"");
+    let path = Path::new(b"/proc/thread-self/fd/", fd, b"");
     // SAFETY: the kernel writes at most `text.len()` bytes there.
     let link =
         unsafe { rawcall!(libc::SYS_readlink, path.as_ptr(), text.as_mut_ptr(), text.len()) };
@@ -254,7 +256,31 @@ fn describe(
     // Of one description all of these are equal, whoever moves its position meanwhile; of two, seldom.
     let flags = flags & !u64::from(libc::O_CLOEXEC.cast_unsigned());
     let key = stat.st_ino ^ stat.st_dev.rotate_left(20) ^ flags.rotate_left(40);
-    Ok((key, mark))
+    Ok((flags_of_fd() >= 0).then_some((key, mark)))
+}
+
+/// What the kernel knows of a file without asking its server, which may be out of reach, or a thread of this process that
+/// stands; all zero if it is not open.
+fn stat(fd: u64) -> libc::stat {
+    let how = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the kernel writes to these structs, for which all zero is a value.
+    unsafe {
+        let (mut stat, mut found): (libc::stat, libc::statx) = (zeroed(), zeroed());
+        let wanted = libc::STATX_BASIC_STATS;
+        let (at, into) = (c"".as_ptr(), &raw mut found);
+        if rawcall!(libc::SYS_statx, fd, at, how, wanted, into) != 0 {
+            // A filter that does not know the call.
+            rawcall!(libc::SYS_fstat, fd, &raw mut stat);
+            return stat;
+        }
+        stat.st_mode = found.stx_mode.into();
+        stat.st_nlink = found.stx_nlink.into();
+        stat.st_ino = found.stx_ino;
+        stat.st_size = found.stx_size.cast_signed();
+        stat.st_dev = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
+        stat.st_rdev = libc::makedev(found.stx_rdev_major, found.stx_rdev_minor);
+        stat
+    }
 }
 
 /// Records `numbers` with the text of fdinfo, which has a line for each watch of an epoll: it is read into the
@@ -266,7 +292,7 @@ fn info(
 ) -> Result<(u64, u64), Refusal> {
     let (mut found, mut outcome) = ((0, 0), Ok(()));
     writer.record_filled(tag::FILE, numbers, &mut |_, room| {
-        let path = Path::new(b"/proc/self/fdinfo/", fd, b"");
+        let path = Path::new(b"/proc/thread-self/fdinfo/", fd, b"");
         match read_file(path.as_ptr(), room) {
             Ok(len) => {
                 found = fdinfo(&room[..len]);
@@ -365,7 +391,7 @@ fn file_content(writer: &mut ReportWriter<'_>, fd: u64, flags: u64, size: i64) {
         if is_locked(fd) {
             return 0;
         }
-        let file = open(Path::new(b"/proc/self/fd/", fd, b"").as_ptr(), 0);
+        let file = open(Path::new(b"/proc/thread-self/fd/", fd, b"").as_ptr(), 0);
         let len = u64::try_from(file).map_or(0, read);
         close(file);
         len

@@ -186,6 +186,11 @@ impl<'a> ReportWriter<'a> {
         self.written
     }
 
+    /// As when it was so far: what was written since is not.
+    pub fn go_back(&mut self, written: Written) {
+        self.written = written;
+    }
+
     /// One record of `numbers` and then `bytes`.
     pub fn record(&mut self, tag: u16, numbers: &[u64], bytes: &[u8]) {
         let len = numbers.len() * 8 + bytes.len();
@@ -369,7 +374,7 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             report.treatment = Treatment {
                 merges_memory: n[0] != 0,
                 is_io_flusher: n[1] != 0,
-                speculation: std::array::from_fn(|kind| Treatment::disabled(n[2 + kind])),
+                speculation: std::array::from_fn(|kind| Treatment::decided(kind, n[2 + kind])),
             };
         }
         tag::CREDENTIALS => report.credentials = Some(credentials(record)?),

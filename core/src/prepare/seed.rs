@@ -95,8 +95,6 @@ extern "C" fn frozen(freeze: *mut Freeze, context: *const libc::ucontext_t) -> !
     let len = header.len() - start + bytes as usize;
     // SAFETY: the report lies right behind its header, both in scratch memory.
     unsafe {
-        // Before anybody knows of it: where holders of a file are named, seeds are told by this.
-        rawcall!(libc::SYS_prctl, libc::PR_SET_NAME, SEED_NAME.as_ptr());
         // A refusal has nothing to hand over; the connection itself stands in for the files.
         let files = files.unwrap_or([freeze.socket; 3]);
         if !hand_over(freeze.socket, header.as_ptr().add(start), len, files) {
@@ -307,6 +305,9 @@ impl Description<'_, '_> {
         self.writer.record(tag::LOSSES, &[freeze.losses_area, freeze.refuse], &[]);
         self.foreign_threads();
         self.threads(frame)?;
+        // Now that its own is known: where holders of a file are named, seeds are told by this.
+        // SAFETY: the name ends with a zero byte.
+        unsafe { rawcall!(libc::SYS_prctl, libc::PR_SET_NAME, SEED_NAME.as_ptr()) };
         self.layout()?;
         let len = self.file("/proc/self/auxv\0")?;
         self.writer.record(tag::AUXV, &[], &self.work[..len]);

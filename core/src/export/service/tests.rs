@@ -201,35 +201,11 @@ fn a_token_is_good_from_the_address_that_it_was_issued_to_alone() {
     assert!(Client::open(served.address, &served.service.issue_token_to(here)).is_ok());
 }
 
-/// The read key alone is not enough: it stands in a descriptor, which others may have seen.
-#[test]
-fn a_stream_reads_the_seeds_that_its_peer_was_admitted_to() {
-    let served = Served::start(2);
-    let (other, other_key) = served.stand_in.export(&served.exports);
-    let here = IpAddr::from([127, 0, 0, 1]);
-    let token = served.service.issue_token_to(here);
-    let mut client = Client::open(served.address, &token).ok().unwrap();
-    let mut status = |seed, key: &ReadKey| {
-        client.ask(1, seed, key, &[(served.addr(0), 4096)]);
-        client.answer().0.status
-    };
-    assert_eq!(status(served.seed, &served.key), Status::Revoked);
-    served.exports.admit(served.seed, [10, 0, 0, 1].into());
-    assert_eq!(status(served.seed, &served.key), Status::Revoked);
-    served.exports.admit(served.seed, here);
-    assert_eq!(status(served.seed, &served.key), Status::Ok);
-    assert_eq!(status(other, &other_key), Status::Revoked);
-    let mut push = Vec::new();
-    read::encode_push(&mut push, 2, other, &other_key, &[]);
-    client.0.write_all(&push).unwrap();
-    assert_eq!(client.answer().0.status, Status::Revoked);
-}
-
 #[test]
 fn a_peer_has_so_many_streams_and_others_have_theirs() {
     let limits = PeerLimits { streams: 2, bytes_per_s: None };
     let service = PageService::bounded(Exports::new(), Duration::ZERO, limits);
-    let slot = |last: u8| service.slot(Some([10, 0, 0, last].into()), None);
+    let slot = |last: u8| service.slot(Some([10, 0, 0, last].into()));
     let (first, second) = (slot(1), slot(1));
     assert!(slot(1).unwrap_err().contains("(max_streams_of_peer)"));
     assert_eq!(service.streams(), 2, "who is refused takes no place");
