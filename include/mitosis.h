@@ -719,8 +719,8 @@ int mitosis_resume_finish(struct mitosis_resuming *resuming,
                           struct mitosis_child **children);
 
 /**
- * Frees the object. If it is not finished the resume is given up: children that are not started then are not started any
- * more, and those that are go on. Allowed in a fork of the process that made it, too.
+ * Frees the object. If it is not finished the resume is given up: children that this host has not started then are
+ * not started any more, and those that are go on; another host may start them still. Allowed in a fork of the process that made it, too.
  *
  * resuming: NULL does nothing. A pointer that has been freed must not be freed again, as with free(3).
  */

@@ -128,8 +128,8 @@ pub unsafe extern "C" fn mitosis_resume_finish(
     })
 }
 
-/// Frees the object. If it is not finished the resume is given up: children that are not started then are not started any
-/// more, and those that are go on. Allowed in a fork of the process that made it, too.
+/// Frees the object. If it is not finished the resume is given up: children that this host has not started then are
+/// not started any more, and those that are go on; another host may start them still. Allowed in a fork of the process that made it, too.
 ///
 /// resuming: NULL does nothing. A pointer that has been freed must not be freed again, as with free(3).
 #[unsafe(no_mangle)]

@@ -38,7 +38,7 @@ impl Resuming {
         Ok(started.or_raise(py)?.into_iter().map(Child::new).collect())
     }
 
-    /// Gives it up: what is not started is not started any more. Behind `finish` it does nothing.
+    /// Gives it up: what this host has not started is not started any more. Behind `finish` it does nothing.
     fn give_up(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

@@ -128,7 +128,7 @@ impl Chaos {
         let placed = &self.seeds[index % self.seeds.len()];
         let host = ["host-a", "host-b"][on];
         let what = format!("{count} children of {} on {host}", placed.seed.id());
-        let commands = format!("scatter {pages};write 0 64;read 64 1900;exit {RIGHT}");
+        let commands = format!("scatter {pages};write 0 64;read 64 1984;exit {RIGHT}");
         let (count, handle) = (count.to_string(), placed.seed.handle.clone());
         let arguments = ["resume", &handle, "--on", host, "-n", &count, "--payload", &commands];
         let caller = self.world.mitosis(&self.world.a, &arguments);

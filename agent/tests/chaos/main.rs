@@ -6,7 +6,7 @@
 //!  then:                  all is made whole; who should live lives, all bytes are right, nothing is left
 //! ```
 //!
-//! Each child compares every byte of its memory with what its parent wrote. The same seed chooses the same events; all are printed as
+//! Each child compares every byte of its memory, but those that it has written itself, with what its parent wrote. The same seed chooses the same events; all are printed as
 //! they happen.
 #![allow(missing_docs)]
 

@@ -267,7 +267,10 @@ fn no_more_processes(scene: &Scene, place: Place) -> Undo {
     let mut pids = vec![agent_of(scene, place), machine.keeper().pid];
     pids.extend(machine.children_of_keeper().iter().map(|seen| seen.pid));
     for pid in pids {
-        fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+        // A child may have ended since.
+        if let Err(error) = fs::write(group.join("cgroup.procs"), pid.to_string()) {
+            assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "{pid}: {error}");
+        }
     }
     // Below what there is: a place that somebody leaves is nobody's.
     fs::write(group.join("pids.max"), "1").unwrap();

@@ -127,6 +127,9 @@ impl Table {
             amiss.push(format!("{fault} is not in the picture"));
         }
         for (fault, words) in &self.picture {
+            if words.len() != steps.len() {
+                amiss.push(format!("{fault}: {} steps in the picture", words.len()));
+            }
             for (step, word) in steps.iter().zip(words) {
                 let cell = self.cells.iter().filter(|c| c.fault == *fault && c.step == *step);
                 let told: Vec<_> = cell.map(|cell| Some(cell.outcome)).collect();

@@ -135,15 +135,25 @@ struct Table {
     early_losses: HashMap<u32, (Instant, String)>,
 }
 
+/// Of who is about to be entered something may be told before; what is older was another process's.
+fn is_young(since: Instant) -> bool {
+    since.elapsed() < EARLY_AGE
+}
+
 impl Table {
     /// The first one counts.
     fn note_early_loss(&mut self, pid: u32, text: &str) {
-        self.early_losses.retain(|_, (since, _)| since.elapsed() < EARLY_AGE);
+        self.early_losses.retain(|_, (since, _)| is_young(*since));
         self.early_losses.entry(pid).or_insert_with(|| (Instant::now(), text.to_owned()));
     }
 
     fn take_early_loss(&mut self, pid: u32) -> Option<String> {
-        self.early_losses.remove(&pid).map(|(_, text)| text)
+        self.early_losses.remove(&pid).filter(|(since, _)| is_young(*since)).map(|(_, text)| text)
+    }
+
+    /// How a process has ended that is being entered, and not one that had its number before.
+    fn take_early(&mut self, pid: u32) -> Option<i32> {
+        self.early.remove(&pid).filter(|(since, _)| is_young(*since)).map(|(_, status)| status)
     }
 }
 
@@ -209,7 +219,7 @@ impl Children {
             let mut table = self.table.lock();
             let entry = table.by_pid.remove(&pid);
             if entry.is_none() && !table.inits.remove(&pid) {
-                table.early.retain(|_, (since, _)| since.elapsed() < EARLY_AGE);
+                table.early.retain(|_, (since, _)| is_young(*since));
                 table.early.insert(pid, (Instant::now(), status));
             }
             entry
@@ -301,10 +311,10 @@ impl Places {
         let process = PidFd::open(pid).ok();
         let places = self.left.iter_mut().filter_map(Counted::take_one).collect();
         let mut table = self.children.table.lock();
-        if let Some(init) = init.filter(|init| table.early.remove(init).is_none()) {
+        if let Some(init) = init.filter(|init| table.take_early(*init).is_none()) {
             table.inits.insert(init);
         }
-        let early = table.early.remove(&pid);
+        let early = table.take_early(pid);
         let lost = table.take_early_loss(pid);
         if let Some(text) = &lost {
             say(&new.stderr, text.clone());
@@ -323,7 +333,7 @@ impl Places {
             places,
         };
         match early {
-            Some((_, status)) => {
+            Some(status) => {
                 drop(table);
                 entry.tell_its_end(status);
             }
@@ -427,6 +437,11 @@ mod tests {
         let first = table.take_early_loss(u32::MAX);
         assert_eq!(first.as_deref(), Some("the first page"));
         assert_eq!(table.take_early_loss(u32::MAX), None, "for that one alone");
+        // Numbers of processes come again.
+        let long_ago = Instant::now().checked_sub(2 * EARLY_AGE).expect("this host is older");
+        table.early_losses.insert(7, (long_ago, "another's".to_owned()));
+        table.early.insert(7, (long_ago, 9));
+        assert_eq!((table.take_early_loss(7), table.take_early(7)), (None, None));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use crate::wire::local::{LocalReply, LocalRequest, ResumeRequest};
 
 const WHILE: &str = "starts children";
 
-/// A resume that the agent carries out. Dropped before its answer has come it is given up: what is not started then is
-/// not started any more, and children that are go on without anybody who waits for them.
+/// A resume that the agent carries out. Dropped before its answer has come it is given up: what this host has
+/// not started then is not started any more, and children that are go on without anybody who waits for them. Another host may
+/// start them still.
 #[derive(Debug)]
 pub struct Resuming {
     connection: Connection,

@@ -159,6 +159,8 @@ class Child:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.stdin is not None and not self.stdin.closed:
+            if self._unwritten is not None and input:
+                raise ArgumentError("its input was given before: call communicate again without")
             if self._unwritten is None:
                 self._unwritten = memoryview(input or b"")
                 with contextlib.suppress(BrokenPipeError):

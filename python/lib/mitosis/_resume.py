@@ -11,9 +11,12 @@ from typing import Any, Literal, overload
 
 from . import _agent, _native
 from ._child import Child
-from ._errors import ArgumentError
+from ._errors import ArgumentError, Unreachable
 from ._native import Handle
 from ._stdio import Stdio, Stream
+
+# As long as an agent may take for an answer (REPLY_DEADLINE in core/src/client/connection.rs).
+_REPLY_S = 60.0
 
 
 @overload
@@ -175,7 +178,8 @@ async def resume_async(
 ) -> Child | list[Child]:
     """`resume` in an event loop of asyncio: other tasks run while the children are started.
 
-    Cancelled, it gives the resume up: what is not started by then is not started any more, and children that are go on.
+    Cancelled, it gives the resume up: what this host has not started by then is not started any more, and children that are go
+    on. Of another host nobody knows: its agent may start them still.
     """
     started = await _start(
         handle,
@@ -228,10 +232,18 @@ class Start:
 
     async def finish_async(self) -> list[Child]:
         """Wait for them in an event loop."""
+        import asyncio
+
         from ._loop import readable
 
         try:
-            await readable(self._native.fileno())
+            await asyncio.wait_for(readable(self._native.fileno()), _REPLY_S)
+        except asyncio.TimeoutError:
+            self._native.give_up()
+            self._stdio.close_ours()
+            raise Unreachable(
+                "the mitosis agent has not answered for 60 s while it starts children: see its log"
+            ) from None
         except BaseException:
             self._native.give_up()
             self._stdio.close_ours()
