@@ -168,8 +168,8 @@ fn is_test(test: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("#[test]\nfn {name}()")))
 }
 
-/// Sources that ask CLOCK_REALTIME, which may jump, beside those that tell people or children what it is, or files by when they were made: deadlines and orders
-/// of things are CLOCK_MONOTONIC's.
+/// Sources that ask CLOCK_REALTIME, which may jump, beside those that tell people or children what it is, or files by when they
+/// were made: deadlines and orders of things are CLOCK_MONOTONIC's.
 pub(crate) fn asking_the_wall_clock() -> Vec<String> {
     const TELLING: [&str; 7] = [
         "agent/src/doctor/peer.rs",
