@@ -82,6 +82,7 @@ impl Process {
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let _ = self.child.kill();
+                self.read_to_the_end(Instant::now() + PATIENCE);
                 let err = self.stderr.take().map(|said| said.join().unwrap());
                 panic!("{} ended; it said {:?} and {err:?}", self.what, self.said)
             }
@@ -141,6 +142,7 @@ impl Process {
 
     fn is_held(&self) -> ! {
         let holders = holders(&self.pipes);
+        // Descriptors that are on their way through a socket stand nowhere.
         panic!(
             "{} has ended, and its output is held by {holders:?}; it said {:?}",
             self.what, self.said
@@ -209,7 +211,11 @@ fn holders(pipes: &[String]) -> Vec<String> {
         String::from_utf8_lossy(&bytes).replace(['\0', '\n'], " ").trim().to_owned()
     };
     let holds = |pid: &u32| {
-        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let folder =
+            |path: std::path::PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+        // Of each thread: behind a leader that has ended there is nothing.
+        let tasks = folder(format!("/proc/{pid}/task").into());
+        let entries = tasks.flat_map(|task| folder(task.path().join("fd")));
         let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         links
             .filter_map(|link| link.into_os_string().into_string().ok())
