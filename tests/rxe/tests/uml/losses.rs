@@ -8,8 +8,9 @@ use crate::hosts::{Hosts, PATIENCE, Said};
 
 /// After which a READ of a host that is gone ends: (retry_cnt + 1) x 4.096 us x 2^timeout.
 const NOTICED_MS: u64 = 537;
-/// What a guest's clock, which ticks each 10 ms, may take from the four waits of it.
-const TICKS_MS: u64 = 30;
+/// What a guest's clock, which ticks each 10 ms, may take from the four waits of it; a kernel that had no processor for a
+/// while makes up for its ticks.
+const TICKS_MS: u64 = 120;
 /// What two CPUs for eight kernels may add to it, or keep one from reading.
 const SLACK_MS: u64 = 3000;
 /// What the card has of a READ's deadline; over iWARP there is no earlier end.
