@@ -176,3 +176,25 @@ def test_a_running_loop_forks_and_goes_on_on_both_sides(agent):
         """
     )
     assert out == "once\n"
+
+
+def test_an_agent_that_says_nothing_is_told_by_a_deadline(agent):
+    agent.run(
+        SEED
+        + """
+    import mitosis._loop
+    async def main():
+        mitosis._loop.readable = lambda descriptor: asyncio.sleep(60)
+        mitosis._resume._REPLY_S = 0.2
+        open_before = len(os.listdir("/proc/self/fd"))
+        try:
+            await mitosis.resume_async(handle, payload=b"7", stdout=mitosis.PIPE)
+        except mitosis.Unreachable as error:
+            assert "has not answered for 60 s" in str(error)
+        else:
+            raise AssertionError("nobody was heard")
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    asyncio.run(main())
+    me.drop()
+        """
+    )
