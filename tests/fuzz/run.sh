@@ -63,7 +63,7 @@ fails_again() {
 
 # Fuzzers that run.
 children=$(mktemp)
-trap 'xargs -r kill <"$children" 2>/dev/null; rm -f "$children"' EXIT
+trap 'xargs -r kill <"$children" 2>/dev/null || true; rm -f "$children"' EXIT
 
 # One target; prints a line of what was done.
 run() {

@@ -147,11 +147,11 @@ impl Suite {
     pub(crate) fn finish(self) {
         let folders =
             [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
-        self.world.finish();
-        for folder in folders {
-            // That of host-b has gone with it.
-            let _ = fs::remove_dir_all(folder);
+        // While the hosts are there: behind it nothing leads to them.
+        for folder in folders.iter().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(folder).unwrap();
         }
+        self.world.finish();
     }
 }
 
