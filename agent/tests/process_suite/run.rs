@@ -145,12 +145,7 @@ impl Suite {
 
     /// Ends the hosts: nothing of any program is left.
     pub(crate) fn finish(self) {
-        let folders =
-            [&self.world.a, &self.world.b].map(|host| self.world.host(host).outside(&self.folder));
-        // While the hosts are there: behind it nothing leads to them.
-        for folder in folders.iter().filter(|folder| folder.exists()) {
-            fs::remove_dir_all(folder).unwrap();
-        }
+        self.world.remove_folder(&self.folder);
         self.world.finish();
     }
 }

@@ -353,6 +353,6 @@ fn a_file_mapped_shared_is_one_file_for_all_children_of_a_host() {
     let told = format!("found as it was\nlost shared_files {path}\n");
     assert_eq!(world.on_a(&asked).ok(), told);
     assert_eq!(std::fs::read_to_string(outside(&world.b, "mapped")).unwrap(), "another");
-    std::fs::remove_dir_all(outside(&world.a, "")).unwrap();
+    world.remove_folder(&folder);
     world.finish();
 }

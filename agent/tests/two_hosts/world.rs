@@ -307,6 +307,14 @@ impl World {
         within_or(SOON, || left().is_empty(), what);
     }
 
+    /// Removes a folder that a test has made on both hosts, while they are there: behind their end nothing leads to it.
+    pub(crate) fn remove_folder(&self, folder: &Path) {
+        let folders = [&self.a, &self.b].map(|machine| self.host(machine).outside(folder));
+        for folder in folders.iter().filter(|folder| folder.exists()) {
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
     /// Ends the agents; then nothing at all is left.
     pub(crate) fn finish(mut self) {
         for index in [0, 1] {
