@@ -15,12 +15,29 @@ use crate::wire::frame::{self, FrameError};
 /// Bytes of output carried by one event.
 const OUTPUT_BYTES: usize = 64 << 10;
 
+/// Whom the children's caller is told by: nobody, once that has failed.
+struct Caller<'a> {
+    sender: &'a mut ChannelSender,
+    gone: Option<FrameError>,
+}
+
+impl Caller<'_> {
+    fn tell(&mut self, reply: &ControlReply) {
+        if self.gone.is_none() {
+            self.gone = frame::write(self.sender, reply).err();
+        }
+    }
+}
+
 /// Relays until all children have ended and their output has been sent. `bell` is rung behind each event.
+///
+/// If the caller's host goes away, or its agent is restarted, children go on: what they write then is taken, and lost,
+/// for a pipe that nobody reads would end them.
 ///
 /// Children that outlive the pipes' readers (grandchildren that keep them open) are not waited for.
 ///
 /// # Errors
-/// The caller's host is gone.
+/// The caller's host was gone.
 pub fn relay(
     to: &mut ChannelSender,
     output: &mut [(u8, PipeReader)],
@@ -31,6 +48,7 @@ pub fn relay(
     let mut buffer = vec![0u8; OUTPUT_BYTES];
     let mut open: Vec<bool> = output.iter().map(|_| true).collect();
     let mut left = children;
+    let mut caller = Caller { sender: to, gone: None };
     while left > 0 {
         let mut fds: Vec<RawFd> = vec![bell.as_raw_fd()];
         let streams = output.iter().zip(&open).filter(|(_, open)| **open);
@@ -40,18 +58,18 @@ pub fn relay(
         // left behind it, and nobody's end waits for one who goes on writing.
         bell.hush();
         let ended: Vec<ChildEvent> = events.try_iter().collect();
-        drain(to, output, &mut open, &mut buffer)?;
+        drain(&mut caller, output, &mut open, &mut buffer)?;
         for event in ended {
             left -= 1;
-            frame::write(to, &ControlReply::Exited { child: event.child, end: event.end })?;
+            caller.tell(&ControlReply::Exited { child: event.child, end: event.end });
         }
     }
-    Ok(())
+    caller.gone.map_or(Ok(()), Err)
 }
 
 /// Sends what is in the pipes now, and not what comes meanwhile.
 fn drain(
-    to: &mut ChannelSender,
+    caller: &mut Caller<'_>,
     output: &mut [(u8, PipeReader)],
     open: &mut [bool],
     buffer: &mut [u8],
@@ -68,7 +86,7 @@ fn drain(
             let got = pipe.read(&mut buffer[..most])?;
             left -= got;
             let bytes = buffer[..got].to_vec();
-            frame::write(to, &ControlReply::Output { stream: *stream, bytes })?;
+            caller.tell(&ControlReply::Output { stream: *stream, bytes });
         }
     }
     Ok(())
@@ -100,6 +118,7 @@ mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
 
     use super::*;
@@ -120,13 +139,19 @@ mod tests {
         let mut caller = caller.join().unwrap();
         let Pipes { mut output, children: [mut chatty, quiet] } = Pipes::new().unwrap();
         drop(quiet);
-        let writing = thread::spawn(move || while chatty.write_all(&[b'x'; 4096]).is_ok() {});
+        let written = Arc::new(AtomicU64::new(0));
+        let counts = written.clone();
+        let writing = thread::spawn(move || {
+            while chatty.write_all(&[b'x'; 4096]).is_ok() {
+                counts.fetch_add(4096, Ordering::Relaxed);
+            }
+        });
         let (sender, events) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::new().unwrap());
         let heard = bell.clone();
         let relaying = thread::spawn(move || {
             let (mut to, _receiver) = host.split();
-            let _ = relay(&mut to, &mut output, &events, &heard, 2);
+            relay(&mut to, &mut output, &events, &heard, 2)
         });
         // The chatty one is being heard.
         assert!(matches!(frame::read(&mut caller).unwrap(), ControlReply::Output { .. }));
@@ -141,8 +166,16 @@ mod tests {
             }
             assert!(bytes_before < 64 << 20, "the end does not come");
         }
+        // Its caller's host is gone: it goes on, and is heard by nobody.
         drop(caller);
-        relaying.join().unwrap();
+        let before = written.load(Ordering::Relaxed);
+        while written.load(Ordering::Relaxed) < before + (16 << 20) {
+            assert!(!writing.is_finished(), "it was ended");
+            thread::yield_now();
+        }
+        sender.send(ChildEvent { child: ChildId(8), end: ChildEnd::Exited(0) }).unwrap();
+        bell.ring();
+        assert!(relaying.join().unwrap().is_err());
         writing.join().unwrap();
     }
 }
