@@ -515,7 +515,7 @@ int mitosis_fork(const char *host,
  * Returns once in the caller, after about the time of a fork(2), and once in every child, whenever and
  * wherever it is started. Only the calling thread lives on in children, unless flags have
  * MITOSIS_PREPARE_ALL_THREADS. The caller sees nothing of the seed: no SIGCHLD, nothing in wait(2). The seed
- * lives until it is dropped or the agent ends.
+ * lives until it is dropped or the agent is shut down.
  *
  * With MITOSIS_PREPARE_ALL_THREADS every other thread stands still for some milliseconds, as in the handler of a
  * signal: restartable system calls go on, poll(2), epoll_wait(2) and nanosleep(2) fail with EINTR, here and in

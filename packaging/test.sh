@@ -92,6 +92,7 @@ names_only_the_prefix() {
   packaging/install.sh install "$target" /opt/mitosis "$work/package"
   grep '^prefix=/opt/mitosis$' "$work/package/opt/mitosis/lib/pkgconfig/mitosis.pc"
   grep '^ExecStart=/opt/mitosis/bin/mitosis agent$' "$work/package/opt/mitosis/lib/systemd/system/mitosis-agent.service"
+  grep '^RestartKillSignal=SIGUSR2$' "$work/package/opt/mitosis/lib/systemd/system/mitosis-agent.service"
   [[ -z $(grep -rIl "$work" "$work/package") ]]
 }
 

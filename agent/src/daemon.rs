@@ -30,6 +30,10 @@ use crate::{metrics, notify};
 /// A secret's file: exactly 32 bytes, or 64 hex digits.
 const SECRET_BYTES: usize = 32;
 
+/// Ends the agent for another one to follow: its seeds wait for that. SIGTERM cannot say so, for it means the end of
+/// all; SIGHUP comes from a terminal that closes.
+const RESTART: i32 = libc::SIGUSR2;
+
 /// How to run the agent, beside what the table of settings has.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -59,7 +63,10 @@ pub fn run(args: &AgentArgs, settled: &Settled, as_json: bool) -> anyhow::Result
         }
     };
     let ended_by_signal = agent.clone();
-    termination.then(move || ended_by_signal.shut_down())?;
+    termination.each(move |signal| match signal {
+        RESTART => ended_by_signal.hand_over(),
+        _ => ended_by_signal.shut_down(),
+    })?;
     if embedded {
         let agent = agent.clone();
         std::thread::spawn(move || {
@@ -104,7 +111,7 @@ fn start(
     let metrics = settled.address("metrics").map(metrics::bind).transpose()?;
     let told_at = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
     let ready = Ready { socket: config.socket.clone(), address, metrics: told_at };
-    let termination = signal::block(&[libc::SIGTERM, libc::SIGINT])?;
+    let termination = signal::block(&[libc::SIGTERM, libc::SIGINT, RESTART])?;
     let (agent, listeners) =
         Agent::start(config).map_err(|failure| anyhow::anyhow!(failure.message))?;
     Ok(Started { agent, listeners, metrics, termination, ready })
@@ -191,6 +198,7 @@ fn configure(
         miss_deadline: Duration::from_millis(number("miss_deadline_ms")?),
         peer_deadline: Duration::from_millis(number("peer_deadline_ms")?),
         linger: Duration::from_secs(number("linger_s")?),
+        restart_grace: Duration::from_secs(number("restart_grace_s")?),
         busy_poll: Duration::from_micros(number("busy_poll_us")?),
         proxy_vdso: args.proxy_vdso,
         limits: Limits {

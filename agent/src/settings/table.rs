@@ -17,6 +17,8 @@ const MAX_MIB: u64 = u64::MAX >> 20;
 const MIN_MIB_PER_S: u64 = 16;
 /// A day: a longer wait is a mistake.
 const MAX_WAIT_MS: u64 = 86_400_000;
+/// Longer than any restart takes; hosts that hold a seed ask for it for longer.
+const MAX_RESTART_GRACE_S: u64 = 60;
 /// A year.
 const MAX_LINGER_S: u64 = 31_536_000;
 
@@ -187,7 +189,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 28] = [
+const AGENTS: [Setting; 29] = [
     agent(
         "socket_group",
         "MITOSIS_SOCKET_GROUP",
@@ -286,6 +288,15 @@ const AGENTS: [Setting; 28] = [
         Kind::Number(0, MAX_LINGER_S),
         Some("30"),
         "Seconds for which an image without children is kept for the next resume",
+    ),
+    agent(
+        "restart_grace_s",
+        "MITOSIS_RESTART_GRACE_S",
+        "restart-grace-s",
+        "S",
+        Kind::Number(0, MAX_RESTART_GRACE_S),
+        Some("30"),
+        "Seconds for which seeds wait for the next agent when this one was killed or ends by SIGUSR2; 0: they end with it",
     ),
     agent(
         "max_children",

@@ -140,6 +140,7 @@ fn the_table_has_each_name_once_and_its_defaults_are_the_agents_own() {
     assert_eq!(number("miss_deadline_ms"), config.miss_deadline.as_millis());
     assert_eq!(number("peer_deadline_ms"), config.peer_deadline.as_millis());
     assert_eq!(number("linger_s"), config.linger.as_secs().into());
+    assert_eq!(number("restart_grace_s"), config.restart_grace.as_secs().into());
     assert_eq!(number("busy_poll_us"), config.busy_poll.as_micros());
     let limits = config.limits;
     assert_eq!(number("max_children"), limits.children as u128);

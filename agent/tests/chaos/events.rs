@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::judge::{RIGHT, Texts};
 use crate::process::Process;
-use crate::world::{Machine, Plan, SOON, Seed, World, within_or};
+use crate::world::{Machine, Plan, SOON, Seed, Seen, World, within_or};
 
 /// Resumes that run at a time.
 const MOST_RUNNING: usize = 8;
@@ -209,7 +209,12 @@ impl Chaos {
         self.say(&format!("kill the agent of {}", self.machine(host).name));
         let machine = if host == 0 { &mut self.world.a } else { &mut self.world.b };
         machine.kill_agent();
-        self.start_agent(host);
+        // Its seeds are the next one's.
+        self.world.start_agent(host);
+        let machine = self.machine(host);
+        let is_keeper = |seen: &&Seen| seen.command.contains("mitosis keeper");
+        let keepers = || machine.processes().iter().filter(is_keeper).count();
+        within_or(SOON, || keepers() == 1, || format!("a keeper of {} is left", machine.name));
     }
 
     fn kill_keeper(&mut self) {

@@ -23,6 +23,8 @@ const LOST_OF_1000: u32 = 10;
 pub(crate) enum Fault {
     SeedKilled,
     AgentKilled(Place),
+    /// The seed's: killed, and another one started at once.
+    AgentRestarted,
     AgentStopped(Place),
     /// That of the children's host; at the first step, where a rehearsal is next, the seed's.
     KeeperKilled,
@@ -55,10 +57,11 @@ pub(crate) enum Undo {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 14] = [
+    pub(crate) const ALL: [Fault; 15] = [
         Fault::SeedKilled,
         Fault::AgentKilled(Place::A),
         Fault::AgentKilled(Place::B),
+        Fault::AgentRestarted,
         Fault::AgentStopped(Place::A),
         Fault::AgentStopped(Place::B),
         Fault::KeeperKilled,
@@ -78,6 +81,7 @@ impl Fault {
             Fault::SeedKilled => "seed killed",
             Fault::AgentKilled(Place::A) => "agent A killed",
             Fault::AgentKilled(Place::B) => "agent B killed",
+            Fault::AgentRestarted => "agent A restarted",
             Fault::AgentStopped(Place::A) => "agent A stopped",
             Fault::AgentStopped(Place::B) => "agent B stopped",
             Fault::KeeperKilled => "keeper killed",
@@ -124,6 +128,11 @@ impl Fault {
             Fault::AgentKilled(place) => {
                 scene.machine_mut(place).kill_agent();
                 Undo::Start(place)
+            }
+            Fault::AgentRestarted => {
+                scene.machine_mut(Place::A).kill_agent();
+                scene.start_agent(Place::A);
+                Undo::Nothing
             }
             Fault::AgentStopped(place) => {
                 let agent = agent_of(scene, place);

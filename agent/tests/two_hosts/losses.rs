@@ -49,7 +49,8 @@ fn assert_lost(world: &World, caller: Process, seed: &str, words: &[&str]) {
 
 #[test]
 fn the_seeds_agent_is_killed() {
-    let mut world = world();
+    let agents = [&DEADLINES[..], &["--restart-grace-s", "0"]].concat();
+    let mut world = World::with(Plan { agents, ..Plan::default() });
     let seed = world.seed();
     let caller = reader(&world, &seed.handle);
     world.a.kill_agent();
@@ -340,7 +341,7 @@ fn is_blocked(pid: i32) -> bool {
         || wchan.contains("folio")
 }
 
-fn kill(pid: i32, signal: &str) {
+pub(crate) fn kill(pid: i32, signal: &str) {
     let status =
         std::process::Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
     assert!(status.unwrap().success());

@@ -11,6 +11,7 @@ mod losses;
 mod memory;
 mod process;
 mod refusals;
+mod restarts;
 mod state;
 mod threads;
 mod transport;

@@ -20,7 +20,8 @@ use super::ahead;
 use super::failure::{fail, no_local_seed};
 use super::files;
 use super::fit;
-use super::hosted::{Blueprint, Hosted, Lease, Parts, Stay};
+use super::holding::{Lease, Unwatched};
+use super::hosted::{Blueprint, Hosted, Parts, Stay};
 use super::listeners::SeedListeners;
 use super::seeds::{Hold, Published, SeedRecord};
 use crate::describe;
@@ -125,7 +126,7 @@ impl Agent {
             bytes: fetched.bytes.len() as u64,
             digests: fetched.digests,
             arena: fetched.arena,
-            stay: Stay::Lease(Lease(stream)),
+            stay: Stay::Lease(Lease::new(stream)),
             channel: Some(fetched.lease),
             clock_offset: fetched.clock_offset,
             place: SeedPlace::Elsewhere,
@@ -207,6 +208,8 @@ pub(super) fn build(
 ) -> Result<Arc<Hosted>, Failure> {
     let begun = Instant::now();
     let Found { mut descriptor, bytes, digests, arena, stay, channel, clock_offset, place } = found;
+    // Dropped before the lease is, wherever this is left.
+    let unwatched = channel.as_ref().and_then(|channel| agent.unwatched(handle, channel));
     let unfit = |error: &dyn Display| {
         let text = format!("seed {} cannot be resumed here: {error}", handle.seed);
         fail(FailureKind::HostUnfit, text)
@@ -287,11 +290,13 @@ pub(super) fn build(
         ends_with_children: AtomicBool::new(ends_with_children),
         dropping: AtomicBool::new(false),
         is_broken: AtomicBool::new(false),
+        is_adrift: AtomicBool::new(false),
         parts: Some(Parts { template, blueprint, image, stay }),
     });
     if let Some(channel) = channel {
         halt::at(halt::Step::Lease);
-        agent.watch_lease(&hosted, channel)?;
+        unwatched.into_iter().for_each(Unwatched::stand_down);
+        agent.watch_lease(&hosted, channel, handle.agent.as_deref().unwrap_or_default())?;
     }
     Ok(hosted)
 }

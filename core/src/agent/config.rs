@@ -39,6 +39,8 @@ pub struct Config {
     pub peer_deadline: Duration,
     /// How long an image without children is kept for the next resume.
     pub linger: Duration,
+    /// How long seeds wait for the next agent once this one has ended without having been told to; zero: not at all.
+    pub restart_grace: Duration,
     /// How long a thread that serves READs looks for the next one before it sleeps.
     pub busy_poll: Duration,
     /// Children call this kernel's vDSO by way of the seed's even where they are the same.
@@ -81,6 +83,7 @@ impl Config {
             miss_deadline: Duration::from_secs(5),
             peer_deadline: Duration::from_secs(5),
             linger: Duration::from_secs(30),
+            restart_grace: Duration::from_secs(30),
             busy_poll: Duration::ZERO,
             proxy_vdso: false,
             limits: Limits::default(),

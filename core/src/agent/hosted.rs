@@ -4,13 +4,13 @@
 //!  Hosted --dropped--> template ends --> image serves whom children have forked --> the owner is told
 //! ```
 
-use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::failure::fail;
+use super::holding::Lease;
 use super::listeners::SeedListeners;
 use super::seeds::Hold;
 use crate::descriptor::{CallSite, Clocks, Descriptor, SeedRange, StubPlace};
@@ -53,8 +53,10 @@ pub struct Hosted {
     pub(super) ends_with_children: AtomicBool,
     /// Set by the owner: no more children.
     pub dropping: AtomicBool,
-    /// Its template or its lease is gone: the next resume asks the owner and makes another one.
+    /// Its template is gone: the next resume makes another one.
     pub is_broken: AtomicBool,
+    /// Its lease is lost, and perhaps on its way back: until then a resume asks the owner and makes another one.
+    pub is_adrift: AtomicBool,
     /// `None` while it is taken apart.
     pub(super) parts: Option<Parts>,
 }
@@ -121,7 +123,7 @@ impl Blueprint {
 #[derive(Debug)]
 pub(super) enum Stay {
     /// It is another host's.
-    Lease(#[expect(dead_code, reason = "dropped, it lets go")] Lease),
+    Lease(Arc<Lease>),
     /// It is this host's own.
     Hold(#[expect(dead_code, reason = "dropped, it lets go")] Hold),
     /// It is being rehearsed: whoever rehearses it keeps it.
@@ -143,17 +145,6 @@ impl Drop for Hosted {
         {
             tracing::error!(seed = %self.seed, %error, "processes that children have forked lose their memory");
         }
-    }
-}
-
-/// What tells another host that this one still needs its seed: a connection to its agent; closing it lets
-/// go.
-#[derive(Debug)]
-pub(super) struct Lease(pub(super) TcpStream);
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -276,8 +267,21 @@ impl Hosted {
 
     /// Whether there can be another child.
     pub fn may_have_more(&self) -> bool {
-        let over = self.dropping.load(Ordering::Acquire) || self.is_broken.load(Ordering::Acquire);
+        let over = self.dropping.load(Ordering::Acquire) || self.is_of_no_use();
         !over && !self.ends_with_children.load(Ordering::Acquire)
+    }
+
+    /// Whether whoever wants a child makes another one of it.
+    pub fn is_of_no_use(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire) || self.is_adrift.load(Ordering::Acquire)
+    }
+
+    /// What holds the seed on another host.
+    pub(super) fn lease(&self) -> Option<&Arc<Lease>> {
+        match &self.parts().stay {
+            Stay::Lease(lease) => Some(lease),
+            Stay::Hold(_) | Stay::Rehearsal => None,
+        }
     }
 
     /// Why a child ended before its first instruction, if it did.

@@ -64,7 +64,7 @@ impl Hosting {
             if hosted.dropping.load(Ordering::Acquire) {
                 return Err(seed_gone(handle.seed));
             }
-            if hosted.key == handle.key && !hosted.is_broken.load(Ordering::Acquire) {
+            if hosted.key == handle.key && !hosted.is_of_no_use() {
                 *place.idle_since.lock() = None;
                 hosted.ends_with_children.fetch_or(ends_with_children, Ordering::AcqRel);
                 return Ok((hosted.clone(), false));
@@ -137,8 +137,7 @@ impl Hosting {
 
     /// Leases of other hosts' seeds that are held here; of a seed that is being built none is yet.
     pub fn leases(&self) -> u64 {
-        let is_leased =
-            |hosted: &Arc<Hosted>| !hosted.is_local() && !hosted.is_broken.load(Ordering::Acquire);
+        let is_leased = |hosted: &Arc<Hosted>| !hosted.is_local() && !hosted.is_of_no_use();
         let table = self.table.lock();
         let held = table.values().filter_map(|place| place.hosted.try_lock());
         held.filter(|hosted| hosted.as_ref().is_some_and(is_leased)).count() as u64
@@ -176,7 +175,7 @@ impl Hosting {
             let since = *place.idle_since.lock().get_or_insert_with(Instant::now);
             let ending = current.ends_with_children.load(Ordering::Acquire)
                 || current.dropping.load(Ordering::Acquire)
-                || current.is_broken.load(Ordering::Acquire);
+                || current.is_of_no_use();
             if !ending && since.elapsed() < linger {
                 return true;
             }

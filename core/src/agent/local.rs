@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Agent;
 use super::callers::Caller;
@@ -18,7 +18,7 @@ use super::remote::write_output;
 use super::starting::StartedBy;
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
-use crate::sys::lock::try_lock;
+use crate::sys::lock::turn;
 use crate::sys::scm;
 use crate::wire::control::{Channel, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
@@ -60,7 +60,7 @@ pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Failure> {
         open.map_err(|error| say(&error))?;
     }
     // Held until the socket listens: of two agents that start at once, the second finds the first's.
-    let _turn = turn(folder).map_err(|error| say(&error))?;
+    let _turn = turn(folder, TURN_PATIENCE).map_err(|error| say(&error))?;
     if UnixStream::connect(path).is_ok() {
         return Err(say(&"another agent answers there"));
     }
@@ -96,19 +96,6 @@ fn bind_for(path: &Path, folder: &Path, group: u32) -> io::Result<UnixListener> 
     });
     fs::remove_dir_all(&closed)?;
     bound
-}
-
-/// The right to bind in a folder, until it is dropped.
-fn turn(folder: &Path) -> io::Result<File> {
-    let turn = File::open(folder)?;
-    let until = Instant::now() + TURN_PATIENCE;
-    while !try_lock(&turn)? {
-        if Instant::now() >= until {
-            return Err(io::Error::other("another program has locked its folder"));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(turn)
 }
 
 /// Serves the socket until the agent ends.
@@ -481,7 +468,7 @@ mod tests {
     #[test]
     fn a_folder_that_stays_locked_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let _other = turn(folder.path()).unwrap();
+        let _other = turn(folder.path(), TURN_PATIENCE).unwrap();
         let failure = bind(&folder.path().join("agent.sock"), None).unwrap_err();
         assert!(failure.message.contains("locked its folder"), "{failure}");
     }

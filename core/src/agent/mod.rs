@@ -12,6 +12,7 @@
 //! One thread a connection, blocking; tables under short locks, never held across a system call that
 //! can wait. Nothing here is on the miss path.
 
+mod adoption;
 pub mod ahead;
 mod building;
 mod callers;
@@ -23,8 +24,10 @@ mod counters;
 mod failure;
 mod files;
 mod fit;
+mod holding;
 mod hosted;
 mod hosting;
+mod kept;
 mod lease;
 pub mod limits;
 mod listeners;
@@ -44,6 +47,7 @@ mod surroundings;
 
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -108,6 +112,8 @@ pub struct Agent {
     mounts: OnceLock<Result<Mounts, Failure>>,
     counters: counters::Counters,
     ending: (Sender<()>, Receiver<()>),
+    /// The end is a restart.
+    leaves_seeds: AtomicBool,
 }
 
 /// The sockets of an agent that is about to run.
@@ -172,6 +178,7 @@ impl Agent {
             mounts: OnceLock::new(),
             counters: counters::Counters::new(fallbacks),
             ending: crossbeam_channel::bounded(1),
+            leaves_seeds: AtomicBool::new(false),
             config,
         });
         if let Some(own) = &agent.config.advertise {
@@ -182,6 +189,8 @@ impl Agent {
         if let Err(failure) = agent.mounts() {
             tracing::warn!(%failure, "no child can be resumed on this host");
         }
+        // Before anybody is answered: who READs a seed meanwhile waits, and is not told that it is gone.
+        agent.adopt_and_outlive();
         Ok((agent, listeners))
     }
 
@@ -212,6 +221,9 @@ impl Agent {
         while ending.recv_timeout(SWEEP_TICK).is_err() {
             self.hosting.sweep(self.config.linger);
         }
+        if !self.leaves_seeds.load(Ordering::Acquire) {
+            self.leave_nothing();
+        }
         self.children.kill_all();
         self.hosting.sweep(Duration::ZERO);
         let _ = std::fs::remove_file(&self.config.socket);
@@ -220,6 +232,12 @@ impl Agent {
     /// Ends the agent: children are killed, seeds end with their connections.
     pub fn shut_down(&self) {
         let _ = self.ending.0.try_send(());
+    }
+
+    /// Ends the agent for another one to follow at once: children are killed, seeds wait for it.
+    pub fn hand_over(&self) {
+        self.leaves_seeds.store(true, Ordering::Release);
+        self.shut_down();
     }
 
     fn take_exits(&self) {

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;
@@ -27,7 +28,7 @@ use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
     CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind, codec,
 };
-use crate::export::arena::ArenaCopy;
+use crate::export::arena::{ArenaCopy, Door};
 use crate::export::{FileBeneath, ProcessExport};
 use crate::halt;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
@@ -100,10 +101,9 @@ impl Agent {
         };
         halt::at(halt::Step::Publish);
         let ancestor = self.ancestor(&report, &files);
-        let result = ancestor
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|ancestor| self.publish(&record, report, files, ancestor.as_ref()));
+        let result = ancestor.as_ref().map_err(Clone::clone).and_then(|ancestor| {
+            self.publish(&record, report, files, ancestor.as_ref(), &connection)
+        });
         if let Err(failure) = &result {
             tracing::warn!(seed = %record.id, %failure, "a seed could not be published");
         }
@@ -112,10 +112,21 @@ impl Agent {
         if is_published {
             wait_for_end(connection);
         }
-        tracing::info!(seed = %record.id, "seed ended");
-        self.exports.remove(record.id);
-        self.hosting.let_go(record.id);
-        self.seeds.forget(record.id);
+        self.seed_has_ended(record.id);
+    }
+
+    /// Stays with a published seed until it ends.
+    pub(super) fn stay_with(&self, seed: SeedId, connection: UnixStream) {
+        wait_for_end(connection);
+        self.seed_has_ended(seed);
+    }
+
+    fn seed_has_ended(&self, seed: SeedId) {
+        tracing::info!(%seed, "seed ended");
+        self.exports.remove(seed);
+        self.hosting.let_go(seed);
+        self.seeds.forget(seed);
+        self.keep_no_longer(seed);
     }
 
     fn enter_seed(
@@ -157,12 +168,9 @@ impl Agent {
         report: report::Report,
         files: SeedFiles,
         ancestor: Option<&Ancestor>,
+        connection: &UnixStream,
     ) -> Result<Published, Failure> {
-        let export =
-            Export::Tcp { agent: self.config.advertise.clone(), read_key: record.read_key.clone() };
-        let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
-        let Offer { mut exports, door } = served.map(Served::offer).unwrap_or_default();
-        exports.push(export);
+        let Offer { exports, door } = self.offer(&record.read_key);
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
         let not_carried = ancestor.and_then(|ancestor| ancestor.hosted.beneath);
@@ -170,38 +178,16 @@ impl Agent {
         let begun = Instant::now();
         let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
             .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
-        let readable = readable(&descriptor);
-        let arena = served.map(|served| &served.arena).or(self.copies.as_ref());
-        let arena = arena.map(|arena| {
-            let copy = arena.lay(readable.clone());
-            door.into_iter().fold(copy, ArenaCopy::behind)
-        });
-        let told = arena.as_ref().filter(|copy| copy.is_read_by_others());
-        descriptor.owners[0].arena = told.map(ArenaCopy::map);
+        let mem = files.mem.try_clone();
         let described = begun.elapsed();
-        let encoded = |descriptor: &Descriptor| {
-            codec::encode(descriptor)
-                .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))
-        };
-        let mut published = Published {
-            files: descriptor.files.clone().into(),
-            exe: descriptor.process.exe.clone(),
-            parent_pid: descriptor.process.parent_pid,
-            generation: descriptor.generation,
-            pages: descriptor.page_table.pages(descriptor.page_size()),
-            descriptor: encoded(&descriptor)?.into(),
-            slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
-            clock_offset: timens::ahead(record.pid),
-        };
-        let read_key = record.read_key.clone();
-        let export = ProcessExport { mem: files.mem, readable, read_key, arena };
-        self.exports.add(record.id, export);
-        self.exports.set_beneath(record.id, files_beneath(&descriptor, record.pid));
+        let mut published = self.export(record, &mut descriptor, files.mem, door)?;
+        let mut hot_pages = Vec::new();
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
             match self.rehearse(record, &descriptor, size) {
                 Ok(Rehearsed { hot, warm }) => {
-                    self.exports.set_hot(record.id, hot);
+                    self.exports.set_hot(record.id, hot.clone());
+                    hot_pages = hot;
                     descriptor.warm = warm;
                     published.descriptor = encoded(&descriptor)?.into();
                 }
@@ -210,12 +196,61 @@ impl Agent {
                 }
             }
         }
+        // A seed of a child reads through that child's image, which ends with this agent.
+        if ancestor.is_none() {
+            match mem {
+                Ok(mem) => self.keep(record, &published, hot_pages, connection, &mem),
+                Err(error) => tracing::warn!(seed = %record.id, %error, "it ends with this agent"),
+            }
+        }
         self.counters.count_seed();
         tracing::info!(
             seed = %record.id, pages = published.pages, bytes = published.descriptor.len(),
             described_us = described.as_micros(), published_us = begun.elapsed().as_micros(),
             "seed published"
         );
+        Ok(published)
+    }
+
+    /// By what ways a seed is READ, the preferred one first.
+    pub(super) fn offer(&self, read_key: &ReadKey) -> Offer {
+        let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
+        let mut offer = served.map(Served::offer).unwrap_or_default();
+        let agent = self.config.advertise.clone();
+        offer.exports.push(Export::Tcp { agent, read_key: read_key.clone() });
+        offer
+    }
+
+    /// Makes a seed readable. Its descriptor is told where its bytes lie for cards.
+    pub(super) fn export(
+        &self,
+        record: &SeedRecord,
+        descriptor: &mut Descriptor,
+        mem: File,
+        door: Option<Box<dyn Door>>,
+    ) -> Result<Published, Failure> {
+        let readable = readable(descriptor);
+        let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
+        let arena = served.map(|served| &served.arena).or(self.copies.as_ref());
+        let arena = arena.map(|arena| {
+            let copy = arena.lay(readable.clone());
+            door.into_iter().fold(copy, ArenaCopy::behind)
+        });
+        let told = arena.as_ref().filter(|copy| copy.is_read_by_others());
+        descriptor.owners[0].arena = told.map(ArenaCopy::map);
+        let published = Published {
+            files: descriptor.files.clone().into(),
+            exe: descriptor.process.exe.clone(),
+            parent_pid: descriptor.process.parent_pid,
+            generation: descriptor.generation,
+            pages: descriptor.page_table.pages(descriptor.page_size()),
+            descriptor: encoded(descriptor)?.into(),
+            slabs: descriptor.owners[0].arena.as_ref().map_or(0, |map| map.slabs.len()),
+            clock_offset: timens::ahead(record.pid),
+        };
+        let read_key = record.read_key.clone();
+        self.exports.add(record.id, ProcessExport { mem, readable, read_key, arena });
+        self.exports.set_beneath(record.id, files_beneath(descriptor, record.pid));
         Ok(published)
     }
 
@@ -242,6 +277,10 @@ impl Agent {
         let hold = hosted.is_local().then(|| self.seeds.hold(hosted.seed));
         Ok(Some(Ancestor { hosted, _hold: hold }))
     }
+}
+
+fn encoded(descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+    codec::encode(descriptor).map_err(|error| fail(FailureKind::NotForkable, error.to_string()))
 }
 
 /// What READs may ask for: what the page table says the seed owns, and nothing else of its memory.

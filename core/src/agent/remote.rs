@@ -5,13 +5,11 @@ use std::io::Write;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Agent;
 use super::connections::Connections;
 use super::failure::fail;
-use super::hosted::Hosted;
 use super::lease::Lease;
 use super::limits::too_many_connections;
 use super::relay::{self, Pipes};
@@ -23,7 +21,7 @@ use crate::halt;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
 use crate::sys::event::Bell;
-use crate::wire::control::{About, Channel, ChannelReceiver, ControlReply, ControlRequest};
+use crate::wire::control::{About, Channel, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
 use crate::wire::{control, read};
@@ -108,7 +106,12 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
             request => request?,
         };
         // What may keep the connection for long counts for the peer.
-        let lasts = matches!(request, ControlRequest::Resume(_) | ControlRequest::Fetch { .. });
+        let lasts = matches!(
+            request,
+            ControlRequest::Resume(_)
+                | ControlRequest::Fetch { .. }
+                | ControlRequest::Rejoin { .. }
+        );
         let place = lasts.then(|| agent.peers_here.enter(peer, 1, most));
         if let Some(None) = place {
             let failure = too_many_connections(peer, most);
@@ -129,7 +132,19 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
                 others.iter().for_each(|lease| lease.tell());
                 frame::write(&mut channel, &reply)?;
                 if let Some((_hold, teller)) = hold {
-                    return keep_lease(agent, channel, &lease, teller);
+                    return keep_lease(agent, channel, &lease, Some(teller));
+                }
+            }
+            ControlRequest::Rejoin { seed, key } => {
+                let name = channel.stream().peer_addr().map(|peer| peer.to_string());
+                let lease = Arc::new(Lease::new(name.unwrap_or_default()));
+                match agent.seeds.rejoin(seed, &key, lease.clone()) {
+                    Ok(_hold) => {
+                        frame::write(&mut channel, &ControlReply::Done)?;
+                        // What it knows of an arena is of the agent before.
+                        return keep_lease(agent, channel, &lease, None);
+                    }
+                    Err(failure) => frame::write(&mut channel, &ControlReply::Failed(failure))?,
                 }
             }
             request => frame::write(&mut channel, &answer(agent, request, peer))?,
@@ -151,7 +166,10 @@ fn answer(agent: &Arc<Agent>, request: ControlRequest, peer: IpAddr) -> ControlR
             agent.children.kill(child, signal).map(|()| ControlReply::Done)
         }
         ControlRequest::Digests { seed, key, files } => digests(agent, seed, &key, &files),
-        ControlRequest::Resume(_) | ControlRequest::Fetch { .. } | ControlRequest::Noted => {
+        ControlRequest::Resume(_)
+        | ControlRequest::Fetch { .. }
+        | ControlRequest::Rejoin { .. }
+        | ControlRequest::Noted => {
             Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
         }
     };
@@ -199,12 +217,14 @@ fn keep_lease(
     agent: &Arc<Agent>,
     channel: Channel,
     lease: &Arc<Lease>,
-    teller: ArenaTeller,
+    teller: Option<ArenaTeller>,
 ) -> Result<(), FrameError> {
     super::keep_lease_alive(channel.stream());
     let (sender, mut receiver) = channel.split();
     lease.attach(sender);
-    teller.start(agent, lease);
+    if let Some(teller) = teller {
+        teller.start(agent, lease);
+    }
     loop {
         match frame::read(&mut receiver) {
             Ok(ControlRequest::Noted) => lease.note(),
@@ -297,55 +317,6 @@ impl Agent {
             realtime_ns: clock::realtime_ns(),
             fabrics: others.map(str::to_owned).collect(),
         }
-    }
-
-    /// Watches the connection that a hosted seed lives by: when its owner says so, no more children are
-    /// started from it here. Once the connection is gone, or silent, whoever asks for more asks the owner.
-    pub(super) fn watch_lease(
-        self: &Arc<Self>,
-        hosted: &Arc<Hosted>,
-        channel: Channel,
-    ) -> Result<(), Failure> {
-        let agent = self.clone();
-        let (seed, hosted) = (hosted.seed, Arc::downgrade(hosted));
-        let watched = hosted.clone();
-        let let_go = move |take: fn(&Hosted)| {
-            if let Some(hosted) = hosted.upgrade() {
-                take(&hosted);
-            }
-            agent.hosting.sweep(agent.config.linger);
-        };
-        super::keep_lease_alive(channel.stream());
-        let (mut sender, mut receiver): (_, ChannelReceiver) = channel.split();
-        let watch = move || {
-            let _ = receiver.stream().set_read_timeout(None);
-            while let Ok(reply) = frame::read::<ControlReply>(&mut receiver) {
-                match reply {
-                    ControlReply::Dropping => {
-                        let_go(|hosted| hosted.dropping.store(true, Ordering::Release));
-                        // The owner's drop waits for it; where it cannot be sent, the lease has ended.
-                        let _ = frame::write(&mut sender, &ControlRequest::Noted);
-                    }
-                    ControlReply::Arena(news) => {
-                        let taken =
-                            watched.upgrade().map(|hosted| hosted.image().arena_news(&news));
-                        if let Some(Err(error)) = taken {
-                            tracing::warn!(%seed, %error, "its pages are read over tcp");
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            let_go(|hosted| hosted.is_broken.store(true, Ordering::Release));
-        };
-        // Nobody would hear that the seed is dropped.
-        let spawned = std::thread::Builder::new().name("lease".to_owned()).spawn(watch);
-        spawned.map(drop).map_err(|error| {
-            let text = format!(
-                "seed {seed} cannot be resumed here: no thread for its lease ({error}); raise the limits on processes"
-            );
-            fail(FailureKind::Limit, text)
-        })
     }
 }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A seed lives as long as the agent holds its connection: closing it ends the process. Holders are
-//! hosts with an image of it, this one included while children run here.
+//! hosts with an image of it, this one included while children run here. Of an agent before this one come seeds that
+//! are published, or dropping; the hosts that held them then have some time to say so again ([`Seeds::rejoin`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Shutdown;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::failure::{fail, seed_gone};
+use super::kept::{Life, Record};
 use super::lease::Lease;
 use crate::descriptor::{Clocks, MappedFile};
 use crate::id::{ForkKey, Handle, PrepareToken, ReadKey, SeedId};
@@ -90,6 +92,10 @@ struct Entry {
     ends_with_children: bool,
     /// Dropped before it was published.
     drops_early: bool,
+    /// Of the holders, those that held it by a lease of the agent before and have not said so again.
+    returning: u32,
+    /// For the next agent.
+    kept: Option<Record>,
 }
 
 /// The table.
@@ -127,10 +133,86 @@ impl Seeds {
             leases: Vec::new(),
             ends_with_children: false,
             drops_early: false,
+            returning: 0,
+            kept: None,
         };
         table.insert(record.id, entry);
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// What the next agent will find of a seed.
+    pub fn keep(&self, id: SeedId, kept: Record) {
+        if let Some(entry) = self.table.lock().get_mut(&id) {
+            entry.kept = Some(kept);
+            entry.note();
+        }
+    }
+
+    /// Takes a seed of the agent before, as it left it: its holders of then are holders until [`Self::stop_waiting`].
+    pub fn adopt(
+        &self,
+        record: Arc<SeedRecord>,
+        connection: UnixStream,
+        published: Published,
+        (kept, life): (Record, Life),
+    ) {
+        let entry = Entry {
+            record: record.clone(),
+            state: if life.is_dropping {
+                State::Dropping(published)
+            } else {
+                State::Published(published)
+            },
+            connection,
+            holders: life.leases,
+            leases: Vec::new(),
+            ends_with_children: life.ends_with_children,
+            drops_early: false,
+            returning: life.leases,
+            kept: Some(kept),
+        };
+        // Of one that ends with its last holder none may be left: children on this host ended with the agent.
+        entry.end_if_over();
+        self.table.lock().insert(record.id, entry);
+        self.changed.notify_all();
+    }
+
+    /// A host that held a seed by a lease of the agent before, or by one that was cut, holds it by this one.
+    ///
+    /// # Errors
+    /// No such seed, or another key.
+    pub fn rejoin(
+        self: &Arc<Self>,
+        id: SeedId,
+        key: &ForkKey,
+        lease: Arc<Lease>,
+    ) -> Result<Hold, Failure> {
+        let mut table = self.table.lock();
+        let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
+        entry.authorize(key)?;
+        match entry.returning {
+            0 => entry.holders += 1,
+            _ => entry.returning -= 1,
+        }
+        entry.leases.push(lease.clone());
+        entry.note();
+        if entry.ends_with_children || matches!(entry.state, State::Dropping(_)) {
+            lease.tell();
+        }
+        Ok(Hold { seeds: self.clone(), id, lease: Some(lease) })
+    }
+
+    /// Who has not come back by now holds nothing.
+    pub fn stop_waiting(&self) {
+        for entry in self.table.lock().values_mut() {
+            let gone = std::mem::take(&mut entry.returning);
+            if gone > 0 {
+                entry.holders = entry.holders.saturating_sub(gone);
+                entry.note();
+                entry.end_if_over();
+            }
+        }
     }
 
     /// There is no seed of this prepare call: its parent is told why.
@@ -161,7 +243,10 @@ impl Seeds {
             match entry.state {
                 // The process ends now; its parent may still be on its way to ask why.
                 State::Failed(_) => entry.end(),
-                _ => entry.end_if_over(),
+                _ => {
+                    entry.note();
+                    entry.end_if_over();
+                }
             }
         }
         self.changed.notify_all();
@@ -236,6 +321,7 @@ impl Seeds {
         entry.holders += 1;
         if let Some(lease) = &lease {
             entry.leases.push(lease.clone());
+            entry.note();
             if entry.ends_with_children {
                 lease.tell();
             }
@@ -277,6 +363,7 @@ impl Seeds {
         let mut table = self.table.lock();
         let Some(entry) = table.get_mut(&id) else { return Vec::new() };
         entry.ends_with_children = true;
+        entry.note();
         entry.leases.clone()
     }
 
@@ -297,6 +384,7 @@ impl Seeds {
             other => other,
         };
         entry.drops_early = matches!(entry.state, State::Publishing);
+        entry.note();
         entry.end_if_over();
         Ok(entry.leases.clone())
     }
@@ -401,6 +489,17 @@ impl Entry {
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 
+    /// Tells the next agent how it lives now.
+    fn note(&self) {
+        let Some(kept) = &self.kept else { return };
+        let leases = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
+        kept.write(Life {
+            is_dropping: matches!(self.state, State::Dropping(_)),
+            ends_with_children: self.ends_with_children,
+            leases: leases.saturating_add(self.returning),
+        });
+    }
+
     fn line(&self) -> Option<SeedLine> {
         let (state, published) = match &self.state {
             State::Publishing => ("publishing", None),
@@ -438,6 +537,9 @@ impl Drop for Hold {
         if let Some(entry) = self.seeds.table.lock().get_mut(&self.id) {
             entry.holders = entry.holders.saturating_sub(1);
             entry.leases.retain(|lease| !ours(lease));
+            if self.lease.is_some() {
+                entry.note();
+            }
             entry.end_if_over();
         }
         // Whoever waits for its answer need not.

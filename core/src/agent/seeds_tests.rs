@@ -174,3 +174,83 @@ fn the_table_is_bounded() {
     assert_eq!(refused.kind, FailureKind::Limit);
     assert!(refused.message.contains("keeps 3 seeds (max_seeds)"), "{refused}");
 }
+
+/// A record as the agent before has left it, and another descriptor of it.
+fn left_behind(record: &SeedRecord, life: Life) -> (Record, std::os::fd::OwnedFd) {
+    let facts = super::super::kept::Facts {
+        id: record.id,
+        token: record.token,
+        fork_key: record.fork_key.clone(),
+        read_key: record.read_key.clone(),
+        pid: record.pid,
+        user: record.user,
+        created_ns: 0,
+        hot: Vec::new(),
+        descriptor: Vec::new(),
+    };
+    let kept = Record::new(&facts, life).unwrap();
+    let fd = kept.file().try_clone().unwrap().into();
+    (kept, fd)
+}
+
+fn life_of(record: &std::os::fd::OwnedFd) -> Life {
+    Record::open(record.try_clone().unwrap()).unwrap().2
+}
+
+#[test]
+fn the_next_agent_is_told_how_a_seed_lives() {
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, _seed) = UnixStream::pair().unwrap();
+    seeds.add(record.clone(), ours, MAX_SEEDS).unwrap();
+    let (kept, fd) = left_behind(&record, Life::default());
+    seeds.keep(record.id, kept);
+    seeds.publish(record.id, Ok(published()));
+    assert_eq!(life_of(&fd), Life::default());
+    let lease = Arc::new(Lease::new("host-b".to_owned()));
+    let key = ForkKey([1; 32]);
+    let (_, hold) = seeds.fetch_and_hold(record.id, &key, Some(lease)).unwrap();
+    assert_eq!(life_of(&fd).leases, 1);
+    seeds.end_with_children(record.id);
+    assert!(life_of(&fd).ends_with_children && !life_of(&fd).is_dropping);
+    seeds.drop_after_children(record.id).unwrap();
+    assert!(life_of(&fd).is_dropping);
+    drop(hold);
+    assert_eq!(life_of(&fd).leases, 0);
+}
+
+#[test]
+fn an_adopted_seed_is_held_by_who_held_it_for_as_long_as_they_may_return() {
+    let life = Life { is_dropping: true, ends_with_children: false, leases: 2 };
+    let seeds = Arc::new(Seeds::default());
+    let record = record(1);
+    let (ours, seed) = UnixStream::pair().unwrap();
+    let (kept, fd) = left_behind(&record, life);
+    seeds.adopt(record.clone(), ours, published(), (kept, life));
+    assert_eq!(seeds.fetch(record.id, &ForkKey([1; 32])).unwrap_err().kind, FailureKind::SeedGone);
+    let lease = || Arc::new(Lease::new("host-b".to_owned()));
+    let refused = seeds.rejoin(record.id, &ForkKey([9; 32]), lease()).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::KeyRefused);
+    let hold = seeds.rejoin(record.id, &ForkKey([1; 32]), lease()).unwrap();
+    assert_eq!(life_of(&fd), life, "one has returned, one is awaited");
+    seeds.stop_waiting();
+    assert!(!has_ended(&seed));
+    assert_eq!(life_of(&fd).leases, 1);
+    drop(hold);
+    assert!(has_ended(&seed));
+}
+
+#[test]
+fn an_adopted_seed_that_nobody_returns_to_ends_if_it_was_dropped() {
+    let seeds = Arc::new(Seeds::default());
+    for (is_dropping, ends_with_children) in [(true, false), (false, true), (false, false)] {
+        let life = Life { is_dropping, ends_with_children, leases: 1 };
+        let record = record(1);
+        let (ours, seed) = UnixStream::pair().unwrap();
+        let kept = left_behind(&record, life).0;
+        seeds.adopt(record.clone(), ours, published(), (kept, life));
+        assert!(!has_ended(&seed));
+        seeds.stop_waiting();
+        assert_eq!(has_ended(&seed), is_dropping || ends_with_children);
+    }
+}

@@ -318,8 +318,8 @@ pub fn fork_by<E: From<ClientError>>(
     match resumed {
         Ok(child) => Ok(Forked::Parent(child)),
         Err(error) => {
-            // Its own failure would hide the cause; an agent that is gone has no seeds.
-            let _ = seed.drop_seed(DropMode::AfterChildren);
+            // Its own failure would hide the cause.
+            seed.discard();
             Err(error.into())
         }
     }

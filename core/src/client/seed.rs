@@ -8,6 +8,7 @@ use super::connection::{ask, done, unexpected};
 use super::{AgentAddress, ClientError};
 use crate::id::{Handle, PrepareToken};
 use crate::prepare::{Pause, reap};
+use crate::sys::pidfd::PidFd;
 use crate::wire::local::{DropMode, LocalReply, LocalRequest};
 
 /// After a drop the seed ends at once unless children hold it: looks for its end, and the pause between.
@@ -15,7 +16,7 @@ const REAP_TRIES: u32 = 10;
 const REAP_PAUSE: Duration = Duration::from_millis(1);
 
 /// A frozen copy of this process. It outlives this value, and the process, until it is dropped by
-/// [`Seed::drop_seed`] or its agent ends.
+/// [`Seed::drop_seed`] or its agent is told to end.
 #[derive(Debug)]
 pub struct Seed {
     /// The seed's process: only the process that prepared it may reap it.
@@ -77,6 +78,23 @@ impl Seed {
     /// # Errors
     /// The agent refuses, is gone or silent.
     pub fn drop_seed(self, how: DropMode) -> Result<(), ClientError> {
+        self.drop_as(how)
+    }
+
+    /// Ends a seed of which nobody has the handle, even if its agent is gone: the next one would find it.
+    pub(crate) fn discard(self) {
+        if self.drop_as(DropMode::AfterChildren).is_ok() || self.reaped() {
+            return;
+        }
+        // Not reaped yet, its number is nobody else's.
+        if let Some(seed) = u32::try_from(self.pid).ok().and_then(|pid| PidFd::open(pid).ok()) {
+            // One that has ended meanwhile is as well.
+            let _ = seed.signal(libc::SIGKILL);
+            self.reap_soon();
+        }
+    }
+
+    fn drop_as(&self, how: DropMode) -> Result<(), ClientError> {
         const WHILE: &str = "drops the seed";
         if !self.settled.load(Relaxed) {
             // An agent to which the seed has not reported yet has nothing to drop. Why it was not published
@@ -93,13 +111,17 @@ impl Seed {
                 ask(&self.agent, &request, WHILE).and_then(|reply| done(reply, WHILE))
             }
         };
+        self.reap_soon();
+        outcome
+    }
+
+    fn reap_soon(&self) {
         for _ in 0..REAP_TRIES {
             if self.reaped() {
-                break;
+                return;
             }
             thread::sleep(REAP_PAUSE);
         }
-        outcome
     }
 
     /// Takes the seed's process away if it has ended; whether nothing of it is left in this process.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, SEED_FDS, VERSION};
 use crate::descriptor::Clocks;
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket;
@@ -185,6 +185,40 @@ impl Client {
             pid: u32::try_from(pid).map_err(|_| KeeperError::Gone)?,
             clock_refused: refused.map(io::Error::from_raw_os_error),
         })
+    }
+
+    /// What is kept from now on outlives this agent for `grace`: the next one asks for it at `listener`.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn outlive(&self, listener: BorrowedFd<'_>, grace: Duration) -> Result<(), KeeperError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let args = [grace_ms, 1, 0, 0, 0];
+        self.inner.request(Kind::Outlive, args, &[listener], "outlive its agent").map(drop)
+    }
+
+    /// Nothing outlives this agent from now on.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn end_with_agent(&self) -> Result<(), KeeperError> {
+        self.inner.request(Kind::Outlive, [0; 5], &[], "end with its agent").map(drop)
+    }
+
+    /// Keeps a seed for the next agent: its connection, its memory, its record.
+    ///
+    /// # Errors
+    /// The keeper is gone, or keeps too many.
+    pub fn keep(&self, seed: u64, fds: [BorrowedFd<'_>; SEED_FDS]) -> Result<(), KeeperError> {
+        self.inner.request(Kind::Keep, [seed, 0, 0, 0, 0], &fds, "keep one more seed").map(drop)
+    }
+
+    /// Keeps a seed no longer.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn forget(&self, seed: u64) -> Result<(), KeeperError> {
+        self.inner.request(Kind::Forget, [seed, 0, 0, 0, 0], &[], "forget a seed").map(drop)
     }
 
     /// Sends a signal to a template or child.

@@ -10,7 +10,19 @@
 //! KILL     id pid signal                     -->
 //!                                            <--  DONE id 0     or   FAILED id errno
 //!                                            <--  EXIT pid status
+//! OUTLIVE  id grace_ms n_fds, FDS id         -->  n_fds: 1, the socket at which the next agent asks; or 0: nothing
+//!                                            <--  DONE id       outlives the agent
+//! KEEP     id seed, FDS id (3)               -->
+//!                                            <--  DONE id       or   FAILED id errno
+//! FORGET   id seed                           -->
+//!                                            <--  DONE id
 //! END                                        -->  (all end at once)
+//!
+//! the next agent                                  heir
+//!                                            <--  HELLO    version, seeds
+//!                                            <--  KEPT     seed (3 descriptors), for each
+//!                                            <--  END
+//! DONE                                       -->  (it has them: the heir ends)
 //! ```
 //! The first descriptor of a template is its region, the others get the numbers 3, 4, ... in it. `refused` is the errno
 //! of a time namespace that the keeper could not have: the template has the keeper's clocks.
@@ -21,11 +33,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::sys::scm;
 
 /// Both ends are one program; another version is a mix-up of installations.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 /// Descriptors on one message: less than `scm::MAX_FDS`.
 pub(super) const FDS_PER_MESSAGE: usize = 60;
 /// Descriptors that a template may be given: mapped files, region, socket, image.
 pub(super) const MAX_TEMPLATE_FDS: usize = 1000;
+
+/// Descriptors of a seed: its connection, its memory, its record.
+pub(super) const SEED_FDS: usize = 3;
 
 const MESSAGE_LEN: usize = 8 + 5 * 8;
 
@@ -41,10 +56,14 @@ pub(super) enum Kind {
     Done,
     Failed,
     Exit,
+    Outlive,
+    Keep,
+    Forget,
+    Kept,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 12] = [
         Kind::Hello,
         Kind::Template,
         Kind::Fds,
@@ -53,6 +72,10 @@ impl Kind {
         Kind::Done,
         Kind::Failed,
         Kind::Exit,
+        Kind::Outlive,
+        Kind::Keep,
+        Kind::Forget,
+        Kind::Kept,
     ];
 }
 
@@ -124,11 +147,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_one_message_or_none(bytes in any::<[u8; MESSAGE_LEN]>(), code in 0u32..12) {
+        fn any_bytes_are_one_message_or_none(bytes in any::<[u8; MESSAGE_LEN]>(), code in 0u32..16) {
             let mut bytes = bytes;
             bytes[..4].copy_from_slice(&code.to_le_bytes());
             let message = Message::parse(&bytes);
-            prop_assert_eq!(message.is_some(), (1..=8).contains(&code));
+            prop_assert_eq!(message.is_some(), (1..=12).contains(&code));
             if let Some(message) = message {
                 prop_assert_eq!(message.encode(), bytes);
             }
@@ -153,7 +176,7 @@ mod tests {
             assert_eq!(Message::parse(&message.encode()), Some(message));
         }
         let mut bytes = Message::new(Kind::Exit, 0, [0; 5]).encode();
-        bytes[0] = 9;
+        bytes[0] = 13;
         assert_eq!(Message::parse(&bytes), None);
     }
 }

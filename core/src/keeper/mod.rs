@@ -15,13 +15,18 @@
 //!   forked itself, and a child that has changed its user id since, does not get that signal.
 //! - An agent that dies closes the socket: the keeper ends after [`AGENT_GRACE`], and all of them with
 //!   it. Until then children run on as far as memory that they have already pulled carries them.
+//! - Seeds outlive their agent: the keeper holds their descriptors, and leaves them to its *heir* ([`store`]),
+//!   of which the next agent takes them ([`adoption`]).
 
+pub mod adoption;
 pub mod client;
 mod message;
 mod server;
+pub mod store;
 
 use std::time::Duration;
 
+pub use adoption::{Heir, HeirError, KeptSeed};
 pub use client::{Client, Exit, KeeperError, NewTemplate, TemplateRequest};
 pub use server::run;
 

@@ -5,10 +5,11 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::AGENT_GRACE;
-use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, VERSION};
+use super::message::{FDS_PER_MESSAGE, Kind, MAX_TEMPLATE_FDS, Message, SEED_FDS, VERSION};
+use super::store::Store;
 use crate::client::leave_nothing;
 use crate::descriptor::Clocks;
 use crate::resume::abi::{Reply, SETUP_FAILED};
@@ -69,6 +70,8 @@ struct Server {
     clock_offset: Clocks,
     /// Not told yet, oldest first.
     ends: VecDeque<Ended>,
+    /// For the next agent.
+    store: Store,
 }
 
 impl Server {
@@ -76,7 +79,8 @@ impl Server {
         let ended = wait::child_signals()?;
         let pid = std::process::id();
         let clock_offset = Clocks::default();
-        let server = Server { socket, ended, pid, clock_offset, ends: VecDeque::new() };
+        let (ends, store) = (VecDeque::new(), Store::new());
+        let server = Server { socket, ended, pid, clock_offset, ends, store };
         server.answer(Kind::Hello, 0, [VERSION, pid.into(), enter::has_rseq().into(), 0, 0])?;
         Ok(server)
     }
@@ -92,7 +96,7 @@ impl Server {
             self.tell();
             if agent.read {
                 match self.request() {
-                    Err(error) if agent_has_gone(&error) => self.outlive_agent()?,
+                    Err(error) if agent_has_gone(&error) => return self.outlive_agent(),
                     outcome => outcome?,
                 }
             }
@@ -139,6 +143,24 @@ impl Server {
                 let done = kill(first, second).map(|()| (0, 0));
                 self.settle(message.id, done)
             }
+            Kind::Keep => {
+                let kept = self
+                    .descriptors(message.id, SEED_FDS)
+                    .map(|fds| self.store.keep(first, fds).map(|()| (0, 0)));
+                self.settle(message.id, kept?)
+            }
+            Kind::Forget => {
+                self.store.forget(first);
+                self.settle(message.id, Ok((0, 0)))
+            }
+            Kind::Outlive => {
+                let listener = match second {
+                    0 => None,
+                    _ => self.descriptors(message.id, 1)?.pop(),
+                };
+                self.store.outlive(listener, Duration::from_millis(first));
+                self.settle(message.id, Ok((0, 0)))
+            }
             Kind::End => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the agent breaks the protocol")),
         }
@@ -148,23 +170,28 @@ impl Server {
     fn template(&mut self, request: &Message) -> io::Result<io::Result<(u64, u64)>> {
         let [base, entry, monotonic, count, boottime] = request.args;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let broken = || io::Error::new(io::ErrorKind::InvalidData, "a template's descriptors");
         if !(2..=MAX_TEMPLATE_FDS).contains(&count) {
             return Err(broken());
         }
+        let fds = self.descriptors(request.id, count)?;
+        let [monotonic_ns, boottime_ns] = [monotonic, boottime].map(u64::cast_signed);
+        let offset = Clocks { monotonic_ns, boottime_ns };
+        Ok(self.fork_template(base, entry, offset, &fds))
+    }
+
+    /// The descriptors that follow a request, so many.
+    fn descriptors(&self, id: u32, count: usize) -> io::Result<Vec<OwnedFd>> {
         let mut fds = Vec::with_capacity(count);
         while fds.len() < count {
             let before = fds.len();
             let message = Message::receive(self.socket.as_fd(), &mut fds)?;
             let more = fds.len() - before;
-            let follows = message.is_some_and(|m| m.kind == Kind::Fds && m.id == request.id);
+            let follows = message.is_some_and(|m| m.kind == Kind::Fds && m.id == id);
             if !follows || !(1..=FDS_PER_MESSAGE).contains(&more) || fds.len() > count {
                 return Err(broken());
             }
         }
-        let [monotonic_ns, boottime_ns] = [monotonic, boottime].map(u64::cast_signed);
-        let offset = Clocks { monotonic_ns, boottime_ns };
-        Ok(self.fork_template(base, entry, offset, &fds))
+        Ok(fds)
     }
 
     /// The next fork enters a time namespace with this offset; errno if there is none to be had, 0 otherwise.
@@ -220,9 +247,22 @@ impl Server {
         Message::new(kind, id, args).send(self.socket.as_fd(), &[])
     }
 
-    /// The agent is gone: goes on reaping for the grace, then ends, and everyone with it.
-    fn outlive_agent(&mut self) -> io::Result<()> {
+    /// The agent is gone: leaves what it keeps to an heir, goes on reaping for the grace, then ends, and everyone with it.
+    fn outlive_agent(mut self) -> io::Result<Infallible> {
         let until = Instant::now() + AGENT_GRACE;
+        let store = std::mem::replace(&mut self.store, Store::new());
+        // If there can be no heir, seeds end as children do.
+        let forked = (!store.is_empty()).then(fork_with_default_signals);
+        match forked {
+            Some(Ok(Fork::Child)) => {
+                drop(self);
+                enter::leave_standard_streams();
+                store.wait_for_next_agent();
+                std::process::exit(0)
+            }
+            Some(Ok(Fork::Parent(_))) => drop(store),
+            Some(Err(_)) | None => store.close(),
+        }
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -232,6 +272,10 @@ impl Server {
             self.reap()?;
         }
     }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a request's descriptors")
 }
 
 /// Signals a child that is not reaped; its pid can then be no one else's.

@@ -163,6 +163,19 @@ pub fn new_session() {
     unsafe { libc::setsid() };
 }
 
+/// Standard input, output and error lead nowhere from now on: whoever reads them need not wait for this process.
+pub fn leave_standard_streams() {
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for number in 0..3 {
+        // SAFETY: numbers that no owner in this process has.
+        unsafe { libc::dup2(null.as_raw_fd(), number) };
+    }
+    if null.as_raw_fd() < 3 {
+        // It has become one of them.
+        std::mem::forget(null);
+    }
+}
+
 /// Whether libc has registered an rseq(2) area for this thread. A process that inherits one and unmaps
 /// it dies at the next preemption.
 pub fn has_rseq() -> bool {

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Locks `file` against whoever else has opened it and locks it, until it is closed; false if another
 /// one has the lock.
@@ -18,4 +20,20 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         error => Err(error),
     }
+}
+
+/// A lock of a folder, until it is dropped.
+///
+/// # Errors
+/// open(2)'s and flock(2)'s; another one has it for longer than `patience`.
+pub fn turn(folder: &Path, patience: Duration) -> io::Result<File> {
+    let turn = File::open(folder)?;
+    let until = Instant::now() + patience;
+    while !try_lock(&turn)? {
+        if Instant::now() >= until {
+            return Err(io::Error::other("another program has locked its folder"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(turn)
 }

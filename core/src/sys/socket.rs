@@ -57,7 +57,7 @@ pub struct Peer {
 ///
 /// # Errors
 /// getsockopt(2)'s.
-pub fn peer(stream: &std::os::unix::net::UnixStream) -> io::Result<Peer> {
+pub fn peer(stream: &impl AsRawFd) -> io::Result<Peer> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = libc::socklen_t::try_from(size_of_val(&peer)).unwrap_or(0);
     // SAFETY: the kernel writes at most `len` bytes to `peer`, for which all bits are valid.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A connection carries requests one after another, each answered by one reply; after `Resume` it
-//! carries that resume's events and nothing else; after `Fetch` it may be kept as the lease: while it is
-//! open, the fetching host counts as a holder of the seed, and the owner may send `Arena` on it,
+//! carries that resume's events and nothing else; after `Fetch` it may be kept as the lease, after `Rejoin` it is: while
+//! it is open, the fetching host counts as a holder of the seed, and the owner may send `Arena` on it,
 //! and `Dropping`, which is answered by `Noted`.
 
 use std::fmt;
@@ -91,6 +91,14 @@ pub enum ControlRequest {
     Noted,
     /// What this agent is, for `mitosis doctor --peer`. Answer: `About`.
     About,
+    /// This connection is the lease of a seed whose lease was lost: its agent was restarted, or the link was down.
+    /// Answer: `Done`.
+    Rejoin {
+        /// Which.
+        seed: SeedId,
+        /// The right to it.
+        key: ForkKey,
+    },
 }
 
 /// An answer or an event.

@@ -181,6 +181,7 @@ pub(super) fn control_requests() -> Vec<ControlRequest> {
         ControlRequest::Kill { child: CHILD, signal: 15 },
         ControlRequest::Noted,
         ControlRequest::About,
+        ControlRequest::Rejoin { seed: SEED, key: ForkKey([4; 32]) },
     ]
 }
 
@@ -257,7 +258,7 @@ fn golden_bytes_of_local_1_0() {
 #[test]
 fn golden_bytes_of_control_1_0() {
     let golden = &mut &include_bytes!("../../../tests/wire/control-1.0.bin")[..];
-    assert_each_stands(&control_requests(), 7);
+    assert_each_stands(&control_requests(), 8);
     assert_each_stands(&control_replies(), 11);
     assert_golden(&control_requests(), golden);
     assert_golden(&control_replies(), golden);

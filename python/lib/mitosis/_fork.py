@@ -70,7 +70,7 @@ class Resumed:
 class Seed:
     """What `prepare` returns in the process that called it: a frozen copy of that process.
 
-    It lives until `drop`, or until its agent ends; as a context manager it is dropped at the end.
+    It lives until `drop`, or until its agent is shut down; as a context manager it is dropped at the end.
     """
 
     def __init__(self, native: _native.Seed) -> None:

@@ -79,7 +79,7 @@ export class Handle {
   toJSON(): string;
 }
 
-/** A frozen copy of this process. It lives until {@link Seed.drop}, or until its agent ends. */
+/** A frozen copy of this process. It lives until {@link Seed.drop}, or until its agent is shut down. */
 export class Seed {
   private constructor();
   /** The process id of the frozen copy. */
