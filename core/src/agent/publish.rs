@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;
@@ -23,12 +24,14 @@ use super::rdma::{Offer, Served};
 use super::rehearsal::Rehearsed;
 use super::seed_pid;
 use super::seeds::{Hold, Published, SeedRecord};
-use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
+use crate::describe::inherited::Shown;
+use crate::describe::{self, Described, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
-    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind, codec,
+    BENEATH, CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind,
+    codec,
 };
 use crate::export::arena::ArenaCopy;
-use crate::export::{FileBeneath, ProcessExport};
+use crate::export::{BytesBeneath, FileBeneath, ProcessExport};
 use crate::halt;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
@@ -166,10 +169,13 @@ impl Agent {
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
         let not_carried = ancestor.and_then(|ancestor| ancestor.hosted.beneath);
-        let identity = SeedIdentity { seed: record.id, pid: record.pid, owner, stub, not_carried };
+        let inherited = ancestor.and_then(|ancestor| ancestor.hosted.inherited());
+        let (seed, pid) = (record.id, record.pid);
+        let identity = SeedIdentity { seed, pid, owner, stub, not_carried, inherited };
         let begun = Instant::now();
-        let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
-            .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
+        let Described { mut descriptor, shown } =
+            describe::describe(identity, report, &files, &mut &self.scanned)
+                .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
         let readable = readable(&descriptor);
         let arena = served.map(|served| &served.arena).or(self.copies.as_ref());
         let arena = arena.map(|arena| {
@@ -196,7 +202,9 @@ impl Agent {
         let read_key = record.read_key.clone();
         let export = ProcessExport { mem: files.mem, readable, read_key, arena };
         self.exports.add(record.id, export);
-        self.exports.set_beneath(record.id, files_beneath(&descriptor, record.pid));
+        let image = ancestor.and_then(|ancestor| ancestor.hosted.image_file()).map(Arc::new);
+        let beneath = files_beneath(&descriptor, record.pid, &shown, image.as_ref());
+        self.exports.set_beneath(record.id, beneath);
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
             match self.rehearse(record, &descriptor, size) {
@@ -255,12 +263,22 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
     joined(owned.collect())
 }
 
-/// What READs of addresses beneath written pages are answered from.
-fn files_beneath(descriptor: &Descriptor, pid: u32) -> Vec<FileBeneath> {
+/// What READs of addresses beneath written pages are answered from; `shown` are those whose bytes `image` has.
+fn files_beneath(
+    descriptor: &Descriptor,
+    pid: u32,
+    shown: &[Shown],
+    image: Option<&Arc<File>>,
+) -> Vec<FileBeneath> {
     let beneath = descriptor.beneath().into_iter().filter_map(|vma| {
         let VmaKind::File { file, offset } = vma.kind else { return None };
+        let start = SeedAddr(vma.range.start.0 - BENEATH);
+        if let Ok(at) = shown.binary_search_by_key(&start, |shown| shown.range.start) {
+            let bytes = BytesBeneath::Image(image?.clone());
+            return Some(FileBeneath { range: vma.range, bytes, offset: shown[at].own.0 });
+        }
         let file = descriptor.files.get(usize::from(file))?.clone();
-        Some(FileBeneath { range: vma.range, file, offset, pid })
+        Some(FileBeneath { range: vma.range, bytes: BytesBeneath::File { file, pid }, offset })
     });
     beneath.collect()
 }
