@@ -9,13 +9,14 @@ const HUGE_PAGES: u64 = 16;
 
 /// Programs whose state not every machine has, and from which Linux on each has; `None`: processors, or how a kernel was
 /// configured, decide.
-const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 27] = [
+const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 28] = [
     ("files/bpf_map", None),
     ("files/io_uring", None),
     ("files/perf_event", None),
     ("memory/droppable", Some((6, 11))),
     ("memory/guard_region", Some((6, 13))),
     ("memory/guard_region_shared", Some((6, 15))),
+    ("memory/guard_region_shared_beneath", Some((6, 15))),
     ("memory/mergeable", None),
     ("memory/named", None),
     ("memory/numa", None),

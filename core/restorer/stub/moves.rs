@@ -2,7 +2,7 @@
 //!
 //! The kernel moves and grows a VMA of a file with its offsets, and refuses what spans several VMAs. Where
 //! the seed had one anonymous VMA, the child may have many pieces, image-backed and fresh ones in turn; they
-//! are moved one by one, and what grows is fresh memory. A file of the seed's does not grow: behind what was
+//! are moved one by one, and what grows is fresh memory. Pieces of which some are locked are no one VMA in any process. A file of the seed's does not grow: behind what was
 //! mapped of it the image has something else.
 
 use core::sync::atomic::Ordering;
@@ -32,11 +32,12 @@ struct Survey {
     file: bool,
     /// What the image shows of a file, written or not.
     only_as_mapped: bool,
-    /// Not of one protection, or partly neither image-backed nor anonymous.
+    /// Not of one protection, locked in part, or partly neither image-backed nor anonymous.
     mixed: bool,
     hole_at_start: bool,
     hole: bool,
     protection: u64,
+    is_locked: bool,
     last_start: u64,
     last_is_image: bool,
 }
@@ -203,6 +204,7 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         hole_at_start: false,
         hole: false,
         protection: 0,
+        is_locked: false,
         last_start: call.old,
         last_is_image: false,
     };
@@ -219,15 +221,19 @@ fn survey(table: Table, call: &Move, mappings: &mut Mappings) -> Survey {
         }
         let backing = mapping.backing(table);
         found.mixed |= !matches!(backing, Backing::Image | Backing::Anonymous);
+        let start = mapping.start.max(at);
+        let is_locked = Mapping::is_locked(start);
         found.mixed |= found.vmas > 0 && found.protection != mapping.protection();
+        found.mixed |= found.vmas > 0 && found.is_locked != is_locked;
         found.protection = mapping.protection();
+        found.is_locked = is_locked;
         found.vmas += 1;
         found.image |= backing == Backing::Image;
         found.file |= backing == Backing::ImageFile;
         found.only_as_mapped |=
             !matches!(backing, Backing::Anonymous | Backing::Foreign | Backing::Image);
         found.last_is_image = backing == Backing::Image;
-        found.last_start = mapping.start.max(call.old);
+        found.last_start = start;
         at = mapping.end;
     }
     found
@@ -273,7 +279,7 @@ fn grow_in_place(call: &Move, survey: &Survey) -> bool {
         kernel::munmap(grown as u64, more);
         return false;
     }
-    if Mapping::is_locked(survey.last_start) {
+    if survey.is_locked {
         kernel::mlock(call.end(), more, false);
     }
     true
@@ -311,7 +317,7 @@ fn make_room(call: &mut Move, survey: &Survey) -> Result<u64, i64> {
             kernel::munmap(target, call.new_len);
             return Err(grown);
         }
-        if Mapping::is_locked(survey.last_start) {
+        if survey.is_locked {
             kernel::mlock(behind, more, false);
         }
     }

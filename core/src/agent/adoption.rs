@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::Agent;
 use super::failure::fail;
 use super::kept::{Facts, Life, Record};
+use super::publish::InImage;
 use super::rdma::Offer;
 use super::seeds::{Published, SeedRecord};
 use crate::descriptor::{SeedRange, codec};
@@ -118,7 +119,9 @@ impl Agent {
         // The codec refuses a descriptor without an owner.
         let owner = &mut descriptor.owners[0];
         (owner.exports, owner.epoch) = (exports, owner.epoch.wrapping_add(1));
-        let published = self.export(&fixed, &mut descriptor, File::from(kept.mem), door)?;
+        let mem = File::from(kept.mem);
+        // None of them was made of a child, whose image would have ended.
+        let published = self.export(&fixed, &mut descriptor, mem, door, InImage::default())?;
         self.exports.set_hot(id, hot);
         self.seeds.adopt(fixed, for_table, published, (record, life));
         let (agent, watched) = (self.clone(), UnixStream::from(kept.connection));

@@ -4,6 +4,7 @@
 //!  Hosted --dropped--> template ends --> image serves whom children have forked --> the owner is told
 //! ```
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use super::failure::fail;
 use super::holding::Lease;
 use super::listeners::SeedListeners;
 use super::seeds::Hold;
+use crate::describe::inherited::Inherited;
 use crate::descriptor::{CallSite, Clocks, Descriptor, SeedRange, StubPlace};
 use crate::id::{ChildId, ForkKey, SeedId};
 use crate::image::{Image, PageLost};
@@ -175,6 +177,21 @@ pub struct Start<'a> {
 }
 
 impl Hosted {
+    /// The files in its image, for seeds made of its children.
+    pub(super) fn inherited(&self) -> Option<Inherited> {
+        let Parts { image, blueprint, .. } = self.parts.as_ref()?;
+        let (major, minor, inode) = image.dev_inode();
+        let offset_of = |addr| image.layout().offset_of(addr);
+        let file = (libc::makedev(major, minor), inode);
+        Some(Inherited::of(&blueprint.descriptor, file, &offset_of))
+    }
+
+    /// Its image's file; `None`: no descriptor is left for one more.
+    pub(super) fn image_file(&self) -> Option<File> {
+        let image = &self.parts.as_ref()?.image;
+        image.file().try_clone_to_owned().ok().map(File::from)
+    }
+
     /// Starts one child as told.
     ///
     /// # Errors

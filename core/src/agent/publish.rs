@@ -24,12 +24,14 @@ use super::rdma::{Offer, Served};
 use super::rehearsal::Rehearsed;
 use super::seed_pid;
 use super::seeds::{Hold, Published, SeedRecord};
-use crate::describe::{self, SeedFiles, SeedIdentity, SiteScanner, TextSource};
+use crate::describe::inherited::Shown;
+use crate::describe::{self, Described, SeedFiles, SeedIdentity, SiteScanner, TextSource};
 use crate::descriptor::{
-    CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind, codec,
+    BENEATH, CallSite, Descriptor, Export, MappedFile, Owner, SeedAddr, SeedRange, Source, VmaKind,
+    codec,
 };
 use crate::export::arena::{ArenaCopy, Door};
-use crate::export::{FileBeneath, ProcessExport};
+use crate::export::{BytesBeneath, FileBeneath, ProcessExport};
 use crate::halt;
 use crate::id::{ForkKey, PrepareToken, ReadKey, SeedId};
 use crate::prepare::{ResumeInfo, report};
@@ -174,13 +176,18 @@ impl Agent {
         let owner = Owner { seed: record.id, epoch: 1, exports, arena: None };
         let stub = ancestor.map(|ancestor| ancestor.hosted.stub.clone());
         let not_carried = ancestor.and_then(|ancestor| ancestor.hosted.beneath);
-        let identity = SeedIdentity { seed: record.id, pid: record.pid, owner, stub, not_carried };
+        let inherited = ancestor.and_then(|ancestor| ancestor.hosted.inherited());
+        let (seed, pid) = (record.id, record.pid);
+        let identity = SeedIdentity { seed, pid, owner, stub, not_carried, inherited };
         let begun = Instant::now();
-        let mut descriptor = describe::describe(identity, report, &files, &mut &self.scanned)
-            .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
+        let Described { mut descriptor, shown } =
+            describe::describe(identity, report, &files, &mut &self.scanned)
+                .map_err(|error| fail(FailureKind::NotForkable, error.to_string()))?;
         let mem = files.mem.try_clone();
         let described = begun.elapsed();
-        let mut published = self.export(record, &mut descriptor, files.mem, door)?;
+        let image = ancestor.and_then(|ancestor| ancestor.hosted.image_file()).map(Arc::new);
+        let in_image = InImage { shown: &shown, image: image.as_ref() };
+        let mut published = self.export(record, &mut descriptor, files.mem, door, in_image)?;
         let mut hot_pages = Vec::new();
         if self.config.rehearse && self.mounts().is_ok() {
             let size = published.descriptor.len() as u64;
@@ -228,6 +235,7 @@ impl Agent {
         descriptor: &mut Descriptor,
         mem: File,
         door: Option<Box<dyn Door>>,
+        in_image: InImage<'_>,
     ) -> Result<Published, Failure> {
         let readable = readable(descriptor);
         let served = self.rdma.as_ref().and_then(|rdma| rdma.served.as_ref());
@@ -250,7 +258,7 @@ impl Agent {
         };
         let read_key = record.read_key.clone();
         self.exports.add(record.id, ProcessExport { mem, readable, read_key, arena });
-        self.exports.set_beneath(record.id, files_beneath(descriptor, record.pid));
+        self.exports.set_beneath(record.id, files_beneath(descriptor, record.pid, in_image));
         Ok(published)
     }
 
@@ -294,12 +302,25 @@ fn readable(descriptor: &Descriptor) -> Vec<SeedRange> {
     joined(owned.collect())
 }
 
+/// The files beneath written pages whose bytes an image has: those of a seed that a child was made into.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InImage<'a> {
+    shown: &'a [Shown],
+    image: Option<&'a Arc<File>>,
+}
+
 /// What READs of addresses beneath written pages are answered from.
-fn files_beneath(descriptor: &Descriptor, pid: u32) -> Vec<FileBeneath> {
+fn files_beneath(descriptor: &Descriptor, pid: u32, in_image: InImage<'_>) -> Vec<FileBeneath> {
+    let InImage { shown, image } = in_image;
     let beneath = descriptor.beneath().into_iter().filter_map(|vma| {
         let VmaKind::File { file, offset } = vma.kind else { return None };
+        let start = SeedAddr(vma.range.start.0 - BENEATH);
+        if let Ok(at) = shown.binary_search_by_key(&start, |shown| shown.range.start) {
+            let bytes = BytesBeneath::Image(image?.clone());
+            return Some(FileBeneath { range: vma.range, bytes, offset: shown[at].own.0 });
+        }
         let file = descriptor.files.get(usize::from(file))?.clone();
-        Some(FileBeneath { range: vma.range, file, offset, pid })
+        Some(FileBeneath { range: vma.range, bytes: BytesBeneath::File { file, pid }, offset })
     });
     beneath.collect()
 }

@@ -6,27 +6,30 @@
 pub mod credentials;
 mod files;
 mod gpu;
+pub mod inherited;
+mod mapped;
 mod shadow_stack;
 mod shared_files;
 mod smaps;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 
 use crate::descriptor::vma::MAX_SHARED_OBJECTS;
 use crate::descriptor::{
     CallSite, CarriedFiles, Descriptor, HostNeeds, LossKind, Losses, MappedFile, Marks, Owner,
-    OwnerIndex, PageTable, Run, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState,
-    Vma, VmaFlags, VmaKind, WarmSet,
+    PageTable, SeedAddr, SeedRange, SharedPart, Source, StubPlace, ThreadState, Vma, VmaFlags,
+    VmaKind, WarmSet,
 };
 use crate::id::SeedId;
 use crate::prepare::report::Report;
 use crate::prepare::reported::ReportedFile;
 use crate::resume::abi::REGION_LEN as RESTORER_LEN;
-use crate::sys::{arch, pagemap, pagemap::PageKind};
+use crate::sys::arch;
 use files::losses::Was;
+use inherited::{Inherited, Shown};
+use mapped::Mapped;
 use shared_files::SharedFiles;
 use smaps::SmapsEntry;
 
@@ -98,6 +101,17 @@ pub struct SeedIdentity {
     pub stub: Option<(StubPlace, Vec<CallSite>)>,
     /// Memory of a child's that its own children get anew.
     pub not_carried: Option<SeedRange>,
+    /// For a seed of a child: the files in the image that the child has its memory from.
+    pub inherited: Option<Inherited>,
+}
+
+/// What is found out about a seed.
+#[derive(Debug)]
+pub struct Described {
+    /// What its children are made of.
+    pub descriptor: Descriptor,
+    /// Its VMAs of inherited files, ascending.
+    pub shown: Vec<Shown>,
 }
 
 /// The descriptor of a frozen seed.
@@ -109,7 +123,7 @@ pub fn describe(
     report: Report,
     files: &SeedFiles,
     scanner: &mut dyn SiteScanner,
-) -> Result<Descriptor, DescribeError> {
+) -> Result<Described, DescribeError> {
     if let Some(reason) = report.refused {
         return Err(DescribeError::Refused(reason));
     }
@@ -140,12 +154,12 @@ pub fn describe(
         carried.iter_mut().for_each(|entry| entry.flags.0 &= !VmaFlags::MERGEABLE);
     }
 
-    let is_childs = identity.stub.is_some();
-    let mut builder = Builder::new(files, page_size, report.process.layout.stack, is_childs);
+    let inherited = identity.inherited.as_ref();
+    let mut memory = Mapped::new(files, page_size, report.process.layout.stack, inherited);
     for entry in &carried {
-        builder.add(entry, &report.shared_copies)?;
+        memory.add(entry, &report.shared_copies)?;
     }
-    let Builder { vmas, runs, mapped, guards, .. } = builder;
+    let Mapped { vmas, runs, files: mapped, guards, shown, .. } = memory;
     let page_table = PageTable::new(runs, page_size)
         .map_err(|_| DescribeError::Incomplete("orderly list of VMAs"))?;
     let (stub_place, sites) = match identity.stub {
@@ -188,13 +202,19 @@ pub fn describe(
         carried_files.as_ref(),
     );
     let is_needed = report.refuse.has(LossKind::SharedFiles);
-    let of_files =
-        SharedFiles::of(&shared, &carried, &report.shared_copies, &files.mem, is_needed)?;
+    let carried_memory = carried_files.as_ref().map_or(&[][..], CarriedFiles::files);
+    let of_files = SharedFiles::of(
+        &shared,
+        &carried,
+        (&report.shared_copies, &files.mem),
+        carried_memory,
+        is_needed,
+    )?;
     losses.extend(of_files.lost);
     // Children that have lost nothing are not told.
     let is_told = !losses.is_empty() || !of_files.files.is_empty();
     let told_at = if is_told { report.losses_area } else { SeedAddr(0) };
-    Ok(Descriptor {
+    let descriptor = Descriptor {
         shared,
         shared_files: of_files.files,
         carried: carried_files,
@@ -221,152 +241,8 @@ pub fn describe(
         resume_area: report.resume_area,
         stub_place,
         warm: WarmSet::default(),
-    })
-}
-
-/// Collects VMAs, runs and the table of files, in ascending order.
-struct Builder<'a> {
-    files: &'a SeedFiles,
-    page_size: u64,
-    stack_top: u64,
-    is_childs: bool,
-    vmas: Vec<Vma>,
-    runs: Vec<Run>,
-    mapped: Vec<MappedFile>,
-    guards: Vec<SeedRange>,
-    known: HashMap<(u64, u64), Option<u16>>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(files: &'a SeedFiles, page_size: u64, stack_top: u64, is_childs: bool) -> Self {
-        let (vmas, runs, mapped, guards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Builder {
-            files,
-            page_size,
-            stack_top,
-            is_childs,
-            vmas,
-            runs,
-            mapped,
-            guards,
-            known: HashMap::new(),
-        }
-    }
-
-    fn add(
-        &mut self,
-        entry: &SmapsEntry,
-        copies: &[(SeedRange, SeedAddr)],
-    ) -> Result<(), DescribeError> {
-        let kind = match entry.name {
-            "[vsyscall]" => return Ok(()),
-            "[vdso]" => VmaKind::Vdso,
-            name if name.starts_with("[vvar") => VmaKind::Vvar,
-            _ if entry.device => VmaKind::Hole,
-            _ if entry.shared => VmaKind::Shared,
-            _ if entry.range.contains(SeedAddr(self.stack_top)) => VmaKind::Stack,
-            _ if entry.inode == 0 => VmaKind::Anonymous,
-            _ => match self.file(entry) {
-                Some(file) => VmaKind::File { file, offset: entry.offset },
-                // Not to be told what it is: its bytes are carried as the seed's own.
-                None => VmaKind::Anonymous,
-            },
-        };
-        match &kind {
-            VmaKind::Vvar | VmaKind::Hole => {}
-            // For hosts with another kernel.
-            VmaKind::Vdso => self.add_owned(entry.range, entry.range.start),
-            VmaKind::Shared => self.add_shared(entry, copies),
-            _ => self.add_private(entry, &kind)?,
-        }
-        self.vmas.push(Vma { range: entry.range, prot: entry.prot, kind, flags: entry.flags });
-        Ok(())
-    }
-
-    /// Shared memory that was copied at prepare is owned at the copy's address. What was not copied (a
-    /// read-only shared file) is owned where it lies.
-    fn add_shared(&mut self, entry: &SmapsEntry, copies: &[(SeedRange, SeedAddr)]) {
-        let copy = copies.iter().find(|(range, _)| *range == entry.range);
-        self.add_owned(entry.range, copy.map_or(entry.range.start, |(_, copy)| *copy));
-    }
-
-    /// What the seed itself has, at `addr`.
-    fn add_owned(&mut self, range: SeedRange, addr: SeedAddr) {
-        self.runs.push(Run { range, source: Source::Owner { owner: OwnerIndex(0), addr } });
-    }
-
-    fn add_private(&mut self, entry: &SmapsEntry, kind: &VmaKind) -> Result<(), DescribeError> {
-        let pages = pagemap::existing_pages(&self.files.pagemap, entry.range, self.page_size)
-            .map_err(|error| DescribeError::Read { what: "pagemap", error })?;
-        let guards = pages.iter().filter(|(_, kind)| *kind == PageKind::Guard);
-        self.guards.extend(guards.map(|(range, _)| *range));
-        let pages = pages.into_iter().filter(|(_, kind)| *kind != PageKind::Guard);
-        let owned = |start: SeedAddr| Source::Owner { owner: OwnerIndex(0), addr: start };
-        if entry.inode == 0 {
-            self.runs.extend(pages.map(|(range, kind)| Run {
-                range,
-                source: if kind == PageKind::Zero { Source::Zero } else { owned(range.start) },
-            }));
-            return Ok(());
-        }
-        // A private file mapping: every page that is not the seed's own is the file's, touched or not.
-        let from_file = |start: SeedAddr| match *kind {
-            VmaKind::File { file, offset } => Source::File {
-                file,
-                offset: offset + (start.0 - entry.range.start.0),
-                owner: OwnerIndex(0),
-                addr: start,
-            },
-            _ => owned(start),
-        };
-        let mut at = entry.range.start;
-        for (range, kind) in pages {
-            if kind == PageKind::File {
-                continue;
-            }
-            if at < range.start {
-                let range = SeedRange { start: at, end: range.start };
-                self.runs.push(Run { range, source: from_file(at) });
-            }
-            self.runs.push(Run { range, source: owned(range.start) });
-            at = range.end;
-        }
-        if at < entry.range.end {
-            let range = SeedRange { start: at, end: entry.range.end };
-            self.runs.push(Run { range, source: from_file(at) });
-        }
-        Ok(())
-    }
-
-    /// The table index of a mapped file, if the path still leads to it, or it has none any more. In a child, what is
-    /// mapped and has no path is the image.
-    fn file(&mut self, entry: &SmapsEntry) -> Option<u16> {
-        let key = (entry.device_number, entry.inode);
-        if let Some(known) = self.known.get(&key) {
-            return *known;
-        }
-        let found = fs::metadata(entry.name).ok().filter(|meta| {
-            meta.is_file() && meta.ino() == entry.inode && meta.dev() == entry.device_number
-        });
-        let found = found.map(|meta| {
-            let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
-            (meta.size(), mtime_ns)
-        });
-        let unnamed = (!self.is_childs && is_deleted(entry.name)).then_some((0, 0));
-        let index = found.or(unnamed).and_then(|(size, mtime_ns)| {
-            let index = u16::try_from(self.mapped.len()).ok()?;
-            let path = entry.name.to_owned();
-            self.mapped.push(MappedFile { path, size, mtime_ns, dev_ino: key });
-            Some(index)
-        });
-        self.known.insert(key, index);
-        index
-    }
-}
-
-/// What the kernel says of a file without a name; memory of huge pages is one only to the kernel.
-fn is_deleted(name: &str) -> bool {
-    name.ends_with(" (deleted)") && !name.starts_with("/anon_hugepage")
+    };
+    Ok(Described { descriptor, shown })
 }
 
 /// Which mappings are of one object. What was not copied cannot be written here, nor in a child.

@@ -10,29 +10,32 @@ use super::DescribeError;
 use super::files::DELETED;
 use super::smaps::SmapsEntry;
 use crate::descriptor::vma::MAX_SHARED_FILES;
-use crate::descriptor::{Loss, LossKind, SeedAddr, SeedRange, SharedFile, SharedPart};
+use crate::descriptor::{
+    CarriedFile, FileKind, Loss, LossKind, SeedAddr, SeedRange, SharedFile, SharedPart,
+};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Of a seed's shared memory, what has a path.
+/// Of a seed's shared memory, what is a file's.
 #[derive(Debug, Default)]
 pub(super) struct SharedFiles {
     pub(super) files: Vec<SharedFile>,
-    /// What has one that leads to something else, for this agent.
+    /// What no host can have: files without a path, and those whose path leads to something else for this agent.
     pub(super) lost: Vec<Loss>,
 }
 
 impl SharedFiles {
-    /// Those among `parts`, of which `copies` in `mem` have the bytes.
+    /// Those among `parts`, of which `copies` in `mem` have the bytes. A file without a path that is `carried` is as good as
+    /// memory.
     ///
     /// # Errors
     /// `Read`: the seed is gone. `Refused`, where there is to be no child without such a file, and one is lost.
     pub(super) fn of(
         parts: &[SharedPart],
         entries: &[SmapsEntry<'_>],
-        copies: &[(SeedRange, SeedAddr)],
-        mem: &File,
+        (copies, mem): (&[(SeedRange, SeedAddr)], &File),
+        carried: &[CarriedFile],
         is_needed: bool,
     ) -> Result<SharedFiles, DescribeError> {
         let mut found = SharedFiles::default();
@@ -41,9 +44,13 @@ impl SharedFiles {
             let own: Vec<&SharedPart> = parts.iter().filter(|part| part.object == object).collect();
             let first = own.first().map(|part| part.range);
             let entry = entries.iter().find(|entry| Some(entry.range) == first);
-            let Some(entry) = entry.filter(|entry| has_path(entry.name)) else { continue };
+            let Some(entry) = entry.filter(|entry| is_file(entry.name)) else { continue };
             let Some(meta) = leads_to(entry).filter(|_| found.files.len() < MAX_SHARED_FILES)
             else {
+                let is_deleted = entry.name.ends_with(DELETED);
+                if is_deleted && own.iter().any(|part| is_carried(part, carried)) {
+                    continue;
+                }
                 found.lost.push(Loss::of_memory(LossKind::SharedFiles, entry.name));
                 continue;
             };
@@ -59,9 +66,9 @@ impl SharedFiles {
         }
         match found.lost.first() {
             Some(loss) if is_needed => Err(DescribeError::Refused(format!(
-                "it was to be refused where something cannot cross: {} is mapped shared, and its path leads this host's \
-                 agent to another file, or it is one of more than {MAX_SHARED_FILES} (shared_files). Unmap it before \
-                 prepare, or have children get a copy (shared_files: close)",
+                "it was to be refused where something cannot cross: {} is mapped shared, and it is deleted, or its path \
+                 leads this host's agent to another file, or it is one of more than {MAX_SHARED_FILES} (shared_files). \
+                 Unmap it before prepare, or have children get a copy (shared_files: close)",
                 loss.was
             ))),
             _ => Ok(found),
@@ -69,9 +76,16 @@ impl SharedFiles {
     }
 }
 
-/// Neither is memory, which only looks like a file.
-fn has_path(name: &str) -> bool {
-    name.starts_with('/') && !name.ends_with(DELETED) && !name.starts_with("/dev/shm/")
+/// Memory only looks like one.
+fn is_file(name: &str) -> bool {
+    const MEMORY: [&str; 5] = ["/memfd:", "/dev/zero", "/SYSV", "/dev/shm/", "/anon_hugepage"];
+    name.starts_with('/') && !MEMORY.iter().any(|memory| name.starts_with(memory))
+}
+
+/// Whether children have all of it, at its numbers.
+fn is_carried(part: &SharedPart, carried: &[CarriedFile]) -> bool {
+    let record = part.file.and_then(|record| carried.get(usize::try_from(record).ok()?));
+    record.is_some_and(|file| matches!(file.kind, FileKind::Memory { .. }))
 }
 
 fn leads_to(entry: &SmapsEntry<'_>) -> Option<Metadata> {
@@ -107,6 +121,7 @@ mod tests {
 
     use super::*;
     use crate::descriptor::VmaFlags;
+    use crate::descriptor::carried::NotCarried;
 
     const PAGE: u64 = 4096;
     const PAGE_BYTES: usize = 4096;
@@ -141,20 +156,30 @@ mod tests {
         // The memory of the seed is a file here, the copies of its first and second page behind them.
         let mem = tempfile::tempfile().unwrap();
         mem.write_all_at(&[7; PAGE_BYTES], 8 * PAGE).unwrap();
-        let parts = [part(0, 1), part(1, 2), part(2, 3), part(3, 4)];
-        let names = [path, other, "/dev/shm/x", "/gone (deleted)"];
+        let mut parts = [part(0, 1), part(1, 2), part(2, 3), part(3, 4), part(4, 5), part(5, 6)];
+        let gone = "/gone (deleted)";
+        let names = [path, other, "/dev/shm/x", gone, "/open (deleted)", "/large (deleted)"];
+        parts[4].file = Some(0);
+        parts[5].file = Some(1);
+        let kind = |kind| CarriedFile { numbers: Vec::new(), flags: 2, kind };
+        let (name, content) = ("open".to_owned(), vec![1]);
+        let carried = [
+            kind(FileKind::Memory { name, position: 0, content, seals: 0 }),
+            kind(FileKind::Closed(NotCarried::TooLarge)),
+        ];
         let entries: Vec<SmapsEntry<'_>> =
             parts.iter().zip(names).map(|(part, name)| entry(part, name, &meta)).collect();
         let copies = [(parts[0].range, SeedAddr(8 * PAGE))];
-        let found = SharedFiles::of(&parts, &entries, &copies, &mem, false).unwrap();
+        let copies = (&copies[..], &mem);
+        let found = SharedFiles::of(&parts, &entries, copies, &carried, false).unwrap();
         let digest = *blake3::hash(&[7; PAGE_BYTES]).as_bytes();
         let (object, dev_ino) = (0, (meta.dev(), meta.ino()));
         let wanted =
             SharedFile { object, path: path.into(), dev_ino, digest, bytes: 100, is_needed: false };
         assert_eq!(found.files, [wanted]);
         let lost: Vec<&str> = found.lost.iter().map(|loss| loss.was.as_str()).collect();
-        assert_eq!(lost, [other]);
-        let refused = SharedFiles::of(&parts, &entries, &copies, &mem, true).unwrap_err();
+        assert_eq!(lost, [other, gone, "/large (deleted)"]);
+        let refused = SharedFiles::of(&parts, &entries, copies, &carried, true).unwrap_err();
         assert!(refused.to_string().contains(other), "{refused}");
         fs::remove_file(other).unwrap();
     }

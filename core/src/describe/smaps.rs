@@ -104,7 +104,7 @@ impl SmapsEntry<'_> {
     }
 
     /// The part of it that is `range`, which lies in it; `None` if that is empty.
-    fn piece(self, range: SeedRange) -> Option<Self> {
+    pub(super) fn piece(self, range: SeedRange) -> Option<Self> {
         (!range.is_empty()).then(|| {
             let offset = self.offset + (range.start.0 - self.range.start.0);
             SmapsEntry { range, offset, ..self }

@@ -4,38 +4,56 @@
 //! A file is opened for each READ: they are rare, and a seed has a hundred files mapped. It must still be the one
 //! that the seed has mapped; how long it has become, and what was written to it since, shows as it does in a mapping.
 //! One that has no name any more (deleted, replaced, a memfd) is opened by the seed's mapping of it, which takes
-//! CAP_CHECKPOINT_RESTORE.
+//! CAP_CHECKPOINT_RESTORE. Of what a child has from the image of its seed, that one has the file's bytes.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 
 use crate::descriptor::{BENEATH, MappedFile, SeedAddr, SeedRange};
 
 /// A file beneath a mapping.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct FileBeneath {
     /// The addresses that READs name.
     pub range: SeedRange,
-    /// The file.
-    pub file: MappedFile,
-    /// Where in it the range begins.
+    /// What has its bytes.
+    pub bytes: BytesBeneath,
+    /// Where in that the range begins.
     pub offset: u64,
-    /// The process that has it mapped, as this /proc numbers it.
-    pub pid: u32,
+}
+
+/// Who has the bytes of a file.
+#[derive(Clone, Debug)]
+pub enum BytesBeneath {
+    /// Itself.
+    File {
+        /// The file.
+        file: MappedFile,
+        /// The process that has it mapped, as this /proc numbers it.
+        pid: u32,
+    },
+    /// The image that a child has it from.
+    Image(Arc<File>),
 }
 
 impl FileBeneath {
-    fn open(&self) -> Option<File> {
+    fn open(&self) -> Option<Arc<File>> {
+        let (mapped, pid) = match &self.bytes {
+            BytesBeneath::File { file, pid } => (file, pid),
+            BytesBeneath::Image(image) => return Some(image.clone()),
+        };
         let by_mapping = || {
             let [start, end] = [self.range.start, self.range.end].map(|addr| addr.0 - BENEATH);
-            open_regular(&format!("/proc/{}/map_files/{start:x}-{end:x}", self.pid))
+            open_regular(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
         };
         let is_it = |file: &File| {
             let meta = file.metadata();
-            meta.is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file.dev_ino)
+            meta.is_ok_and(|meta| (meta.dev(), meta.ino()) == mapped.dev_ino)
         };
-        open_regular(&self.file.path).filter(is_it).or_else(|| by_mapping().filter(is_it))
+        let file = open_regular(&mapped.path).filter(is_it).or_else(|| by_mapping().filter(is_it));
+        file.map(Arc::new)
     }
 }
 
@@ -95,7 +113,7 @@ mod tests {
             dev_ino: (meta.dev(), meta.ino()),
         };
         let range = SeedRange::new(start, start + pages * PAGE);
-        FileBeneath { range, file, offset, pid: 0 }
+        FileBeneath { range, bytes: BytesBeneath::File { file, pid: 0 }, offset }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub mod service;
 #[cfg(test)]
 pub(crate) mod stand_in;
 
-pub use beneath::FileBeneath;
+pub use beneath::{BytesBeneath, FileBeneath};
 pub use host_memory::HostMemory;
 pub use peers::PeerLimits;
 pub use service::{PageService, ServiceCounters};

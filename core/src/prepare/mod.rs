@@ -27,6 +27,7 @@ pub mod reported;
 mod scratch;
 mod seed;
 mod shared;
+mod shared_pages;
 mod turn;
 mod wake;
 mod watchdog;

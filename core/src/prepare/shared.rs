@@ -2,15 +2,17 @@
 //! shared file mappings) is copied while the caller stands still, into private memory that goes to the
 //! seed with the fork. The parent unmaps it at once.
 //!
-//! Devices are left alone, and so are read-only mappings of files: nobody here changes their bytes.
+//! Devices are left alone, and so are read-only mappings of files that are not mapped to be written, too: nobody here
+//! changes their bytes.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 
 use super::proc_files;
 use super::scratch::{Guarded, MAX_COPIES};
+use super::shared_pages::SharedPages;
 use crate::descriptor::SeedRange;
 use crate::sys::page_size;
 
@@ -96,35 +98,19 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> SharedMemoryError {
 fn copy(vma: &SharedVma, data: &[SeedRange], source: &File) -> Result<Copied, SharedMemoryError> {
     let len = usize::try_from(vma.range.len()).unwrap_or(usize::MAX);
     let memory = Guarded::new(len).map_err(failed("mapping for the copy"))?;
+    let page = usize::try_from(page_size()).unwrap_or(4096);
+    let mut pages = SharedPages::of(source.as_raw_fd(), vma.range, page);
     for range in data {
         let offset = usize::try_from(range.start.0 - vma.range.start.0).unwrap_or(usize::MAX);
         let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
         assert!(offset.checked_add(len).is_some());
         let (first, _end) = (memory.at(offset), memory.at(offset + len));
         // SAFETY: `offset..offset + len` lies in the new mapping (`at` asserts it), which has no other user.
-        let into = unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), len) };
-        read_pages(source, range.start.0, into).map_err(failed("/proc/self/mem"))?;
+        let read = unsafe { pages.read(range.start.0, first.as_ptr(), len) };
+        let read = read.map_err(|answer| io::Error::from_raw_os_error(-answer));
+        read.map_err(failed("/proc/self/mem"))?;
     }
     Ok(Copied { shared: vma.range, memory })
-}
-
-/// Reads through /proc/self/mem, which tells a page behind the end of its file (SIGBUS to whoever touches
-/// it) by an error: such a page stays zero.
-fn read_pages(source: &File, start: u64, into: &mut [u8]) -> io::Result<()> {
-    let page = usize::try_from(page_size()).unwrap_or(4096);
-    let mut done = 0;
-    while done < into.len() {
-        match source.read_at(&mut into[done..], start + done as u64) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(got) => done += got,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EIO | libc::EFAULT) => done = (done + 1).next_multiple_of(page),
-                _ => return Err(error),
-            },
-        }
-    }
-    Ok(())
 }
 
 /// A shared mapping of this process.
@@ -133,13 +119,17 @@ pub(super) struct SharedVma {
     pub(super) range: SeedRange,
     writable: bool,
     pub(super) name: String,
+    /// Device, major and minor, and inode.
+    file: (u32, u32, u64),
+    /// The same file is mapped to be written, too.
+    is_written: bool,
 }
 
 impl SharedVma {
     /// Whether its bytes can change under a seed. A view that is read-only here may be written through
-    /// another one where the memory has no file.
+    /// another one, and, where the memory has no file, through another process's.
     pub(super) fn needs_copy(&self) -> bool {
-        !self.is_device() && (self.writable || self.is_memory())
+        !self.is_device() && (self.writable || self.is_written || self.is_memory())
     }
 
     /// Memory without a file: mincore(2) knows which pages exist.
@@ -203,13 +193,22 @@ pub(super) fn swap_exists() -> bool {
 
 pub(super) fn shared_vmas() -> Result<Vec<SharedVma>, SharedMemoryError> {
     let maps = File::open("/proc/self/maps").map_err(failed("/proc/self/maps"))?;
-    match queried(&maps) {
-        Ok(vmas) => Ok(vmas),
+    let mut vmas = match queried(&maps) {
+        Ok(vmas) => vmas,
         // Kernels before 6.11.
         Err(_) => {
-            Ok(listed(&fs::read_to_string("/proc/self/maps").map_err(failed("/proc/self/maps"))?))
+            listed(&fs::read_to_string("/proc/self/maps").map_err(failed("/proc/self/maps"))?)
         }
-    }
+    };
+    note_written(&mut vmas);
+    Ok(vmas)
+}
+
+/// Of views of one file, one can show what is written through another.
+fn note_written(vmas: &mut [SharedVma]) {
+    let written: HashSet<(u32, u32, u64)> =
+        vmas.iter().filter(|vma| vma.writable).map(|vma| vma.file).collect();
+    vmas.iter_mut().for_each(|vma| vma.is_written = written.contains(&vma.file));
 }
 
 /// linux/fs.h: struct procmap_query.
@@ -265,6 +264,8 @@ fn queried(maps: &File) -> io::Result<Vec<SharedVma>> {
             range: SeedRange::new(query.vma_start, query.vma_end),
             writable: query.vma_flags & VMA_WRITABLE != 0,
             name: String::from_utf8_lossy(&name[..len]).into_owned(),
+            file: (query.dev_major, query.dev_minor, query.inode),
+            is_written: false,
         });
         at = query.vma_end;
     }
@@ -276,12 +277,17 @@ fn listed(maps: &str) -> Vec<SharedVma> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
         let perms = fields.next()?.as_bytes();
-        let name = fields.nth(3).unwrap_or("").trim_start().to_owned();
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        let inode = fields.next()?.parse().ok()?;
+        let name = fields.next().unwrap_or("").trim_start().to_owned();
         let hex = |text| u64::from_str_radix(text, 16).ok();
+        let number = |text| u32::from_str_radix(text, 16).ok();
         (perms.get(3) == Some(&b's')).then_some(SharedVma {
             range: SeedRange::new(hex(start)?, hex(end)?),
             writable: perms.get(1) == Some(&b'w'),
             name,
+            file: (number(major)?, number(minor)?, inode),
+            is_written: false,
         })
     };
     maps.lines().filter_map(vma).collect()
@@ -369,6 +375,8 @@ mod tests {
             range: SeedRange::new(0x1000, 0x2000),
             writable,
             name: name.to_owned(),
+            file: (8, 1, name.len() as u64),
+            is_written: false,
         };
         assert!(!vma("/dev/dri/card0", true).needs_copy());
         assert!(!vma("anon_inode:[io_uring]", true).needs_copy());
@@ -376,5 +384,10 @@ mod tests {
         assert!(vma("/var/lib/data.mdb", true).needs_copy());
         assert!(vma("/memfd:jit (deleted)", false).needs_copy());
         assert!(vma("/dev/shm/x", true).needs_copy());
+        // A view that is read-only beside one that is written.
+        let names = [("/var/lib/data.mdb", true), ("/var/lib/data.mdb", false), ("/etc/x", false)];
+        let mut views = names.map(|(name, writable)| vma(name, writable));
+        note_written(&mut views);
+        assert_eq!(views.map(|view| view.needs_copy()), [true, true, false]);
     }
 }

@@ -69,6 +69,12 @@ pub(super) fn madvise(addr: u64, len: u64, advice: i32, expect: Expect) -> Op {
     call("madvise", libc::SYS_madvise, [addr.into(), len.into(), flag(advice)], expect)
 }
 
+/// Guard pages.
+pub(super) fn guard(addr: u64, len: u64) -> Op {
+    const MADV_GUARD_INSTALL: i32 = 102;
+    madvise(addr, len, MADV_GUARD_INSTALL, Expect::Success)
+}
+
 /// pread(2) of all `len` bytes.
 pub(super) fn pread(fd: u32, addr: u64, len: u64, offset: u64) -> Op {
     let args = [u64::from(fd).into(), addr.into(), len.into(), offset.into()];

@@ -50,7 +50,6 @@ const FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
 const FIXED_SHARED: i32 = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
 const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
 const MAP_DROPPABLE: i32 = 8;
-const MADV_GUARD_INSTALL: i32 = 102;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const SS_DISABLE: u32 = 2;
@@ -204,9 +203,11 @@ pub fn compile(
         map_proxy(&mut ops, proxy, place, fds);
     }
     fill_stacks(&mut ops, &pieces, &places, fds)?;
-    for guard in &desc.marks.guards {
+    // What the tail maps anew it guards itself.
+    let is_new = |at: SeedAddr| desc.shared.iter().any(|part| part.range.contains(at));
+    for guard in desc.marks.guards.iter().filter(|guard| !is_new(guard.start)) {
         let (start, len) = (guard.start.0, guard.len());
-        ops.push(calls::madvise(start, len, MADV_GUARD_INSTALL, Expect::Success));
+        ops.push(calls::guard(start, len));
     }
     ops.extend(moves.iter().map(|m| calls::relocate(m.parked, m.len, m.to)));
     let parking = placement.parking();

@@ -7,7 +7,7 @@
 //!
 //! A template maps such memory from the image, privately, as all else. If that stayed, processes that the child forks
 //! would not see what it writes there, nor would two mappings of one object agree. An object that the child has as a
-//! carried file, too, is that file.
+//! carried file, too, is that file. Guards are a mapping's, and come with it.
 
 use std::fs::File;
 
@@ -56,6 +56,7 @@ struct Mapping {
     flags: VmaFlags,
     /// Of it, what holds data that no mapping before it shows.
     data: Vec<SeedRange>,
+    guards: Vec<SeedRange>,
 }
 
 impl SharedPlan {
@@ -115,8 +116,11 @@ impl Object {
                 add_data(&mut data, start, end);
             }
         }
+        let (range, offset) = (part.range, part.offset);
+        let guards = desc.marks.guards.iter().map(|guard| guard.intersect(range));
+        let guards = guards.filter(|guard| !guard.is_empty()).collect();
         let (prot, flags) = (vma.prot, vma.flags);
-        self.mappings.push(Mapping { range: part.range, offset: part.offset, prot, flags, data });
+        self.mappings.push(Mapping { range, offset, prot, flags, data, guards });
     }
 }
 
@@ -197,6 +201,8 @@ impl Mapping {
             ops.push(calls::madvise(start, len, libc::MADV_DONTFORK, Expect::Success));
         }
         ops.extend(advised(self.flags, start, len));
+        // Locked memory takes none.
+        ops.extend(self.guards.iter().map(|guard| calls::guard(guard.start.0, guard.len())));
         if self.flags.has(VmaFlags::LOCKED) {
             ops.push(calls::lock(start, len));
         }
@@ -261,6 +267,20 @@ mod tests {
             ]
         );
         assert!(SharedPlan::of(&descriptor()).make(9, 7).is_empty());
+    }
+
+    #[test]
+    fn guards_stand_before_what_the_tail_maps_and_come_before_a_lock() {
+        let mut desc = seed();
+        desc.marks.guards = vec![range(17, 1), range(40, 1)];
+        desc.vmas[0].flags = VmaFlags(VmaFlags::LOCKED);
+        let steps = SharedPlan::of(&desc).make(9, 7);
+        let steps: Vec<String> = steps.iter().map(Op::to_string).collect();
+        let at = steps.iter().position(|step| step.starts_with("madvise(")).unwrap();
+        assert_eq!(steps[at - 1], "mmap(0x10000, 0x2000, 3, 17, 9, 0) = 0x10000");
+        assert_eq!(steps[at], "madvise(0x11000, 0x1000, 102)");
+        assert_eq!(steps[at + 1], "mlock2(0x10000, 0x2000, 1)");
+        assert_eq!(steps.iter().filter(|step| step.starts_with("madvise(")).count(), 1);
     }
 
     #[test]

@@ -148,9 +148,10 @@ fn take(
     let files = SeedFiles { mem, pagemap, smaps };
     let seed = SeedId(1);
     let owner = Owner { seed, epoch: 1, exports: Vec::new(), arena: None };
-    let identity = SeedIdentity { seed, pid: 0, owner, stub: None, not_carried: None };
+    let (stub, not_carried, inherited) = (None, None, None);
+    let identity = SeedIdentity { seed, pid: 0, owner, stub, not_carried, inherited };
     let described = describe(identity, report.clone(), &files, &mut NoSites);
-    let described = described.map_err(|error| error.to_string());
+    let described = described.map(|found| found.descriptor).map_err(|error| error.to_string());
     let connection = Some(connection);
     let (mem, mut magic, mut mask) = (files.mem, [0; 8], [0; 8]);
     if described.is_ok() {

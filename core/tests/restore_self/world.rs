@@ -229,12 +229,13 @@ fn descriptor(pid: u32, report: report::Report) -> Descriptor {
     let seed = SeedId::random();
     let owner = Owner { seed, epoch: 0, exports: Vec::new(), arena: None };
     describe(
-        SeedIdentity { seed, pid: 0, owner, stub: None, not_carried: None },
+        SeedIdentity { seed, pid: 0, owner, stub: None, not_carried: None, inherited: None },
         report,
         &files,
         &mut NoSites,
     )
     .expect("it can be described")
+    .descriptor
 }
 
 /// The seed's memory at its own addresses, in place of an image.

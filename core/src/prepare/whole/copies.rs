@@ -7,6 +7,7 @@ use crate::descriptor::SeedRange;
 use crate::prepare::proc_files::{close, open};
 use crate::prepare::scratch::{Guarded, MAX_COPIES};
 use crate::prepare::shared::{Copied, SharedMemoryError, SharedVma, shared_vmas, swap_exists};
+use crate::prepare::shared_pages::SharedPages;
 use crate::sys::page_size;
 use crate::sys::rawcall::rawcall;
 
@@ -81,6 +82,7 @@ impl Plan {
         let (vma, into) = (&self.sources[index], &self.copies[index].memory);
         let (start, end) = (vma.range.start.0, vma.range.end.0);
         let page = self.page as u64;
+        let mut source = SharedPages::of(memory, vma.range, self.page);
         let mut at = start;
         while at < end {
             let window = end.min(at + WINDOW_PAGES as u64 * page);
@@ -100,14 +102,15 @@ impl Plan {
                 let from = first + skip;
                 let run = self.resident[from..pages].iter().position(|b| b & 1 == 0);
                 let to = run.map_or(pages, |len| from + len);
-                let (source, len) = (at + from as u64 * page, (to - from) * self.page);
+                let (place, len) = (at + from as u64 * page, (to - from) * self.page);
                 *total += len as u64;
                 if *total > self.limit {
                     return Err(NotCopied::Over { index, bytes: *total });
                 }
-                let offset = usize::try_from(source - start).unwrap_or(0);
-                read_pages(memory, source, into.at(offset).as_ptr(), len, self.page)
-                    .map_err(NotCopied::Unreadable)?;
+                let offset = usize::try_from(place - start).unwrap_or(0);
+                // SAFETY: the copy has room for all of the VMA, of which this is a part.
+                let read = unsafe { source.read(place, into.at(offset).as_ptr(), len) };
+                read.map_err(NotCopied::Unreadable)?;
                 first = to;
             }
             at = window;
@@ -134,54 +137,10 @@ impl Plan {
     }
 }
 
-/// As `shared::read_pages`, with raw calls: a page behind the end of its file stays zero. Any other failure is
-/// the kernel's answer.
-fn read_pages(fd: i32, start: u64, into: *mut u8, len: usize, page: usize) -> Result<(), i32> {
-    let mut done = 0;
-    while done < len {
-        // SAFETY: the copy has room for all of the VMA, of which this is a part.
-        let got = unsafe {
-            rawcall!(libc::SYS_pread64, fd, into.add(done), len - done, start + done as u64)
-        };
-        match usize::try_from(got) {
-            Ok(0) => return Err(-libc::ENODATA),
-            Ok(bytes) => done += bytes,
-            Err(_) => match i32::try_from(-got).unwrap_or(libc::ENODATA) {
-                libc::EINTR => {}
-                libc::EIO | libc::EFAULT => done = (done + 1).next_multiple_of(page),
-                errno => return Err(-errno),
-            },
-        }
-    }
-    Ok(())
-}
-
 /// That the shared memory of a process changes faster than it can be looked at.
 pub(super) fn keeps_changing() -> SharedMemoryError {
     SharedMemoryError::Copy {
         what: "it is mapped and unmapped all the time",
         error: io::ErrorKind::ResourceBusy.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_read_is_no_zeros() {
-        let mut page = [7u8; 4096];
-        let start = page.as_ptr() as usize as u64;
-        let mut into = [1u8; 4096];
-        let into = into.as_mut_ptr();
-        assert_eq!(read_pages(-1, start, into, 4096, 4096), Err(-libc::EBADF));
-        let memory = open(c"/proc/self/mem".as_ptr().cast(), 0);
-        assert_eq!(read_pages(memory, start, into, 4096, 4096), Ok(()));
-        // SAFETY: the page that was read to.
-        assert_eq!(unsafe { *into }, 7);
-        page.fill(0);
-        // Nothing is mapped there: EIO.
-        assert_eq!(read_pages(memory, 4096, into, 4096, 4096), Ok(()));
-        close(memory);
     }
 }

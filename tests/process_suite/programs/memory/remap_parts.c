@@ -1,5 +1,5 @@
 /* Parts of which some are locked are several mappings to the kernel, which grows and moves one. In a child what was one
- * mapping may be several, and which of these the kernel would tell apart nobody knows: all that have the same rights go. */
+ * mapping may be several: all go that have the same rights and are locked alike. */
 #include "suite.h"
 
 #include <sys/mman.h>
@@ -22,5 +22,13 @@ int main(void)
         for (int page = 8; page < 16; page++)
             check(at[page << 12] == 0 && at[(page << 12) + 4095] == 0);
     check(moved == MAP_FAILED && number == EFAULT);
+    /* A part of one kind alone moves; opened, so do all. */
+    moved = mremap(area, 2 << 12, 4 << 12, MREMAP_MAYMOVE);
+    check(moved != MAP_FAILED && moved[0] == 1 && moved[1 << 12] == 2 && moved[3 << 12] == 0);
+    check(munlock(area + (2 << 12), 4096) == 0);
+    moved = mremap(area + (2 << 12), 6 << 12, 12 << 12, MREMAP_MAYMOVE);
+    check(moved != MAP_FAILED);
+    for (int page = 0; page < 6; page++)
+        check(moved[page << 12] == page + 3);
     return carried();
 }

@@ -1,7 +1,7 @@
 //! The calls. Each leaves a slot as one mapping of its kind's rights, so that where the kernel splits a mapping makes no
 //! difference to the next call.
 
-use mitosis_process_suite::{Chance, PAGE};
+use mitosis_process_suite::{Chance, PAGE, fail};
 
 use crate::others;
 use crate::slots::{Kind, MAX_PAGES, Slot, Slots, fill_page};
@@ -11,13 +11,14 @@ const MADV_COLD: i32 = 20;
 const MADV_PAGEOUT: i32 = 21;
 const MADV_POPULATE_READ: i32 = 22;
 const MADV_POPULATE_WRITE: i32 = 23;
+const MADV_DONTNEED_LOCKED: i32 = 24;
 pub const MADV_GUARD_INSTALL: i32 = 102;
 pub const MADV_GUARD_REMOVE: i32 = 103;
 
 /// A random call on a random slot: its name and what came of it.
 pub fn make(slots: &mut Slots, chance: &mut Chance) -> (String, i64) {
     let index = chance.below(slots.all.len() as u64) as usize;
-    let kind = chance.below(24);
+    let kind = chance.below(28);
     let slot = slots.all[index];
     // Drawn in any case: the sequence is the same whatever is mapped.
     let part = part(&slot, chance);
@@ -45,6 +46,10 @@ pub fn make(slots: &mut Slots, chance: &mut Chance) -> (String, i64) {
         20 => ("fork", others::fork(slots, index, value)),
         21 => ("read and write by the kernel", others::by_the_kernel(&slot, part, value)),
         22 => ("trace", others::trace(slots, index, part, value)),
+        23 => ("move to another length", move_resized(&mut slots.all[index], value)),
+        24 => ("grow with a locked part", grow_locked_in_part(&slot)),
+        25 => ("dontneed locked", advise(part, MADV_DONTNEED_LOCKED)),
+        26 => ("execute", others::execute()),
         _ => ("heap and stack", others::heap_and_stack(value)),
     };
     (format!("{:?} {name}", slot.kind), result)
@@ -111,7 +116,7 @@ fn free(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
 
 /// Of a file that is shared it would be a hole, which not every file system has.
 fn remove(slot: &Slot, part: (usize, usize)) -> i64 {
-    if slot.kind == Kind::FileShared {
+    if matches!(slot.kind, Kind::FileShared | Kind::View | Kind::Deleted) {
         return 0;
     }
     advise(part, libc::MADV_REMOVE)
@@ -227,6 +232,49 @@ fn move_and_back(slot: &Slot, stays: bool) -> i64 {
     }
 }
 
+/// To the other half of its slot, longer or shorter than it was, and back.
+fn move_resized(slot: &mut Slot, value: u64) -> i64 {
+    let most = if slot.kind.is_shared() { slot.pages } else { MAX_PAGES };
+    let (pages, other) = (1 + value as usize % most, slot.start + MAX_PAGES * PAGE * 2);
+    if slot.kind.is_of_file() || slot.kind == Kind::Growing {
+        return 0;
+    }
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: as above.
+    unsafe {
+        let (from, to) = (slot.start as *mut libc::c_void, other as *mut libc::c_void);
+        let away = libc::mremap(from, slot.bytes(), pages * PAGE, flags, to);
+        if away == libc::MAP_FAILED {
+            return outcome(-1);
+        }
+        slot.pages = pages;
+        let back = libc::mremap(to, slot.bytes(), slot.bytes(), flags, from);
+        if back == libc::MAP_FAILED { outcome(-1) } else { back as i64 - from as i64 }
+    }
+}
+
+/// Of memory that is locked in part no call makes one piece.
+fn grow_locked_in_part(slot: &Slot) -> i64 {
+    let is_readable = slot.kind.rights() & libc::PROT_READ != 0;
+    // What may be dropped is not locked, and what grows down is left alone.
+    let has_another_way = matches!(slot.kind, Kind::Locked | Kind::Droppable | Kind::Growing);
+    if slot.pages < 2 || !is_readable || has_another_way || slot.kind.is_of_file() {
+        return 0;
+    }
+    let (at, middle) = (slot.start as *mut libc::c_void, slot.start + slot.pages / 2 * PAGE);
+    // SAFETY: as above; where it moves all the same, it is told and this program ends.
+    unsafe {
+        let locked = outcome(libc::mlock2(middle as *const _, PAGE, 1));
+        let flags = libc::MREMAP_MAYMOVE;
+        let moved = libc::mremap(at, slot.bytes(), slot.bytes() + PAGE, flags);
+        let refused = outcome(if moved == libc::MAP_FAILED { -1 } else { 0 });
+        if refused == 0 {
+            fail(&"what is locked in part has moved");
+        }
+        locked * 1000 + refused + outcome(libc::munlock(middle as *const _, PAGE))
+    }
+}
+
 /// Shared memory, mapped once more: what is written there is here.
 fn duplicate(slot: &Slot) -> i64 {
     let other = slot.start + MAX_PAGES * PAGE * 2;
@@ -242,19 +290,17 @@ fn duplicate(slot: &Slot) -> i64 {
             return outcome(-1);
         }
         let (here, there) = (slot.start as *mut u64, other as *mut u64);
-        there.write_volatile(here.read_volatile().wrapping_add(1));
+        if slot.kind.rights() & libc::PROT_WRITE != 0 {
+            there.write_volatile(here.read_volatile().wrapping_add(1));
+        }
         let same = here.read_volatile() == there.read_volatile();
         libc::munmap(to, slot.bytes());
         i64::from(same)
     }
 }
 
-/// Guard pages are put up and taken down again; what was there is zeros.
+/// Guard pages are put up and taken down again; what was there is zeros, or the file.
 fn guard(slot: &Slot, part: (usize, usize), value: u64) -> i64 {
-    // Shared memory and files have them since later kernels.
-    if !matches!(slot.kind, Kind::Guarded | Kind::Anonymous) {
-        return 0;
-    }
     let put = advise(part, MADV_GUARD_INSTALL);
     let takes = others::kernel_takes(part.0);
     let down = advise(part, MADV_GUARD_REMOVE);

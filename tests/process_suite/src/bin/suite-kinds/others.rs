@@ -1,11 +1,37 @@
 //! What others do with the memory: forked processes, the kernel, a tracer.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 
 use mitosis_process_suite::PAGE;
 
 use crate::calls::{outcome, writable};
 use crate::slots::{Slot, Slots};
+
+/// The argument of this program that is only executed, and what it ends with.
+pub const EXECUTED: &str = "exec'd";
+pub const IS_EXECUTED: i32 = 7;
+
+/// A forked process becomes this program again.
+pub fn execute() -> i64 {
+    let own = std::env::args_os().next().unwrap_or_default();
+    let (Ok(own), Ok(word)) = (CString::new(own.into_vec()), CString::new(EXECUTED)) else {
+        return -1;
+    };
+    let arguments = [own.as_ptr(), word.as_ptr(), std::ptr::null()];
+    let mut status = 0;
+    // SAFETY: this program has one thread; the arguments end with a null.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::execv(own.as_ptr(), arguments.as_ptr());
+            exit(1);
+        }
+        libc::waitpid(pid, &raw mut status, 0);
+    }
+    i64::from(libc::WEXITSTATUS(status) == IS_EXECUTED)
+}
 
 /// A plain fork: its child sees the same bytes. What it writes is its own, but in shared memory.
 pub fn fork(slots: &Slots, index: usize, value: u64) -> i64 {

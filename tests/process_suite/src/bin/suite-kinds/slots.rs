@@ -42,9 +42,15 @@ pub enum Kind {
     Guarded,
     /// Some of its pages are made guards before the fork.
     Guards,
+    /// Likewise, of shared memory.
+    GuardsShared,
+    /// The same file as `FileShared`, mapped to be read.
+    View,
+    /// A deleted file, mapped shared.
+    Deleted,
 }
 
-pub const KINDS: [Kind; 19] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Anonymous,
     Kind::NoReserve,
     Kind::Huge,
@@ -64,12 +70,17 @@ pub const KINDS: [Kind; 19] = [
     Kind::Droppable,
     Kind::Guarded,
     Kind::Guards,
+    Kind::GuardsShared,
+    Kind::View,
+    Kind::Deleted,
 ];
 
 impl Kind {
     /// Other processes that are forked off see what is written there.
     pub fn is_shared(self) -> bool {
-        matches!(self, Kind::Shared | Kind::Memory | Kind::MemoryAgain | Kind::FileShared)
+        let is_memory = matches!(self, Kind::Shared | Kind::Memory | Kind::MemoryAgain);
+        is_memory
+            || matches!(self, Kind::FileShared | Kind::GuardsShared | Kind::View | Kind::Deleted)
     }
 
     /// Growth shows more of a file: a child has of it what was mapped.
@@ -77,11 +88,15 @@ impl Kind {
         matches!(self, Kind::File | Kind::MemoryPrivate)
     }
 
+    fn has_guards(self) -> bool {
+        matches!(self, Kind::Guards | Kind::GuardsShared)
+    }
+
     pub fn rights(self) -> i32 {
         match self {
             Kind::Hidden => libc::PROT_NONE,
             Kind::ExecOnly => libc::PROT_EXEC,
-            Kind::ReadOnly => libc::PROT_READ,
+            Kind::ReadOnly | Kind::View => libc::PROT_READ,
             _ => libc::PROT_READ | libc::PROT_WRITE,
         }
     }
@@ -139,7 +154,7 @@ impl Slot {
 
 pub struct Slots {
     pub all: Vec<Slot>,
-    _files: [File; 4],
+    _files: [File; 5],
 }
 
 impl Slots {
@@ -148,7 +163,10 @@ impl Slots {
             (0..MAX_PAGES * PAGE / 8).flat_map(|_| chance.number().to_le_bytes()).collect();
         // Each of a mapping's own: a private mapping that has not been written may show what others write to its file,
         // which a child has as it was.
-        let files = [named(path), memory(), named(&format!("{path}-shared")), memory()];
+        let deleted = format!("{path}-deleted");
+        let files =
+            [named(path), memory(), named(&format!("{path}-shared")), memory(), named(&deleted)];
+        std::fs::remove_file(deleted).unwrap_or_else(|error| fail(&error));
         for mut file in &files {
             file.write_all(&bytes).unwrap_or_else(|error| fail(&error));
         }
@@ -162,7 +180,7 @@ impl Slots {
             map(&mut slot, &files);
             fill(&slot, chance);
             advise(&slot);
-            if slot.kind == Kind::Guards {
+            if slot.kind.has_guards() {
                 put_guards(&slot, chance);
             }
             slot
@@ -182,7 +200,7 @@ impl Slots {
                 if matches!(slot.kind, Kind::Wiped | Kind::Droppable) {
                     libc::madvise(at, slot.bytes(), libc::MADV_DONTNEED);
                 }
-                if slot.kind == Kind::Unforked && !is_whole {
+                if slot.kind == Kind::Unforked && slot.is_mapped && !is_whole {
                     libc::munmap(at, slot.bytes());
                 }
             }
@@ -195,7 +213,7 @@ impl Slots {
         for slot in &mut self.all {
             slot.is_mapped = slot.is_mapped && (is_whole || slot.kind != Kind::Unforked);
         }
-        self.all.iter().filter(|slot| slot.kind == Kind::Guards).for_each(tell_guards);
+        self.all.iter().filter(|slot| slot.kind.has_guards()).for_each(tell_guards);
     }
 
     /// Of those that are mapped, with a digest.
@@ -223,17 +241,19 @@ fn memory() -> File {
     })
 }
 
-fn map(slot: &mut Slot, files: &[File; 4]) {
+fn map(slot: &mut Slot, files: &[File; 5]) {
     let (private, shared) = (libc::MAP_PRIVATE, libc::MAP_SHARED);
     let anonymous = libc::MAP_ANONYMOUS;
-    let [file, memory, file_shared, memory_private] = files.each_ref().map(AsRawFd::as_raw_fd);
+    let files = files.each_ref().map(AsRawFd::as_raw_fd);
+    let [file, memory, file_shared, memory_private, deleted] = files;
     let (flags, fd) = match slot.kind {
         Kind::NoReserve => (private | anonymous | libc::MAP_NORESERVE, -1),
-        Kind::Shared => (shared | anonymous, -1),
+        Kind::Shared | Kind::GuardsShared => (shared | anonymous, -1),
         Kind::Memory | Kind::MemoryAgain => (shared, memory),
         Kind::MemoryPrivate => (private, memory_private),
         Kind::File => (private, file),
-        Kind::FileShared => (shared, file_shared),
+        Kind::FileShared | Kind::View => (shared, file_shared),
+        Kind::Deleted => (shared, deleted),
         Kind::Growing => (private | anonymous | libc::MAP_GROWSDOWN, -1),
         Kind::Droppable => (MAP_DROPPABLE | anonymous, -1),
         _ => (private | anonymous, -1),
