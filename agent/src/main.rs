@@ -140,6 +140,10 @@ struct ResumeArgs {
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,
+    /// What /proc/self/cmdline and ps(1) tell of the children, behind --: the first word is the program's name. Without, what
+    /// they tell of the seed. The argv that the program was started with stays what it is.
+    #[arg(last = true, value_name = "ARGV")]
+    argv: Vec<String>,
 }
 
 /// What to show.

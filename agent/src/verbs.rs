@@ -57,6 +57,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         hostname: args.hostname.clone(),
         cgroup: args.cgroup.clone(),
         namespaces: args.namespaces.clone(),
+        argv: args.argv.clone(),
         ..ResumeOptions::new(read_handle(&args.handle)?)
     };
     let started = Arc::new(OnceLock::new());

@@ -35,7 +35,7 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
 
 /// Asks for `count` children, and does not wait for them. `stdio` are numbers of open files, which stay the caller's.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, stdio=None, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new()))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, stdio=None, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new(), argv=Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn resume_start(
     py: Python<'_>,
@@ -53,6 +53,7 @@ pub(crate) fn resume_start(
     hostname: Option<String>,
     cgroup: Option<String>,
     namespaces: Vec<String>,
+    argv: Vec<String>,
 ) -> PyResult<Resuming> {
     let stdio = stdio.map(duplicates).transpose().or_raise(py)?;
     let listen = parsed::<Listen>(&listen).or_raise(py)?;
@@ -72,6 +73,7 @@ pub(crate) fn resume_start(
         hostname,
         cgroup,
         namespaces,
+        argv,
         ..ResumeOptions::new(handle.0)
     };
     let asked = py.detach(|| client::resume_start(&AgentAddress(agent), options));

@@ -442,6 +442,7 @@ fn a_request_is_carried_out_once() {
         hostname: None,
         cgroup: None,
         namespaces: Vec::new(),
+        argv: Vec::new(),
     });
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);

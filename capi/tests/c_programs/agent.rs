@@ -119,6 +119,7 @@ impl State {
         assert_eq!(request.hostname.as_deref(), Some("other"));
         assert_eq!(request.cgroup.as_deref(), Some("/sys/fs/cgroup/x"));
         assert_eq!(request.namespaces, ["net=/run/netns/x".parse().unwrap()]);
+        assert_eq!(request.argv, ["worker", ""]);
         let changes = [("A".to_owned(), Some("1".to_owned())), ("B".to_owned(), None)];
         assert_eq!(request.environment, changes);
         let children = (0..3u32).map(|i| StartedChild { child: ChildId(i.into()), pid: 100 + i });

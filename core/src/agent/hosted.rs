@@ -179,6 +179,8 @@ pub struct Start<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name, if not this one's.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it; empty: what it has in the seed.
+    pub argv: &'a [u8],
     /// What it enters.
     pub enters: Enters<'a>,
 }
@@ -215,6 +217,7 @@ impl Hosted {
             new_ids: start.new_ids,
             cwd: start.cwd,
             hostname: start.hostname,
+            argv: start.argv,
             enters: start.enters,
         };
         self.child(template, &spec)

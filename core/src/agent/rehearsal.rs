@@ -79,6 +79,7 @@ impl Agent {
             listeners: &[],
             cwd: None,
             hostname: None,
+            argv: &[],
             enters: Enters::default(),
         })?;
         drop(theirs);

@@ -34,11 +34,11 @@ pub use when::{NoMoment, WHEN_VARIABLE, When};
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
-use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats};
+use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats, argv_bytes};
 use connection::{ask, done, unexpected};
 
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
-pub use crate::wire::local::{Clock, ClockError, MAX_COUNT, MAX_HOSTNAME_BYTES};
+pub use crate::wire::local::{Clock, ClockError, MAX_ARGV_BYTES, MAX_COUNT, MAX_HOSTNAME_BYTES};
 pub use crate::wire::namespaces::{MAX_PATH_BYTES, Namespace, NamespaceError, NamespaceKind};
 
 /// What to resume, where and how.
@@ -72,6 +72,9 @@ pub struct ResumeOptions {
     pub cgroup: Option<String>,
     /// Namespaces of their host that they join, one of a kind; of other kinds they are in the agent's.
     pub namespaces: Vec<Namespace>,
+    /// What `/proc/self/cmdline` tells in them, as ps(1) shows it, its first word included; empty: as in the seed. The
+    /// `argv` that their code was given before it was prepared stays as it is.
+    pub argv: Vec<String>,
 }
 
 impl ResumeOptions {
@@ -92,6 +95,7 @@ impl ResumeOptions {
             hostname: None,
             cgroup: None,
             namespaces: Vec::new(),
+            argv: Vec::new(),
         }
     }
 }
@@ -148,6 +152,7 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
             options.cgroup.as_deref().unwrap_or_default()
         )));
     }
+    argv_bytes(&options.argv).map_err(ClientError::Argument)?;
     let mut bytes = options.payload.len();
     for (name, value) in &options.environment {
         let value = value.as_deref().unwrap_or("");

@@ -48,6 +48,7 @@ pub fn resume_start(agent: &AgentAddress, options: ResumeOptions) -> Result<Resu
         hostname: options.hostname,
         cgroup: options.cgroup,
         namespaces: options.namespaces,
+        argv: options.argv,
     });
     let mut connection = Connection::open(agent)?;
     connection.say(&request, &stdio, WHILE)?;

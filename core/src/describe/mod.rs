@@ -26,7 +26,7 @@ use crate::prepare::report::Report;
 use crate::prepare::reported::ReportedFile;
 use crate::resume::abi::REGION_LEN as RESTORER_LEN;
 use crate::sys::{arch, pagemap, pagemap::PageKind};
-use files::losses::Was;
+use files::losses::{self, Was};
 use shared_files::SharedFiles;
 use smaps::SmapsEntry;
 
@@ -126,6 +126,7 @@ pub fn describe(
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
     shadow_stack::refuse(&entries)?;
+    let of_scheduling = losses::of_scheduling(&report);
     let mut not_carried = report.not_carried;
     not_carried.extend(identity.not_carried);
     if let Some((place, _)) = &identity.stub {
@@ -176,7 +177,8 @@ pub fn describe(
             let shared = carried.iter().filter(|entry| {
                 report.shared_copies.iter().any(|(range, _)| *range == entry.range)
             });
-            let losses = was.not_refused(&carried_files, shared, report.refuse, identity.pid)?;
+            let (refuse, pid) = (report.refuse, identity.pid);
+            let losses = was.not_refused(&carried_files, of_scheduling, shared, refuse, pid)?;
             (Some(carried_files), losses)
         }
         None => (None, Vec::new()),
@@ -262,6 +264,8 @@ impl<'a> Builder<'a> {
             "[vsyscall]" => return Ok(()),
             "[vdso]" => VmaKind::Vdso,
             name if name.starts_with("[vvar") => VmaKind::Vvar,
+            // What lies in rings is the parent's, and changes as soon as it goes on.
+            IO_URING => VmaKind::Hole,
             _ if entry.device => VmaKind::Hole,
             _ if entry.shared => VmaKind::Shared,
             _ if entry.range.contains(SeedAddr(self.stack_top)) => VmaKind::Stack,
@@ -489,6 +493,8 @@ pub fn kernel_release() -> String {
 
 /// The longest text of smaps: some 65,530 VMAs have 50 MiB.
 const MAX_TEXT_BYTES: usize = 128 << 20;
+/// As /proc names the memory of its rings.
+const IO_URING: &str = "anon_inode:[io_uring]";
 
 /// A proc file's whole text; it has been opened by another process, whose file offset is at 0.
 fn read_all(file: &File) -> Result<String, DescribeError> {

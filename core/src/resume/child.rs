@@ -9,7 +9,9 @@ use std::os::fd::BorrowedFd;
 use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
-use super::compile::{COMMAND_FD, CompileError, HostFacts, late_file_limit};
+use super::compile::{
+    self, COMMAND_FD, CompileError, FIXED_ANONYMOUS, HostFacts, READ_WRITE, late_file_limit,
+};
 use super::credentials;
 use super::entering::{Entering, Enters};
 use super::files::FilePlan;
@@ -18,7 +20,7 @@ use super::shared::SharedPlan;
 use super::state;
 use super::threads::{self, FurtherThreads};
 use crate::descriptor::{
-    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, Vma, VmaFlags,
+    Descriptor, MmLayout, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, Vma, VmaFlags,
 };
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
@@ -51,6 +53,8 @@ pub struct ChildSpec<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name, with CLONE_NEWUTS among the flags.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it, up to `MAX_ARGV_BYTES`; empty: what it has in the seed.
+    pub argv: &'a [u8],
     /// A whole process gets new ids instead of those that it had.
     pub new_ids: bool,
     /// What it enters.
@@ -91,6 +95,7 @@ pub struct TailFacts {
     /// How they become files again, where they are carried.
     files: Option<FilePlan>,
     shared: SharedPlan,
+    argv: ArgvPlace,
     /// What makes it whom its parent was, if that is not its agent; behind it nothing takes a right that it lacks.
     credentials: Vec<Op>,
 }
@@ -121,19 +126,48 @@ pub struct Own<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it; empty: what it has in the seed.
+    pub argv: &'a [u8],
     /// What it enters, before it does anything there.
     pub enters: Entering,
 }
 
 impl Own<'_> {
-    /// Two, whatever is told: a step's number tells it.
-    fn steps(&self, seeds_cwd: &str) -> [Op; 2] {
+    /// As many, whatever is told: a step's number tells it.
+    fn steps(&self, seeds_cwd: &str, argv: &ArgvPlace) -> [Op; 5] {
         let cwd = match self.cwd {
             Some(path) => calls::chdir(path, Expect::Success),
             None if self.enters.has_other_files() => calls::chdir(seeds_cwd, Expect::Ignored),
             None => no_step(),
         };
-        [self.hostname.map_or_else(no_step, calls::sethostname), cwd]
+        let hostname = self.hostname.map_or_else(no_step, calls::sethostname);
+        let [memory, bytes, layout] = argv.steps(self.argv);
+        [hostname, cwd, memory, bytes, layout]
+    }
+}
+
+/// Where an argv goes that its resumer gives: to memory of its own, as the program may lead anywhere into the one that it
+/// was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ArgvPlace {
+    /// `None`: there is no room for it.
+    at: Option<SeedAddr>,
+    layout: MmLayout,
+}
+
+impl ArgvPlace {
+    /// Memory for these bytes, the bytes, and the kernel told.
+    fn steps(&self, argv: &[u8]) -> [Op; 3] {
+        let Some(SeedAddr(at)) = self.at.filter(|_| !argv.is_empty()) else {
+            return [no_step(), no_step(), no_step()];
+        };
+        let len = argv.len() as u64;
+        let layout = MmLayout { args: (at, at + len), ..self.layout };
+        [
+            calls::mmap(at, len, READ_WRITE, FIXED_ANONYMOUS, None, 0),
+            Op::Store { addr: at, bytes: argv.to_vec() },
+            compile::tell_layout(&layout, Expect::Success),
+        ]
     }
 }
 
@@ -184,8 +218,16 @@ impl TailFacts {
             numbers: numbers_in_use(&desc.open_files),
             files: desc.carried.as_ref().map(FilePlan::of),
             shared: SharedPlan::of(desc),
+            argv: ArgvPlace { at: None, layout: desc.process.layout },
             credentials,
         })
+    }
+
+    /// With room for `MAX_ARGV_BYTES` of an argv that a resumer gives.
+    #[must_use]
+    pub fn with_room_for_argv(mut self, at: Option<SeedAddr>) -> TailFacts {
+        self.argv.at = at;
+        self
     }
 
     /// Where the kernel writes a child's tid.
@@ -321,7 +363,7 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.extend(own.steps(&self.cwd));
+        ops.extend(own.steps(&self.cwd, &self.argv));
         // By its agent's rights, as what a child that is cloned ahead has locked by now.
         ops.extend(
             self.lock_memory().into_iter().map(|op| if place.is_ahead { no_step() } else { op }),
@@ -397,12 +439,20 @@ impl TailFacts {
         if carried > MAX_MAIL_BYTES {
             return Err(ResumeError::MailTooLarge { bytes: carried });
         }
+        if self.argv.at.is_none() && !spec.argv.is_empty() {
+            return Err(ResumeError::NoRoom { near: None });
+        }
         let at = place.base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
         let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
         let place = TailPlace { keeper, runs_timers, ..*place };
         let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
-        let own = Own { cwd: spec.cwd, hostname: spec.hostname, enters: spec.enters.entering() };
+        let own = Own {
+            cwd: spec.cwd,
+            hostname: spec.hostname,
+            argv: spec.argv,
+            enters: spec.enters.entering(),
+        };
         let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners, &own);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);

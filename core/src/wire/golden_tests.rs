@@ -47,6 +47,7 @@ fn resume() -> ResumeRequest {
         hostname: Some("host-c".to_owned()),
         cgroup: Some("/g".to_owned()),
         namespaces: vec![Namespace { kind: NamespaceKind::Net, path: "/n".to_owned() }],
+        argv: vec!["worker".to_owned(), "--blue".to_owned()],
     }
 }
 

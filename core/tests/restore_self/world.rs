@@ -160,6 +160,7 @@ impl World {
             new_ids: payload == b"renumbered",
             cwd: None,
             hostname: None,
+            argv: &[],
             enters: mitosis::resume::Enters::default(),
         };
         let process = template.child(&spec)?;

@@ -32,6 +32,7 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -50,6 +51,7 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -67,6 +69,7 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -93,6 +96,8 @@ def resume(
             where it is there.
         hostname: what they find as their host's name.
         cgroup: the control group that they enter, a directory of their host ("/sys/fs/cgroup/...").
+        argv: what /proc/self/cmdline and ps tell of them, the program's name first; without, what they tell of
+            the seed. `sys.argv` stays what it is: set it in a hook, if code is to see the same.
         namespaces: those of their host that they join, by kind ("cgroup", "ipc", "net", "uts", "mnt"):
             {"net": "/run/netns/blue"}.
         stdin, stdout, stderr: what the children have as 0, 1 and 2, as in subprocess: None for this process's own (and
@@ -118,6 +123,7 @@ def resume(
         hostname,
         cgroup,
         namespaces,
+        argv,
         (stdin, stdout, stderr),
     ).finish()
     return started[0] if n == 1 else started
@@ -136,6 +142,7 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -154,6 +161,7 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -171,6 +179,7 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -193,6 +202,7 @@ async def resume_async(
         hostname,
         cgroup,
         namespaces,
+        argv,
         (stdin, stdout, stderr),
     ).finish_async()
     return started[0] if n == 1 else started
@@ -263,6 +273,7 @@ def _start(
     hostname: str | None,
     cgroup: str | PathLike[str] | None,
     namespaces: Mapping[str, str | PathLike[str]] | None,
+    argv: Sequence[str],
     streams: tuple[Stream, Stream, Stream],
 ) -> Start:
     if isinstance(handle, str):
@@ -286,7 +297,14 @@ def _start(
         hostname=hostname,
         cgroup=None if cgroup is None else os.fspath(cgroup),
         namespaces=[f"{kind}={os.fspath(path)}" for kind, path in (namespaces or {}).items()],
+        argv=_argv(argv),
     )
+
+
+def _argv(argv: object) -> list[str]:
+    if isinstance(argv, str) or not isinstance(argv, Sequence):
+        raise ArgumentError(f"argv is {argv!r}: give a list of texts, the program's name first")
+    return [str(text) for text in argv]
 
 
 def _whole_number(n: object) -> int:

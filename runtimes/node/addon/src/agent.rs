@@ -56,11 +56,11 @@ pub(crate) fn parse_handle<'s>(
 }
 
 /// (agent, handle, host or null, count, payload, environment, stdio or null, seed ends with children, listen,
-/// new ids, clock, cwd or null, hostname or null, cgroup or null, namespaces): a promise of as many children.
+/// new ids, clock, cwd or null, hostname or null, cgroup or null, namespaces, argv): a promise of as many children.
 pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let [agent, handle, host, count, payload, environment, stdio, ends, listen, new_ids, ..] =
         *args;
-    let [.., clock, cwd, hostname, cgroup, namespaces] = *args;
+    let [.., clock, cwd, hostname, cgroup, namespaces, argv] = *args;
     let agent = AgentAddress(agent.to_text(env)?.into());
     let host = optional(env, host)?;
     let options = ResumeOptions {
@@ -77,6 +77,7 @@ pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<V
         hostname: optional(env, hostname)?,
         cgroup: optional(env, cgroup)?,
         namespaces: parsed::<Namespace>(env, namespaces)?,
+        argv: parsed::<String>(env, argv)?,
         ..ResumeOptions::new(handle.to_text(env)?.parse()?)
     };
     let work = move || {
