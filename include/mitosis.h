@@ -430,6 +430,11 @@ typedef struct mitosis_resume_options {
      * argv of main() stays what it is. NULL: as in the seed.
      */
     const char *const *argv;
+    /**
+     * The id map of a user namespace that the children are in, ended by NULL: "INSIDE:OUTSIDE:COUNT" ("0:100000:65536"), users and
+     * groups alike. For a seed of one thread. NULL: they are in their agent's.
+     */
+    const char *const *id_map;
 } mitosis_resume_options;
 
 /**

@@ -64,13 +64,16 @@ pub struct ResumeOptions {
     /// What /proc/self/cmdline and ps(1) tell of the children, ended by NULL, the program's name first; at most 128 KiB. The
     /// argv of main() stays what it is. NULL: as in the seed.
     pub argv: *const *const c_char,
+    /// The id map of a user namespace that the children are in, ended by NULL: "INSIDE:OUTSIDE:COUNT" ("0:100000:65536"), users and
+    /// groups alike. For a seed of one thread. NULL: they are in their agent's.
+    pub id_map: *const *const c_char,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 112);
+const _: () = assert!(size_of::<ResumeOptions>() == 120);
 
 /// Starts children of a seed. All of them are started, or none.
 ///
@@ -197,6 +200,7 @@ unsafe fn resume_options(
         wanted.cgroup = text::optional(options.cgroup, "cgroup")?.map(str::to_owned);
         wanted.namespaces = parsed::<client::Namespace>(options.namespaces, "namespaces")?;
         wanted.argv = argv(options.argv)?;
+        wanted.id_map = parsed::<client::IdMap>(options.id_map, "id_map")?;
     }
     let has = |flag: u32| options.flags & flag != 0;
     wanted.seed_ends_with_children = has(MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN);

@@ -22,6 +22,7 @@ use crate::resume::{
     TemplateSpec, Vdso,
 };
 use crate::sys::clock;
+use crate::wire::id_map::IdMap;
 use crate::wire::local::{Failure, FailureKind};
 
 const NEW_UTS: u64 = libc::CLONE_NEWUTS.cast_unsigned() as u64;
@@ -181,6 +182,8 @@ pub struct Start<'a> {
     pub hostname: Option<&'a str>,
     /// What /proc/self/cmdline has in it; empty: what it has in the seed.
     pub argv: &'a [u8],
+    /// Of the user namespace that it enters.
+    pub id_map: &'a [IdMap],
     /// What it enters.
     pub enters: Enters<'a>,
 }
@@ -218,6 +221,7 @@ impl Hosted {
             cwd: start.cwd,
             hostname: start.hostname,
             argv: start.argv,
+            id_map: start.id_map,
             enters: start.enters,
         };
         self.child(template, &spec)

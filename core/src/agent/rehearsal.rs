@@ -80,6 +80,7 @@ impl Agent {
             cwd: None,
             hostname: None,
             argv: &[],
+            id_map: &[],
             enters: Enters::default(),
         })?;
         drop(theirs);

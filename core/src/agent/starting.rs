@@ -113,6 +113,7 @@ impl Agent {
                 cwd: request.cwd.as_deref(),
                 hostname: request.hostname.as_deref(),
                 argv: &argv,
+                id_map: &request.id_map,
                 enters: surroundings.enters(),
             };
             let process = match &frozen {

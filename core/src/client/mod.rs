@@ -34,9 +34,11 @@ pub use when::{NoMoment, WHEN_VARIABLE, When};
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
+use crate::wire::id_map::MAX_ID_MAPS;
 use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats, argv_bytes};
 use connection::{ask, done, unexpected};
 
+pub use crate::wire::id_map::{IdMap, IdMapError};
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
 pub use crate::wire::local::{Clock, ClockError, MAX_ARGV_BYTES, MAX_COUNT, MAX_HOSTNAME_BYTES};
 pub use crate::wire::namespaces::{MAX_PATH_BYTES, Namespace, NamespaceError, NamespaceKind};
@@ -75,6 +77,9 @@ pub struct ResumeOptions {
     /// What `/proc/self/cmdline` tells in them, as ps(1) shows it, its first word included; empty: as in the seed. The
     /// `argv` that their code was given before it was prepared stays as it is.
     pub argv: Vec<String>,
+    /// They are in a user namespace with these ids, where they have what rights their seed's process had, and none outside;
+    /// empty: in their agent's. For a seed of one thread.
+    pub id_map: Vec<IdMap>,
 }
 
 impl ResumeOptions {
@@ -96,6 +101,7 @@ impl ResumeOptions {
             cgroup: None,
             namespaces: Vec::new(),
             argv: Vec::new(),
+            id_map: Vec::new(),
         }
     }
 }
@@ -150,6 +156,12 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
         return Err(ClientError::Argument(format!(
             "'{}' cannot be a control group: give an absolute path, /sys/fs/cgroup/...",
             options.cgroup.as_deref().unwrap_or_default()
+        )));
+    }
+    if options.id_map.len() > MAX_ID_MAPS {
+        let count = options.id_map.len();
+        return Err(ClientError::Argument(format!(
+            "an id map of {count} parts is too long: {MAX_ID_MAPS} is the limit"
         )));
     }
     argv_bytes(&options.argv).map_err(ClientError::Argument)?;

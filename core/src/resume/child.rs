@@ -12,7 +12,7 @@ use super::calls;
 use super::compile::{
     self, COMMAND_FD, CompileError, FIXED_ANONYMOUS, HostFacts, READ_WRITE, late_file_limit,
 };
-use super::credentials;
+use super::credentials::{self, InNamespace};
 use super::entering::{Entering, Enters};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
@@ -24,6 +24,7 @@ use crate::descriptor::{
 };
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
+use crate::wire::id_map::IdMap;
 
 /// What one child is to be.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,8 @@ pub struct ChildSpec<'a> {
     pub new_ids: bool,
     /// What it enters.
     pub enters: Enters<'a>,
+    /// Of the user namespace among it.
+    pub id_map: &'a [IdMap],
 }
 
 /// What all tails of a template share.
@@ -96,6 +99,8 @@ pub struct TailFacts {
     files: Option<FilePlan>,
     shared: SharedPlan,
     argv: ArgvPlace,
+    /// Whom it is taken for in a user namespace.
+    in_namespace: InNamespace,
     /// What makes it whom its parent was, if that is not its agent; behind it nothing takes a right that it lacks.
     credentials: Vec<Op>,
 }
@@ -219,6 +224,7 @@ impl TailFacts {
             files: desc.carried.as_ref().map(FilePlan::of),
             shared: SharedPlan::of(desc),
             argv: ArgvPlace { at: None, layout: desc.process.layout },
+            in_namespace: credentials::in_namespace(desc, &host.credentials)?,
             credentials,
         })
     }
@@ -317,7 +323,9 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend(own.enters.steps((stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX)));
+        let entered = (stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX);
+        let user_namespace = own.enters.user_at(entered);
+        ops.extend(own.enters.steps(entered));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
@@ -336,11 +344,12 @@ impl TailFacts {
         ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, expect)));
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         if let Some(files) = &self.files {
-            ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns));
+            ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns, user_namespace));
         }
         // Where no file is carried: the numbers behind what came along.
         let spare = self.files.as_ref().map(FilePlan::spare);
-        let (number, nothing) = spare.unwrap_or((stdio + 4, stdio + 3));
+        let above = user_namespace.map_or(stdio + 4, |number| number + 1);
+        let (number, nothing) = spare.unwrap_or((above, stdio + 3));
         ops.extend(self.shared.make(number, nothing));
         ops.extend(
             self.file_limit
@@ -368,8 +377,14 @@ impl TailFacts {
         ops.extend(
             self.lock_memory().into_iter().map(|op| if place.is_ahead { no_step() } else { op }),
         );
-        if !self.credentials.is_empty() {
-            ops.extend(self.credentials.iter().cloned());
+        let mut credentials = self.credentials.clone();
+        if let Some(came_as) = user_namespace {
+            let number = self.files.as_ref().map_or(came_as, FilePlan::user_namespace);
+            credentials = vec![calls::setns(number, USER_NAMESPACE), calls::close(number)];
+            credentials.extend(self.in_namespace.steps.iter().cloned());
+        }
+        if !credentials.is_empty() {
+            ops.extend(credentials);
             // Who changes its user has no such signal any more.
             ops.extend([die_with_parent(), self.check_parent(keeper)]);
         }
@@ -426,6 +441,21 @@ impl TailFacts {
         ops
     }
 
+    /// Whether it can be in a user namespace of this map, if there is one.
+    fn check_id_map(&self, map: &[IdMap]) -> Result<(), ResumeError> {
+        let is_missing = |id: &&u32| !map.iter().any(|part| part.has(**id));
+        let InNamespace { users, groups, .. } = &self.in_namespace;
+        let user = users.iter().find(is_missing).map(|id| ("user", *id));
+        let missing = user.or_else(|| groups.iter().find(is_missing).map(|id| ("group", *id)));
+        let threads = 1 + self.further.waiting() + u64::from(self.further.ends_with_caller());
+        match missing {
+            _ if map.is_empty() => Ok(()),
+            Some((what, id)) => Err(ResumeError::NotInIdMap { what, id }),
+            None if threads > 1 => Err(ResumeError::IdMapOfThreads(threads)),
+            None => Ok(()),
+        }
+    }
+
     /// The mail for a child, and its number of ops.
     ///
     /// # Errors
@@ -442,6 +472,7 @@ impl TailFacts {
         if self.argv.at.is_none() && !spec.argv.is_empty() {
             return Err(ResumeError::NoRoom { near: None });
         }
+        self.check_id_map(spec.id_map)?;
         let at = place.base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
         let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
@@ -478,6 +509,9 @@ impl TailFacts {
         Ok((mail, tail.ops.len() as u64))
     }
 }
+
+/// CLONE_NEWUSER.
+const USER_NAMESPACE: u32 = libc::CLONE_NEWUSER.cast_unsigned();
 
 fn die_with_parent() -> Op {
     let kill = u64::from(libc::SIGKILL.cast_unsigned());

@@ -628,8 +628,8 @@ fn what_can_be_done_before_the_command_comes_is_done_ahead() {
     let (tail, in_ahead) = (steps(&desc, false), steps(&desc, true));
     // The table of descriptors grows while nobody shares it.
     let making = [
-        "dup3(3, 66, 0x80000) = 0x42",
-        "close(66)",
+        "dup3(3, 67, 0x80000) = 0x43",
+        "close(67)",
         "clone3 of 2 threads from number 0 on, until each waits",
     ];
     assert_eq!(tail[3..6], making);

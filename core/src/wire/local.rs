@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::id_map::IdMap;
 use super::listen::Listen;
 use super::namespaces::Namespace;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
@@ -31,7 +32,7 @@ pub enum LocalRequest {
     },
     /// Start children. Descriptors: stdin, stdout, stderr for them. Answer: `Started`, then `Exited` for
     /// each child. Closing the connection leaves the children alone.
-    Resume(ResumeRequest),
+    Resume(Box<ResumeRequest>),
     /// Send a signal to a child. Answer: `Done`.
     Kill {
         /// Which.
@@ -111,6 +112,8 @@ pub struct ResumeRequest {
     pub namespaces: Vec<Namespace>,
     /// What /proc/self/cmdline tells in them, its first word included; empty: as in the seed.
     pub argv: Vec<String>,
+    /// Ids of a user namespace that they are in; empty: their agent's.
+    pub id_map: Vec<IdMap>,
 }
 
 /// What clocks tell in children: CLOCK_MONOTONIC and CLOCK_BOOTTIME, and all timers by them. CLOCK_REALTIME is their

@@ -161,6 +161,7 @@ impl World {
             cwd: None,
             hostname: None,
             argv: &[],
+            id_map: &[],
             enters: mitosis::resume::Enters::default(),
         };
         let process = template.child(&spec)?;

@@ -140,6 +140,7 @@ def resume_start(
     cgroup: str | None = ...,
     namespaces: list[str] = ...,
     argv: list[str] = ...,
+    id_map: list[str] = ...,
 ) -> Resuming: ...
 def list_all(
     agent: str | PathLike[str],

@@ -226,6 +226,7 @@ async function started(handle, host, settings, endsWithChildren) {
     settings.cgroup,
     settings.namespaces,
     settings.argv,
+    settings.idMap,
   );
   return children.map((told) => new Child(told));
 }
@@ -240,7 +241,7 @@ function checkHost(host) {
 }
 
 function settingsOf(options) {
-  const { payload, env, stdio, listen, newIds, clock = 'live', cwd, hostname, cgroup, namespaces, argv } = options;
+  const { payload, env, stdio, listen, newIds, clock = 'live', cwd, hostname, cgroup, namespaces } = options;
   return {
     payload: payloadOf(payload),
     environment: environmentOf(env),
@@ -252,7 +253,8 @@ function settingsOf(options) {
     hostname: textOf('hostname', hostname),
     cgroup: textOf('cgroup', cgroup),
     namespaces: namespacesOf(namespaces),
-    argv: argvOf(argv),
+    argv: textsOf('argv', options.argv, "the program's name first"),
+    idMap: textsOf('idMap', options.idMap, "'0:100000:65536'"),
   };
 }
 
@@ -267,11 +269,11 @@ function textOf(name, text) {
   return text;
 }
 
-function argvOf(argv = []) {
-  if (!Array.isArray(argv) || argv.some((text) => typeof text !== 'string')) {
-    throw argument("argv is no array of strings: give one, the program's name first");
+function textsOf(name, texts = [], example) {
+  if (!Array.isArray(texts) || texts.some((text) => typeof text !== 'string')) {
+    throw argument(`${name} is no array of strings: give one, ${example}`);
   }
-  return argv;
+  return texts;
 }
 
 /** Texts as `mitosis resume --ns` takes them; the native half parses them. */

@@ -272,6 +272,11 @@ export interface StartOptions {
    * `process.argv` stays what it is.
    */
   argv?: string[];
+  /**
+   * It is in a user namespace of these ids, users and groups alike, with the rights there that the seed's process had:
+   * 'INSIDE:OUTSIDE:COUNT', as ['0:100000:65536']. Of a seed of one thread, which a Node is not.
+   */
+  idMap?: string[];
 }
 
 /** A kind of namespace that a child can join. */

@@ -48,6 +48,8 @@ static struct {
     bool crossed;
     /* What the children are given as their argv; NULL: nothing. */
     const char *const *argv;
+    /* The id map of their user namespace; NULL: they have none of their own. */
+    const char *const *id_map;
 } suite;
 
 /* One line on standard output, past stdio, whose buffers are some programs' state. */
@@ -137,6 +139,7 @@ static inline void suite_resume(mitosis_seed *seed)
     options.size = sizeof options;
     options.host = getenv("SUITE_HOST");
     options.argv = suite.argv;
+    options.id_map = suite.id_map;
     status.size = sizeof status;
     if (mitosis_seed_handle(seed, &handle) != MITOSIS_OK)
         suite_refused();
