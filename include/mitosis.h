@@ -121,6 +121,16 @@
 #define MITOSIS_LOSS_SHARED_FILES 512
 
 /**
+ * For mitosis_prepare_options.refuse, .close and mitosis_loss.kind. An io_uring: its rings are shared with the kernel. Refused unless mitosis_prepare_options.close has it.
+ */
+#define MITOSIS_LOSS_IO_URING 1024
+
+/**
+ * For mitosis_prepare_options.refuse and mitosis_loss.kind. Threads other than the caller of the class SCHED_DEADLINE, which are of the ordinary class in the child, and a cookie of core scheduling, which it has not.
+ */
+#define MITOSIS_LOSS_SCHEDULING 2048
+
+/**
  * For the timeout_ms of a hook: it may take as long as it will.
  */
 #define MITOSIS_HOOK_NO_TIMEOUT 4294967295
@@ -344,6 +354,11 @@ typedef struct mitosis_prepare_options {
      * children, which learn of it by mitosis_lost(). Of carried files alone.
      */
     uint64_t refuse;
+    /**
+     * MITOSIS_LOSS_* bits: kinds that are closed in children, of those that are refused without a word
+     * (MITOSIS_LOSS_IO_URING). A hook of mitosis_after_resume() may make them again.
+     */
+    uint64_t close;
 } mitosis_prepare_options;
 
 /**
@@ -410,6 +425,16 @@ typedef struct mitosis_resume_options {
      * ipc, net, uts and mnt. NULL: none.
      */
     const char *const *namespaces;
+    /**
+     * What /proc/self/cmdline and ps(1) tell of the children, ended by NULL, the program's name first; at most 128 KiB. The
+     * argv of main() stays what it is. NULL: as in the seed.
+     */
+    const char *const *argv;
+    /**
+     * The id map of a user namespace that the children are in, ended by NULL: "INSIDE:OUTSIDE:COUNT" ("0:100000:65536"), users and
+     * groups alike. For a seed of one thread. NULL: they are in their agent's.
+     */
+    const char *const *id_map;
 } mitosis_resume_options;
 
 /**

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use mitosis::client::{Clock, Listen, Namespace};
+use mitosis::client::{Clock, IdMap, Listen, Namespace};
 
 use crate::settings::Settled;
 
@@ -137,9 +137,17 @@ struct ResumeArgs {
     /// net=/run/netns/NAME
     #[arg(long = "ns", value_name = "KIND=PATH")]
     namespaces: Vec<Namespace>,
+    /// A part of the id map of a user namespace that the children are in, users and groups alike: as many ids, from INSIDE
+    /// on in the children, are those from OUTSIDE on of their host. For a seed of one thread.
+    #[arg(long = "id-map", value_name = "INSIDE:OUTSIDE:COUNT")]
+    id_map: Vec<IdMap>,
     /// Print the children and return; do not wait for them.
     #[arg(long)]
     detach: bool,
+    /// What /proc/self/cmdline and ps(1) tell of the children, behind --: the first word is the program's name. Without, what
+    /// they tell of the seed. The argv that the program was started with stays what it is.
+    #[arg(last = true, value_name = "ARGV")]
+    argv: Vec<String>,
 }
 
 /// What to show.

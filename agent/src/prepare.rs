@@ -39,10 +39,13 @@ pub struct How {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = value_parser!(u64).range(..=1 << 20))]
     shared_copy_limit_mib: u64,
     /// What cannot cross and is then no seed, with its holder named: kinds with commas between, or 'all'. The kinds:
-    /// connections, pipes, processes, devices, unnamed, locks, watches, terminals, shared-memory, shared-files. What
-    /// is not refused is closed in children.
+    /// connections, pipes, processes, devices, unnamed, locks, watches, terminals, shared-memory, shared-files, io-uring,
+    /// scheduling. What is not refused is closed in children. An io-uring is refused unless it is to be closed.
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = refused)]
     refuse: Vec<Refuse>,
+    /// What is closed in children, of what is refused otherwise: kinds with commas between, or 'all'. Holds over --refuse.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = refused)]
+    close: Vec<Refuse>,
     /// Prepare a program under a seccomp filter, too: a filter that forbids what this takes may kill it.
     #[arg(long)]
     pub allow_seccomp: bool,
@@ -56,9 +59,13 @@ impl How {
             stop_threads: Duration::from_millis(self.stop_threads_ms),
             patience: Duration::from_millis(self.patience_ms),
             allow_seccomp: self.allow_seccomp,
-            refuse: self.refuse.iter().fold(Refuse::NONE, |all, more| all.with(*more)),
+            refuse: all_of(&self.refuse).with(Refuse::UNLESS_TOLD).without(all_of(&self.close)),
         }
     }
+}
+
+fn all_of(kinds: &[Refuse]) -> Refuse {
+    kinds.iter().fold(Refuse::NONE, |all, more| all.with(*more))
 }
 
 /// A kind of what cannot cross, or all.
@@ -114,9 +121,30 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use mitosis::id::{ForkKey, SeedId};
 
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        how: How,
+    }
+
+    #[test]
+    fn an_io_uring_is_refused_unless_it_is_to_be_closed() {
+        let refused = |words: &[&str]| {
+            let line = Line::try_parse_from([&["prepare"], words].concat()).unwrap();
+            line.how.options().refuse
+        };
+        assert_eq!(refused(&[]), Refuse::NONE.and(LossKind::IoUring));
+        assert_eq!(refused(&["--close", "io-uring"]), Refuse::NONE);
+        let pipes = refused(&["--refuse", "pipes,locks", "--close", "io_uring,locks"]);
+        assert_eq!(pipes, Refuse::NONE.and(LossKind::Pipes));
+        assert_eq!(refused(&["--refuse", "all", "--close", "all"]), Refuse::NONE);
+        assert!(Line::try_parse_from(["prepare", "--close", "sockets"]).is_err());
+    }
 
     #[test]
     fn what_was_made_is_as_documented() {

@@ -156,6 +156,7 @@ fn reason(why: NotCarried) -> &'static str {
         NotCarried::Unknown => "a device or file that cannot be made again",
         NotCarried::TooLarge => "a file without a name that is too large to travel (256 KiB do)",
         NotCarried::Deleted => "a directory without a name",
+        NotCarried::IoUring => "an io_uring, whose rings are the kernel's, too",
     }
 }
 

@@ -54,13 +54,16 @@ pub struct PrepareOptions {
     /// its message names each descriptor, what it is and who holds the other end. What is not refused is closed in
     /// children, which learn of it by mitosis_lost(). Of carried files alone.
     pub refuse: u64,
+    /// MITOSIS_LOSS_* bits: kinds that are closed in children, of those that are refused without a word
+    /// (MITOSIS_LOSS_IO_URING). A hook of mitosis_after_resume() may make them again.
+    pub close: u64,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for PrepareOptions {
     const NAME: &'static str = "mitosis_prepare_options";
 }
-const _: () = assert!(size_of::<PrepareOptions>() == 2 * size_of::<usize>() + 8 + 4 + 4 + 8);
+const _: () = assert!(size_of::<PrepareOptions>() == 2 * size_of::<usize>() + 8 + 4 + 4 + 8 + 8);
 
 /// Forks this process onto a host.
 ///
@@ -199,19 +202,28 @@ unsafe fn prepare_options(
     if options.flags & MITOSIS_PREPARE_CARRY_FILES != 0 {
         wanted.files = Files::Carried;
     }
-    wanted.refuse = Refuse::from_bits(options.refuse).ok_or_else(|| {
-        let text = format!(
-            "mitosis_prepare_options.refuse is {:#x}: give MITOSIS_LOSS_* bits",
-            options.refuse
-        );
-        Failed::new(MitosisErr::Argument, text)
-    })?;
+    let close = losses("close", options.close)?;
+    wanted.refuse = wanted.refuse.with(losses("refuse", options.refuse)?).without(close);
+    if options.refuse & options.close != 0 {
+        let text =
+            "mitosis_prepare_options has a kind in refuse and in close: give it in one of them";
+        return Err(Failed::new(MitosisErr::Argument, text.to_owned()));
+    }
     if options.refuse != 0 && wanted.files != Files::Carried && wanted.threads != Threads::All {
         let text = "mitosis_prepare_options.refuse is for files that are carried: set MITOSIS_PREPARE_CARRY_FILES \
                     or MITOSIS_PREPARE_ALL_THREADS";
         return Err(Failed::new(MitosisErr::Argument, text.to_owned()));
     }
     Ok(wanted)
+}
+
+/// Kinds of losses.
+fn losses(field: &str, bits: u64) -> Result<Refuse, Failed> {
+    Refuse::from_bits(bits).ok_or_else(|| {
+        let text =
+            format!("mitosis_prepare_options.{field} is {bits:#x}: give MITOSIS_LOSS_* bits");
+        Failed::new(MitosisErr::Argument, text)
+    })
 }
 
 /// # Safety
@@ -231,7 +243,8 @@ mod tests {
 
     use super::*;
     use crate::resumed::{
-        MITOSIS_LOSS_CONNECTIONS, MITOSIS_LOSS_SHARED_FILES, MITOSIS_LOSS_SHARED_MEMORY,
+        MITOSIS_LOSS_CONNECTIONS, MITOSIS_LOSS_IO_URING, MITOSIS_LOSS_SCHEDULING,
+        MITOSIS_LOSS_SHARED_MEMORY,
     };
 
     fn options() -> PrepareOptions {
@@ -242,6 +255,7 @@ mod tests {
             flags: 0,
             reserved: 0,
             refuse: 0,
+            close: 0,
         }
     }
 
@@ -281,12 +295,25 @@ mod tests {
         let refuse = MITOSIS_LOSS_CONNECTIONS | MITOSIS_LOSS_SHARED_MEMORY;
         let set = PrepareOptions { refuse, flags: MITOSIS_PREPARE_CARRY_FILES, ..options() };
         let parsed = self::parsed(&set).unwrap();
-        let wanted = Refuse::NONE.and(LossKind::Connections).and(LossKind::SharedMemory);
+        let wanted = Refuse::UNLESS_TOLD.and(LossKind::Connections).and(LossKind::SharedMemory);
         assert_eq!(parsed.refuse, wanted);
         let not_carried = self::parsed(&PrepareOptions { refuse, ..options() }).unwrap_err();
         assert!(not_carried.message.contains("MITOSIS_PREPARE_CARRY_FILES"));
-        let unknown = PrepareOptions { refuse: MITOSIS_LOSS_SHARED_FILES << 1, ..options() };
-        assert!(self::parsed(&unknown).unwrap_err().message.contains("MITOSIS_LOSS"));
+        for unknown in [
+            PrepareOptions { refuse: MITOSIS_LOSS_SCHEDULING << 1, ..options() },
+            PrepareOptions { close: MITOSIS_LOSS_SCHEDULING << 1, ..options() },
+        ] {
+            assert!(self::parsed(&unknown).unwrap_err().message.contains("MITOSIS_LOSS"));
+        }
+    }
+
+    #[test]
+    fn an_io_uring_is_refused_unless_it_is_to_be_closed() {
+        assert!(parsed(&options()).unwrap().refuse.has(LossKind::IoUring));
+        let close = PrepareOptions { close: MITOSIS_LOSS_IO_URING, ..options() };
+        assert!(parsed(&close).unwrap().refuse.is_none());
+        let both = PrepareOptions { refuse: MITOSIS_LOSS_IO_URING, ..close };
+        assert!(parsed(&both).unwrap_err().message.contains("in one of them"));
     }
 
     #[test]

@@ -61,13 +61,19 @@ pub struct ResumeOptions {
     /// Namespaces of their host that the children join, one of a kind, ended by NULL: "net=/run/netns/NAME"; kinds are cgroup,
     /// ipc, net, uts and mnt. NULL: none.
     pub namespaces: *const *const c_char,
+    /// What /proc/self/cmdline and ps(1) tell of the children, ended by NULL, the program's name first; at most 128 KiB. The
+    /// argv of main() stays what it is. NULL: as in the seed.
+    pub argv: *const *const c_char,
+    /// The id map of a user namespace that the children are in, ended by NULL: "INSIDE:OUTSIDE:COUNT" ("0:100000:65536"), users and
+    /// groups alike. For a seed of one thread. NULL: they are in their agent's.
+    pub id_map: *const *const c_char,
 }
 
 // SAFETY: repr(C), a usize first; pointers and integers without padding (asserted).
 unsafe impl SizeFirst for ResumeOptions {
     const NAME: &'static str = "mitosis_resume_options";
 }
-const _: () = assert!(size_of::<ResumeOptions>() == 104);
+const _: () = assert!(size_of::<ResumeOptions>() == 120);
 
 /// Starts children of a seed. All of them are started, or none.
 ///
@@ -193,6 +199,8 @@ unsafe fn resume_options(
         wanted.hostname = text::optional(options.hostname, "hostname")?.map(str::to_owned);
         wanted.cgroup = text::optional(options.cgroup, "cgroup")?.map(str::to_owned);
         wanted.namespaces = parsed::<client::Namespace>(options.namespaces, "namespaces")?;
+        wanted.argv = argv(options.argv)?;
+        wanted.id_map = parsed::<client::IdMap>(options.id_map, "id_map")?;
     }
     let has = |flag: u32| options.flags & flag != 0;
     wanted.seed_ends_with_children = has(MITOSIS_RESUME_SEED_ENDS_WITH_CHILDREN);
@@ -255,6 +263,25 @@ unsafe fn environment(
         });
     }
     Ok(changes)
+}
+
+/// # Safety
+/// `entries` is null or an array of strings that ends with a null pointer.
+unsafe fn argv(entries: *const *const c_char) -> Result<Vec<String>, Failed> {
+    let (mut argv, mut bytes) = (Vec::new(), 0);
+    // One that has too much is refused by who is asked; nobody reads on behind it.
+    while !entries.is_null() && bytes <= client::MAX_ARGV_BYTES {
+        // SAFETY: the caller's: every entry before this one was not the last.
+        let entry = unsafe { entries.add(argv.len()).read() };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: the caller's: a string.
+        let entry = unsafe { text::optional(entry, "argv")? }.unwrap_or_default();
+        bytes += entry.len() + 1;
+        argv.push(entry.to_owned());
+    }
+    Ok(argv)
 }
 
 /// # Safety

@@ -30,6 +30,10 @@ pub const MITOSIS_LOSS_TERMINALS: u64 = 128;
 pub const MITOSIS_LOSS_SHARED_MEMORY: u64 = 256;
 /// For mitosis_prepare_options.refuse and mitosis_loss.kind. Files that were mapped shared and could be written, where the child's host has not the same: the child has a copy. Where it is refused, mitosis_resume() fails there.
 pub const MITOSIS_LOSS_SHARED_FILES: u64 = 512;
+/// For mitosis_prepare_options.refuse, .close and mitosis_loss.kind. An io_uring: its rings are shared with the kernel. Refused unless mitosis_prepare_options.close has it.
+pub const MITOSIS_LOSS_IO_URING: u64 = 1024;
+/// For mitosis_prepare_options.refuse and mitosis_loss.kind. Threads other than the caller of the class SCHED_DEADLINE, which are of the ordinary class in the child, and a cookie of core scheduling, which it has not.
+pub const MITOSIS_LOSS_SCHEDULING: u64 = 2048;
 
 // Each kind has a bit of its own, and there is no other kind.
 const _: () = assert!(
@@ -43,6 +47,8 @@ const _: () = assert!(
         | MITOSIS_LOSS_TERMINALS
         | MITOSIS_LOSS_SHARED_MEMORY
         | MITOSIS_LOSS_SHARED_FILES
+        | MITOSIS_LOSS_IO_URING
+        | MITOSIS_LOSS_SCHEDULING
         == (1 << LossKind::ALL.len()) - 1
 );
 

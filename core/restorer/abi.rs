@@ -105,7 +105,7 @@ pub struct Command {
 pub const COMMAND_MAGIC: u64 = u64::from_le_bytes(*b"MITOCHLD");
 /// Descriptors that may ride on one command: standard ones, the nothing, sockets that listen, and what a child
 /// enters.
-pub const MAX_COMMAND_FDS: u64 = 46;
+pub const MAX_COMMAND_FDS: u64 = 47;
 
 /// What a template answers; a failing child's tail answers on the same socket before it ends with
 /// status 127.

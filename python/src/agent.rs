@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use mitosis::client::{self, AgentAddress, ClientError, Clock, Listen, Namespace, ResumeOptions};
+use mitosis::client::{
+    self, AgentAddress, ClientError, Clock, IdMap, Listen, Namespace, ResumeOptions,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -35,7 +37,7 @@ pub(crate) fn ensure_agent(py: Python<'_>, binary: Option<PathBuf>) -> PyResult<
 
 /// Asks for `count` children, and does not wait for them. `stdio` are numbers of open files, which stay the caller's.
 #[pyfunction]
-#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, stdio=None, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new()))]
+#[pyo3(signature = (agent, handle, *, host, count, payload, environment, seed_ends_with_children, stdio=None, listen=Vec::new(), clock="live", cwd=None, hostname=None, cgroup=None, namespaces=Vec::new(), argv=Vec::new(), id_map=Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "keywords, of a private function")]
 pub(crate) fn resume_start(
     py: Python<'_>,
@@ -53,10 +55,13 @@ pub(crate) fn resume_start(
     hostname: Option<String>,
     cgroup: Option<String>,
     namespaces: Vec<String>,
+    argv: Vec<String>,
+    id_map: Vec<String>,
 ) -> PyResult<Resuming> {
     let stdio = stdio.map(duplicates).transpose().or_raise(py)?;
     let listen = parsed::<Listen>(&listen).or_raise(py)?;
     let namespaces = parsed::<Namespace>(&namespaces).or_raise(py)?;
+    let id_map = parsed::<IdMap>(&id_map).or_raise(py)?;
     let clock = clock.parse::<Clock>();
     let clock = clock.map_err(|error| ClientError::Argument(error.to_string())).or_raise(py)?;
     let options = ResumeOptions {
@@ -72,6 +77,8 @@ pub(crate) fn resume_start(
         hostname,
         cgroup,
         namespaces,
+        argv,
+        id_map,
         ..ResumeOptions::new(handle.0)
     };
     let asked = py.detach(|| client::resume_start(&AgentAddress(agent), options));

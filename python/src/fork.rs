@@ -122,6 +122,13 @@ fn refused(names: &[String]) -> Refuse {
     kinds.fold(Refuse::NONE, Refuse::and)
 }
 
+/// Names of those of them that are refused where nobody has said a word.
+#[pyfunction]
+pub(crate) fn losses_refused_unless_told() -> Vec<&'static str> {
+    let kinds = LossKind::ALL.into_iter().filter(|kind| Refuse::UNLESS_TOLD.has(*kind));
+    kinds.map(LossKind::name).collect()
+}
+
 /// Names of the kinds of what cannot cross.
 #[pyfunction]
 pub(crate) fn loss_kinds() -> Vec<&'static str> {

@@ -24,7 +24,9 @@ mod _native {
     #[pymodule_export]
     use super::child::Child;
     #[pymodule_export]
-    use super::fork::{Resumed, Seed, end_rehearsal, generation, loss_kinds, prepare};
+    use super::fork::{
+        Resumed, Seed, end_rehearsal, generation, loss_kinds, losses_refused_unless_told, prepare,
+    };
     #[pymodule_export]
     use super::handle::Handle;
     #[pymodule_export]

@@ -87,6 +87,32 @@ def test_a_hook_is_told_what_could_not_cross_and_makes_it_again(agent):
     assert agent.run(code) == "done\n"
 
 
+def test_an_io_uring_is_refused_unless_it_is_to_be_closed(agent):
+    code = """
+        import ctypes, os, mitosis
+        ring = ctypes.CDLL(None, use_errno=True).syscall(425, 4, ctypes.create_string_buffer(120))
+        if ring < 0:
+            print("absent", ctypes.get_errno())
+            raise SystemExit(0)
+        for losses in [None, "refuse", {"pipes": "close"}, {"io_uring": "refuse"}]:
+            try:
+                mitosis.prepare(files="carried", losses=losses).handle
+            except mitosis.NotForkable as error:
+                assert f"descriptor {ring}, an io_uring (io_uring)" in str(error), error
+            else:
+                raise AssertionError(losses)
+        for losses in ["close", {"io_uring": "close"}]:
+            me = mitosis.prepare(files="carried", losses=losses)
+            if isinstance(me, mitosis.Resumed):
+                os._exit(0 if [(lost.kind, lost.fds) for lost in me.lost] == [("io_uring", (ring,))] else 1)
+            assert mitosis.resume(me.handle).wait() == 0
+        print("done")
+    """
+    said = agent.run(code)
+    # ENOSYS, or EPERM where kernel.io_uring_disabled or a filter forbids it.
+    assert said in ("done\n", "absent 38\n", "absent 1\n")
+
+
 def test_what_is_refused_is_named(agent):
     code = """
         import os, socket, mitosis

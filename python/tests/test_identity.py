@@ -13,9 +13,16 @@ def test_a_child_is_where_its_resumer_says(agent):
                 os._exit(0 if 1.5 < stood else 1)
             if me.payload == b"live":
                 os._exit(0 if -0.5 < stood < 0.5 else 2)
+            if me.payload == b"argv":
+                os._exit(0 if open("/proc/self/cmdline").read() == "worker\\0--blue\\0" else 4)
+            if me.payload == b"ids":
+                ids = open("/proc/self/uid_map").read().split()
+                os._exit(0 if (os.getuid(), ids) == (0, ["0", "100000", "65536"]) else 5)
             os._exit(0 if (os.getcwd(), socket.gethostname()) == ("/usr", "elsewhere") else 3)
         handle = me.handle
         assert mitosis.resume(handle, cwd="/usr", hostname="elsewhere").wait() == 0
+        assert mitosis.resume(handle, payload=b"argv", argv=["worker", "--blue"]).wait() == 0
+        assert mitosis.resume(handle, payload=b"ids", id_map=["0:100000:65536"]).wait() == 0
         assert socket.gethostname() == here
         time.sleep(2)
         for clock in ["live", "frozen"]:
@@ -28,6 +35,10 @@ def test_a_child_is_where_its_resumer_says(agent):
             {"cwd": "usr"},
             {"cwd": "/not/there"},
             {"hostname": ""},
+            {"argv": "worker"},
+            {"id_map": "0:100000:65536"},
+            {"id_map": ["0:1"]},
+            {"argv": ["a\\0b"]},
             {"cgroup": "x"},
             {"cgroup": "/proc/self"},
             {"namespaces": {"pid": "/proc/1/ns/pid"}},

@@ -9,9 +9,11 @@ const HUGE_PAGES: u64 = 16;
 
 /// Programs whose state not every machine has, and from which Linux on each has; `None`: processors, or how a kernel was
 /// configured, decide.
-const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 28] = [
+const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 36] = [
     ("files/bpf_map", None),
     ("files/io_uring", None),
+    ("files/io_uring_hook", None),
+    ("files/io_uring_refused", None),
     ("files/perf_event", None),
     ("memory/droppable", Some((6, 11))),
     ("memory/guard_region", Some((6, 13))),
@@ -22,6 +24,11 @@ const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 28] = [
     ("memory/numa", None),
     ("memory/sealed", Some((6, 10))),
     ("process/core_filter_default", None),
+    ("process/core_cookie", None),
+    ("process/deadline_refused", None),
+    ("process/deadline_thread", None),
+    ("process/dispatch", Some((5, 11))),
+    ("process/dispatch_thread", Some((5, 11))),
     ("process/io_flusher", None),
     ("process/keys", None),
     ("process/landlock", None),
@@ -31,6 +38,7 @@ const NOT_EVERYWHERE: [(&str, Option<(u32, u32)>); 28] = [
     ("process/scheduler_deadline", None),
     ("process/scheduler_real_time", None),
     ("process/speculation", None),
+    ("process/tagged_addresses", None),
     ("registers/amx", None),
     ("registers/avx", None),
     ("registers/avx512", None),

@@ -104,7 +104,11 @@ fn files_are_what_they_were(more: &[&str]) {
 
 #[test]
 fn inspect_tells_what_becomes_of_each_number() {
-    let opened = Opened::with(&[]);
+    MODES.into_iter().for_each(inspect_tells);
+}
+
+fn inspect_tells(mode: &[&str]) {
+    let opened = Opened::with(mode);
     let text = opened.world.on_a(&["inspect", &opened.seed.handle]).ok();
     let folder = opened.folder.to_str().unwrap();
     let port = opened.port();
@@ -131,14 +135,18 @@ fn inspect_tells_what_becomes_of_each_number() {
         (27, format!("listens at 127.0.0.1:{port} with 'resume --listen {port}'; without")),
     ] {
         let line = text.lines().find(|line| line.starts_with(&format!("{fd:<4} "))).unwrap();
-        assert!(line.contains(&becomes), "{fd}: {line}");
+        assert!(line.contains(&becomes), "{mode:?}, {fd}: {line}");
     }
     opened.finish();
 }
 
 #[test]
 fn children_are_told_what_they_have_lost() {
-    let opened = Opened::with(&[]);
+    MODES.into_iter().for_each(children_are_told);
+}
+
+fn children_are_told(mode: &[&str]) {
+    let opened = Opened::with(mode);
     let told = opened.resume(&["--payload", "lost"]).end().ok();
     let folder = opened.folder.to_str().unwrap();
     let port = opened.port();
@@ -152,7 +160,7 @@ fn children_are_told_what_they_have_lost() {
         &format!("locks [36] a lock on {folder}/kept"),
         &format!("locks [28] a lock on {folder}/kept"),
     ] {
-        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {told}");
+        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{mode:?}, {wanted}: {told}");
     }
     let connected = lines.iter().find(|line| line.starts_with("connections [10]")).unwrap();
     assert!(connected.ends_with(&format!("to 127.0.0.1:{port}")), "{connected}");
@@ -164,6 +172,10 @@ fn children_are_told_what_they_have_lost() {
 
 #[test]
 fn what_is_to_be_refused_is_named_with_its_holder() {
+    MODES.into_iter().for_each(is_named_with_its_holder);
+}
+
+fn is_named_with_its_holder(mode: &[&str]) {
     let world = World::new();
     let folder = world.directory.path().join("files").display().to_string();
     fs::create_dir(&folder).unwrap();
@@ -177,16 +189,16 @@ fn what_is_to_be_refused_is_named_with_its_holder() {
         ("processes", vec!["descriptor 26, a pidfd of process "]),
         ("locks", vec!["descriptor 36, a lock on ", "/kept (locks)", "locks: close"]),
     ] {
-        let ended = world.run(&world.a, &[&path, &folder, kinds]).end();
-        assert_eq!(ended.code, Some(3), "{kinds}: {ended:?}");
-        assert!(ended.err.contains("Close it before prepare"), "{kinds}: {ended:?}");
-        named
-            .iter()
-            .for_each(|text| assert!(ended.err.contains(text), "{kinds}, {text}: {ended:?}"));
+        let ended = world.run(&world.a, &[&[&*path, &*folder, kinds], mode].concat()).end();
+        assert_eq!(ended.code, Some(3), "{mode:?}, {kinds}: {ended:?}");
+        assert!(ended.err.contains("Close it before prepare"), "{mode:?}, {kinds}: {ended:?}");
+        named.iter().for_each(|text| {
+            assert!(ended.err.contains(text), "{mode:?}, {kinds}, {text}: {ended:?}")
+        });
     }
     // What it has not got is no reason.
-    let seed =
-        world.seed_of(&world.a, "suite-files", &[&folder, "devices,unnamed,watches,terminals"]);
+    let others = [&*folder, "devices,unnamed,watches,terminals"];
+    let seed = world.seed_of(&world.a, "suite-files", &[&others, mode].concat());
     world.on_a(&["drop", seed.id()]).ok();
     world.settled(&world.a);
     world.finish();

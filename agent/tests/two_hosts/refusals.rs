@@ -427,7 +427,7 @@ fn a_request_is_carried_out_once() {
     let world = World::new();
     let seed = world.seed();
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
-    let request = LocalRequest::Resume(ResumeRequest {
+    let request = LocalRequest::Resume(Box::new(ResumeRequest {
         handle: seed.handle.parse().unwrap(),
         host: Some("host-b".to_owned()),
         count: 1,
@@ -442,7 +442,9 @@ fn a_request_is_carried_out_once() {
         hostname: None,
         cgroup: None,
         namespaces: Vec::new(),
-    });
+        argv: Vec::new(),
+        id_map: Vec::new(),
+    }));
     let ask = || {
         let mut stream = world.say(&world.a, &request, &[null.as_fd(); 3]);
         let reply = frame::read::<LocalReply>(&mut stream).unwrap();

@@ -180,6 +180,12 @@ fn is_where_its_resumer_says(world: &World, mode: &[&str]) {
     assert!(plain.ends_with(" host-b\n"), "{plain}");
     let told = world.on_a(&[&resume[..], &["--cwd", "/etc", "--hostname", "other"]].concat());
     assert_eq!(told.ok(), "/etc other\n");
+    let named = [&resume[..4], &["--payload", "cmdline", "--", "worker", "--blue"]].concat();
+    assert_eq!(world.on_a(&named).ok(), "worker|--blue|\n");
+    // exec(2) takes less than that of one text.
+    let large = "x".repeat(64 << 10);
+    let large = world.on_a(&[&resume[..], &["--", &large, &large]].concat());
+    large.refused(&["argv has 131074 bytes, above the limit of 131072"]);
     // It is the child's name alone.
     assert_eq!(world.on_a(&resume).ok(), plain);
     let missing = world.on_a(&[&resume[..], &["--cwd", "/not/there"]].concat());

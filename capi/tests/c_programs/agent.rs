@@ -119,6 +119,8 @@ impl State {
         assert_eq!(request.hostname.as_deref(), Some("other"));
         assert_eq!(request.cgroup.as_deref(), Some("/sys/fs/cgroup/x"));
         assert_eq!(request.namespaces, ["net=/run/netns/x".parse().unwrap()]);
+        assert_eq!(request.argv, ["worker", ""]);
+        assert_eq!(request.id_map, ["0:7:1".parse().unwrap()]);
         let changes = [("A".to_owned(), Some("1".to_owned())), ("B".to_owned(), None)];
         assert_eq!(request.environment, changes);
         let children = (0..3u32).map(|i| StartedChild { child: ChildId(i.into()), pid: 100 + i });

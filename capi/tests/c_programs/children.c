@@ -24,11 +24,13 @@ int main(int argc, char **argv)
     mitosis_child *children[3];
     const char *environment[] = {"A=1", "B", NULL};
     const char *namespaces[] = {"net=/run/netns/x", NULL};
+    const char *given[] = {"worker", "", NULL};
+    const char *ids[] = {"0:7:1", NULL};
     mitosis_resume_options options = {.size = sizeof options, .payload = "mail", .payload_size = 4,
                                       .environment = environment, .host = "host-b:7370",
                                       .flags = MITOSIS_RESUME_CLOCK_FROZEN, .cwd = "/work",
                                       .hostname = "other", .cgroup = "/sys/fs/cgroup/x",
-                                      .namespaces = namespaces};
+                                      .namespaces = namespaces, .argv = given, .id_map = ids};
     CHECK(mitosis_resume(argv[1], &options, 3, children) == MITOSIS_OK);
     CHECK(mitosis_child_pid(children[0]) == 100 && mitosis_child_pid(children[2]) == 102);
     CHECK(strcmp(mitosis_child_host(children[0]), "far") == 0);

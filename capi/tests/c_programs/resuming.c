@@ -76,11 +76,13 @@ int main(int argc, char **argv)
 
     const char *environment[] = {"A=1", "B", NULL};
     const char *namespaces[] = {"net=/run/netns/x", NULL};
+    const char *given[] = {"worker", "", NULL};
+    const char *ids[] = {"0:7:1", NULL};
     mitosis_resume_options options = {.size = sizeof options, .payload = "mail", .payload_size = 4,
                                       .environment = environment,
                                       .flags = MITOSIS_RESUME_CLOCK_FROZEN, .cwd = "/work",
                                       .hostname = "other", .cgroup = "/sys/fs/cgroup/x",
-                                      .namespaces = namespaces};
+                                      .namespaces = namespaces, .argv = given, .id_map = ids};
     mitosis_child *children[3];
     CHECK(mitosis_resume_start(argv[1], &options, 3, &resuming) == MITOSIS_OK);
     CHECK(is_readable(mitosis_resume_fd(resuming), 10000) == 1);

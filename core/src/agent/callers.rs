@@ -69,6 +69,9 @@ impl Agent {
         {
             return caller.must_be_trusted("have children enter groups or namespaces");
         }
+        if !request.id_map.is_empty() {
+            return caller.must_be_trusted("have children be in a user namespace (--id-map)");
+        }
         // It is entered by the agent's rights.
         if request.cwd.is_some() {
             return caller.must_be_trusted("choose the directory of children (--cwd)");

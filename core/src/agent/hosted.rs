@@ -24,6 +24,7 @@ use crate::resume::{
     TemplateSpec, Vdso,
 };
 use crate::sys::clock;
+use crate::wire::id_map::IdMap;
 use crate::wire::local::{Failure, FailureKind};
 
 const NEW_UTS: u64 = libc::CLONE_NEWUTS.cast_unsigned() as u64;
@@ -172,6 +173,10 @@ pub struct Start<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name, if not this one's.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it; empty: what it has in the seed.
+    pub argv: &'a [u8],
+    /// Of the user namespace that it enters.
+    pub id_map: &'a [IdMap],
     /// What it enters.
     pub enters: Enters<'a>,
 }
@@ -223,6 +228,8 @@ impl Hosted {
             new_ids: start.new_ids,
             cwd: start.cwd,
             hostname: start.hostname,
+            argv: start.argv,
+            id_map: start.id_map,
             enters: start.enters,
         };
         self.child(template, &spec)

@@ -117,7 +117,7 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
             agent.take_report(token, &report, fds, stream);
             return Ok(());
         }
-        LocalRequest::Resume(request) => return resume(agent, caller, stream, request, fds),
+        LocalRequest::Resume(request) => return resume(agent, caller, stream, *request, fds),
         LocalRequest::Shutdown if caller.is_trusted => {
             // The answer first: this process may be gone the moment after.
             let told = frame::write(&mut stream, &LocalReply::Done);

@@ -79,6 +79,8 @@ impl Agent {
             listeners: &[],
             cwd: None,
             hostname: None,
+            argv: &[],
+            id_map: &[],
             enters: Enters::default(),
         })?;
         drop(theirs);

@@ -20,7 +20,7 @@ use crate::sys::{self, clock, poll};
 use crate::wire::listen::MAX_CHOICES;
 use crate::wire::local::{
     Clock, Failure, FailureKind, MAX_COUNT, MAX_HOSTNAME_BYTES, ResumeRequest, StartReport,
-    StartedChild,
+    StartedChild, argv_bytes,
 };
 
 /// Children that were started, and where their ends are told.
@@ -85,6 +85,7 @@ impl Agent {
             Clock::Live => None,
             Clock::Frozen => Some(Arc::new(hosted.frozen_template(&self.keeper)?)),
         };
+        let argv = argv_bytes(&request.argv).map_err(|text| fail(FailureKind::Argument, text))?;
         let surroundings = Surroundings::of(request)?;
         surroundings.check(request, hosted.has_own_root(), hosted.maps_shared_files())?;
         let bound = hosted.listeners.bind(&request.listen, request.count)?;
@@ -111,6 +112,8 @@ impl Agent {
                 listeners: &listeners,
                 cwd: request.cwd.as_deref(),
                 hostname: request.hostname.as_deref(),
+                argv: &argv,
+                id_map: &request.id_map,
                 enters: surroundings.enters(),
             };
             let process = match &frozen {

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::failure::fail;
 use crate::resume::Enters;
-use crate::sys::nsfs;
+use crate::sys::{self, nsfs};
+use crate::wire::id_map::{IdMap, MAX_ID_MAPS};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
 use crate::wire::namespaces::{Namespace, NamespaceKind};
 
@@ -15,6 +16,7 @@ use crate::wire::namespaces::{Namespace, NamespaceKind};
 pub(super) struct Surroundings {
     cgroup: Option<File>,
     namespaces: [Option<File>; NamespaceKind::ALL.len()],
+    user: Option<File>,
 }
 
 impl Surroundings {
@@ -27,6 +29,9 @@ impl Surroundings {
             cgroup: request.cgroup.as_deref().map(open_cgroup).transpose()?,
             ..Surroundings::default()
         };
+        if !request.id_map.is_empty() {
+            all.user = Some(user_namespace(&request.id_map)?);
+        }
         for namespace in &request.namespaces {
             let place = &mut all.namespaces[namespace.kind as usize];
             if place.is_some() {
@@ -90,8 +95,29 @@ impl Surroundings {
         Enters {
             cgroup: self.cgroup.as_ref().map(AsFd::as_fd),
             namespaces: self.namespaces.each_ref().map(|file| file.as_ref().map(AsFd::as_fd)),
+            user: self.user.as_ref().map(AsFd::as_fd),
         }
     }
+}
+
+/// One for all children of a request.
+fn user_namespace(map: &[IdMap]) -> Result<File, Failure> {
+    if map.len() > MAX_ID_MAPS {
+        let text =
+            format!("an id map of {} parts is too long: {MAX_ID_MAPS} is the limit", map.len());
+        return Err(fail(FailureKind::Argument, text));
+    }
+    let lines = map.iter().map(|part| format!("{} {} {}\n", part.inside, part.outside, part.count));
+    sys::user_namespace::with_map(&lines.collect::<String>()).map_err(|error| {
+        let named: Vec<String> = map.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "children cannot be in a user namespace of the id map {}: {error}; it takes an agent with CAP_SETUID and \
+             CAP_SETGID, parts that do not overlap, and a host that lets it make user namespaces \
+             (user.max_user_namespaces)",
+            named.join(" ")
+        );
+        fail(FailureKind::Argument, text)
+    })
 }
 
 fn open_cgroup(path: &str) -> Result<File, Failure> {

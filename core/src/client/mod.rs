@@ -34,11 +34,13 @@ pub use when::{NoMoment, WHEN_VARIABLE, When};
 use crate::host::HostAddress;
 use crate::id::{ChildId, Handle, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, PrepareOptions, Prepared, Resumed, prepare};
-use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats};
+use crate::wire::id_map::MAX_ID_MAPS;
+use crate::wire::local::{DropMode, Listing, LocalReply, LocalRequest, Stats, argv_bytes};
 use connection::{ask, done, unexpected};
 
+pub use crate::wire::id_map::{IdMap, IdMapError};
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
-pub use crate::wire::local::{Clock, ClockError, MAX_COUNT, MAX_HOSTNAME_BYTES};
+pub use crate::wire::local::{Clock, ClockError, MAX_ARGV_BYTES, MAX_COUNT, MAX_HOSTNAME_BYTES};
 pub use crate::wire::namespaces::{MAX_PATH_BYTES, Namespace, NamespaceError, NamespaceKind};
 
 /// What to resume, where and how.
@@ -72,6 +74,12 @@ pub struct ResumeOptions {
     pub cgroup: Option<String>,
     /// Namespaces of their host that they join, one of a kind; of other kinds they are in the agent's.
     pub namespaces: Vec<Namespace>,
+    /// What `/proc/self/cmdline` tells in them, as ps(1) shows it, its first word included; empty: as in the seed. The
+    /// `argv` that their code was given before it was prepared stays as it is.
+    pub argv: Vec<String>,
+    /// They are in a user namespace with these ids, where they have what rights their seed's process had, and none outside;
+    /// empty: in their agent's. For a seed of one thread.
+    pub id_map: Vec<IdMap>,
 }
 
 impl ResumeOptions {
@@ -92,6 +100,8 @@ impl ResumeOptions {
             hostname: None,
             cgroup: None,
             namespaces: Vec::new(),
+            argv: Vec::new(),
+            id_map: Vec::new(),
         }
     }
 }
@@ -148,6 +158,13 @@ fn check(options: &ResumeOptions) -> Result<(), ClientError> {
             options.cgroup.as_deref().unwrap_or_default()
         )));
     }
+    if options.id_map.len() > MAX_ID_MAPS {
+        let count = options.id_map.len();
+        return Err(ClientError::Argument(format!(
+            "an id map of {count} parts is too long: {MAX_ID_MAPS} is the limit"
+        )));
+    }
+    argv_bytes(&options.argv).map_err(ClientError::Argument)?;
     let mut bytes = options.payload.len();
     for (name, value) in &options.environment {
         let value = value.as_deref().unwrap_or("");

@@ -33,7 +33,7 @@ pub fn resume_start(agent: &AgentAddress, options: ResumeOptions) -> Result<Resu
     let own = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|fd| usable(fd, &null));
     let stdio = options.stdio.as_ref().map_or(own, |given| given.each_ref().map(AsFd::as_fd));
     let host = options.host.clone();
-    let request = LocalRequest::Resume(ResumeRequest {
+    let request = LocalRequest::Resume(Box::new(ResumeRequest {
         handle: options.handle,
         host: options.host,
         count: options.count,
@@ -48,7 +48,9 @@ pub fn resume_start(agent: &AgentAddress, options: ResumeOptions) -> Result<Resu
         hostname: options.hostname,
         cgroup: options.cgroup,
         namespaces: options.namespaces,
-    });
+        argv: options.argv,
+        id_map: options.id_map,
+    }));
     let mut connection = Connection::open(agent)?;
     connection.say(&request, &stdio, WHILE)?;
     Ok(Resuming { connection, agent: agent.clone(), host })

@@ -10,6 +10,9 @@ use super::{DescribeError, SeedFiles};
 use crate::descriptor::{MappedFile, OwnerIndex, Run, SeedAddr, SeedRange, Source, Vma, VmaKind};
 use crate::sys::pagemap::{self, PageKind};
 
+/// As /proc names the memory of an io_uring's rings.
+const IO_URING: &str = "anon_inode:[io_uring]";
+
 /// VMAs, their pages and the table of files, all in ascending order.
 pub(super) struct Mapped<'a> {
     pagemap: &'a File,
@@ -60,6 +63,8 @@ impl<'a> Mapped<'a> {
             "[vsyscall]" => return Ok(()),
             "[vdso]" => VmaKind::Vdso,
             name if name.starts_with("[vvar") => VmaKind::Vvar,
+            // What lies in rings is the parent's, and changes as soon as it goes on.
+            IO_URING => VmaKind::Hole,
             _ if entry.device => VmaKind::Hole,
             _ if entry.shared => VmaKind::Shared,
             _ if entry.range.contains(SeedAddr(self.stack_top)) => VmaKind::Stack,

@@ -27,7 +27,7 @@ use crate::prepare::report::Report;
 use crate::prepare::reported::ReportedFile;
 use crate::resume::abi::REGION_LEN as RESTORER_LEN;
 use crate::sys::arch;
-use files::losses::Was;
+use files::losses::{self, Was};
 use inherited::{Inherited, Shown};
 use mapped::Mapped;
 use shared_files::SharedFiles;
@@ -140,6 +140,7 @@ pub fn describe(
     let entries = smaps::parse(&text);
     gpu::refuse(&entries, &report.open_files)?;
     shadow_stack::refuse(&entries)?;
+    let of_scheduling = losses::of_scheduling(&report);
     let mut not_carried = report.not_carried;
     not_carried.extend(identity.not_carried);
     if let Some((place, _)) = &identity.stub {
@@ -190,7 +191,8 @@ pub fn describe(
             let shared = carried.iter().filter(|entry| {
                 report.shared_copies.iter().any(|(range, _)| *range == entry.range)
             });
-            let losses = was.not_refused(&carried_files, shared, report.refuse, identity.pid)?;
+            let (refuse, pid) = (report.refuse, identity.pid);
+            let losses = was.not_refused(&carried_files, of_scheduling, shared, refuse, pid)?;
             (Some(carried_files), losses)
         }
         None => (None, Vec::new()),

@@ -252,6 +252,8 @@ pub enum NotCarried {
     TooLarge,
     /// A directory without a name.
     Deleted,
+    /// An io_uring: its rings are the kernel's, too.
+    IoUring,
 }
 
 /// A socket that listens, or is bound to where it will.

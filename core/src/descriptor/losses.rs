@@ -34,11 +34,17 @@ pub enum LossKind {
     /// A file that is mapped shared and can be written, where a child's host has not the same: a child has a copy of
     /// its own of what was mapped.
     SharedFiles,
+    /// An io_uring: its rings are shared with the kernel. Refused unless told otherwise: event loops keep one that they
+    /// cannot do without.
+    IoUring,
+    /// A thread that is not the caller of prepare, of the class SCHED_DEADLINE: its reservation was another host's, and in
+    /// children it is of the ordinary class. A cookie of core scheduling (PR_SCHED_CORE): children have none.
+    Scheduling,
 }
 
 impl LossKind {
     /// All, in order.
-    pub const ALL: [LossKind; 10] = [
+    pub const ALL: [LossKind; 12] = [
         LossKind::Connections,
         LossKind::Pipes,
         LossKind::Processes,
@@ -49,6 +55,8 @@ impl LossKind {
         LossKind::Terminals,
         LossKind::SharedMemory,
         LossKind::SharedFiles,
+        LossKind::IoUring,
+        LossKind::Scheduling,
     ];
 
     /// As people write it.
@@ -64,6 +72,8 @@ impl LossKind {
             LossKind::Terminals => "terminals",
             LossKind::SharedMemory => "shared_memory",
             LossKind::SharedFiles => "shared_files",
+            LossKind::IoUring => "io_uring",
+            LossKind::Scheduling => "scheduling",
         }
     }
 
@@ -85,6 +95,8 @@ pub struct Refuse(u64);
 impl Refuse {
     /// Nothing: what cannot cross is closed in children.
     pub const NONE: Refuse = Refuse(0);
+    /// What is refused where nobody has said a word: an io_uring.
+    pub const UNLESS_TOLD: Refuse = Refuse(1 << LossKind::IoUring as u32);
 
     /// All kinds.
     pub fn all() -> Refuse {
@@ -107,6 +119,12 @@ impl Refuse {
     #[must_use]
     pub fn but(self, kind: LossKind) -> Refuse {
         Refuse(self.0 & !kind.bit())
+    }
+
+    /// All but these kinds.
+    #[must_use]
+    pub fn without(self, others: Refuse) -> Refuse {
+        Refuse(self.0 & !others.0)
     }
 
     /// Whether this kind is refused.
@@ -198,6 +216,8 @@ mod tests {
             assert!(!Refuse::all().but(kind).has(kind));
         }
         assert_eq!(LossKind::named("shared-memory"), Some(LossKind::SharedMemory));
+        assert!(Refuse::UNLESS_TOLD.has(LossKind::IoUring));
+        assert!(Refuse::UNLESS_TOLD.without(Refuse::NONE.and(LossKind::IoUring)).is_none());
         assert_eq!(LossKind::named("files"), None);
         assert_eq!(Refuse::from_bits(Refuse::all().bits()), Some(Refuse::all()));
         assert_eq!(Refuse::from_bits(1 << LossKind::ALL.len()), None);

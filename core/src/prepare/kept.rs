@@ -8,7 +8,7 @@ use super::report::{ReportWriter, tag};
 use crate::descriptor::state::{CORE_FILTER, MEMORY_FAILURE};
 use crate::descriptor::treatment::SPECULATIONS;
 use crate::descriptor::{Clocks, Sched, ThreadState};
-use crate::sys::rawcall::rawcall;
+use crate::sys::rawcall::{rawcall, sigaction};
 
 const PR_SET_MDWE: i32 = 65;
 const PR_GET_MDWE: i32 = 66;
@@ -18,6 +18,9 @@ const PR_GET_SPECULATION_CTRL: i32 = 52;
 const PR_GET_IO_FLUSHER: i32 = 58;
 const PR_GET_MEMORY_MERGE: i32 = 68;
 const PR_TSC_SIGSEGV: i32 = 2;
+const PR_SCHED_CORE: i32 = 62;
+const PR_SCHED_CORE_GET: i32 = 0;
+const ARCH_GET_UNTAG_MASK: i32 = 0x4001;
 const ARCH_GET_XCOMP_PERM: i32 = 0x1022;
 /// Components that a process must ask for: AMX's tiles (18).
 const DYNAMIC_COMPONENTS: u64 = 1 << 18;
@@ -86,6 +89,36 @@ pub(super) fn report_treatment(writer: &mut ReportWriter<'_>) {
     if numbers != [0; 2 + SPECULATIONS] {
         writer.record(tag::TREATMENT, &numbers, &[]);
     }
+    if has_core_cookie() {
+        writer.record(tag::CORE_COOKIE, &[], &[]);
+    }
+}
+
+/// Whether the calling thread has a cookie of core scheduling. Where nobody shares a core, the kernel tells of none.
+fn has_core_cookie() -> bool {
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes to a live local.
+    unsafe {
+        rawcall!(libc::SYS_prctl, PR_SCHED_CORE, PR_SCHED_CORE_GET, 0, 0, &raw mut cookie);
+    }
+    cookie != 0
+}
+
+/// Whether the process's addresses carry tags (on x86: ARCH_ENABLE_TAGGED_ADDR), which the kernel takes off.
+pub(super) fn tags_addresses() -> bool {
+    let mut mask = u64::MAX;
+    // SAFETY: the kernel writes to a live local.
+    unsafe { rawcall!(libc::SYS_arch_prctl, ARCH_GET_UNTAG_MASK, &raw mut mask) };
+    mask != u64::MAX
+}
+
+/// Whether SIGSYS comes to a handler of the program's own: who has system calls dispatched has one. One that other signals
+/// lead to as well is a language runtime's (Go), which takes all.
+pub(super) fn handles_sigsys() -> bool {
+    // SAFETY: they are asked, not changed.
+    let [ours, other] = unsafe { [sigaction(libc::SIGSYS, None), sigaction(libc::SIGURG, None)] };
+    let is_handler = ours.handler > libc::SIG_IGN as u64;
+    is_handler && ours.handler != other.handler
 }
 
 /// A file's one number.

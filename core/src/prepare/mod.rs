@@ -94,7 +94,7 @@ pub struct PrepareOptions {
     pub files: Files,
     /// Kinds of what cannot cross with which there is to be no seed: [`Seed::handle`] then fails and names each.
     /// What is not refused is closed in children, which are told of it ([`Resumed::lost`]). Of carried files alone;
-    /// where they are closed, all are.
+    /// where they are closed, all are. [`Refuse::UNLESS_TOLD`].
     pub refuse: Refuse,
     /// How long the other threads may take to stop, with [`Threads::All`].
     pub stop_threads: Duration,
@@ -119,7 +119,7 @@ impl Default for PrepareOptions {
             allow_visible_seed: false,
             threads: Threads::Caller,
             files: Files::Closed,
-            refuse: Refuse::NONE,
+            refuse: Refuse::UNLESS_TOLD,
             stop_threads: STOP_THREADS,
             rehearsal_returns: false,
             holds_threads: false,
@@ -256,6 +256,9 @@ pub fn prepare_after(
         return Err(PrepareError::Stop(why));
     }
     let _turn = Turn::take().ok_or(PrepareError::Busy)?;
+    if let Some(why) = whole::dispatched(options.threads, options.stop_threads) {
+        return Err(PrepareError::Stop(why));
+    }
     reap::ended();
     let agent = match &options.agent {
         Some(agent) => agent.clone(),

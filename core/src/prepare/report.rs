@@ -79,6 +79,8 @@ pub mod tag {
     pub const SAME_FILE: u16 = 27;
     /// u64 address where children are told what they have lost, and `Refuse::bits`. Where files are carried.
     pub const LOSSES: u16 = 28;
+    /// Nothing: the caller has a cookie of core scheduling.
+    pub const CORE_COOKIE: u16 = 29;
     /// u64 fd, then its `struct termios` and `struct winsize`. Behind its `FILE`.
     pub const TERMINAL: u16 = 30;
     /// 12 x u64: CLOCK_MONOTONIC and CLOCK_BOOTTIME at the freeze, ns; 1 if it is not dumpable; no_new_privs;
@@ -118,6 +120,8 @@ pub struct Report {
     pub state: State,
     /// What it has asked of the kernel.
     pub treatment: Treatment,
+    /// The caller shares its core with nobody but those of its cookie.
+    pub has_core_cookie: bool,
     /// Whom it is taken for, as its own user namespace numbers it.
     pub credentials: Option<Credentials>,
     /// Its root directory as the agent sees it, if that is another one; told by nobody but the agent.
@@ -369,6 +373,7 @@ fn take(report: &mut Report, tag: u16, record: &[u8]) -> Option<()> {
             });
         }
         tag::OWN_SCHED => report.state.sched = sched(record)?,
+        tag::CORE_COOKIE => report.has_core_cookie = true,
         tag::TREATMENT => {
             let n = numbers(record, 2 + SPECULATIONS)?;
             report.treatment = Treatment {
@@ -691,6 +696,11 @@ mod tests {
         let treatment = parse(&buffer[..len]).unwrap().treatment;
         assert!(treatment.merges_memory && !treatment.is_io_flusher);
         assert_eq!(treatment.speculation, [8, 0, 0]);
+        assert!(!parse(&buffer[..len]).unwrap().has_core_cookie);
+        let mut writer = ReportWriter::new(&mut buffer);
+        writer.record(tag::CORE_COOKIE, &[], b"");
+        let len = writer.finish().unwrap();
+        assert!(parse(&buffer[..len]).unwrap().has_core_cookie);
     }
 
     #[test]

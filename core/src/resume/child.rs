@@ -9,8 +9,10 @@ use std::os::fd::BorrowedFd;
 use super::ResumeError;
 use super::abi::{MAIL, MAIL_LEN, NumberRange, TABLE};
 use super::calls;
-use super::compile::{COMMAND_FD, CompileError, HostFacts, late_file_limit};
-use super::credentials;
+use super::compile::{
+    self, COMMAND_FD, CompileError, FIXED_ANONYMOUS, HostFacts, READ_WRITE, late_file_limit,
+};
+use super::credentials::{self, InNamespace};
 use super::entering::{Entering, Enters};
 use super::files::FilePlan;
 use super::program::{Expect, Op, Program};
@@ -18,10 +20,11 @@ use super::shared::SharedPlan;
 use super::state;
 use super::threads::{self, FurtherThreads};
 use crate::descriptor::{
-    Descriptor, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, Vma, VmaFlags,
+    Descriptor, MmLayout, OpenFile, Process, Sched, SeedAddr, SeedRange, Thread, Vma, VmaFlags,
 };
 use crate::id::{ChildId, SeedId};
 use crate::prepare::{MAX_MAIL_BYTES, RESUME_MAGIC, ROLE_REHEARSAL, ResumeInfo};
+use crate::wire::id_map::IdMap;
 
 /// What one child is to be.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +54,14 @@ pub struct ChildSpec<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name, with CLONE_NEWUTS among the flags.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it, up to `MAX_ARGV_BYTES`; empty: what it has in the seed.
+    pub argv: &'a [u8],
     /// A whole process gets new ids instead of those that it had.
     pub new_ids: bool,
     /// What it enters.
     pub enters: Enters<'a>,
+    /// Of the user namespace among it.
+    pub id_map: &'a [IdMap],
 }
 
 /// What all tails of a template share.
@@ -91,6 +98,9 @@ pub struct TailFacts {
     /// How they become files again, where they are carried.
     files: Option<FilePlan>,
     shared: SharedPlan,
+    argv: ArgvPlace,
+    /// Whom it is taken for in a user namespace.
+    in_namespace: InNamespace,
     /// What makes it whom its parent was, if that is not its agent; behind it nothing takes a right that it lacks.
     credentials: Vec<Op>,
 }
@@ -121,19 +131,48 @@ pub struct Own<'a> {
     pub cwd: Option<&'a str>,
     /// Its host's name.
     pub hostname: Option<&'a str>,
+    /// What /proc/self/cmdline has in it; empty: what it has in the seed.
+    pub argv: &'a [u8],
     /// What it enters, before it does anything there.
     pub enters: Entering,
 }
 
 impl Own<'_> {
-    /// Two, whatever is told: a step's number tells it.
-    fn steps(&self, seeds_cwd: &str) -> [Op; 2] {
+    /// As many, whatever is told: a step's number tells it.
+    fn steps(&self, seeds_cwd: &str, argv: &ArgvPlace) -> [Op; 5] {
         let cwd = match self.cwd {
             Some(path) => calls::chdir(path, Expect::Success),
             None if self.enters.has_other_files() => calls::chdir(seeds_cwd, Expect::Ignored),
             None => no_step(),
         };
-        [self.hostname.map_or_else(no_step, calls::sethostname), cwd]
+        let hostname = self.hostname.map_or_else(no_step, calls::sethostname);
+        let [memory, bytes, layout] = argv.steps(self.argv);
+        [hostname, cwd, memory, bytes, layout]
+    }
+}
+
+/// Where an argv goes that its resumer gives: to memory of its own, as the program may lead anywhere into the one that it
+/// was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ArgvPlace {
+    /// `None`: there is no room for it.
+    at: Option<SeedAddr>,
+    layout: MmLayout,
+}
+
+impl ArgvPlace {
+    /// Memory for these bytes, the bytes, and the kernel told.
+    fn steps(&self, argv: &[u8]) -> [Op; 3] {
+        let Some(SeedAddr(at)) = self.at.filter(|_| !argv.is_empty()) else {
+            return [no_step(), no_step(), no_step()];
+        };
+        let len = argv.len() as u64;
+        let layout = MmLayout { args: (at, at + len), ..self.layout };
+        [
+            calls::mmap(at, len, READ_WRITE, FIXED_ANONYMOUS, None, 0),
+            Op::Store { addr: at, bytes: argv.to_vec() },
+            compile::tell_layout(&layout, Expect::Success),
+        ]
     }
 }
 
@@ -184,8 +223,17 @@ impl TailFacts {
             numbers: numbers_in_use(&desc.open_files),
             files: desc.carried.as_ref().map(FilePlan::of),
             shared: SharedPlan::of(desc),
+            argv: ArgvPlace { at: None, layout: desc.process.layout },
+            in_namespace: credentials::in_namespace(desc, &host.credentials)?,
             credentials,
         })
+    }
+
+    /// With room for `MAX_ARGV_BYTES` of an argv that a resumer gives.
+    #[must_use]
+    pub fn with_room_for_argv(mut self, at: Option<SeedAddr>) -> TailFacts {
+        self.argv.at = at;
+        self
     }
 
     /// Where the kernel writes a child's tid.
@@ -275,7 +323,9 @@ impl TailFacts {
             // A child that signals its process group must not reach the keeper and its siblings.
             calls::setsid(),
         ];
-        ops.extend(own.enters.steps((stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX)));
+        let entered = (stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX);
+        let user_namespace = own.enters.user_at(entered);
+        ops.extend(own.enters.steps(entered));
         let (head, len) = self.thread.robust_list;
         if len != 0 {
             ops.push(calls::set_robust_list(head.0, len));
@@ -294,11 +344,12 @@ impl TailFacts {
         ops.extend(self.early_sched().map(|sched| threads::scheduling(sched, expect)));
         ops.extend((0..3).map(|number| calls::dup2(stdio + number, number)));
         if let Some(files) = &self.files {
-            ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns));
+            ops.extend(files.make(stdio, COMMAND_FD, listeners, place.passed_ns, user_namespace));
         }
         // Where no file is carried: the numbers behind what came along.
         let spare = self.files.as_ref().map(FilePlan::spare);
-        let (number, nothing) = spare.unwrap_or((stdio + 4, stdio + 3));
+        let above = user_namespace.map_or(stdio + 4, |number| number + 1);
+        let (number, nothing) = spare.unwrap_or((above, stdio + 3));
         ops.extend(self.shared.make(number, nothing));
         ops.extend(
             self.file_limit
@@ -321,13 +372,19 @@ impl TailFacts {
         if let Some(rseq) = self.thread.rseq {
             ops.push(calls::rseq(rseq.addr.0, rseq.len, rseq.signature));
         }
-        ops.extend(own.steps(&self.cwd));
+        ops.extend(own.steps(&self.cwd, &self.argv));
         // By its agent's rights, as what a child that is cloned ahead has locked by now.
         ops.extend(
             self.lock_memory().into_iter().map(|op| if place.is_ahead { no_step() } else { op }),
         );
-        if !self.credentials.is_empty() {
-            ops.extend(self.credentials.iter().cloned());
+        let mut credentials = self.credentials.clone();
+        if let Some(came_as) = user_namespace {
+            let number = self.files.as_ref().map_or(came_as, FilePlan::user_namespace);
+            credentials = vec![calls::setns(number, USER_NAMESPACE), calls::close(number)];
+            credentials.extend(self.in_namespace.steps.iter().cloned());
+        }
+        if !credentials.is_empty() {
+            ops.extend(credentials);
             // Who changes its user has no such signal any more.
             ops.extend([die_with_parent(), self.check_parent(keeper)]);
         }
@@ -384,6 +441,21 @@ impl TailFacts {
         ops
     }
 
+    /// Whether it can be in a user namespace of this map, if there is one.
+    fn check_id_map(&self, map: &[IdMap]) -> Result<(), ResumeError> {
+        let is_missing = |id: &&u32| !map.iter().any(|part| part.has(**id));
+        let InNamespace { users, groups, .. } = &self.in_namespace;
+        let user = users.iter().find(is_missing).map(|id| ("user", *id));
+        let missing = user.or_else(|| groups.iter().find(is_missing).map(|id| ("group", *id)));
+        let threads = 1 + self.further.waiting() + u64::from(self.further.ends_with_caller());
+        match missing {
+            _ if map.is_empty() => Ok(()),
+            Some((what, id)) => Err(ResumeError::NotInIdMap { what, id }),
+            None if threads > 1 => Err(ResumeError::IdMapOfThreads(threads)),
+            None => Ok(()),
+        }
+    }
+
     /// The mail for a child, and its number of ops.
     ///
     /// # Errors
@@ -397,12 +469,21 @@ impl TailFacts {
         if carried > MAX_MAIL_BYTES {
             return Err(ResumeError::MailTooLarge { bytes: carried });
         }
+        if self.argv.at.is_none() && !spec.argv.is_empty() {
+            return Err(ResumeError::NoRoom { near: None });
+        }
+        self.check_id_map(spec.id_map)?;
         let at = place.base + MAIL;
         let keeper = if spec.extra_clone_flags & NEW_PID != 0 { 0 } else { place.keeper };
         let runs_timers = place.runs_timers && spec.role != ROLE_REHEARSAL;
         let place = TailPlace { keeper, runs_timers, ..*place };
         let listeners: Vec<u32> = spec.listeners.iter().map(|(record, _)| *record).collect();
-        let own = Own { cwd: spec.cwd, hostname: spec.hostname, enters: spec.enters.entering() };
+        let own = Own {
+            cwd: spec.cwd,
+            hostname: spec.hostname,
+            argv: spec.argv,
+            enters: spec.enters.entering(),
+        };
         let mut tail = self.tail(&place, &[0; INFO_LEN], &listeners, &own);
         // The length of the tail does not depend on what its info says.
         let payload = (at + tail.encoded_len() as u64, spec.payload.len() as u64);
@@ -428,6 +509,9 @@ impl TailFacts {
         Ok((mail, tail.ops.len() as u64))
     }
 }
+
+/// CLONE_NEWUSER.
+const USER_NAMESPACE: u32 = libc::CLONE_NEWUSER.cast_unsigned();
 
 fn die_with_parent() -> Op {
     let kill = u64::from(libc::SIGKILL.cast_unsigned());

@@ -44,11 +44,11 @@ pub const MAX_STACK_COPY: u64 = 64 << 20;
 /// Number of the command socket in a template.
 pub const COMMAND_FD: u32 = 3;
 
-const READ_WRITE: u8 = 3;
+pub(super) const READ_WRITE: u8 = 3;
 const READ_EXECUTE: u8 = 5;
 const FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
 const FIXED_SHARED: i32 = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
-const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
+pub(super) const FIXED_ANONYMOUS: i32 = FIXED | libc::MAP_ANONYMOUS;
 const MAP_DROPPABLE: i32 = 8;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
@@ -371,7 +371,7 @@ fn fill_stacks(
     fds: &TemplateFds,
 ) -> Result<(), CompileError> {
     let mut total = 0;
-    for piece in pieces.iter().filter(|piece| piece.stack) {
+    for piece in pieces.iter().filter(|piece| piece.copied) {
         // A stack's pages are where they are, whoever owns them: neighbours are one read.
         let mut runs: Vec<SeedRange> = Vec::new();
         for run in places.present(piece.range).filter(|run| run.source != Source::Zero) {
@@ -393,10 +393,12 @@ fn fill_stacks(
     if total > MAX_STACK_COPY { Err(CompileError::StackTooLarge(total)) } else { Ok(()) }
 }
 
+/// In the place of a program's descriptor.
+const KEEP_EXE: u32 = u32::MAX;
+
 /// PR_SET_MM_MAP. The auxiliary vector must lie somewhere while the kernel reads it: in the mailbox. /proc/self/exe becomes
 /// the seed's program where that is here, else what stands in for it (which takes a capability, so it may fail).
 fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &TemplateFds) {
-    const KEEP_EXE: u32 = u32::MAX;
     let auxv = &desc.process.auxv;
     debug_assert!(auxv.len() as u64 <= MAIL_LEN);
     ops.push(Op::Store { addr: scratch, bytes: auxv.clone() });
@@ -410,6 +412,14 @@ fn set_layout(ops: &mut Vec<Op>, desc: &Descriptor, scratch: u64, fds: &Template
     ops.push(set(KEEP_EXE, Expect::Success));
     let fd = program(desc).and_then(|index| fds.files.get(&index).copied()).or(fds.stand_in);
     ops.extend(fd.map(|fd| set(fd, Expect::Ignored)));
+}
+
+/// PR_SET_MM_MAP of what another auxiliary vector and program are told of already.
+pub(super) fn tell_layout(layout: &MmLayout, expect: Expect) -> Op {
+    let map = mm_map(layout, 0, 0, KEEP_EXE);
+    let len = map.len() as u64;
+    let what = u64::from(libc::PR_SET_MM_MAP.cast_unsigned());
+    calls::prctl(libc::PR_SET_MM, [what.into(), map.into(), len.into()], expect)
 }
 
 /// The seed's program among its files.

@@ -471,11 +471,34 @@ fn the_tail_ends_in_the_seeds_own_code() {
    8 rseq(153, 32, 0, 5)
    9 store 0 bytes at 0x0
   10 store 0 bytes at 0x0
-  11 madvise(0x1000000000, 0x1000, 10)
-  12 close_range(3, 0xffffffff)
-  13 rt_sigreturn with rsp = 0x70000010
+  11 store 0 bytes at 0x0
+  12 store 0 bytes at 0x0
+  13 store 0 bytes at 0x0
+  14 madvise(0x1000000000, 0x1000, 10)
+  15 close_range(3, 0xffffffff)
+  16 rt_sigreturn with rsp = 0x70000010
 ";
     assert_eq!(tail, expected.trim_start_matches('\n'));
+}
+
+#[test]
+fn an_argv_that_is_given_has_memory_of_its_own_and_as_many_steps() {
+    let steps = |argv: &[u8], room| {
+        let facts = TailFacts::of(&descriptor(), &HostFacts::default()).unwrap();
+        let own = Own { argv, ..Own::default() };
+        let info = [0; crate::resume::child::INFO_LEN];
+        let tail = facts.with_room_for_argv(room).tail(&PLACE, &info, &[], &own);
+        (tail.ops.len(), tail.to_string())
+    };
+    let (len, none) = steps(b"", Some(SeedAddr(0x5000)));
+    let (len_given, given) = steps(b"a\0b\0", Some(SeedAddr(0x5000)));
+    assert_eq!(len, len_given);
+    for step in
+        ["mmap(0x5000, 4, 3, 0x100022", "store 4 bytes at 0x5000", "prctl(35, 14, <104 bytes>, 104"]
+    {
+        assert!(given.contains(step) && !none.contains(step), "{step}: {given}");
+    }
+    assert_eq!(steps(b"a\0", None), (len, none), "its mail is refused before");
 }
 
 #[test]
@@ -605,8 +628,8 @@ fn what_can_be_done_before_the_command_comes_is_done_ahead() {
     let (tail, in_ahead) = (steps(&desc, false), steps(&desc, true));
     // The table of descriptors grows while nobody shares it.
     let making = [
-        "dup3(3, 66, 0x80000) = 0x42",
-        "close(66)",
+        "dup3(3, 67, 0x80000) = 0x43",
+        "close(67)",
         "clone3 of 2 threads from number 0 on, until each waits",
     ];
     assert_eq!(tail[3..6], making);

@@ -8,10 +8,12 @@
 //! that can not be given, are refused before anything is built. As each thread has credentials of its own, each runs
 //! these steps.
 
+use std::sync::OnceLock;
+
 use super::calls;
 use super::program::{Expect, Op};
 use crate::descriptor::credentials::{CAPABILITY_VERSION, KEEP_CAPS, capabilities_of};
-use crate::descriptor::{Credentials, Descriptor, Groups, Rights};
+use crate::descriptor::{Credentials, Descriptor, Groups, OwnCredentials, Rights};
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
@@ -66,7 +68,14 @@ pub enum CredentialsError {
 /// # Errors
 /// What `host` may not do.
 pub(super) fn steps(desc: &Descriptor, host: &Credentials) -> Result<Vec<Op>, CredentialsError> {
-    let own = &desc.credentials;
+    steps_of(&desc.credentials, desc, host)
+}
+
+fn steps_of(
+    own: &OwnCredentials,
+    desc: &Descriptor,
+    host: &Credentials,
+) -> Result<Vec<Op>, CredentialsError> {
     let users = own.users.filter(|users| *users != host.users);
     let groups = own.groups.as_ref().map_or(Ok(Vec::new()), |groups| groups_steps(groups, host))?;
     let rights = own.rights.map(|rights| within(rights, &host.rights));
@@ -97,6 +106,56 @@ pub(super) fn steps(desc: &Descriptor, host: &Credentials) -> Result<Vec<Op>, Cr
         ops.push(calls::prctl(libc::PR_SET_DUMPABLE, [dumpable.into()], Expect::Success));
     }
     Ok(ops)
+}
+
+/// Whom a child is taken for in a user namespace that it has entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InNamespace {
+    /// Ids that it has there.
+    pub(super) users: Vec<u32>,
+    /// Those of groups.
+    pub(super) groups: Vec<u32>,
+    /// What makes it that.
+    pub(super) steps: Vec<Op>,
+}
+
+/// In a user namespace that a child of `host`'s has entered it has every right there is, and none outside. It keeps what its
+/// parent had and its agent has, as elsewhere.
+///
+/// # Errors
+/// None: who has every right may do all of it.
+pub(super) fn in_namespace(
+    desc: &Descriptor,
+    host: &Credentials,
+) -> Result<InNamespace, CredentialsError> {
+    const NOBODY: [u32; 4] = [u32::MAX; 4];
+    let own = &desc.credentials;
+    let groups = own.groups.clone().unwrap_or_else(|| host.groups.clone());
+    let users = own.users.unwrap_or(host.users);
+    let rights = within(own.rights.unwrap_or(host.rights), &host.rights);
+    let all = every_capability();
+    let entered = Credentials {
+        users: NOBODY,
+        groups: Groups { ids: NOBODY, supplementary: Vec::new() },
+        rights: Rights { permitted: all, effective: all, bounding: all, ..Rights::default() },
+    };
+    let wanted =
+        OwnCredentials { users: Some(users), groups: Some(groups.clone()), rights: Some(rights) };
+    let steps = steps_of(&wanted, desc, &entered)?;
+    let groups = groups.ids.into_iter().chain(groups.supplementary).collect();
+    Ok(InNamespace { users: users.to_vec(), groups, steps })
+}
+
+/// Those that this kernel knows.
+fn every_capability() -> u64 {
+    static ALL: OnceLock<u64> = OnceLock::new();
+    *ALL.get_or_init(|| {
+        const LAST: &str = "/proc/sys/kernel/cap_last_cap";
+        let text = std::fs::read_to_string(LAST).unwrap_or_default();
+        // CAP_CHECKPOINT_RESTORE, of Linux 5.9.
+        let last = text.trim().parse::<u32>().unwrap_or(40).min(63);
+        u64::MAX >> (63 - last)
+    })
 }
 
 fn may(host: &Credentials, capability: u32) -> bool {
@@ -229,7 +288,6 @@ fn capset(effective: u64, permitted: u64, inheritable: u64) -> Op {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::OwnCredentials;
     use crate::resume::compile::tests::descriptor;
     use crate::resume::program::Arg;
 
@@ -246,7 +304,7 @@ mod tests {
         Credentials { users: [id; 4], groups, rights }
     }
 
-    fn steps_of(own: OwnCredentials, host: &Credentials) -> Result<Vec<String>, CredentialsError> {
+    fn texts_of(own: OwnCredentials, host: &Credentials) -> Result<Vec<String>, CredentialsError> {
         let mut desc = descriptor();
         desc.credentials = own;
         steps(&desc, host).map(|ops| ops.iter().map(Op::to_string).collect())
@@ -260,8 +318,8 @@ mod tests {
 
     #[test]
     fn who_is_its_agent_costs_no_step() {
-        assert_eq!(steps_of(OwnCredentials::default(), &root()), Ok(Vec::new()));
-        assert_eq!(steps_of(OwnCredentials::default(), &user(7)), Ok(Vec::new()));
+        assert_eq!(texts_of(OwnCredentials::default(), &root()), Ok(Vec::new()));
+        assert_eq!(texts_of(OwnCredentials::default(), &user(7)), Ok(Vec::new()));
     }
 
     #[test]
@@ -284,10 +342,10 @@ mod tests {
             "capset(<8 bytes>, <24 bytes>)",
             "prctl(4, 1, 0, 0, 0)",
         ];
-        assert_eq!(steps_of(nobody, &root()).unwrap(), expected);
+        assert_eq!(texts_of(nobody, &root()).unwrap(), expected);
         let groups = changed(&root(), |own| own.groups.supplementary = vec![4]);
         let expected = ["setgroups(1, <4 bytes>)", "setresgid(0, 0, 0)", "prctl(4, 1, 0, 0, 0)"];
-        assert_eq!(steps_of(groups, &root()).unwrap(), expected);
+        assert_eq!(texts_of(groups, &root()).unwrap(), expected);
     }
 
     #[test]
@@ -326,7 +384,7 @@ mod tests {
     #[test]
     fn what_an_agent_may_not_do_is_refused_by_name() {
         let refused =
-            |own: OwnCredentials, host: &Credentials| steps_of(own, host).unwrap_err().to_string();
+            |own: OwnCredentials, host: &Credentials| texts_of(own, host).unwrap_err().to_string();
         let text = refused(changed(&user(7), |own| own.users = [9; 4]), &user(7));
         assert!(
             text.contains("[9, 9, 9, 9]") && text.contains("user 7 without CAP_SETUID"),
@@ -345,9 +403,28 @@ mod tests {
     #[test]
     fn an_agent_that_has_less_makes_a_child_that_has_less() {
         let more = changed(&user(7), |own| own.groups.supplementary = vec![7, 50, 60]);
-        assert_eq!(steps_of(more, &user(7)), Ok(Vec::new()));
+        assert_eq!(texts_of(more, &user(7)), Ok(Vec::new()));
         let already = changed(&root(), |own| *own = user(7));
-        let steps = steps_of(already, &user(7)).unwrap();
+        let steps = texts_of(already, &user(7)).unwrap();
         assert_eq!(steps, [""; 0], "it is that user already");
+    }
+
+    #[test]
+    fn in_a_namespace_of_its_own_a_child_has_what_it_would_have_and_its_ids_are_set() {
+        let texts = |own: OwnCredentials, host: &Credentials| {
+            let mut desc = descriptor();
+            desc.credentials = own;
+            let made = in_namespace(&desc, host).unwrap();
+            (made.users, made.groups, made.steps.iter().map(Op::to_string).collect::<Vec<_>>())
+        };
+        let host = Credentials { rights: Rights { bounding: !0, ..Rights::default() }, ..root() };
+        let (users, groups, steps) = texts(OwnCredentials::default(), &host);
+        assert_eq!((users, groups), (vec![0; 4], vec![0; 4]));
+        let steps = steps.join(" ");
+        for step in ["setgroups(0,", "setresgid(0, 0, 0)", "setresuid(0, 0, 0)", "capset("] {
+            assert!(steps.contains(step), "{step}: {steps}");
+        }
+        let (users, groups, _) = texts(changed(&root(), |own| *own = user(7)), &root());
+        assert_eq!((users, groups), (vec![7; 4], vec![7, 7, 7, 7, 7, 50]));
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::namespace::NamespaceKind;
 
 const KINDS: usize = NamespaceKind::ALL.len();
 /// Descriptors that ride along for it.
-pub(super) const MAX_ENTERED: usize = 1 + KINDS;
+pub(super) const MAX_ENTERED: usize = 2 + KINDS;
 
 /// What to enter.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Enters<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// By [`NamespaceKind`].
     pub namespaces: [Option<BorrowedFd<'a>>; KINDS],
+    /// A user namespace, which it enters when nothing is left to do that takes its agent's rights.
+    pub user: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Enters<'a> {
@@ -30,7 +32,8 @@ impl<'a> Enters<'a> {
 
     /// In the order of a command's descriptors.
     pub fn all(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        self.cgroup.into_iter().chain(self.namespaces.into_iter().flatten())
+        let at_first = self.cgroup.into_iter().chain(self.namespaces.into_iter().flatten());
+        at_first.chain(self.user)
     }
 
     /// Which of them there are.
@@ -38,6 +41,7 @@ impl<'a> Enters<'a> {
         Entering {
             cgroup: self.cgroup.is_some(),
             namespaces: self.namespaces.map(|namespace| namespace.is_some()),
+            user: self.user.is_some(),
         }
     }
 }
@@ -47,6 +51,7 @@ impl<'a> Enters<'a> {
 pub struct Entering {
     cgroup: bool,
     namespaces: [bool; KINDS],
+    user: bool,
 }
 
 impl Entering {
@@ -55,7 +60,13 @@ impl Entering {
         self.namespaces[NamespaceKind::Mount as usize]
     }
 
-    /// The first descriptor is `first`.
+    /// Where the descriptor of a user namespace is, if the first one is `first`.
+    pub(super) fn user_at(&self, first: u32) -> Option<u32> {
+        let others = [self.cgroup].into_iter().chain(self.namespaces).filter(|is| *is);
+        self.user.then(|| first.saturating_add(others.map(u32::from).sum()))
+    }
+
+    /// All but a user namespace. The first descriptor is `first`.
     pub(super) fn steps(&self, first: u32) -> Vec<Op> {
         let kinds = NamespaceKind::ALL.into_iter().zip(self.namespaces);
         let joined = kinds.filter_map(|(kind, joins)| joins.then_some(kind));

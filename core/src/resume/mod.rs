@@ -150,6 +150,21 @@ pub enum ResumeError {
         /// Their size.
         bytes: usize,
     },
+    /// An id map leaves out whom the child is.
+    #[error(
+        "its process has the {what} id {id}, which the id map leaves out: give a part that has it inside"
+    )]
+    NotInIdMap {
+        /// A user or a group.
+        what: &'static str,
+        /// Which.
+        id: u32,
+    },
+    /// An id map, and several threads.
+    #[error(
+        "its process has {0} threads, and the kernel lets none with others enter a user namespace: leave out the id map"
+    )]
+    IdMapOfThreads(u64),
     /// The template says what makes no sense.
     #[error("the template broke its protocol: this is a defect of mitosis")]
     Protocol,

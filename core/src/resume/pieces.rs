@@ -6,6 +6,7 @@ use super::compile::SharedView;
 use crate::descriptor::{
     Descriptor, ImageOffset, Run, SeedAddr, SeedRange, Source, Vma, VmaFlags, VmaKind,
 };
+use crate::wire::local::MAX_ARGV_BYTES;
 
 /// An absent stretch shorter than this many pages stays part of the image: a mapping of its own costs each
 /// child's clone 0.3-0.6 us, a miss on an absent page is answered without a READ.
@@ -32,8 +33,10 @@ pub(super) struct Piece {
     pub(super) prot: u8,
     /// Of the seed's VMA.
     pub(super) flags: VmaFlags,
-    /// Grows down, and its present pages are copied in: argv and environ are read from such memory alone.
+    /// Grows down.
     pub(super) stack: bool,
+    /// Its present pages are copied in: argv and environ are read from anonymous memory alone.
+    pub(super) copied: bool,
 }
 
 /// Where a seed's pages are to be had here.
@@ -54,8 +57,8 @@ impl Places<'_> {
         for vma in &self.desc.vmas {
             let prot = if vma.kind == VmaKind::Hole { 0 } else { vma.prot };
             for (range, backing) in self.backings(vma)? {
-                let (flags, stack) = (vma.flags, is_stack(vma));
-                let piece = Piece { range, backing, prot, flags, stack };
+                let (flags, stack, copied) = (vma.flags, is_stack(vma), self.is_copied(vma));
+                let piece = Piece { range, backing, prot, flags, stack, copied };
                 match pieces.last_mut() {
                     Some(last) if last.continues_as(&piece) => last.range.end = piece.range.end,
                     _ => pieces.push(piece),
@@ -80,7 +83,7 @@ impl Places<'_> {
         match vma.kind {
             VmaKind::Vvar | VmaKind::Vdso => Ok(Vec::new()),
             VmaKind::Hole => whole(Backing::Anonymous),
-            _ if zeroed || is_stack(vma) => whole(Backing::Anonymous),
+            _ if zeroed || self.is_copied(vma) => whole(Backing::Anonymous),
             VmaKind::File { file, offset } => match self.files.get(&file) {
                 Some(fd) if self.is_pristine(vma.range, file, offset) => {
                     whole(Backing::File { fd: *fd, offset })
@@ -93,6 +96,16 @@ impl Places<'_> {
             },
             VmaKind::Anonymous | VmaKind::Stack => self.split(vma.range),
         }
+    }
+
+    /// A stack, and the memory that an argv was given in.
+    fn is_copied(&self, vma: &Vma) -> bool {
+        let (start, end) = self.desc.process.layout.args;
+        let argv = SeedRange::new(start, end.max(start));
+        is_stack(vma)
+            || vma.kind == VmaKind::Anonymous
+                && vma.range.len() <= MAX_ARGV_BYTES as u64
+                && !vma.range.intersect(argv).is_empty()
     }
 
     /// Whether every page of `range` is still the file's, and no call site in it is patched.
@@ -176,8 +189,8 @@ impl Piece {
         shown
             && self.range.end == next.range.start
             && (self.prot, self.flags) == (next.prot, next.flags)
-            && !self.stack
-            && !next.stack
+            && !self.copied
+            && !next.copied
     }
 }
 

@@ -30,6 +30,7 @@ use crate::descriptor::{Clocks, Descriptor, ImageOffset, SeedAddr};
 use crate::id::ChildId;
 use crate::keeper::{self, NewTemplate, TemplateRequest};
 use crate::sys::{enter, scm};
+use crate::wire::local::MAX_ARGV_BYTES;
 
 /// How long laying out a template may take: hundreds of system calls, and reads of its stack that may go
 /// to another host and be asked there twice.
@@ -159,7 +160,8 @@ impl Template {
         let own_proc = host.proc_is_plain && spec.descriptor.root.is_none();
         let stand_in = spec.stand_in();
         let (program, files) = spec.program(&host, stand_in.as_ref())?;
-        let tail = TailFacts::of(spec.descriptor, &host)?;
+        let room = spec.placement.room_for(spec.descriptor, MAX_ARGV_BYTES as u64);
+        let tail = TailFacts::of(spec.descriptor, &host)?.with_room_for_argv(room);
         let base = spec.placement.base;
         let nothing = nothing()?;
         let region = region(spec, &program, &tail)?;
@@ -445,7 +447,7 @@ fn a_tail(tail: &TailFacts, enters: Entering) -> Program {
         passed_ns: 0,
         clock_delta_ns: 0,
     };
-    let own = Own { cwd: Some(""), hostname: Some(""), enters };
+    let own = Own { cwd: Some(""), hostname: Some(""), argv: b"\0", enters };
     tail.tail(&place, &[0; super::child::INFO_LEN], &[], &own)
 }
 

@@ -44,6 +44,8 @@ pub mod signal;
 pub mod socket;
 pub(crate) mod spawn;
 pub mod timens;
+#[cfg(feature = "agent")]
+pub(crate) mod user_namespace;
 pub mod wait;
 pub(crate) mod xattr;
 

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::control::{About, ControlReply, ControlRequest};
 use super::frame;
+use super::id_map::IdMap;
 use super::listen::Listen;
 use super::local::{
     ChildEnd, ChildLine, Clock, DropMode, Failure, FailureKind, Listing, LocalReply, LocalRequest,
@@ -47,6 +48,8 @@ fn resume() -> ResumeRequest {
         hostname: Some("host-c".to_owned()),
         cgroup: Some("/g".to_owned()),
         namespaces: vec![Namespace { kind: NamespaceKind::Net, path: "/n".to_owned() }],
+        argv: vec!["worker".to_owned(), "--blue".to_owned()],
+        id_map: vec![IdMap { inside: 0, outside: 100_000, count: 65_536 }],
     }
 }
 
@@ -70,7 +73,7 @@ pub(super) fn local_requests() -> Vec<LocalRequest> {
     vec![
         LocalRequest::Report { token: TOKEN, report: vec![1, 2, 3] },
         LocalRequest::Await { token: TOKEN },
-        LocalRequest::Resume(resume()),
+        LocalRequest::Resume(Box::new(resume())),
         LocalRequest::Kill { child: CHILD, host: Some("host-b".to_owned()), signal: 9 },
         LocalRequest::Drop { seed: SEED, how: DropMode::AfterChildren },
         LocalRequest::Drop { seed: SEED, how: DropMode::Revoke },

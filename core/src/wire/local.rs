@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::id_map::IdMap;
 use super::listen::Listen;
 use super::namespaces::Namespace;
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
@@ -31,7 +32,7 @@ pub enum LocalRequest {
     },
     /// Start children. Descriptors: stdin, stdout, stderr for them. Answer: `Started`, then `Exited` for
     /// each child. Closing the connection leaves the children alone.
-    Resume(ResumeRequest),
+    Resume(Box<ResumeRequest>),
     /// Send a signal to a child. Answer: `Done`.
     Kill {
         /// Which.
@@ -109,6 +110,10 @@ pub struct ResumeRequest {
     pub cgroup: Option<String>,
     /// Namespaces of their host that they join; of other kinds they are in the agent's.
     pub namespaces: Vec<Namespace>,
+    /// What /proc/self/cmdline tells in them, its first word included; empty: as in the seed.
+    pub argv: Vec<String>,
+    /// Ids of a user namespace that they are in; empty: their agent's.
+    pub id_map: Vec<IdMap>,
 }
 
 /// What clocks tell in children: CLOCK_MONOTONIC and CLOCK_BOOTTIME, and all timers by them. CLOCK_REALTIME is their
@@ -138,6 +143,26 @@ impl FromStr for Clock {
             "frozen" => Ok(Clock::Frozen),
             other => Err(ClockError(other.to_owned())),
         }
+    }
+}
+
+/// Bytes that a child's argv may have, each of its texts with a zero byte: execve(2) takes as much of one of them.
+pub const MAX_ARGV_BYTES: usize = 128 << 10;
+
+/// As it lies in a child's memory.
+///
+/// # Errors
+/// It cannot be one; the text says why.
+pub fn argv_bytes(argv: &[String]) -> Result<Vec<u8>, String> {
+    if argv.iter().any(|text| text.contains('\0')) {
+        return Err("a text of argv holds a zero byte, which ends it".to_owned());
+    }
+    let bytes: Vec<u8> = argv.iter().flat_map(|text| text.bytes().chain([0])).collect();
+    match bytes.len() {
+        0..=MAX_ARGV_BYTES => Ok(bytes),
+        len => Err(format!(
+            "argv has {len} bytes, above the limit of {MAX_ARGV_BYTES}: pass what is large as the payload"
+        )),
     }
 }
 

@@ -10,6 +10,7 @@
 #[cfg(feature = "agent")]
 pub mod control;
 pub mod frame;
+pub mod id_map;
 pub mod listen;
 pub mod local;
 pub mod namespaces;

@@ -160,6 +160,8 @@ impl World {
             new_ids: payload == b"renumbered",
             cwd: None,
             hostname: None,
+            argv: &[],
+            id_map: &[],
             enters: mitosis::resume::Enters::default(),
         };
         let process = template.child(&spec)?;

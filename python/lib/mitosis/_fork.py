@@ -250,7 +250,7 @@ def prepare(
     allow_visible_seed: bool = False,
     threads: Literal["caller", "all"] = "caller",
     files: Literal["closed", "carried"] | None = None,
-    losses: Literal["close", "refuse"] | Mapping[str, Literal["close", "refuse"]] = "close",
+    losses: Literal["close", "refuse"] | Mapping[str, Literal["close", "refuse"]] | None = None,
 ) -> Seed | Resumed:
     """Freeze a copy of this process, from which children can be resumed on any host.
 
@@ -277,11 +277,14 @@ def prepare(
         losses: what to do where carried files hold something that cannot cross. "close": children find it
             closed or hung up, and listed in `Resumed.lost`. "refuse": there is no seed, and `Seed.handle`
             raises NotForkable with the descriptor, what it is and who holds the other end. A mapping
-            says it for each kind; those that it does not name are closed. The kinds: "connections",
+            says it for each kind; those that it does not name are closed, but for "io_uring", which is
+            refused where nothing is said of it. The kinds: "connections",
             "pipes", "processes" (pidfds), "devices", "unnamed" (deleted files above 256 KiB), "locks",
             "watches" (of inotify), "terminals", "shared_memory" (that another living process maps),
             "shared_files" (mapped to be written, where the child's host has not the same: there
-            `resume` fails, and the child has a copy otherwise).
+            `resume` fails, and the child has a copy otherwise), "io_uring", "scheduling" (other threads of
+            SCHED_DEADLINE, which are of the ordinary class in children; a cookie of PR_SCHED_CORE, which they
+            have not).
 
     Raises, in this process alone:
         NotForkable: shared memory is above the limit, the seed could not be hidden, an event loop of
@@ -326,9 +329,10 @@ def _are_carried(files: object, all_threads: bool) -> bool:
 
 def _refused(losses: object, carries: bool) -> Sequence[str]:
     """The kinds of what cannot cross that are to be refused."""
-    if losses == "close":
-        return ()
     kinds = _native.loss_kinds()
+    unless_told = _native.losses_refused_unless_told()
+    if losses is None:
+        return unless_told
     wanted = losses if isinstance(losses, Mapping) else dict.fromkeys(kinds, losses)
     for kind, how in wanted.items():
         if kind not in kinds:
@@ -338,7 +342,7 @@ def _refused(losses: object, carries: bool) -> Sequence[str]:
     refused = [kind for kind, how in wanted.items() if how == "refuse"]
     if refused and not carries:
         raise ArgumentError("losses can be refused of carried files alone: files='carried'")
-    return refused
+    return refused + [kind for kind in unless_told if kind not in wanted]
 
 
 def _refuse_in_event_loop(all_threads: bool) -> None:

@@ -74,6 +74,7 @@ class Resumed:
     @property
     def lost(self) -> list[tuple[str, list[int], str]]: ...
 
+def losses_refused_unless_told() -> list[str]: ...
 def loss_kinds() -> list[str]:
     """Names of the kinds of what cannot cross."""
 
@@ -138,6 +139,8 @@ def resume_start(
     hostname: str | None = ...,
     cgroup: str | None = ...,
     namespaces: list[str] = ...,
+    argv: list[str] = ...,
+    id_map: list[str] = ...,
 ) -> Resuming: ...
 def list_all(
     agent: str | PathLike[str],

@@ -32,6 +32,8 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -50,6 +52,8 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -67,6 +71,8 @@ def resume(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -93,6 +99,10 @@ def resume(
             where it is there.
         hostname: what they find as their host's name.
         cgroup: the control group that they enter, a directory of their host ("/sys/fs/cgroup/...").
+        argv: what /proc/self/cmdline and ps tell of them, the program's name first; without, what they tell of
+            the seed. `sys.argv` stays what it is: set it in a hook, if code is to see the same.
+        id_map: they are in a user namespace of these ids, users and groups alike, with the rights there that
+            the seed's process had: "INSIDE:OUTSIDE:COUNT", as ["0:100000:65536"]. Of a seed of one thread.
         namespaces: those of their host that they join, by kind ("cgroup", "ipc", "net", "uts", "mnt"):
             {"net": "/run/netns/blue"}.
         stdin, stdout, stderr: what the children have as 0, 1 and 2, as in subprocess: None for this process's own (and
@@ -118,6 +128,8 @@ def resume(
         hostname,
         cgroup,
         namespaces,
+        argv,
+        id_map,
         (stdin, stdout, stderr),
     ).finish()
     return started[0] if n == 1 else started
@@ -136,6 +148,8 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -154,6 +168,8 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -171,6 +187,8 @@ async def resume_async(
     hostname: str | None = None,
     cgroup: str | PathLike[str] | None = None,
     namespaces: Mapping[str, str | PathLike[str]] | None = None,
+    argv: Sequence[str] = (),
+    id_map: Sequence[str] = (),
     *,
     stdin: Stream = None,
     stdout: Stream = None,
@@ -193,6 +211,8 @@ async def resume_async(
         hostname,
         cgroup,
         namespaces,
+        argv,
+        id_map,
         (stdin, stdout, stderr),
     ).finish_async()
     return started[0] if n == 1 else started
@@ -263,6 +283,8 @@ def _start(
     hostname: str | None,
     cgroup: str | PathLike[str] | None,
     namespaces: Mapping[str, str | PathLike[str]] | None,
+    argv: Sequence[str],
+    id_map: Sequence[str],
     streams: tuple[Stream, Stream, Stream],
 ) -> Start:
     if isinstance(handle, str):
@@ -286,7 +308,15 @@ def _start(
         hostname=hostname,
         cgroup=None if cgroup is None else os.fspath(cgroup),
         namespaces=[f"{kind}={os.fspath(path)}" for kind, path in (namespaces or {}).items()],
+        argv=_texts("argv", argv, "the program's name first"),
+        id_map=_texts("id_map", id_map, "'0:100000:65536'"),
     )
+
+
+def _texts(name: str, texts: object, example: str) -> list[str]:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise ArgumentError(f"{name} is {texts!r}: give a list of texts, {example}")
+    return [str(text) for text in texts]
 
 
 def _whole_number(n: object) -> int:

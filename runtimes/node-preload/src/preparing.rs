@@ -31,7 +31,7 @@ impl Wanted {
             agent: AgentAddress::find(),
             shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
             stop_threads: STOP_THREADS,
-            refuse: Refuse::NONE,
+            refuse: Refuse::UNLESS_TOLD,
         }
     }
 }

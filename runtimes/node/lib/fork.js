@@ -71,7 +71,10 @@ async function prepare(options = {}) {
 }
 
 /** The kinds of what cannot cross with which there is to be no seed. */
-function refusedOf(losses = 'close') {
+function refusedOf(losses) {
+  if (losses === undefined) {
+    return native.lossesRefusedUnlessTold;
+  }
   if (typeof losses !== 'string' && (typeof losses !== 'object' || losses === null)) {
     throw argument(`losses is ${String(losses)}: give 'close', 'refuse', or an object of kinds with these`);
   }
@@ -85,7 +88,9 @@ function refusedOf(losses = 'close') {
       throw argument(`losses has '${String(how)}': give 'close' or 'refuse'`);
     }
   }
-  return wanted.filter(([, how]) => how === 'refuse').map(([kind]) => kind);
+  const refused = wanted.filter(([, how]) => how === 'refuse').map(([kind]) => kind);
+  const told = wanted.map(([kind]) => kind);
+  return refused.concat(native.lossesRefusedUnlessTold.filter((kind) => !told.includes(kind)));
 }
 
 async function prepared(...asked) {
@@ -220,6 +225,8 @@ async function started(handle, host, settings, endsWithChildren) {
     settings.hostname,
     settings.cgroup,
     settings.namespaces,
+    settings.argv,
+    settings.idMap,
   );
   return children.map((told) => new Child(told));
 }
@@ -233,7 +240,8 @@ function checkHost(host) {
   }
 }
 
-function settingsOf({ payload, env, stdio, listen, newIds, clock = 'live', cwd, hostname, cgroup, namespaces }) {
+function settingsOf(options) {
+  const { payload, env, stdio, listen, newIds, clock = 'live', cwd, hostname, cgroup, namespaces } = options;
   return {
     payload: payloadOf(payload),
     environment: environmentOf(env),
@@ -245,6 +253,8 @@ function settingsOf({ payload, env, stdio, listen, newIds, clock = 'live', cwd, 
     hostname: textOf('hostname', hostname),
     cgroup: textOf('cgroup', cgroup),
     namespaces: namespacesOf(namespaces),
+    argv: textsOf('argv', options.argv, "the program's name first"),
+    idMap: textsOf('idMap', options.idMap, "'0:100000:65536'"),
   };
 }
 
@@ -257,6 +267,13 @@ function textOf(name, text) {
     throw argument(`${name} is of type ${typeof text}: give a string`);
   }
   return text;
+}
+
+function textsOf(name, texts = [], example) {
+  if (!Array.isArray(texts) || texts.some((text) => typeof text !== 'string')) {
+    throw argument(`${name} is no array of strings: give one, ${example}`);
+  }
+  return texts;
 }
 
 /** Texts as `mitosis resume --ns` takes them; the native half parses them. */

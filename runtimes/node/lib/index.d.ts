@@ -208,7 +208,9 @@ export type LossKind =
   | 'watches'
   | 'terminals'
   | 'shared_memory'
-  | 'shared_files';
+  | 'shared_files'
+  | 'io_uring'
+  | 'scheduling';
 
 /** What the process had open and a child has not. */
 export interface Lost {
@@ -230,8 +232,8 @@ export interface PrepareOptions {
   stopThreadsMs?: number;
   /**
    * What to do where open files hold something that cannot cross, by kind or for all. 'close', which holds unless told
-   * otherwise: children find it closed or hung up, and listed in {@link Resumed.lost}. 'refuse': there is no seed, and
-   * {@link Seed.handle} rejects with `ERR_MITOSIS_NOT_FORKABLE` and names each.
+   * otherwise for all kinds but 'io_uring': children find it closed or hung up, and listed in {@link Resumed.lost}.
+   * 'refuse': there is no seed, and {@link Seed.handle} rejects with `ERR_MITOSIS_NOT_FORKABLE` and names each.
    */
   losses?: LossPolicy | Partial<Record<LossKind, LossPolicy>>;
 }
@@ -265,6 +267,16 @@ export interface StartOptions {
   cgroup?: string;
   /** Namespaces of its host that it joins, by kind: `{ net: '/run/netns/blue' }`. Of other kinds it is in the agent's. */
   namespaces?: Partial<Record<NamespaceKind, string>>;
+  /**
+   * What `/proc/self/cmdline` and ps(1) tell of it, the program's name first; the seed's if it is not given.
+   * `process.argv` stays what it is.
+   */
+  argv?: string[];
+  /**
+   * It is in a user namespace of these ids, users and groups alike, with the rights there that the seed's process had:
+   * 'INSIDE:OUTSIDE:COUNT', as ['0:100000:65536']. Of a seed of one thread, which a Node is not.
+   */
+  idMap?: string[];
 }
 
 /** A kind of namespace that a child can join. */

@@ -30,8 +30,13 @@ test('a child is in the directory, and under the name, that its resumer says', a
     process.chdir(folder);
     await ofWorker();
     const where = async () => [process.cwd(), await ofWorker(), os.hostname()];
+    const cmdline = () => require('node:fs').readFileSync('/proc/self/cmdline', 'latin1');
     const me = await mitosis.prepare();
     if (me.role === 'child') {
+      if (me.payload.length > 0) {
+        say({ cmdline: cmdline() });
+        process.exit(0);
+      }
       say({ child: await where() });
       process.exit(0);
     }
@@ -39,11 +44,14 @@ test('a child is in the directory, and under the name, that its resumer says', a
     await started({});
     await started({ cwd: '/usr', hostname: 'elsewhere' });
     await started({ cwd: '/usr', namespaces: { net: '/proc/self/ns/net' } });
+    await started({ payload: 'argv', argv: ['worker', '--blue'] });
     say({ parent: await where() });
     for (const wrong of [
       { cwd: 'usr' },
       { cwd: '/not/there' },
       { hostname: '' },
+      { argv: 'worker' },
+      { argv: ['a\0b'] },
       { cgroup: '/proc/self' },
       { namespaces: { net: '/proc/self/ns/ipc' } },
     ]) {
@@ -59,7 +67,9 @@ test('a child is in the directory, and under the name, that its resumer says', a
   assert.strictEqual(own[0], agent.folder);
   const children = said.filter((line) => line.child).map((line) => line.child);
   assert.deepStrictEqual(children, [own, ['/usr', '/usr', 'elsewhere'], ['/usr', '/usr', own[2]]]);
-  assert.deepStrictEqual(said.slice(4), Array(5).fill({ refused: 'ERR_MITOSIS_ARGUMENT' }));
+  const parent = said.findIndex((line) => line.parent);
+  assert.deepStrictEqual(said[parent - 1], { cmdline: 'worker\0--blue\0' });
+  assert.deepStrictEqual(said.slice(parent + 1), Array(7).fill({ refused: 'ERR_MITOSIS_ARGUMENT' }));
 });
 
 test('a child joins the control group and the namespaces that its resumer says', async (t) => {

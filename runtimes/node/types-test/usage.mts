@@ -25,6 +25,7 @@ export async function both(): Promise<number | null> {
   // @ts-expect-error there is no such kind
   await prepare({ losses: { sockets: 'refuse' } });
   await prepare({ losses: 'refuse' });
+  await prepare({ losses: { io_uring: 'close' } });
   const me = await prepare({ stopThreadsMs: 100, losses: { connections: 'refuse', pipes: 'close' } });
   if (me.role === 'child') {
     const numbers: readonly number[] = me.lost.filter((lost) => lost.kind === 'pipes').flatMap((lost) => lost.fds);
@@ -41,7 +42,7 @@ export async function both(): Promise<number | null> {
   await resume(handle, null, { n: 2, listen: 8080 });
   // @ts-expect-error a port is named by a number or a text
   await resume(handle, null, { listen: { port: 8080 } });
-  await resume(handle, null, { clock: 'frozen', cwd: '/srv', hostname: 'b', cgroup: '/sys/fs/cgroup/b', namespaces: { net: '/run/netns/b' } });
+  await resume(handle, null, { clock: 'frozen', cwd: '/srv', hostname: 'b', cgroup: '/sys/fs/cgroup/b', namespaces: { net: '/run/netns/b' }, argv: ['b'], idMap: ['0:7:1'] });
   // @ts-expect-error there is no such clock
   await resume(handle, null, { clock: 'broken' });
   // @ts-expect-error a process cannot join one of that kind

@@ -46,6 +46,10 @@ static struct {
     enum way way;
     /* This process is a child. */
     bool crossed;
+    /* What the children are given as their argv; NULL: nothing. */
+    const char *const *argv;
+    /* The id map of their user namespace; NULL: they have none of their own. */
+    const char *const *id_map;
 } suite;
 
 /* One line on standard output, past stdio, whose buffers are some programs' state. */
@@ -134,6 +138,8 @@ static inline void suite_resume(mitosis_seed *seed)
     mitosis_child_status status = {};
     options.size = sizeof options;
     options.host = getenv("SUITE_HOST");
+    options.argv = suite.argv;
+    options.id_map = suite.id_map;
     status.size = sizeof status;
     if (mitosis_seed_handle(seed, &handle) != MITOSIS_OK)
         suite_refused();
@@ -147,13 +153,14 @@ static inline void suite_resume(mitosis_seed *seed)
     _exit(status.kind == MITOSIS_END_EXITED ? status.value : 1);
 }
 
-static inline void suite_prepare(uint32_t flags, uint64_t refuse)
+static inline void suite_prepare(uint32_t flags, uint64_t refuse, uint64_t closed)
 {
     mitosis_seed *seed;
     mitosis_prepare_options options = {};
     options.size = sizeof options;
     options.flags = flags | (suite.way == WHOLE ? MITOSIS_PREPARE_ALL_THREADS : 0);
     options.refuse = refuse;
+    options.close = closed;
     if (suite.way != PLAIN) {
         int returned = mitosis_prepare(&options, &seed);
         if (returned == MITOSIS_PARENT)
@@ -167,19 +174,35 @@ static inline void suite_prepare(uint32_t flags, uint64_t refuse)
 /* Forks as SUITE_WAY says. Returns in the child alone. */
 static inline void prepare_here(void)
 {
-    suite_prepare(0, 0);
+    suite_prepare(0, 0, 0);
 }
 
 /* The same, with open files in fork mode, too. */
 static inline void prepare_here_with_files(void)
 {
-    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, 0);
+    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, 0, 0);
 }
 
 /* The same, where losses of these kinds (MITOSIS_LOSS_*) are refused. */
 static inline void prepare_here_refusing(uint64_t kinds)
 {
-    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, kinds);
+    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, kinds, 0);
+}
+
+/* The same, where losses of these kinds are closed that are refused without a word. */
+static inline void prepare_here_closing(uint64_t kinds)
+{
+    suite_prepare(MITOSIS_PREPARE_CARRY_FILES, 0, kinds);
+}
+
+/* What a child is told of a number; 0: nothing. */
+static inline uint64_t lost_as(int fd)
+{
+    mitosis_loss loss = {.size = sizeof loss};
+    for (size_t at = 0; mitosis_lost(at, &loss) == MITOSIS_OK; at++)
+        if (loss.fd == fd)
+            return loss.kind;
+    return 0;
 }
 
 /* What a number answers that is not carried. It is taken all the same, so that no other file gets

@@ -54,7 +54,7 @@ impl Default for OutsideOptions {
             shared_copy_limit: SHARED_COPY_LIMIT_BYTES,
             stop_threads: STOP_THREADS,
             patience: HEAR_PATIENCE,
-            refuse: Refuse::NONE,
+            refuse: Refuse::UNLESS_TOLD,
             allow_seccomp: false,
         }
     }

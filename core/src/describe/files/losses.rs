@@ -8,10 +8,13 @@ use crate::describe::smaps::SmapsEntry;
 use crate::descriptor::carried::{NotCarried, Terminal};
 use crate::descriptor::losses::MAX_WAS_BYTES;
 use crate::descriptor::{CarriedFile, CarriedFiles, FileKind, Loss, LossKind, OpenFile, Refuse};
+use crate::prepare::report::Report;
 use crate::prepare::reported::{ReportedFile, ReportedSocket};
 
 /// Of those that are refused, a text names so many.
 const NAMED: usize = 6;
+/// Threads that children are told of: few processes have one.
+const MAX_THREADS_TOLD: usize = 64;
 
 /// A seed's open files, as they were.
 pub(in crate::describe) struct Was<'a> {
@@ -20,20 +23,23 @@ pub(in crate::describe) struct Was<'a> {
 }
 
 impl Was<'_> {
-    /// All losses, where there is to be a seed with them. `shared` is memory that was copied; `seed` is the frozen
-    /// process.
+    /// All losses, where there is to be a seed with them. `others` are known already, `shared` is memory that was
+    /// copied; `seed` is the frozen process.
     ///
     /// # Errors
     /// `Refused`, with what is refused and who holds it.
     pub(in crate::describe) fn not_refused<'a>(
         &self,
         carried: &CarriedFiles,
+        others: Vec<Loss>,
         shared: impl Iterator<Item = &'a SmapsEntry<'a>>,
         refuse: Refuse,
         seed: u32,
     ) -> Result<Vec<Loss>, DescribeError> {
         let mut losses = self.losses(carried);
-        if refuse.is_none() {
+        losses.extend(others);
+        let is_refused = |losses: &[Loss]| losses.iter().any(|loss| refuse.has(loss.kind));
+        if !refuse.has(LossKind::SharedMemory) && !is_refused(&losses) {
             return Ok(losses);
         }
         let parent = holders::parent_of(seed);
@@ -115,6 +121,7 @@ impl Was<'_> {
                 (LossKind::Unnamed, text)
             }
             FileKind::Closed(NotCarried::Deleted) => (LossKind::Unnamed, was),
+            FileKind::Closed(NotCarried::IoUring) => (LossKind::IoUring, "an io_uring".to_owned()),
             FileKind::Closed(_) => (LossKind::Devices, was),
             _ => return None,
         })
@@ -142,10 +149,23 @@ impl Was<'_> {
             _ => String::new(),
         };
         let kind = first.kind.name();
-        Some(format!(
-            "it was to be refused where something cannot cross: {named}{more}. Close it before prepare, or have \
-             prepare close it in children ({kind}: close)"
-        ))
+        let remedy = match first.kind {
+            LossKind::IoUring => {
+                "Have the program do without, close it before prepare, or have prepare close it in children, with a hook \
+                 that makes a new one (io_uring: close). Node: use 20; later ones keep a ring that UV_USE_IO_URING=0 does \
+                 not take away, and end where it is closed"
+                    .to_owned()
+            }
+            LossKind::Scheduling => {
+                "Have these threads change their class before prepare, and clear the cookie, or have children do without \
+                 (scheduling: close)"
+                    .to_owned()
+            }
+            _ => format!(
+                "Close it before prepare, or have prepare close it in children ({kind}: close)"
+            ),
+        };
+        Some(format!("it was to be refused where something cannot cross: {named}{more}. {remedy}"))
     }
 
     /// Who has the other end, as far as /proc tells.
@@ -164,6 +184,23 @@ impl Was<'_> {
         let holders = holders::of(&link, inode, &[parent]);
         if holders.is_empty() { String::new() } else { format!(", held by {}", holders.join(", ")) }
     }
+}
+
+/// What of its scheduling is not carried: a cookie, and reservations of threads.
+pub(in crate::describe) fn of_scheduling(report: &Report) -> Vec<Loss> {
+    let cookie = report.has_core_cookie.then(|| {
+        Loss::of_memory(LossKind::Scheduling, "a cookie of core scheduling (PR_SCHED_CORE)")
+    });
+    let scheduled = report.whole.iter().flat_map(|whole| &whole.sched);
+    let all = report.threads.iter().zip(scheduled);
+    let of_deadlines =
+        all.filter(|(_, sched)| sched.policy == libc::SCHED_DEADLINE.cast_unsigned());
+    let told = of_deadlines.map(|(thread, _)| {
+        let name = String::from_utf8_lossy(&thread.name);
+        let was = format!("SCHED_DEADLINE of thread {} ('{name}')", thread.tid);
+        Loss::of_memory(LossKind::Scheduling, &was)
+    });
+    cookie.into_iter().chain(told.take(MAX_THREADS_TOLD)).collect()
 }
 
 /// Memory that others map, too.

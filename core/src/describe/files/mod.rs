@@ -144,7 +144,7 @@ impl Group<'_> {
             };
             return match name.trim_matches(['[', ']']) {
                 "eventpoll" => Ok(fdinfo::epoll(info, &leads, &by_another)),
-                _ => anonymous(name, info, pid),
+                _ => Ok(anonymous(name, info, pid)),
             };
         }
         if self.open.link.starts_with("pidfd:") {
@@ -338,9 +338,9 @@ fn whole(content: Option<&ReportedContent>, what: &str) -> Result<Vec<u8>, Strin
     Ok(content.bytes.clone())
 }
 
-fn anonymous(name: &str, info: &str, pid: u32) -> Result<FileKind, String> {
+fn anonymous(name: &str, info: &str, pid: u32) -> FileKind {
     let is = |what: &str| name.trim_matches(['[', ']']) == what;
-    Ok(match name {
+    match name {
         _ if is("eventfd") => fdinfo::event(info),
         _ if is("timerfd") => fdinfo::timer(info),
         _ if is("signalfd") => fdinfo::signals(info),
@@ -348,16 +348,9 @@ fn anonymous(name: &str, info: &str, pid: u32) -> Result<FileKind, String> {
         _ if is("userfaultfd") => FileKind::Closed(NotCarried::Userfaultfd),
         _ if is("perf_event") => FileKind::Closed(NotCarried::Perf),
         _ if name.contains("bpf") => FileKind::Closed(NotCarried::Bpf),
-        _ if is("io_uring") => {
-            return Err(
-                "an io_uring: its rings are shared with the kernel and cannot cross; have the program do \
-                 without, or close it before prepare (Node: use 20; later ones keep a ring that \
-                 UV_USE_IO_URING=0 does not take away)"
-                    .to_owned(),
-            );
-        }
+        _ if is("io_uring") => FileKind::Closed(NotCarried::IoUring),
         _ => FileKind::Closed(NotCarried::Unknown),
-    })
+    }
 }
 
 /// Which records are ends of one pipe or connection.

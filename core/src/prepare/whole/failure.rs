@@ -79,6 +79,21 @@ pub enum StopError {
         /// Which.
         thread: ThreadName,
     },
+    /// It has system calls dispatched to itself.
+    #[error(
+        "{thread} has its system calls dispatched to a handler of its own (PR_SET_SYSCALL_USER_DISPATCH), which is not \
+         carried: prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF) before prepare"
+    )]
+    Dispatched {
+        /// Which.
+        thread: ThreadName,
+    },
+    /// Its addresses carry tags.
+    #[error(
+        "this process has the kernel take tags off its addresses (PR_SET_TAGGED_ADDR_CTRL; on x86 \
+         ARCH_ENABLE_TAGGED_ADDR), which is not carried: have it do without (for glibc: GLIBC_TUNABLES)"
+    )]
+    TaggedAddresses,
     /// Signals are pending, which only ptrace(2) tells of.
     #[error(
         "signals are pending that {thread} blocks, and a helper process may not look at them: {error}; take them \
@@ -183,6 +198,7 @@ pub(super) enum Kind {
     NoHelper,
     NotAsked,
     NoTimeStamps,
+    Dispatched,
     SignalsUnseen,
     TooManySignals,
     TooMany,
@@ -269,6 +285,7 @@ impl Stopped {
             Kind::NoHelper => StopError::NoHelper { thread, error: error() },
             Kind::NotAsked => StopError::NotAsked { thread, error: error() },
             Kind::NoTimeStamps => StopError::NoTimeStamps { thread },
+            Kind::Dispatched => StopError::Dispatched { thread },
             Kind::SignalsUnseen => StopError::SignalsUnseen { thread, error: error() },
             Kind::TooManySignals => StopError::TooManySignals,
             Kind::TooMany => StopError::TooMany,

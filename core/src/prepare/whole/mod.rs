@@ -13,6 +13,7 @@
 
 mod ahead;
 mod copies;
+mod dispatched;
 mod entry;
 pub(super) mod environment;
 mod failure;
@@ -40,6 +41,7 @@ use crate::client::{AgentAddress, Seed};
 use crate::sys::rawcall::{rawcall, set_signal_mask};
 pub use ahead::Ahead;
 use copies::{NotCopied, Plan};
+pub(super) use dispatched::refuse as dispatched;
 pub use failure::{Activity, StopError, ThreadName};
 pub(super) use memory::Map;
 use memory::Unreadable;
@@ -68,6 +70,9 @@ pub struct Pause {
 
 /// What keeps the calling thread from preparing, whichever threads live on.
 pub(super) fn unfit_caller() -> Option<StopError> {
+    if kept::tags_addresses() {
+        return Some(StopError::TaggedAddresses);
+    }
     kept::faults_on_time_stamps().then(|| {
         // SAFETY: takes nothing.
         let tid = unsafe { rawcall!(libc::SYS_gettid) };

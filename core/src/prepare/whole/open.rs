@@ -26,6 +26,7 @@ const PTRACE_INTERRUPT: u32 = 0x4207;
 const PTRACE_PEEKSIGINFO: u32 = 0x4209;
 const PTRACE_GETSIGMASK: u32 = 0x420a;
 const PTRACE_SETSIGMASK: u32 = 0x420b;
+const PTRACE_GET_SYSCALL_USER_DISPATCH: u32 = 0x4211;
 const PTRACE_DETACH: u32 = 17;
 const PTRACE_PEEKDATA: u32 = 2;
 const PTRACE_GETREGS: u32 = 12;
@@ -286,6 +287,24 @@ pub(super) fn peek(tid: u32, queue: Queue, offset: u64, into: &mut [QueuedSignal
     unsafe {
         rawcall!(libc::SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &raw const which, into.as_mut_ptr())
     }
+}
+
+/// Whether a stopped thread has system calls dispatched to a handler of its own. Kernels before 6.4 do not tell.
+pub(super) fn is_dispatched(tid: u32) -> bool {
+    /// `struct ptrace_sud_config`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Dispatch {
+        mode: u64,
+        rest: [u64; 3],
+    }
+    let mut dispatch = Dispatch::default();
+    let len = size_of::<Dispatch>();
+    // SAFETY: the thread is stopped; the kernel fills a live local of the size that it is told, or refuses.
+    let answer = unsafe {
+        rawcall!(libc::SYS_ptrace, PTRACE_GET_SYSCALL_USER_DISPATCH, tid, len, &raw mut dispatch)
+    };
+    answer == 0 && dispatch.mode != 0
 }
 
 /// Of the restorer's region, in which threads of a child begin: bases are multiples of the first, code lies

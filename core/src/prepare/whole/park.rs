@@ -227,6 +227,29 @@ impl<'a> Parking<'a> {
     }
 }
 
+/// Each thread of this process, by its number here and in /proc, as far as they can be listed. `work` is as for
+/// [`Parking::new`].
+pub(super) fn each_thread(work: &mut [u8], each: &mut impl FnMut(u32, u32)) {
+    // SAFETY: takes nothing.
+    let own = unsafe { rawcall!(libc::SYS_gettid) }.unsigned_abs() as u64;
+    let (entries, text) = work.split_at_mut(32 << 10);
+    let translates = own_entry(text).is_some_and(|entry| entry != own);
+    let directory = open_file(c"/proc/self/task".as_ptr().cast(), libc::O_DIRECTORY);
+    if directory < 0 {
+        return;
+    }
+    let _ = each_entry(directory, entries, &mut |name| {
+        let Some(in_proc) = decimal(name) else { return };
+        let tid =
+            if translates { number_here(in_proc, text).ok().flatten() } else { Some(in_proc) };
+        let numbers = tid.and_then(|tid| u32::try_from(tid).ok()).zip(u32::try_from(in_proc).ok());
+        if let Some((tid, in_proc)) = numbers {
+            each(tid, in_proc);
+        }
+    });
+    close(directory);
+}
+
 /// What a thread of ours that /proc knows by `in_proc` is called in this process's pid namespace; `None` if it
 /// has ended.
 fn number_here(in_proc: u64, text: &mut [u8]) -> Result<Option<u64>, i32> {

@@ -85,6 +85,8 @@ pub(super) const WANTED: u32 = 1;
 pub(super) const OPENED: u32 = 2;
 /// ptrace(2) was refused.
 pub(super) const REFUSED: u32 = 3;
+/// It has its system calls dispatched.
+pub(super) const DISPATCHED: u32 = 4;
 
 // SAFETY: a slot's state is written by the thread that has claimed it, before it counts itself as arrived,
 // and read by the parker after that; the caller's is touched by the parker alone; what waits, by the parker and by the

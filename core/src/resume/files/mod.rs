@@ -40,6 +40,8 @@ pub(super) struct FilePlan {
     command: u32,
     nothing: u32,
     spare: u32,
+    /// For a user namespace that it is to enter.
+    user_namespace: u32,
     listeners: Vec<u32>,
 }
 
@@ -54,12 +56,13 @@ impl FilePlan {
         let [command, nothing, spare] = [next(), next(), next()];
         let count = carried.listeners().count().min(MAX_LISTENERS);
         let listeners = (0..count).map(|_| next()).collect();
-        FilePlan { carried: carried.clone(), command, nothing, spare, listeners }
+        let user_namespace = next();
+        FilePlan { carried: carried.clone(), command, nothing, spare, user_namespace, listeners }
     }
 
     /// The largest number that a tail uses.
     pub(super) fn highest(&self) -> u32 {
-        let helpers = [self.command, self.nothing, self.spare];
+        let helpers = [self.command, self.nothing, self.spare, self.user_namespace];
         let helpers = helpers.into_iter().chain(self.listeners.iter().copied());
         let watched = self.carried.files().iter().flat_map(|file| file.kind.watches());
         let watched = watched.map(|(watch, _)| watch.fd);
@@ -74,6 +77,7 @@ impl FilePlan {
         command_fd: u32,
         given: &[u32],
         passed_ns: u64,
+        user_namespace: Option<u32>,
     ) -> Vec<Op> {
         let mut ops = vec![Op::CommandAt { fd: self.command }];
         ops.push(calls::dup3(stdio + 3, self.nothing));
@@ -86,6 +90,7 @@ impl FilePlan {
                 None => file_calls::fcntl(self.nothing, libc::F_GETFD, 0, Expect::Ignored),
             });
         }
+        ops.extend(user_namespace.map(|from| calls::dup3(from, self.user_namespace)));
         ops.push(calls::close_range(command_fd, FIRST_HELPER - 1));
         ops.push(Op::Reserve {
             fd: self.nothing,
@@ -109,6 +114,11 @@ impl FilePlan {
     /// A number that no file has, and a descriptor that may stand there.
     pub(super) fn spare(&self) -> (u32, u32) {
         (self.spare, self.nothing)
+    }
+
+    /// Where a user namespace is that it is to enter.
+    pub(super) fn user_namespace(&self) -> u32 {
+        self.user_namespace
     }
 
     /// The end of a tail: what was moved is closed, the command socket last, for failures are told there.

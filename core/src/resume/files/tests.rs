@@ -37,7 +37,7 @@ fn steps(files: Vec<CarriedFile>, given: &[u32]) -> Vec<String> {
 
 fn steps_after(files: Vec<CarriedFile>, given: &[u32], passed_ns: u64) -> Vec<String> {
     let plan = FilePlan::of(&CarriedFiles::new(files).unwrap());
-    let ops = plan.make(4, 3, given, passed_ns).into_iter().chain(plan.close_helpers());
+    let ops = plan.make(4, 3, given, passed_ns, None).into_iter().chain(plan.close_helpers());
     ops.map(|op| op.to_string()).collect()
 }
 
@@ -225,7 +225,7 @@ fn time_passes_for_a_timer() {
         let kind = FileKind::Timer { clock: 1, left_ns, interval_ns, ticks: 2 };
         let plan = FilePlan::of(&CarriedFiles::new(vec![file(&[4], 0, kind)]).unwrap());
         let mut numbers = Vec::new();
-        for op in plan.make(4, 3, &[], passed_ns) {
+        for op in plan.make(4, 3, &[], passed_ns, None) {
             let Op::Syscall { name, args, .. } = op else { continue };
             let bytes = args.into_iter().find_map(|arg| match arg {
                 Arg::Bytes(bytes) if matches!(name, "timerfd_settime" | "ioctl") => Some(bytes),

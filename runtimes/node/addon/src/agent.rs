@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use mitosis::client::{self, AgentAddress, Listen, Namespace, ResumeOptions};
+use mitosis::client::{self, AgentAddress, IdMap, Listen, Namespace, ResumeOptions};
 use mitosis::id::Handle;
 use mitosis::wire::local::{Listing, Stats};
 
@@ -56,11 +56,11 @@ pub(crate) fn parse_handle<'s>(
 }
 
 /// (agent, handle, host or null, count, payload, environment, stdio or null, seed ends with children, listen,
-/// new ids, clock, cwd or null, hostname or null, cgroup or null, namespaces): a promise of as many children.
+/// new ids, clock, cwd or null, hostname or null, cgroup or null, namespaces, argv, id map): a promise of as many children.
 pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
     let [agent, handle, host, count, payload, environment, stdio, ends, listen, new_ids, ..] =
         *args;
-    let [.., clock, cwd, hostname, cgroup, namespaces] = *args;
+    let [.., clock, cwd, hostname, cgroup, namespaces, argv, id_map] = *args;
     let agent = AgentAddress(agent.to_text(env)?.into());
     let host = optional(env, host)?;
     let options = ResumeOptions {
@@ -77,6 +77,8 @@ pub(crate) fn resume<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<V
         hostname: optional(env, hostname)?,
         cgroup: optional(env, cgroup)?,
         namespaces: parsed::<Namespace>(env, namespaces)?,
+        argv: parsed::<String>(env, argv)?,
+        id_map: parsed::<IdMap>(env, id_map)?,
         ..ResumeOptions::new(handle.to_text(env)?.parse()?)
     };
     let work = move || {

@@ -161,10 +161,10 @@ fn refused<'s>(env: Env<'s>, names: Value<'s>) -> Result<Refuse, Raised> {
     Ok(refuse)
 }
 
-/// Names of the kinds of what cannot cross.
-pub(crate) fn loss_kinds(env: Env<'_>) -> Result<Value<'_>, Raised> {
+/// Names of the kinds of what cannot cross: all, or those that are refused where nobody has said a word.
+pub(crate) fn loss_kinds(env: Env<'_>, among: Refuse) -> Result<Value<'_>, Raised> {
     let kinds = env.array()?;
-    for kind in LossKind::ALL {
+    for kind in LossKind::ALL.into_iter().filter(|kind| among.has(*kind)) {
         kinds.push(env, env.string(kind.name())?)?;
     }
     Ok(kinds)

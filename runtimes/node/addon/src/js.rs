@@ -26,7 +26,7 @@ pub(crate) struct Value<'s>(sys::napi_value, PhantomData<&'s ()>);
 pub(crate) type Callee = for<'s> fn(Env<'s>, &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised>;
 
 /// Arguments of the longest call.
-pub(crate) const MAX_ARGS: usize = 15;
+pub(crate) const MAX_ARGS: usize = 17;
 
 /// Why a call returns by an exception.
 #[derive(Debug)]

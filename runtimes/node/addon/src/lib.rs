@@ -19,6 +19,7 @@ mod wake;
 mod work;
 
 use js::{Env, Raised, Value};
+use mitosis::prepare::Refuse;
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
@@ -54,7 +55,8 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
     }
     exports.set(env, "resetsMathRandom", env.boolean(unique::resets_math_random())?)?;
     exports.set(env, "version", env.string(env!("CARGO_PKG_VERSION"))?)?;
-    exports.set(env, "lossKinds", fork::loss_kinds(env)?)?;
+    exports.set(env, "lossKinds", fork::loss_kinds(env, Refuse::all())?)?;
+    exports.set(env, "lossesRefusedUnlessTold", fork::loss_kinds(env, Refuse::UNLESS_TOLD)?)?;
     let limit = mitosis::prepare::SHARED_COPY_LIMIT_BYTES;
     exports.set(env, "SHARED_COPY_LIMIT_BYTES", env.number(js::exact(limit))?)
 }

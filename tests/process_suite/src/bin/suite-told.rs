@@ -110,6 +110,10 @@ impl State {
             ["flood", bytes] => flood(number(bytes)),
             ["who"] => self.who(),
             ["where"] => say_where(),
+            ["cmdline"] => {
+                let text = std::fs::read_to_string("/proc/self/cmdline").unwrap_or_default();
+                say(&text.replace('\0', "|"));
+            }
             ["namespace", kind] => say_link(&format!("/proc/self/ns/{kind}")),
             ["groups"] => say(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
             ["env", name] => say(&format!("{name}={:?}", std::env::var(name).ok())),
