@@ -22,6 +22,7 @@ use mitosis::keeper;
 use mitosis::sys::{poll, sched, signal, socket};
 use mitosis::verbs::Patience;
 use mitosis::wire::control::ClusterSecret;
+use mitosis::wire::seal::Encryption;
 use serde_json::{Value, json};
 
 use crate::settings::Settled;
@@ -192,6 +193,10 @@ fn configure(
         peer_deadline: Duration::from_millis(number("peer_deadline_ms")?),
         linger: Duration::from_secs(number("linger_s")?),
         busy_poll: Duration::from_micros(number("busy_poll_us")?),
+        encryption: match settled.switch("encrypt_reads") {
+            true => Encryption::Demanded,
+            false => Encryption::Offered,
+        },
         proxy_vdso: args.proxy_vdso,
         limits: Limits {
             children: usize::try_from(number("max_children")?)?,

@@ -187,7 +187,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 28] = [
+const AGENTS: [Setting; 29] = [
     agent(
         "socket_group",
         "MITOSIS_SOCKET_GROUP",
@@ -232,6 +232,16 @@ const AGENTS: [Setting; 28] = [
         Kind::List,
         None,
         "The cluster secret (32 bytes or 64 hex digits, mode 0600); a second one is accepted, too, while it rotates",
+    ),
+    agent(
+        "encrypt_reads",
+        "MITOSIS_ENCRYPT_READS",
+        "encrypt-reads",
+        "",
+        Kind::Switch,
+        Some("false"),
+        "Open and serve no READ stream that is not encrypted, and use no RDMA card, whose READs are not. Without it those to \
+         and from agents that have it are encrypted",
     ),
     agent(
         "pager_cpus",
