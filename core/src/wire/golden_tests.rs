@@ -110,7 +110,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
         LocalReply::Done,
         LocalReply::Listing(Listing { seeds: vec![seed], children: vec![child] }),
         LocalReply::Inspected { descriptor: vec![1, 2] },
-        LocalReply::Stats(Stats {
+        LocalReply::Stats(Box::new(Stats {
             misses: 1,
             pages_pulled: 2,
             pages_rdma: 13,
@@ -146,7 +146,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             bytes_private: 28,
             bytes_remote: 29,
             miss_times: times(),
-        }),
+        })),
     ];
     replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));
     let kinds = [

@@ -185,7 +185,7 @@ pub enum LocalReply {
         descriptor: Vec<u8>,
     },
     /// Answer to `Stats`.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// The request failed.
     Failed(Failure),
 }

@@ -8,8 +8,10 @@ use std::net::TcpStream;
 
 use super::seal::{self, HEAD_LEN, MAX_PLAIN, MAX_RECORD, Seal, SealError, TAG_LEN};
 
-/// Records that are sent, or received, by one system call at most.
-const RECORDS_AT_ONCE: usize = 4;
+/// Records of pages that are sent, or received, by one system call at most: each call may be a sleep on the other side.
+const RECORDS_OF_PAGES: usize = 16;
+/// Likewise of requests, which are short.
+const RECORDS_OF_REQUESTS: usize = 2;
 
 /// See the module's comment.
 #[derive(Debug)]
@@ -123,11 +125,12 @@ impl ReadStream {
 
 impl Sealed {
     fn new(seal: Seal) -> Self {
+        let records = if seal.is_client() { RECORDS_OF_PAGES } else { RECORDS_OF_REQUESTS };
         Sealed {
             seal,
             out: Vec::new(),
             out_at: 0,
-            ciphers: vec![0; RECORDS_AT_ONCE * MAX_RECORD].into(),
+            ciphers: vec![0; records * MAX_RECORD].into(),
             at: 0,
             end: 0,
             plain: vec![0; MAX_PLAIN + TAG_LEN].into(),
@@ -138,7 +141,7 @@ impl Sealed {
 
     /// Makes records of some of `bytes`; all that were made before are sent.
     fn seal(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = &bytes[..bytes.len().min(RECORDS_AT_ONCE * MAX_PLAIN)];
+        let taken = &bytes[..bytes.len().min(RECORDS_OF_PAGES * MAX_PLAIN)];
         self.out.clear();
         self.out_at = 0;
         for plain in taken.chunks(MAX_PLAIN) {
@@ -161,30 +164,28 @@ impl Sealed {
         Ok(())
     }
 
+    /// Gives what is here, of as many records as there are; only if that is nothing it asks the socket.
     fn receive(
         &mut self,
         into: &mut [u8],
         mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let mut filled = 0;
         loop {
             let opened = &self.plain[self.plain_at..self.plain_end];
-            if !opened.is_empty() || into.is_empty() {
-                let count = opened.len().min(into.len());
-                into[..count].copy_from_slice(&opened[..count]);
-                self.plain_at += count;
-                return Ok(count);
+            let count = opened.len().min(into.len() - filled);
+            into[filled..filled + count].copy_from_slice(&opened[..count]);
+            self.plain_at += count;
+            filled += count;
+            if filled == into.len() {
+                return Ok(filled);
             }
-            match seal::ciphertext_of(&self.ciphers[self.at..self.end]).map_err(broken)? {
-                Some(ciphertext) => {
-                    self.at += HEAD_LEN + ciphertext.len();
-                    // Straight to where it is wanted, if it has room with its tag.
-                    if into.len() >= ciphertext.len() {
-                        return self.seal.open(ciphertext, into).map_err(broken);
-                    }
-                    let count = self.seal.open(ciphertext, &mut self.plain).map_err(broken)?;
-                    (self.plain_at, self.plain_end) = (0, count);
-                }
-                None => {
+            match self.open(&mut into[filled..]) {
+                Ok(Some(count)) => filled += count,
+                // A record that is none is met again by the next call: what stood in front of it is good.
+                Ok(None) | Err(_) if filled > 0 => return Ok(filled),
+                Err(error) => return Err(broken(error)),
+                Ok(None) => {
                     self.ciphers.copy_within(self.at..self.end, 0);
                     (self.at, self.end) = (0, self.end - self.at);
                     match receive(&mut self.ciphers[self.end..])? {
@@ -196,6 +197,23 @@ impl Sealed {
                 }
             }
         }
+    }
+
+    /// Opens the next record straight into `into` if it has room, with its tag, and else aside: then 0. `None`: it has not
+    /// come whole.
+    fn open(&mut self, into: &mut [u8]) -> Result<Option<usize>, SealError> {
+        let Some(ciphertext) = seal::ciphertext_of(&self.ciphers[self.at..self.end])? else {
+            return Ok(None);
+        };
+        let count = if into.len() >= ciphertext.len() {
+            self.seal.open(ciphertext, into)?
+        } else {
+            self.plain_end = self.seal.open(ciphertext, &mut self.plain)?;
+            self.plain_at = 0;
+            0
+        };
+        self.at += HEAD_LEN + ciphertext.len();
+        Ok(Some(count))
     }
 }
 

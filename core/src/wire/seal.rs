@@ -211,6 +211,11 @@ impl Seal {
         Ok(Seal { noise, rekey_records: REKEY_RECORDS })
     }
 
+    /// Whether it is the side that asks.
+    pub fn is_client(&self) -> bool {
+        self.noise.is_initiator()
+    }
+
     /// Makes a record of up to [`MAX_PLAIN`] bytes at the beginning of `record`, and tells how long it is.
     ///
     /// # Errors

@@ -59,10 +59,10 @@ fn many_reads_of_any_length_are_the_seeds_bytes() {
     let host = Host::between(64 << 20, Limits::default(), READER);
     let mut queue = host.queue();
     for round in 0..3 {
-        for tag in 0..MAX_IN_FLIGHT as u64 {
+        for (place, tag) in (0..MAX_IN_FLIGHT as u64).enumerate() {
             // Around what one record holds, with an answer's header and without; and the most.
             let around = [1, 4096, (16 << 10) - 16, (16 << 10) + 1, 100_001, MAX_READ_BYTES];
-            let len = around[(tag as usize + round) % around.len()];
+            let len = around[(place + round) % around.len()];
             queue.post(host.read(tag, tag << 19, len)).unwrap();
         }
         for completion in reap(&mut *queue, MAX_IN_FLIGHT) {
