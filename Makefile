@@ -141,7 +141,7 @@ test-rust:
 programs:
 	$(CARGO) test --workspace --no-run --quiet
 
-# A minute on each target, two at a time: four minutes, and the build of what is fuzzed.
+# A minute on each target, two at a time: five minutes, and the build of what is fuzzed.
 .PHONY: test-fuzz
 test-fuzz: setup
 	FUZZ_SEED=1 tests/fuzz/run.sh 60

@@ -22,6 +22,7 @@ from types import FrameType
 
 import arena_fills
 import children
+import encrypted_reads
 import fn_calls
 import machine
 import memory
@@ -64,6 +65,7 @@ BENCHES: list[tuple[tuple[str, ...], Bench]] = [
 # Those that can do with few rounds, and how long they may take: guests boot, and are emulated.
 ROUNDS_BENCHES: list[tuple[tuple[str, ...], RoundsBench, int]] = [
     (tcp_reads.NAMES, tcp_reads.measure, 150),
+    (encrypted_reads.NAMES, encrypted_reads.measure, 150),
     (storms.NAMES, storms.measure, 150),
     (arena_fills.NAMES, arena_fills.measure, arena_fills.LIMIT_S),
     (fn_calls.NAMES, fn_calls.measure, 150),

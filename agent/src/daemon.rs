@@ -22,6 +22,7 @@ use mitosis::keeper;
 use mitosis::sys::{poll, sched, signal, socket};
 use mitosis::verbs::Patience;
 use mitosis::wire::control::ClusterSecret;
+use mitosis::wire::seal::Encryption;
 use serde_json::{Value, json};
 
 use crate::settings::Settled;
@@ -200,6 +201,10 @@ fn configure(
         linger: Duration::from_secs(number("linger_s")?),
         restart_grace: Duration::from_secs(number("restart_grace_s")?),
         busy_poll: Duration::from_micros(number("busy_poll_us")?),
+        encryption: match settled.switch("encrypt_reads") {
+            true => Encryption::Demanded,
+            false => Encryption::Offered,
+        },
         proxy_vdso: args.proxy_vdso,
         limits: Limits {
             children: usize::try_from(number("max_children")?)?,

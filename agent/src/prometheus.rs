@@ -8,7 +8,10 @@ use mitosis::wire::local::Stats;
 use crate::show::meaning;
 
 /// Counters that tell what there is now; all others only grow.
-const GAUGES: [&str; 11] = [
+const GAUGES: [&str; 14] = [
+    "encrypt_reads",
+    "streams_plain",
+    "streams_encrypted",
     "images",
     "dc_initiators",
     "dc_peers",

@@ -145,7 +145,7 @@ fn stats_as_value(stats: &Stats) -> Value {
     value.into()
 }
 
-/// What a number counts. All but what is there now (images, children, seeds, leases, bytes, DCIs, DCTs, peers) are since the
+/// What a number counts. All but what is there now (images, children, seeds, leases, streams, bytes, DCIs, DCTs, peers) are since the
 /// agent's start; those of pages, reads and misses are of all images that it has had, but rehearsals'.
 pub fn meaning(counter: &str) -> &'static str {
     match counter {
@@ -171,6 +171,9 @@ pub fn meaning(counter: &str) -> &'static str {
         "seeds_published" => "seeds of this host that could be resumed, children's included",
         "reads_served" => "READs of other hosts that this agent answered",
         "bytes_served" => "bytes of these READs, and of pushes",
+        "encrypt_reads" => "1 if this agent opens and serves encrypted READ streams alone",
+        "streams_plain" => "READ streams in plain that other hosts have to this agent now",
+        "streams_encrypted" => "encrypted READ streams that other hosts have to this agent now",
         "dc_initiators" => "DC initiators (DCIs) of this host, for all seeds and peers",
         "dc_peers" => "peers to which DC READs have a way (address handles)",
         "dc_flushed" => "READs over DC that another's failure flushed, posted again",

@@ -15,6 +15,7 @@ use mitosis::fabric::local::LocalFabric;
 use mitosis::fabric::tcp::{Limits, TcpFabric, TokenSource};
 use mitosis::fabric::{Buffer, Fabric, Read, ReadError};
 use mitosis::id::{ReadKey, SeedId, StreamToken};
+use mitosis::wire::seal::Encryption;
 
 struct Counting;
 
@@ -69,9 +70,11 @@ fn a_warm_read_allocates_nothing() {
         }
     });
 
-    let tcp: Arc<dyn Fabric> = TcpFabric::new(tokens, Limits::default());
+    let tcp: Arc<dyn Fabric> = TcpFabric::new(tokens.clone(), Limits::default());
+    let encrypted: Arc<dyn Fabric> =
+        TcpFabric::encrypting(tokens, Limits::default(), Encryption::Demanded);
     let local: Arc<dyn Fabric> = LocalFabric::new(exports);
-    for (fabric, agent) in [(tcp, Some(agent)), (local, None)] {
+    for (fabric, agent) in [(tcp, Some(agent.clone())), (encrypted, Some(agent)), (local, None)] {
         let read = |tag: u64, buffer: Buffer| Read {
             tag,
             seed,

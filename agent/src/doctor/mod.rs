@@ -75,7 +75,7 @@ impl Check {
 /// Looks at this host, or at a peer of it, tells, and fails if something is missing that is needed.
 pub fn run(settled: &Settled, peer: Option<&str>, as_json: bool) -> ExitCode {
     settled.warn();
-    let mut checks = vec![settings(settled)];
+    let mut checks = vec![settings(settled), read_streams(settled)];
     match peer {
         Some(peer) => checks.extend(peer::judge(&peer::Facts::gather(settled, peer))),
         None => {
@@ -98,6 +98,18 @@ fn settings(settled: &Settled) -> Check {
     match settled.check(true) {
         Ok(()) => Check::fine("settings", "an agent takes them; 'mitosis info -c' lists them"),
         Err(error) => Check::missing("settings", error.to_string(), "mend what is named there"),
+    }
+}
+
+/// Whether pages cross the network encrypted.
+fn read_streams(settled: &Settled) -> Check {
+    const NAME: &str = "READ streams";
+    match (settled.switch("encrypt_reads"), settled.text("secret_file")) {
+        (true, _) => Check::fine(NAME, "encrypted, and no others (encrypt_reads)"),
+        (false, None) => Check::fine(NAME, "none: without a secret no other host is talked to"),
+        (false, Some(_)) => {
+            Check::fine(NAME, "in plain, but to and from agents that have encrypt_reads")
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Another host, for `mitosis doctor --peer`: whether its agent answers here, knows the secret, and by which ways pages would
 //! come. It is asked as an agent of this host would ask it.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use mitosis::host::HostAddress;
 use mitosis::sys::{clock, socket};
 use mitosis::wire::control::{About, Channel, ChannelError, ControlReply, ControlRequest};
 use mitosis::wire::frame;
+use mitosis::wire::read::{self, Status};
+use mitosis::wire::seal;
 
 use super::Check;
 use crate::daemon::read_secret;
@@ -81,6 +83,8 @@ pub struct Told {
     pub round_trip: Duration,
     /// How far its clock is ahead of ours.
     pub ahead_ns: i128,
+    /// Whether a READ stream from here is encrypted, or why there is none.
+    pub is_encrypted: Result<bool, String>,
 }
 
 impl Facts {
@@ -104,7 +108,9 @@ impl Facts {
                 let segment_bytes = socket::segment_bytes(&stream).ok();
                 reached = reached.or(Ok(Reached { to, segment_bytes }));
                 if let Ok(secret) = &secret {
-                    told = Some(Channel::connect(stream, secret).map_err(untold).and_then(ask));
+                    let is_demanded = settled.switch("encrypt_reads");
+                    let channel = Channel::connect(stream, secret).map_err(untold);
+                    told = Some(channel.and_then(|channel| ask(channel, is_demanded)));
                 }
             }
         }
@@ -142,7 +148,7 @@ fn untold(error: ChannelError) -> Untold {
     }
 }
 
-fn ask(mut channel: Channel) -> Result<Told, Untold> {
+fn ask(mut channel: Channel, is_demanded: bool) -> Result<Told, Untold> {
     let mut best: Option<Told> = None;
     for _ in 0..ROUNDS {
         let (asked_ns, asked) = (clock::realtime_ns(), Instant::now());
@@ -157,10 +163,36 @@ fn ask(mut channel: Channel) -> Result<Told, Untold> {
         if best.as_ref().is_none_or(|best| round_trip < best.round_trip) {
             let middle_ns = i128::from(asked_ns) + round_trip.as_nanos().cast_signed() / 2;
             let ahead_ns = i128::from(about.realtime_ns) - middle_ns;
-            best = Some(Told { about, round_trip, ahead_ns });
+            let is_encrypted = Ok(is_demanded);
+            best = Some(Told { about, round_trip, ahead_ns, is_encrypted });
         }
     }
-    best.ok_or_else(|| Untold::Other("it was not asked".to_owned()))
+    let mut told = best.ok_or_else(|| Untold::Other("it was not asked".to_owned()))?;
+    told.is_encrypted = open_stream(&mut channel, is_demanded).map_err(|error| error.to_string());
+    Ok(told)
+}
+
+/// Opens a READ stream as a pager would, and tells whether it is encrypted.
+fn open_stream(channel: &mut Channel, is_demanded: bool) -> anyhow::Result<bool> {
+    frame::write(channel, &ControlRequest::Token)?;
+    let ControlReply::Token(token) = frame::read(channel)? else {
+        anyhow::bail!("its agent gives no token for one");
+    };
+    let mut stream = connect(channel.stream().peer_addr()?)?;
+    match is_demanded {
+        true => stream.write_all(&seal::greet(&token)?.0)?,
+        false => stream.write_all(&read::encode_greeting(&token))?,
+    }
+    let mut welcome = [0; read::WELCOME_LEN];
+    stream.read_exact(&mut welcome)?;
+    match read::parse_welcome(welcome)? {
+        Status::Ok => Ok(is_demanded),
+        Status::Encrypt => Ok(true),
+        Status::Busy => {
+            anyhow::bail!("it serves as many as it takes, or as one peer may have there")
+        }
+        other => anyhow::bail!("its agent has answered {other:?}"),
+    }
 }
 
 /// Judges them.
@@ -253,6 +285,7 @@ fn agent(facts: &Facts, told: &Told) -> Vec<Check> {
         latency(told.round_trip),
         clocks(told),
         fabrics(facts, about),
+        streams(told),
     ]
 }
 
@@ -299,6 +332,19 @@ fn fabrics(facts: &Facts, about: &About) -> Check {
     Check::lacking(NAME, format!("tcp: this host prefers {own}, it has {theirs}"), remedy)
 }
 
+fn streams(told: &Told) -> Check {
+    const NAME: &str = "READ streams there";
+    match &told.is_encrypted {
+        Ok(true) => Check::fine(NAME, "encrypted"),
+        Ok(false) => Check::fine(NAME, "in plain: neither host has encrypt_reads"),
+        Err(why) => {
+            let remedy =
+                "run the same version of mitosis on both hosts; the log of its agent says more";
+            Check::lacking(NAME, format!("none could be opened: {why}"), remedy)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Standing;
@@ -317,7 +363,12 @@ mod tests {
             address: "host-b:7370".to_owned(),
             reached: Ok(Reached { to: "192.0.2.1:7370".to_owned(), segment_bytes: Some(1448) }),
             secret: Ok(()),
-            told: Some(Ok(Told { about, round_trip, ahead_ns: -3_000_000 })),
+            told: Some(Ok(Told {
+                about,
+                round_trip,
+                ahead_ns: -3_000_000,
+                is_encrypted: Ok(false),
+            })),
             own_fabric: Ok("rc".to_owned()),
         }
     }
@@ -346,7 +397,7 @@ mod tests {
     #[test]
     fn a_good_peer_has_nothing_to_say() {
         assert_eq!(faults(&good()), []);
-        assert_eq!(judge(&good()).len(), 7);
+        assert_eq!(judge(&good()).len(), 8);
         assert_eq!(faults(&Facts { own_fabric: Ok("tcp".to_owned()), ..good() }), []);
     }
 
@@ -393,6 +444,8 @@ mod tests {
         }
         let tcp = told(|told| told.about.fabrics = vec!["tcp".to_owned()]);
         assert_eq!(faults(&tcp), lacking("pages come by"));
+        let none = told(|told| told.is_encrypted = Err("no".to_owned()));
+        assert_eq!(faults(&none), lacking("READ streams there"));
         let none = Facts { own_fabric: Err("no".to_owned()), ..good() };
         assert_eq!(faults(&none), lacking("pages come by"));
         let reached = Reached { to: String::new(), segment_bytes: Some(SMALL_SEGMENT_BYTES - 1) };

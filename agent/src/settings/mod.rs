@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use mitosis::verbs::choice::Settings as RdmaSettings;
+use mitosis::verbs::choice::{FabricName, Settings as RdmaSettings};
 
 use self::file::{Line, Place};
 pub use self::flags::{Flags, of_agent, of_command, with_flags};
@@ -200,10 +200,22 @@ impl Settled {
         if let Some(complaint) = own.find_map(Held::complaint) {
             bail!(complaint);
         }
-        Ok(RdmaSettings::from_variables(|variable| {
+        let mut settings = RdmaSettings::from_variables(|variable| {
             let held = self.held.iter().find(|held| held.setting.variable == variable)?;
             held.value.clone()
-        })?)
+        })?;
+        if self.switch("encrypt_reads") {
+            let wish = &mut settings.fabric;
+            if wish.required || matches!(wish.fabric, Some(FabricName::Dc | FabricName::Rc)) {
+                bail!(
+                    "{}: what an RDMA card READs is not encrypted, and encrypt_reads is set: give tcp, or take \
+                     encrypt_reads away",
+                    self.held("fabric")
+                );
+            }
+            wish.fabric = Some(FabricName::Tcp);
+        }
+        Ok(settings)
     }
 
     fn held(&self, name: &str) -> &Held {

@@ -236,6 +236,16 @@ const AGENTS: [Setting; 29] = [
         "The cluster secret (32 bytes or 64 hex digits, mode 0600); a second one is accepted, too, while it rotates",
     ),
     agent(
+        "encrypt_reads",
+        "MITOSIS_ENCRYPT_READS",
+        "encrypt-reads",
+        "",
+        Kind::Switch,
+        Some("false"),
+        "Open and serve no READ stream that is not encrypted, and use no RDMA card, whose READs are not. Without it those to \
+         and from agents that have it are encrypted",
+    ),
+    agent(
         "pager_cpus",
         "MITOSIS_PAGER_CPUS",
         "pager-cpus",

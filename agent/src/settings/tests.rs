@@ -93,6 +93,20 @@ fn what_the_agent_asks_of_rdma_may_come_from_anywhere() {
 }
 
 #[test]
+fn who_encrypts_reads_uses_no_card_and_may_not_ask_for_one() {
+    use mitosis::verbs::choice::FabricName;
+    for fabric in ["", "auto", "tcp"] {
+        let (settled, _) = settled(&[("encrypt_reads", "true")], &[("MITOSIS_FABRIC", fabric)], "");
+        assert_eq!(settled.rdma().unwrap().fabric.fabric, Some(FabricName::Tcp), "{fabric}");
+    }
+    for fabric in ["rc", "dc", "auto,require", "dc,require"] {
+        let (settled, _) = settled(&[], &[("MITOSIS_FABRIC", fabric)], "encrypt_reads = yes");
+        let told = settled.rdma().unwrap_err().to_string();
+        assert!(told.starts_with(&format!("MITOSIS_FABRIC={fabric}: what an RDMA card")), "{told}");
+    }
+}
+
+#[test]
 fn unknown_names_are_warned_of_with_the_nearest_that_is_known() {
     let variables =
         [("MITOSIS_LINGERS", "1"), ("MITOSIS_TEST_X", "1"), ("MITOSIS_QQQQQQQQQQQ", "1")];
@@ -151,6 +165,8 @@ fn the_table_has_each_name_once_and_its_defaults_are_the_agents_own() {
     assert_eq!(number("max_images_of_peer"), limits.images_of_peer as u128);
     assert_eq!(number("max_streams_of_peer"), limits.streams_of_peer as u128);
     assert_eq!(!settled.switch("no_rehearsal"), config.rehearse);
+    let demanded = config.encryption == mitosis::wire::seal::Encryption::Demanded;
+    assert_eq!(settled.switch("encrypt_reads"), demanded);
     assert_eq!(settled.rdma().unwrap(), config.rdma.settings);
 }
 

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod descriptors;
+mod encryption;
 mod files;
 mod forking;
 mod losses;

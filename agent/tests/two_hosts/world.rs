@@ -174,13 +174,18 @@ impl World {
 
     /// Starts the agent of host-a (0) or host-b (1), with remote listener.
     pub(crate) fn start_agent(&mut self, index: usize) {
+        self.start_agent_with(index, &[]);
+    }
+
+    /// With flags of its own.
+    pub(crate) fn start_agent_with(&mut self, index: usize, own: &[&str]) {
         let told_port = self.told_port;
         let (machine, host) = self.machine(index);
         let secret = machine.secret.display().to_string();
         let (listen, advertise) = (PORT.to_string(), format!("{}:{told_port}", machine.name));
         let mut arguments =
             vec!["--listen", &listen, "--advertise", &advertise, "--secret-file", &secret];
-        arguments.extend(&machine.more);
+        arguments.extend(machine.more.iter().chain(own));
         let mut agent = machine.agent_with(host, &arguments);
         assert!(agent.line().starts_with("mitosis agent ready on "));
         machine.agent = Some(agent);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   own ADDRESS BYTES        a seed's stand-in, a page service for it, and with `--rc` an arena on the card;
-//!     [--rc [--dc] | --copy] [--busy-poll-us N]   its copy without a card; prints where its side channel is, and serves until stdin ends
+//!     [--rc [--dc] | --copy] [--busy-poll-us N] [--encrypt]   its copy without a card; prints where its side channel is, and serves until stdin ends
 //!   read tcp|rc|dc SIDE         obeys the lines of stdin, each with a line of JSON (see `reader`)
 //!     [--source ADDRESS]     the card's address on this side
 //!   fill ADDRESS BYTES       copies a seed of as many bytes, as often as stdin says (see `fill`)
@@ -51,6 +51,7 @@ fn obey(words: &[&str]) -> Result<()> {
                 has_card: options.contains(&"--rc"),
                 has_dc: options.contains(&"--dc"),
                 is_copied: options.contains(&"--copy"),
+                is_encrypted: options.contains(&"--encrypt"),
                 busy_poll_us: value(options, "--busy-poll-us").map_or(Ok(0), str::parse)?,
             };
             owner::run(settings)
@@ -69,7 +70,7 @@ fn obey(words: &[&str]) -> Result<()> {
             reader::run(fabric, side, source)
         }
         _ => bail!(
-            "own ADDRESS BYTES [--rc [--dc] | --copy] [--busy-poll-us N] | read tcp|rc|dc SIDE [--source ADDRESS] | fill ADDRESS BYTES"
+            "own ADDRESS BYTES [--rc [--dc] | --copy] [--busy-poll-us N] [--encrypt] | read tcp|rc|dc SIDE [--source ADDRESS] | fill ADDRESS BYTES"
         ),
     }
 }

@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use mitosis::export::arena::{Arena, ArenaLimits, SLAB_BYTES};
 use mitosis::export::dc::{SeedTarget, TargetMaker, TargetPort};
 use mitosis::export::rc::RcService;
-use mitosis::export::{Exports, HostMemory, PageService, ProcessExport};
+use mitosis::export::{Exports, HostMemory, PageService, PeerLimits, ProcessExport};
 use mitosis::id::{ReadKey, SeedId};
+use mitosis::wire::seal::Encryption;
 
 use crate::device::{self, DcPort};
 use crate::memory::Holder;
@@ -31,13 +32,17 @@ pub(crate) struct Settings {
     pub(crate) busy_poll_us: u64,
     /// Without a card, too, the seed is copied, as an agent does.
     pub(crate) is_copied: bool,
+    /// No stream is served in plain.
+    pub(crate) is_encrypted: bool,
 }
 
 pub(crate) fn run(settings: Settings) -> Result<()> {
     let holder = Holder::start(settings.bytes)?;
     let exports = Exports::new();
     let busy_poll = Duration::from_micros(settings.busy_poll_us);
-    let pages = PageService::with_busy_poll(exports.clone(), busy_poll);
+    let encryption = if settings.is_encrypted { Encryption::Demanded } else { Encryption::Offered };
+    let limits = PeerLimits::default();
+    let pages = PageService::bounded(exports.clone(), busy_poll, limits, encryption);
     let (seed, read_key) = (SeedId::random(), ReadKey::random());
     let card = settings.has_card.then(|| Card::open(settings, &pages)).transpose()?;
     let copies = settings.is_copied.then(|| {
@@ -52,6 +57,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let readable = vec![holder.range];
     let key = read_key.clone();
     exports.add(seed, ProcessExport { mem: holder.mem()?, readable, read_key: key, arena });
+    exports.set_hot(seed, vec![holder.range]);
     let tcp = serve(settings.address, &pages)?;
     let mut about = About {
         seed: seed.0,

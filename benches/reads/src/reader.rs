@@ -3,6 +3,7 @@
 //! ```text
 //!   serial SIZE COUNT spin|sleep [same]  {"us": [each]}         one READ at a time; `same`: of the same bytes
 //!   window SIZE COUNT DEPTH spin|sleep   {"seconds": s}         DEPTH READs at a time
+//!   push                                 {"seconds": s}         all of the memory, unasked, over tcp
 //!   setup COUNT                          {"us": [each]}         from asking for a connection to having it
 //!   hold COUNT                           {"held": COUNT}        as many connections more, kept open
 //!   ways COUNT                           {"held": COUNT}        as many ways to a peer of dc more (AHs)
@@ -14,6 +15,7 @@
 
 use std::io::{BufRead, Write};
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,8 @@ struct Reader {
     export: Export,
     arena: Option<Arc<RemoteArena>>,
     side: Arc<Side>,
+    /// What pushes come by.
+    tcp: Option<Arc<TcpFabric>>,
     card: Card,
     _pool: Option<Arc<DmaPool>>,
     buffers: Vec<Buffer>,
@@ -91,6 +95,7 @@ pub(crate) fn run(fabric: FabricName, side: &str, source: Option<IpAddr>) -> Res
                 let took = reader.window(&mut *queue, size, count, depth, how(wait)?);
                 reader.or_lost(&mut *queue, took)?
             }
+            ["push"] => reader.push()?,
             ["setup", count] => {
                 let took = reader.setup(number(count)?);
                 reader.or_lost(&mut *queue, took)?
@@ -142,6 +147,7 @@ impl Reader {
             about,
             arena: None,
             side,
+            tcp: None,
             card: Card::No,
             _pool: None,
             buffers: Vec::new(),
@@ -329,6 +335,24 @@ impl Reader {
             taken?;
         }
         Ok(())
+    }
+
+    /// By a fabric of tcp that is kept, whose connection is there from the second time on.
+    fn push(&mut self) -> Result<String> {
+        let tcp =
+            self.tcp.get_or_insert_with(|| TcpFabric::new(self.side.clone(), Limits::default()));
+        let key = ReadKey(self.about.read_key);
+        let agent = self.about.tcp.to_string();
+        let mut bytes = 0;
+        let mut store = |_, pages: &[u8]| {
+            bytes += std::hint::black_box(pages).len();
+            ControlFlow::Continue(())
+        };
+        let report = tcp.push(&agent, SeedId(self.about.seed), &key, &[], &mut store)?;
+        if bytes != self.about.bytes {
+            bail!("{bytes} of {} bytes were pushed", self.about.bytes);
+        }
+        Ok(format!("{{\"seconds\": {:.9}}}", report.took.as_secs_f64()))
     }
 
     /// A queue that has its connection, and its fabric.

@@ -10,6 +10,7 @@ use crate::export::arena::ArenaLimits;
 use crate::verbs::Patience;
 use crate::verbs::choice::Settings;
 use crate::wire::control::ClusterSecret;
+use crate::wire::seal::Encryption;
 
 /// An agent's settings.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub restart_grace: Duration,
     /// How long a thread that serves READs looks for the next one before it sleeps.
     pub busy_poll: Duration,
+    /// Whether READ streams, to other hosts and of theirs, are encrypted. If it is demanded no RDMA card is used.
+    pub encryption: Encryption,
     /// Children call this kernel's vDSO by way of the seed's even where they are the same.
     pub proxy_vdso: bool,
     /// How much of this host others may take.
@@ -85,6 +88,7 @@ impl Config {
             linger: Duration::from_secs(30),
             restart_grace: Duration::from_secs(30),
             busy_poll: Duration::ZERO,
+            encryption: Encryption::Offered,
             proxy_vdso: false,
             limits: Limits::default(),
             rdma: RdmaConfig::default(),

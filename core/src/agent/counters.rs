@@ -10,6 +10,7 @@ use super::rdma::Rdma;
 use crate::export::PageService;
 use crate::image::ImageCounters;
 use crate::wire::local::Stats;
+use crate::wire::seal::Encryption;
 
 /// Counters that only grow.
 #[derive(Debug, Default)]
@@ -69,6 +70,7 @@ impl Counters {
     pub fn stats(&self, pages: &PageService, rdma: Option<&Rdma>) -> Stats {
         let mut images = self.images.lock();
         images.settle();
+        let encrypted = pages.encrypted_streams();
         let mut stats = Stats {
             children_started: read(&self.children_started),
             children_renumbered: read(&self.children_renumbered),
@@ -77,6 +79,9 @@ impl Counters {
             fabric_fallbacks: self.fabric_fallbacks,
             reads_served: read(&pages.counters().reads_served),
             bytes_served: read(&pages.counters().bytes_served),
+            encrypt_reads: u64::from(pages.encryption() == Encryption::Demanded),
+            streams_plain: pages.streams().saturating_sub(encrypted) as u64,
+            streams_encrypted: encrypted as u64,
             images: images.held.len() as u64,
             ..images.gone.clone()
         };

@@ -185,7 +185,7 @@ impl Agent {
                 children: self.children.lines(|user| caller.may_have(user)),
             })),
             LocalRequest::Inspect { handle, seed } => self.inspect(caller, handle, seed),
-            LocalRequest::Stats => Ok(LocalReply::Stats(self.stats())),
+            LocalRequest::Stats => Ok(LocalReply::Stats(Box::new(self.stats()))),
             LocalRequest::Shutdown => {
                 caller.must_be_trusted("end the agent").map(|()| LocalReply::Done)
             }

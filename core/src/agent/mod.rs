@@ -66,6 +66,7 @@ use crate::image::{Mounts, PageLost, await_told};
 use crate::keeper;
 use crate::tally::Tally;
 use crate::wire::local::{Failure, FailureKind, Stats};
+use crate::wire::seal::Encryption;
 use failure::fail;
 
 /// A page of this architecture.
@@ -98,6 +99,8 @@ pub struct Agent {
     peers: Arc<peers::Peers>,
     /// Connections that others have to this agent.
     peers_here: Arc<Tally<IpAddr>>,
+    /// Connections of which it is not known yet whose they are.
+    strangers: Arc<Tally<IpAddr>>,
     /// Images that others have had made here.
     images_of_peers: Arc<Tally<IpAddr>>,
     seeds: Arc<seeds::Seeds>,
@@ -149,15 +152,19 @@ impl Agent {
         })?;
         let exports = Exports::new();
         let peers = peers::Peers::new(config.secrets.clone(), config.peer_deadline);
-        let pages =
-            PageService::bounded(exports.clone(), config.busy_poll, config.limits.readers());
+        let pages = PageService::bounded(
+            exports.clone(),
+            config.busy_poll,
+            config.limits.readers(),
+            config.encryption,
+        );
         let (rdma, fallbacks) = start_rdma(&config, &pages, &peers).inspect_err(|_| {
             let _ = std::fs::remove_file(&config.socket);
         })?;
         let copies = copies(&config, rdma.as_ref());
         let agent = Arc::new(Agent {
             pages,
-            tcp: TcpFabric::new(peers.clone(), Limits::default()),
+            tcp: TcpFabric::encrypting(peers.clone(), Limits::default(), config.encryption),
             local: LocalFabric::new(exports.clone()),
             exports,
             buffers: rdma.as_ref().map_or_else(Buffers::new, |rdma| rdma.buffers.clone()),
@@ -165,6 +172,7 @@ impl Agent {
             copies,
             peers,
             peers_here: Arc::default(),
+            strangers: Arc::default(),
             images_of_peers: Arc::default(),
             seeds: Arc::default(),
             hosting: hosting::Hosting::default(),
@@ -329,8 +337,8 @@ fn start_rdma(
     pages: &Arc<PageService>,
     peers: &Arc<peers::Peers>,
 ) -> Result<(Option<rdma::Rdma>, u64), Failure> {
-    // An agent of this host alone has nobody to READ from.
-    if config.secrets.is_empty() {
+    // An agent of this host alone has nobody to READ from; what a card READs is not encrypted.
+    if config.secrets.is_empty() || config.encryption == Encryption::Demanded {
         return Ok((None, 0));
     }
     rdma::Rdma::start(config, pages, peers.clone()).map_err(|reason| {

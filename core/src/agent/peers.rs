@@ -165,9 +165,11 @@ impl Peers {
         let mut tokens = self.tokens.lock();
         let kept = tokens.entry(agent.to_owned()).or_default();
         kept.retain(|(since, _)| since.elapsed() < TOKEN_AGE);
-        if kept.len() < MAX_TOKENS {
-            kept.push((Instant::now(), token));
+        // The newest: there they are, too, of whom the oldest gives way.
+        if kept.len() >= MAX_TOKENS {
+            kept.remove(0);
         }
+        kept.push((Instant::now(), token));
     }
 }
 

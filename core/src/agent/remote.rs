@@ -21,15 +21,28 @@ use crate::halt;
 use crate::id::{ForkKey, SeedId};
 use crate::sys::clock;
 use crate::sys::event::Bell;
+use crate::tally::Tally;
 use crate::wire::control::{About, Channel, ControlReply, ControlRequest};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::local::{Failure, FailureKind, ResumeRequest};
-use crate::wire::{control, read};
+use crate::wire::{control, read, seal};
 
 /// Connections of other agents at one time.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// A peer that has not finished its greeting by then is cut off.
 const GREETING_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Connections of one address whose greeting is not there: a quarter of all, so that no host keeps others out. More come
+/// at one moment only from who never greets, as a peer's is on its way when it connects.
+const MAX_STRANGERS_OF_ADDRESS: usize = MAX_CONNECTIONS / 4;
+/// Bytes of the longest of them.
+const LONGEST_GREETING: usize = 76;
+
+const _: () = assert!(
+    LONGEST_GREETING >= control::GREETING_LEN
+        && LONGEST_GREETING >= read::GREETING_LEN
+        && LONGEST_GREETING >= seal::GREETING_LEN
+);
 
 /// How often it is looked whether more lies in an arena: each time saves some READs over tcp.
 const ARENA_TICK: Duration = Duration::from_millis(5);
@@ -44,41 +57,51 @@ pub(super) fn serve(agent: &Arc<Agent>, listener: &TcpListener) {
     CONNECTIONS.serve(listener.incoming(), move |stream| converse(&agent, stream));
 }
 
-/// Tells what a connection is by its first bytes.
+/// What a connection is, once its greeting is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    Control,
+    Read,
+}
+
 fn converse(agent: &Arc<Agent>, stream: TcpStream) {
     let Ok(address) = stream.peer_addr() else { return };
     let peer = address.to_string();
-    if stream.set_read_timeout(Some(GREETING_DEADLINE)).is_err() {
-        return;
-    }
-    let mut magic = [0u8; 8];
-    if peek_all(&stream, &mut magic).is_err() {
-        return;
-    }
-    if magic == read::MAGIC {
-        if peek_all(&stream, &mut [0u8; read::GREETING_LEN]).is_err() {
-            return;
-        }
-        agent.pages.serve(stream);
-        return;
-    }
-    if magic != control::MAGIC {
-        tracing::debug!(peer, "a connection that is neither control nor READ was closed");
-        return;
-    }
-    // All of the greeting is there before any of it is read: a stranger has one deadline, not one a byte.
-    if peek_all(&stream, &mut [0u8; control::GREETING_LEN]).is_err() {
-        return;
-    }
-    match Channel::accept(stream, &agent.config.secrets) {
-        Ok(channel) => {
-            super::keep_alive(channel.stream());
-            if let Err(error) = serve_channel(agent, channel) {
-                tracing::debug!(peer, %error, "a control connection ended");
+    match await_greeting(&agent.strangers, MAX_STRANGERS_OF_ADDRESS, &stream) {
+        Some(Greeting::Read) => agent.pages.serve(stream),
+        Some(Greeting::Control) => match Channel::accept(stream, &agent.config.secrets) {
+            Ok(channel) => {
+                super::keep_alive(channel.stream());
+                if let Err(error) = serve_channel(agent, channel) {
+                    tracing::debug!(peer, %error, "a control connection ended");
+                }
             }
-        }
-        Err(error) => tracing::warn!(peer, %error, "a peer was refused"),
+            Err(error) => tracing::warn!(peer, %error, "a peer was refused"),
+        },
+        None => tracing::debug!(peer, "a connection without a greeting was closed"),
     }
+}
+
+/// Tells what a connection is by its first bytes. All of its greeting is there before any of it is read, so a stranger has
+/// one deadline and not one a byte; until then it is one of `most` that its address may have.
+fn await_greeting(
+    strangers: &Arc<Tally<IpAddr>>,
+    most: usize,
+    stream: &TcpStream,
+) -> Option<Greeting> {
+    let address = stream.peer_addr().ok()?.ip().to_canonical();
+    let _stranger = strangers.enter(address, 1, most)?;
+    stream.set_read_timeout(Some(GREETING_DEADLINE)).ok()?;
+    let mut magic = [0u8; 8];
+    peek_all(stream, &mut magic).ok()?;
+    let (len, greeting) = match magic {
+        control::MAGIC => (control::GREETING_LEN, Greeting::Control),
+        read::MAGIC => (read::GREETING_LEN, Greeting::Read),
+        seal::MAGIC => (seal::GREETING_LEN, Greeting::Read),
+        _ => return None,
+    };
+    peek_all(stream, &mut [0u8; LONGEST_GREETING][..len]).ok()?;
+    Some(greeting)
 }
 
 fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
@@ -329,6 +352,39 @@ pub(super) fn write_output(mut to: &File, bytes: &[u8]) {
 mod tests {
     use super::*;
     use crate::wire::control::ClusterSecret;
+
+    /// Who says nothing is in nobody's way but his own.
+    #[test]
+    fn an_address_has_so_many_connections_without_a_greeting_and_others_have_theirs() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let strangers: Arc<Tally<IpAddr>> = Arc::default();
+        let mut waiting = Vec::new();
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let (stream, strangers) = (listener.accept().unwrap().0, strangers.clone());
+            waiting.push(std::thread::spawn(move || await_greeting(&strangers, 2, &stream)));
+        }
+        let is_full = || strangers.enter(IpAddr::from([127, 0, 0, 1]), 1, 2).is_none();
+        let until = std::time::Instant::now() + GREETING_DEADLINE;
+        while !is_full() {
+            assert!(std::time::Instant::now() < until, "none of them is counted");
+            std::thread::yield_now();
+        }
+        let mut third = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let token = crate::id::StreamToken::random();
+        third.write_all(&read::encode_greeting(&token)).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        assert_eq!(await_greeting(&strangers, 2, &accepted), None);
+        assert!(strangers.enter(IpAddr::from([127, 0, 0, 2]), 1, 2).is_some());
+        // Those that greet make room.
+        silent[0].write_all(&read::encode_greeting(&token)).unwrap();
+        silent[1].write_all(&seal::greet(&token).unwrap().0).unwrap();
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap(), Some(Greeting::Read));
+        }
+        assert!(strangers.enter(IpAddr::from([127, 0, 0, 1]), 2, 2).is_some());
+    }
 
     #[test]
     fn a_peer_that_does_not_take_its_answers_is_cut_off() {

@@ -239,7 +239,7 @@ pub fn inspect(agent: &AgentAddress, which: Inspected) -> Result<Vec<u8>, Client
 pub fn stats(agent: &AgentAddress) -> Result<Stats, ClientError> {
     const WHILE: &str = "counts";
     match ask(agent, &LocalRequest::Stats, WHILE)? {
-        LocalReply::Stats(stats) => Ok(stats),
+        LocalReply::Stats(stats) => Ok(*stats),
         other => Err(unexpected(&other, WHILE)),
     }
 }

@@ -39,6 +39,7 @@ pub mod rc;
 pub mod service;
 #[cfg(test)]
 pub(crate) mod stand_in;
+pub mod tokens;
 
 pub use beneath::{BytesBeneath, FileBeneath};
 pub use host_memory::HostMemory;

@@ -1,40 +1,41 @@
 //! The page service: the server's side of READ streams (`wire::read`) and of the push.
 //!
 //! One thread a stream, blocking I/O, at most [`MAX_STREAMS`]; the thread is the caller's. A stream is
-//! opened by a token that control has handed out and that is good once.
+//! opened by a token that control has handed out and that is good once. Its greeting says whether it is encrypted.
 //!
 //! ```text
-//!   greeting (token) --> welcome --> { READ --> answer | PUSH --> runs.. end }* --> end of stream
+//!   greeting (token, or its id) --> welcome --> { READ --> answer | PUSH --> runs.. end }* --> end of stream
 //!          \-- anything that breaks the protocol: a status, and the stream is closed
 //! ```
 //!
 //! An answer is read from the seed whole before its header goes out, or all of it lies in the seed's copy: a
 //! seed that dies or is revoked in between is a status and never a half answer.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::peers::{Pace, PeerLimits};
+use super::tokens::Tokens;
 use super::{ExportError, Exports};
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::fabric::MAX_READ_BYTES;
 use crate::halt;
 use crate::id::{ReadKey, SeedId, StreamToken};
 use crate::sys::socket;
-use crate::tally::{Counted, Tally};
+use crate::tally::Tally;
 use crate::wire::read::{self, Ask, Malformed, Request, Status};
+use crate::wire::read_stream::ReadStream;
+use crate::wire::seal::Encryption;
+
+mod greeting;
+
+use greeting::Slot;
 
 /// Streams served at a time: as many threads, each with a buffer of 1 MiB. 32 hosts with a full pool.
 pub const MAX_STREAMS: usize = 256;
-/// Tokens that are handed out and not yet used; the oldest gives way.
-pub const MAX_TOKENS: usize = 1024;
-/// How long a token is good: a connection's set-up takes milliseconds.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(30);
 /// How long a peer may take for its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stream may be silent before its thread is given back; the peer's pool opens another.
@@ -62,22 +63,15 @@ const PUSH_RUN_LEN: usize = read::ANSWER_LEN + read::PUSH_ADDR_LEN + read::MAX_P
 #[derive(Debug)]
 pub struct PageService {
     exports: Arc<Exports>,
-    tokens: Mutex<Vec<Issued>>,
+    tokens: Tokens,
     streams: AtomicUsize,
+    encrypted: AtomicUsize,
     streams_of_peers: Arc<Tally<IpAddr>>,
     limits: PeerLimits,
+    encryption: Encryption,
     pace: Pace,
     counters: ServiceCounters,
     busy_poll: Duration,
-}
-
-/// A token that was not used yet.
-#[derive(Debug)]
-struct Issued {
-    token: StreamToken,
-    at: Instant,
-    /// Who it was issued to, and may use it; `None`: whoever has it.
-    to: Option<IpAddr>,
 }
 
 /// What a page service has done; the numbers only grow.
@@ -106,43 +100,38 @@ impl PageService {
     /// A service whose threads look for the next request for so long before they sleep: on hosts where a
     /// CPU costs less than a wake-up's time.
     pub fn with_busy_poll(exports: Arc<Exports>, busy_poll: Duration) -> Arc<Self> {
-        PageService::bounded(exports, busy_poll, PeerLimits::default())
+        PageService::bounded(exports, busy_poll, PeerLimits::default(), Encryption::default())
     }
 
-    /// A service of which each peer may take so much.
-    pub fn bounded(exports: Arc<Exports>, busy_poll: Duration, limits: PeerLimits) -> Arc<Self> {
+    /// A service of which each peer may take so much, and whose streams are encrypted if it or the peer demands it.
+    pub fn bounded(
+        exports: Arc<Exports>,
+        busy_poll: Duration,
+        limits: PeerLimits,
+        encryption: Encryption,
+    ) -> Arc<Self> {
         Arc::new(PageService {
             exports,
-            tokens: Mutex::default(),
+            tokens: Tokens::default(),
             streams: AtomicUsize::new(0),
+            encrypted: AtomicUsize::new(0),
             streams_of_peers: Arc::default(),
             limits,
+            encryption,
             pace: Pace::default(),
             counters: ServiceCounters::default(),
             busy_poll,
         })
     }
 
-    /// A token that opens one stream within [`TOKEN_LIFE`], for whoever has it.
+    /// A token that opens one stream within [`TOKEN_LIFE`](super::tokens::TOKEN_LIFE), for whoever has it.
     pub fn issue_token(&self) -> StreamToken {
-        self.issue(None)
+        self.tokens.issue(None)
     }
 
-    /// A token that opens one stream within [`TOKEN_LIFE`] from the address `peer` and from no other.
+    /// A token that opens one stream within [`TOKEN_LIFE`](super::tokens::TOKEN_LIFE) from the address `peer` and from no other.
     pub fn issue_token_to(&self, peer: IpAddr) -> StreamToken {
-        self.issue(Some(peer))
-    }
-
-    fn issue(&self, to: Option<IpAddr>) -> StreamToken {
-        let token = StreamToken::random();
-        let now = Instant::now();
-        let mut tokens = self.tokens.lock();
-        tokens.retain(|issued| now.duration_since(issued.at) < TOKEN_LIFE);
-        if tokens.len() >= MAX_TOKENS {
-            tokens.remove(0);
-        }
-        tokens.push(Issued { token: token.clone(), at: now, to });
-        token
+        self.tokens.issue(Some(peer))
     }
 
     /// What was done so far.
@@ -155,11 +144,21 @@ impl PageService {
         self.streams.load(Ordering::Relaxed)
     }
 
+    /// Whether it serves encrypted streams alone.
+    pub fn encryption(&self) -> Encryption {
+        self.encryption
+    }
+
+    /// Of these, encrypted ones.
+    pub fn encrypted_streams(&self) -> usize {
+        self.encrypted.load(Ordering::Relaxed)
+    }
+
     /// Serves `stream`, of which nothing is consumed yet (peeking is fine), on the calling thread, and
     /// returns when it has ended.
     pub fn serve(self: &Arc<Self>, stream: TcpStream) {
-        match self.welcome(&stream) {
-            Ok(Some(slot)) => {
+        match self.welcome(stream) {
+            Ok(Some((stream, slot))) => {
                 let mut session = Session::new(self, stream, &slot);
                 if let Err(error) = session.run() {
                     tracing::debug!(%error, "a READ stream has ended");
@@ -170,90 +169,13 @@ impl PageService {
         }
     }
 
-    /// Reads the greeting and answers it; `None` if the stream is refused.
-    fn welcome(self: &Arc<Self>, mut stream: &TcpStream) -> io::Result<Option<Slot>> {
-        stream.set_nonblocking(false)?;
-        socket::answer_at_once(stream);
-        if let Err(error) = socket::follow_acknowledgements(stream) {
-            tracing::debug!(%error, "a READ stream keeps the host's congestion control");
-        }
-        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
-        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let mut greeting = [0u8; read::GREETING_LEN];
-        stream.read_exact(&mut greeting)?;
-        let from = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
-        let (status, slot) = match read::parse_greeting(&greeting) {
-            Err(_) => (Status::Protocol, Err("it speaks another protocol")),
-            Ok(token) => match self.redeem(&token, from) {
-                Err(why) => (Status::Revoked, Err(why)),
-                Ok(()) => match self.slot(from) {
-                    Ok(slot) => (Status::Ok, Ok(slot)),
-                    Err(why) => (Status::Busy, Err(why)),
-                },
-            },
-        };
-        if let Err(why) = &slot {
-            tracing::warn!(why, peer = ?from, "a READ stream was refused");
-        }
-        let slot = slot.ok();
-        stream.write_all(&read::encode_welcome(status))?;
-        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
-        Ok(slot)
-    }
-
-    /// Whether `token` is good and shown `from` where it may be; it is not good any more afterwards. Without an address (a
-    /// connection of another kind, RDMA's) any will do.
+    /// See [`Tokens::redeem`].
     pub(super) fn redeem(
         &self,
         token: &StreamToken,
         from: Option<IpAddr>,
     ) -> Result<(), &'static str> {
-        let now = Instant::now();
-        let mut found = None;
-        // Each is compared, in constant time: how long it takes tells nothing about the tokens.
-        self.tokens.lock().retain(|issued| {
-            let same = issued.token == *token;
-            let good = now.duration_since(issued.at) < TOKEN_LIFE;
-            if same && good {
-                found = Some(issued.to);
-            }
-            !same && good
-        });
-        match found {
-            None => Err("its token is not known, was used, or is too old"),
-            Some(Some(to)) if from.is_some_and(|from| from != to) => {
-                Err("its token was issued to another peer")
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn slot(self: &Arc<Self>, from: Option<IpAddr>) -> Result<Slot, &'static str> {
-        let most = self.limits.streams;
-        let place = from.map(|peer| self.streams_of_peers.enter(peer, 1, most));
-        if let Some(None) = place {
-            return Err("its peer has as many as one may have (max_streams_of_peer)");
-        }
-        let slot = Slot { service: Arc::clone(self), from, _place: place.flatten() };
-        match self.streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS {
-            true => Ok(slot),
-            false => Err("there are as many as this host serves"),
-        }
-    }
-}
-
-/// One of the streams; counted until dropped.
-#[derive(Debug)]
-struct Slot {
-    service: Arc<PageService>,
-    /// Whose it is; `None`: it has no address.
-    from: Option<IpAddr>,
-    _place: Option<Counted<IpAddr>>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.service.streams.fetch_sub(1, Ordering::Relaxed);
+        self.tokens.redeem(token, from)
     }
 }
 
@@ -270,7 +192,7 @@ enum SessionError {
 struct Session<'a> {
     service: &'a PageService,
     slot: &'a Slot,
-    stream: TcpStream,
+    stream: ReadStream,
     requests: Box<[u8]>,
     /// What is received and not yet parsed: `requests[at..end]`.
     at: usize,
@@ -279,7 +201,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(service: &'a PageService, stream: TcpStream, slot: &'a Slot) -> Self {
+    fn new(service: &'a PageService, stream: ReadStream, slot: &'a Slot) -> Self {
         Session {
             service,
             slot,
@@ -306,7 +228,7 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     let end = read::encode_answer(0, Status::Protocol, 0);
                     // The peer may be gone already; the stream ends either way.
-                    let _ = self.stream.write_all(&end);
+                    let _ = self.stream.send_all(&end);
                     return Err(error);
                 }
             }
@@ -337,13 +259,13 @@ impl<'a> Session<'a> {
         if !self.service.busy_poll.is_zero() {
             let until = Instant::now() + self.service.busy_poll;
             while Instant::now() < until {
-                match socket::receive_now(&self.stream, &mut self.requests[self.end..]) {
+                match self.stream.receive_by(&mut self.requests[self.end..], socket::receive_now) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     received => return received,
                 }
             }
         }
-        self.stream.read(&mut self.requests[self.end..])
+        self.stream.receive(&mut self.requests[self.end..])
     }
 
     fn read(
@@ -360,9 +282,9 @@ impl<'a> Session<'a> {
                 if exported.is_revoked() {
                     return self.answer_read(tag, bytes, Err(ExportError::Refused(seed)));
                 }
-                if bytes >= UNREAD_BYTES {
+                if bytes >= UNREAD_BYTES && !self.stream.is_encrypted() {
                     let header = read::encode_answer(tag, Status::Ok, bytes);
-                    if exported.send(ranges.list(), &header, &self.stream)? {
+                    if exported.send(ranges.list(), &header, self.stream.tcp())? {
                         self.service.counters.served(bytes);
                         return Ok(());
                     }
@@ -415,7 +337,7 @@ impl<'a> Session<'a> {
         if status == Status::Ok {
             self.service.counters.served(len);
         }
-        self.stream.write_all(&self.answer[from..PAGES_AT + len])
+        self.stream.send_all(&self.answer[from..PAGES_AT + len])
     }
 
     /// Sends the hot pages of a seed, run by run.
@@ -441,7 +363,7 @@ impl<'a> Session<'a> {
                                 (status, used) = (refusal(&ExportError::Refused(seed)), 0);
                                 break 'runs;
                             }
-                            self.stream.write_all(&self.answer[..used])?;
+                            self.stream.send_all(&self.answer[..used])?;
                             used = 0;
                         }
                         let left = run.end.0 - addr.0;
@@ -465,7 +387,7 @@ impl<'a> Session<'a> {
         let end = read::encode_answer(tag, status, 0);
         self.answer[used..used + read::ANSWER_LEN].copy_from_slice(&end);
         self.wait_for_turn(used);
-        self.stream.write_all(&self.answer[..used + read::ANSWER_LEN])
+        self.stream.send_all(&self.answer[..used + read::ANSWER_LEN])
     }
 
     /// Writes the header of a run whose pages stand behind it.

@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::queue::Queue;
 use super::{Fabric, ReadQueue};
 use crate::descriptor::Export;
+use crate::wire::seal::Encryption;
 
 mod connector;
 mod link;
@@ -39,7 +40,16 @@ pub struct TcpFabric {
 impl TcpFabric {
     /// A fabric with a pool of its own, whose connections are opened with `tokens`.
     pub fn new(tokens: Arc<dyn TokenSource>, limits: Limits) -> Arc<Self> {
-        let connector = TcpConnector { tokens, timeout: limits.connect_timeout };
+        TcpFabric::encrypting(tokens, limits, Encryption::default())
+    }
+
+    /// As [`Self::new`]; its streams are encrypted where this side or the other demands it.
+    pub fn encrypting(
+        tokens: Arc<dyn TokenSource>,
+        limits: Limits,
+        encryption: Encryption,
+    ) -> Arc<Self> {
+        let connector = TcpConnector::new(tokens, limits.connect_timeout, encryption);
         Arc::new(TcpFabric { pool: Pool::new(connector, limits) })
     }
 

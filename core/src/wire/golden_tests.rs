@@ -113,7 +113,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
         LocalReply::Done,
         LocalReply::Listing(Listing { seeds: vec![seed], children: vec![child] }),
         LocalReply::Inspected { descriptor: vec![1, 2] },
-        LocalReply::Stats(Stats {
+        LocalReply::Stats(Box::new(Stats {
             misses: 1,
             pages_pulled: 2,
             pages_rdma: 13,
@@ -132,6 +132,9 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             seeds_published: 10,
             reads_served: 11,
             bytes_served: 12,
+            encrypt_reads: 1,
+            streams_plain: 32,
+            streams_encrypted: 33,
             dc_initiators: 14,
             dc_peers: 15,
             dc_flushed: 16,
@@ -146,7 +149,7 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
             bytes_private: 28,
             bytes_remote: 29,
             miss_times: times(),
-        }),
+        })),
     ];
     replies.extend(ends.map(|end| LocalReply::Exited { child: CHILD, end }));
     let kinds = [

@@ -210,7 +210,7 @@ pub enum LocalReply {
         descriptor: Vec<u8>,
     },
     /// Answer to `Stats`.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// The request failed.
     Failed(Failure),
 }
@@ -378,6 +378,12 @@ pub struct Stats {
     pub reads_served: u64,
     /// Bytes served to others.
     pub bytes_served: u64,
+    /// 1 if READ streams are encrypted whatever other hosts want.
+    pub encrypt_reads: u64,
+    /// READ streams that other hosts have to this one, in plain.
+    pub streams_plain: u64,
+    /// Encrypted ones.
+    pub streams_encrypted: u64,
     /// DC initiators (DCIs) of this host, for whatever number of seeds and peers.
     pub dc_initiators: u64,
     /// Peers to which DC READs have a way (address handles).
@@ -428,8 +434,9 @@ impl Stats {
             misses pages_pulled pages_rdma rdma_reads rdma_doorbells pages_pushed
             pages_from_files reads reads_failed fallbacks fabric_fallbacks pages_lost
             children_started children_renumbered files_missing seeds_published reads_served
-            bytes_served dc_initiators dc_peers dc_flushed dc_mended dc_targets_ready images
-            children seeds leases_given leases_held bytes_shared bytes_private bytes_remote
+            bytes_served encrypt_reads streams_plain streams_encrypted dc_initiators dc_peers
+            dc_flushed dc_mended dc_targets_ready images children seeds leases_given leases_held
+            bytes_shared bytes_private bytes_remote
         }
     }
 }

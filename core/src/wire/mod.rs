@@ -5,7 +5,7 @@
 //! | `local` | libmitosis or the command line, and the agent of this host | unix stream socket, frames |
 //! | `preload` | `mitosis prepare PID` and the preload library in that process | unix stream socket, frames |
 //! | `control` | agent and agent | tcp, Noise (`NNpsk0`), frames |
-//! | `read` | pager and page service | tcp, plain, opened by a one-time token |
+//! | `read` | pager and page service | tcp, opened by a one-time token; plain, or in records of `seal` (`read_stream`) |
 
 #[cfg(feature = "agent")]
 pub mod control;
@@ -17,6 +17,10 @@ pub mod namespaces;
 pub mod preload;
 #[cfg(feature = "agent")]
 pub mod read;
+#[cfg(feature = "agent")]
+pub mod read_stream;
+#[cfg(feature = "agent")]
+pub mod seal;
 
 #[cfg(all(test, feature = "agent"))]
 mod golden_tests;

@@ -3,6 +3,7 @@
 //! ```text
 //! client, once:   "MITOREAD" u16 major  u16 minor  [32] one-time stream token
 //! server, once:   u32 status (0 = welcome)
+//! instead of both: the greeting of an encrypted stream, in which all that follows lies (`seal`)
 //!
 //! client:         u8 op  u8 0  u16 n_ranges  u32 tag  u64 seed  [16] read key
 //!                 n_ranges x { u64 addr  u32 len  u32 0 }    for PUSH: what need not be sent
@@ -62,6 +63,8 @@ pub const STATUS_PROTOCOL: u32 = 4;
 pub const STATUS_ENDED: u32 = 5;
 /// As a welcome: the server has as many streams as it takes; ask again later.
 pub const STATUS_BUSY: u32 = 6;
+/// As a welcome: the server serves encrypted streams alone (`seal`); the token was used up.
+pub const STATUS_ENCRYPT: u32 = 7;
 
 const _: () = assert!(MAX_RANGES <= u16::MAX as usize && MAX_READ_BYTES <= u32::MAX as usize);
 
@@ -82,6 +85,8 @@ pub enum Status {
     Ended,
     /// [`STATUS_BUSY`].
     Busy,
+    /// [`STATUS_ENCRYPT`].
+    Encrypt,
 }
 
 impl Status {
@@ -95,6 +100,7 @@ impl Status {
             Status::Protocol => STATUS_PROTOCOL,
             Status::Ended => STATUS_ENDED,
             Status::Busy => STATUS_BUSY,
+            Status::Encrypt => STATUS_ENCRYPT,
         }
     }
 
@@ -107,6 +113,7 @@ impl Status {
             STATUS_PROTOCOL => Status::Protocol,
             STATUS_ENDED => Status::Ended,
             STATUS_BUSY => Status::Busy,
+            STATUS_ENCRYPT => Status::Encrypt,
             other => return Err(Malformed::Status(other)),
         })
     }

@@ -26,7 +26,7 @@ impl fmt::Debug for Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "header", run: targets::descriptor::header },
     Target { name: "descriptor", run: targets::descriptor::whole },
     Target { name: "page_table", run: targets::descriptor::page_table },
@@ -34,6 +34,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "control", run: targets::messages::control },
     Target { name: "handshake", run: targets::handshake::run },
     Target { name: "read", run: targets::read_stream::run },
+    Target { name: "seal", run: targets::seal::run },
     Target { name: "local", run: targets::messages::local },
 ];
 

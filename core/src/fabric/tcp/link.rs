@@ -2,8 +2,7 @@
 //! is whose bytes are on their way; they are received into its own buffer.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut, Read as _, Write};
-use std::net::TcpStream;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use super::connector::TcpConnector;
 use crate::fabric::queue::{Broken, Link};
 use crate::fabric::{Completion, MAX_IN_FLIGHT, Read, ReadError};
 use crate::wire::read::{self, ANSWER_LEN, Status};
+use crate::wire::read_stream::ReadStream;
 
 /// Bytes of requests that are on their way at most: they fit any socket's buffer at once. So bytes that
 /// are not sent yet imply an answer to come, and the socket becomes readable.
@@ -94,28 +94,36 @@ impl Link for TcpLink {
     }
 
     /// Sends what the socket takes.
-    fn flush(&mut self, tcp: &mut TcpStream) -> Result<(), Broken> {
-        while self.out_at < self.out.len() {
-            match tcp.write(&self.out[self.out_at..]) {
-                Ok(0) => return Err(Broken::Lost("the connection takes no bytes".to_owned())),
-                Ok(sent) => self.out_at += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(Broken::Lost(error.to_string())),
+    fn flush(&mut self, stream: &mut ReadStream) -> Result<(), Broken> {
+        let mut send = || {
+            while self.out_at < self.out.len() {
+                match stream.send(&self.out[self.out_at..]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(sent) => self.out_at += sent,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
             }
+            stream.send_rest()
+        };
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WriteZero => {
+                Err(Broken::Lost("the connection takes no bytes".to_owned()))
+            }
+            sent => sent.map_err(|error| Broken::Lost(error.to_string())),
         }
-        Ok(())
     }
 
     /// Receives what is there; gives each READ that ends to `done`.
     fn receive(
         &mut self,
-        tcp: &mut TcpStream,
+        stream: &mut ReadStream,
         done: &mut dyn FnMut(Completion),
     ) -> Result<(), Broken> {
         while !self.sent.is_empty() {
             if self.header_have < ANSWER_LEN {
-                let Some(behind) = self.receive_header(tcp)? else { return Ok(()) };
+                let Some(behind) = self.receive_header(stream)? else { return Ok(()) };
                 if self.header_have < ANSWER_LEN {
                     continue;
                 }
@@ -135,12 +143,12 @@ impl Link for TcpLink {
                 self.complete(Ok(()), done);
                 continue;
             }
-            let Some(got) = receive_some(tcp, wanted)? else { return Ok(()) };
+            let Some(got) = receive_some(stream, wanted)? else { return Ok(()) };
             self.filled += got;
             if got == wanted_len {
                 self.complete(Ok(()), done);
-            } else {
-                // The socket was drained: it becomes readable again.
+            } else if !stream.is_encrypted() {
+                // The socket was drained: it becomes readable again. Records may have come with others.
                 return Ok(());
             }
         }
@@ -152,31 +160,30 @@ impl Link for TcpLink {
     }
 
     /// Nothing lands by itself here: bytes are received into a READ's buffer by `receive` alone.
-    fn abandon(&mut self, _tcp: &mut TcpStream) -> Vec<Read> {
+    fn abandon(&mut self, _stream: &mut ReadStream) -> Vec<Read> {
         self.out.clear();
         (self.out_at, self.window, self.header_have, self.filled) = (0, 0, 0, 0);
         self.sent.drain(..).map(|sent| sent.read).collect()
     }
 
-    fn poll_fd(&self, tcp: &TcpStream) -> RawFd {
-        tcp.as_raw_fd()
+    fn poll_fd(&self, stream: &ReadStream) -> RawFd {
+        stream.tcp().as_raw_fd()
     }
 }
 
 impl TcpLink {
     /// Receives some of the front's header, and if nothing but its bytes can follow, these with it: how
     /// many came behind the header; `None` if nothing is there.
-    fn receive_header(&mut self, tcp: &mut TcpStream) -> Result<Option<usize>, Broken> {
+    fn receive_header(&mut self, stream: &mut ReadStream) -> Result<Option<usize>, Broken> {
         let header = &mut self.header[self.header_have..];
         let missing = header.len();
         let is_alone = self.sent.len() == 1;
         let got = match self.sent.front_mut() {
             Some(front) if is_alone => {
                 let bytes = &mut front.read.buffer[..front.bytes];
-                let mut parts = [IoSliceMut::new(header), IoSliceMut::new(bytes)];
-                some_of(|| tcp.read_vectored(&mut parts))?
+                some_of(|| stream.receive_two(header, bytes))?
             }
-            _ => receive_some(tcp, header)?,
+            _ => receive_some(stream, header)?,
         };
         let Some(got) = got else { return Ok(None) };
         self.header_have += got.min(missing);
@@ -189,7 +196,7 @@ impl TcpLink {
         let front = self.sent.front().map(|sent| (sent.tag, sent.bytes));
         match (answer.status, front) {
             (Status::Protocol, _) => Err(Broken::Protocol("it refuses the request".to_owned())),
-            (Status::Pushed | Status::Busy, _) => {
+            (Status::Pushed | Status::Busy | Status::Encrypt, _) => {
                 Err(Broken::Protocol("a status that answers no READ".to_owned()))
             }
             (_, Some((tag, _))) if tag != answer.tag => {
@@ -233,8 +240,8 @@ pub(super) fn refusal(status: Status) -> ReadError {
 }
 
 /// recv(2); `None` if nothing is there.
-fn receive_some(mut tcp: &TcpStream, into: &mut [u8]) -> Result<Option<usize>, Broken> {
-    some_of(|| tcp.read(into))
+fn receive_some(stream: &mut ReadStream, into: &mut [u8]) -> Result<Option<usize>, Broken> {
+    some_of(|| stream.receive(into))
 }
 
 fn some_of(mut receive: impl FnMut() -> io::Result<usize>) -> Result<Option<usize>, Broken> {

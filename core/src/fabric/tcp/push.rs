@@ -1,7 +1,6 @@
 //! The push: a seed's hot pages, asked for once and then sent run by run.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use crate::fabric::mailbox::{Delivery, Mailbox};
 use crate::fabric::pool::Pooled;
 use crate::id::{ReadKey, SeedId};
 use crate::wire::read::{self, ANSWER_LEN, PUSH_ADDR_LEN, Status};
+use crate::wire::read_stream::ReadStream;
 
 /// What is received at a time: several runs in one system call.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -75,7 +75,7 @@ impl TcpFabric {
         let mut reason = String::new();
         for _ in 0..ATTEMPTS {
             let mut stream = self.connection(&peer)?;
-            let outcome = self.receive_push(&stream.connection, &request, &mut report, store);
+            let outcome = self.receive_push(&mut stream.connection, &request, &mut report, store);
             match outcome {
                 Err(Cut::Broken(why)) => {
                     self.pool.discard(&peer, stream, &why);
@@ -104,7 +104,7 @@ impl TcpFabric {
     }
 
     /// Waits for a connection.
-    fn connection(&self, peer: &Arc<str>) -> Result<Pooled<TcpStream>, ReadError> {
+    fn connection(&self, peer: &Arc<str>) -> Result<Pooled<ReadStream>, ReadError> {
         let mailbox = Mailbox::new()
             .map_err(|error| ReadError::Local(format!("no descriptor to wait with ({error})")))?;
         if let Some(stream) = self.pool.checkout(peer, &mailbox) {
@@ -127,14 +127,14 @@ impl TcpFabric {
 
     fn receive_push(
         &self,
-        mut tcp: &TcpStream,
+        stream: &mut ReadStream,
         request: &[u8],
         report: &mut PushReport,
         store: &mut dyn FnMut(SeedAddr, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Cut> {
-        tcp.set_nonblocking(false)?;
-        tcp.set_read_timeout(Some(self.pool.limits.push_timeout))?;
-        tcp.write_all(request)?;
+        stream.tcp().set_nonblocking(false)?;
+        stream.tcp().set_read_timeout(Some(self.pool.limits.push_timeout))?;
+        stream.send_all(request)?;
         let mut buffer = vec![0u8; RECEIVE_BYTES];
         let mut have = 0;
         let deadline = Instant::now() + self.pool.limits.push_timeout;
@@ -142,7 +142,7 @@ impl TcpFabric {
             if Instant::now() > deadline {
                 return Err(Cut::Broken("it takes too long".to_owned()));
             }
-            let got = match tcp.read(&mut buffer[have..]) {
+            let got = match stream.receive(&mut buffer[have..]) {
                 Ok(0) => return Err(Cut::Broken("the peer has closed the connection".to_owned())),
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -154,7 +154,7 @@ impl TcpFabric {
                 if used != have {
                     return Err(Cut::Broken("bytes behind the push".to_owned()));
                 }
-                tcp.set_nonblocking(true)?;
+                stream.tcp().set_nonblocking(true)?;
                 return match status {
                     Status::Ok => Ok(()),
                     refused => Err(Cut::Refused(refusal(refused))),
@@ -181,7 +181,7 @@ fn take_runs(
             Status::Ok if answer.len > 0 => {
                 return Err(Cut::Broken("a READ's answer in a push".to_owned()));
             }
-            Status::Protocol | Status::Busy => {
+            Status::Protocol | Status::Busy | Status::Encrypt => {
                 return Err(Cut::Broken("it refuses the request".to_owned()));
             }
             end => return Ok((at + ANSWER_LEN, Some(end))),

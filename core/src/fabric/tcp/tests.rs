@@ -7,12 +7,14 @@ use super::*;
 use crate::descriptor::{SeedAddr, SeedRange};
 use crate::export::service::listen_for_tests as listen;
 use crate::export::stand_in::{StandIn, expected};
-use crate::export::{Exports, PageService};
+use crate::export::{Exports, PageService, PeerLimits};
 use crate::fabric::{
     Buffer, Completion, MAX_IN_FLIGHT, MAX_RANGES, MAX_READ_BYTES, Read, ReadError,
 };
 use crate::id::{ReadKey, SeedId, StreamToken};
+use crate::wire::seal::Encryption;
 
+mod encrypted;
 mod failures;
 
 const PAGE: u64 = 4096;
@@ -39,13 +41,20 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn start(bytes: u64, limits: Limits) -> Host {
+        Host::between(bytes, limits, [Encryption::Offered; 2])
+    }
+
+    /// With what its owner and its reader want.
+    fn between(bytes: u64, limits: Limits, [owner, reader]: [Encryption; 2]) -> Host {
         let exports = Exports::new();
         let stand_in = StandIn::start(bytes);
         let (seed, key) = stand_in.export(&exports);
-        let service = PageService::new(Arc::clone(&exports));
+        let peers = PeerLimits::default();
+        let service = PageService::bounded(Arc::clone(&exports), Duration::ZERO, peers, owner);
         let agent = listen(&service).to_string();
         let tokens = Arc::new(Issued(Some(service), AtomicUsize::new(0)));
-        let fabric = TcpFabric::new(Arc::clone(&tokens) as Arc<dyn TokenSource>, limits);
+        let source = Arc::clone(&tokens) as Arc<dyn TokenSource>;
+        let fabric = TcpFabric::encrypting(source, limits, reader);
         Host { stand_in, exports, tokens, fabric, agent, seed, key }
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod handshake;
 pub(crate) mod messages;
 pub(crate) mod read_stream;
 pub(crate) mod report;
+pub(crate) mod seal;
