@@ -198,7 +198,8 @@ static inline void prepare_here_closing(uint64_t kinds)
 /* What a child is told of a number; 0: nothing. */
 static inline uint64_t lost_as(int fd)
 {
-    mitosis_loss loss = {.size = sizeof loss};
+    mitosis_loss loss = {};
+    loss.size = sizeof loss;
     for (size_t at = 0; mitosis_lost(at, &loss) == MITOSIS_OK; at++)
         if (loss.fd == fd)
             return loss.kind;
