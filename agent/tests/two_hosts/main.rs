@@ -13,6 +13,7 @@ mod process;
 mod refusals;
 mod state;
 mod threads;
+mod trace;
 mod transport;
 mod verbs;
 #[allow(dead_code, reason = "shared with failures and chaos, which halt agents and look at them")]

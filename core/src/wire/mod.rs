@@ -16,6 +16,7 @@ pub mod namespaces;
 pub mod preload;
 #[cfg(feature = "agent")]
 pub mod read;
+pub mod traced;
 
 #[cfg(all(test, feature = "agent"))]
 mod golden_tests;
