@@ -170,7 +170,7 @@ typedef enum mitosis_err {
      */
     MITOSIS_ERR_TIMEOUT = -6,
     /**
-     * Something else; the message tells.
+     * Something else, in an agent as a rule; the message tells. Any function that asks an agent may return it.
      */
     MITOSIS_ERR_INTERNAL = -7,
     /**
@@ -202,7 +202,8 @@ typedef enum mitosis_err {
      */
     MITOSIS_ERR_SEED_GONE = -40,
     /**
-     * The key of the handle is wrong or missing: copy the handle whole.
+     * The key of the handle is wrong or missing: copy the handle whole. Or the agent does not do that
+     * for this user; the message says what.
      */
     MITOSIS_ERR_KEY_REFUSED = -41,
     /**
@@ -558,6 +559,8 @@ int mitosis_fork(const char *host,
  * MITOSIS_ERR_NULL           seed is NULL.
  * MITOSIS_ERR_ARGUMENT       options: size, flags, or a field that this version does not know.
  * MITOSIS_ERR_NO_AGENT       no agent listens.
+ * MITOSIS_ERR_CONNECTION     the connection to the agent could not be made ready.
+ * MITOSIS_ERR_NOT_FORKABLE   memory whose faults are told to a userfaultfd.
  * MITOSIS_ERR_BUSY           another thread has been preparing for 10 s.
  * MITOSIS_ERR_NO_DISPATCH    the kernel offers no syscall user dispatch (Linux 5.11; sandboxes filter it).
  * MITOSIS_ERR_SEED_VISIBLE   a library's fork handler kept the seed from being hidden.
@@ -567,6 +570,8 @@ int mitosis_fork(const char *host,
  * MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
  * MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
  * MITOSIS_ERR_HOOK           a function of mitosis_before_prepare() or mitosis_after_prepare() failed.
+ * MITOSIS_ERR_MISSING        with MITOSIS_PREPARE_ALL_THREADS: /proc/self/smaps cannot be read.
+ * MITOSIS_ERR_LIMIT          with MITOSIS_PREPARE_ALL_THREADS: there are more than 65530 mappings.
  */
 int mitosis_prepare(const struct mitosis_prepare_options *options,
                     struct mitosis_seed **seed);
@@ -664,7 +669,7 @@ void mitosis_seed_free(struct mitosis_seed *seed);
  * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
  *                            the agent of this host could not be asked.
  * MITOSIS_ERR_SEED_GONE      the seed was dropped, has ended, or was never there.
- * MITOSIS_ERR_KEY_REFUSED    the key of the handle is wrong.
+ * MITOSIS_ERR_KEY_REFUSED    the key of the handle is wrong, or this user may not resume so.
  * MITOSIS_ERR_HOST_UNFIT     the host cannot run the seed.
  * MITOSIS_ERR_UNREACHABLE    the seed's host, or the one that shall run the children, does not answer.
  * MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.
@@ -783,6 +788,8 @@ int mitosis_child_wait(const struct mitosis_child *child,
  * MITOSIS_ERR_ARGUMENT       there is no such signal.
  * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started the child.
  * MITOSIS_ERR_CHILD_GONE     it has ended.
+ * MITOSIS_ERR_KEY_REFUSED    it runs on another host, to which this user may not send signals.
+ * MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.
  * MITOSIS_ERR_UNREACHABLE    its host does not answer.
  * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION,
  * MITOSIS_ERR_PROTOCOL       the agent of this host could not be asked.
@@ -869,8 +876,10 @@ int64_t mitosis_clock_delta_ns(void);
 /**
  * Which of the children of one mitosis_resume() this process is.
  *
- * RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). MITOSIS_ERR_ARGUMENT in a process that is no
- * child.
+ * RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). A negative code in a process that is no child.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_ARGUMENT  this process is no child.
  */
 int mitosis_child_index(void);
 
@@ -915,7 +924,13 @@ int mitosis_before_prepare(mitosis_hook hook,
  * also where they fail, in the order of registration; all of them, also when one fails. The first failure
  * ends the seed, and the call with MITOSIS_ERR_HOOK.
  *
- * As mitosis_before_prepare().
+ * hook, data, timeout_ms: as for mitosis_before_prepare().
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL   hook is NULL.
+ * MITOSIS_ERR_LIMIT  1024 are registered.
  */
 int mitosis_after_prepare(mitosis_hook hook,
                           void *data,
@@ -930,7 +945,13 @@ int mitosis_after_prepare(mitosis_hook hook,
  *
  * With MITOSIS_PREPARE_ALL_THREADS the other threads run again by then.
  *
- * As mitosis_before_prepare(), but for the end of the time.
+ * hook, data, timeout_ms: as for mitosis_before_prepare(), but for what the end of the time brings.
+ *
+ * RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL   hook is NULL.
+ * MITOSIS_ERR_LIMIT  1024 are registered.
  */
 int mitosis_after_resume(mitosis_hook hook,
                          void *data,
@@ -946,7 +967,11 @@ int mitosis_after_resume(mitosis_hook hook,
  *       2 s. It must change nothing outside of its process.
  * data: as for mitosis_before_prepare().
  *
- * RETURN VALUE, ERRORS: as mitosis_before_prepare().
+ * RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+ *
+ * ERRORS:
+ * MITOSIS_ERR_NULL   hook is NULL.
+ * MITOSIS_ERR_LIMIT  1024 are registered.
  */
 int mitosis_rehearse(mitosis_hook hook,
                      void *data);

@@ -17,6 +17,9 @@ mod run;
 mod settings;
 mod show;
 mod show_files;
+mod show_needs;
+mod show_pages;
+mod trace;
 mod verbs;
 
 use std::ffi::OsStr;
@@ -56,6 +59,12 @@ enum Verb {
     ///
     /// SIGINT, SIGTERM and SIGHUP are passed on to the children; a second SIGINT leaves them running.
     Resume(ResumeArgs),
+    /// Record what a child waits for, and draw it: address over time, as SVG.
+    ///
+    /// Starts a child of a seed on this host, as resume does, and records each miss and each page that comes unasked until
+    /// it has ended; or records a child that runs here. All children of a seed share a host's image, so what others of them
+    /// miss meanwhile is recorded, too. With --json the list is printed.
+    Trace(trace::TraceArgs),
     /// List the seeds and children of this host.
     Ls,
     /// Show a seed's descriptor.
@@ -104,6 +113,16 @@ struct ResumeArgs {
     /// The host to run on; this one if not given.
     #[arg(long, value_name = "HOST[:PORT]")]
     on: Option<String>,
+    #[command(flatten)]
+    how: ChildArgs,
+    /// Print the children and return; do not wait for them.
+    #[arg(long)]
+    detach: bool,
+}
+
+/// What children are started with.
+#[derive(Debug, Args)]
+struct ChildArgs {
     /// How many children.
     #[arg(short = 'n', default_value_t = 1)]
     count: u32,
@@ -141,9 +160,6 @@ struct ResumeArgs {
     /// on in the children, are those from OUTSIDE on of their host. For a seed of one thread.
     #[arg(long = "id-map", value_name = "INSIDE:OUTSIDE:COUNT")]
     id_map: Vec<IdMap>,
-    /// Print the children and return; do not wait for them.
-    #[arg(long)]
-    detach: bool,
     /// What /proc/self/cmdline and ps(1) tell of the children, behind --: the first word is the program's name. Without, what
     /// they tell of the seed. The argv that the program was started with stays what it is.
     #[arg(last = true, value_name = "ARGV")]
@@ -261,6 +277,7 @@ fn carry_out(cli: Cli, mut flags: settings::Flags) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(&context, args),
         Verb::Prepare(args) => prepare::run(&context, &args),
         Verb::Resume(args) => verbs::resume(&context, &args),
+        Verb::Trace(args) => trace::run(&context, &args),
         Verb::Ls => verbs::list(&context),
         Verb::Inspect(args) => verbs::inspect(&context, &args),
         Verb::Drop(args) => verbs::drop_seed(&context, &args),

@@ -17,6 +17,8 @@ use mitosis::wire::local::{ChildEnd, Listing, StartReport, Stats};
 use serde_json::{Map, Value, json};
 
 use crate::show_files::becomes;
+use crate::show_needs;
+use crate::show_pages::{self, Look};
 
 /// Children that were started.
 pub fn children(children: &[Child], as_json: bool) {
@@ -226,19 +228,21 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
     }
     println!("pages       {} of {page} bytes", descriptor.page_table.pages(page));
     println!(
-        "\n{:>12}-{:<12} prot {:>8} {:>8} {:>8}  BACKING",
-        "START", "END", "OWNED", "FILE", "ABSENT"
+        "\n{:>12}-{:<12} prot {:>8} {:>8} {:>8}  {:24}  BACKING",
+        "START", "END", "OWNED", "FILE", "ABSENT", "PAGES"
     );
     for vma in &descriptor.vmas {
         let (owned, from_file, zero) = count(descriptor, vma);
         let absent = vma.range.len() / page - owned - from_file - zero;
         let (start, end) = (vma.range.start.0, vma.range.end.0);
         println!(
-            "{start:012x}-{end:012x} {}  {owned:>8} {from_file:>8} {absent:>8}  {}",
+            "{start:012x}-{end:012x} {}  {owned:>8} {from_file:>8} {absent:>8}  {:24}  {}",
             protection(vma.prot),
+            show_pages::picture(descriptor, vma),
             backing(descriptor, vma)
         );
     }
+    println!("{:63}{}", "", show_pages::legend(descriptor));
     println!("\nFD   {:38} BECOMES", "WAS");
     for file in &descriptor.open_files {
         println!("{:<4} {:38} {}", file.fd, file.link, becomes(descriptor, file.fd));
@@ -246,6 +250,7 @@ pub fn descriptor(descriptor: &Descriptor, bytes: usize, as_json: bool) -> anyho
     if !descriptor.sites.is_empty() {
         println!("\n{} system-call sites go through the stub", descriptor.sites.len());
     }
+    show_needs::print(descriptor);
     Ok(())
 }
 
@@ -320,11 +325,14 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
         .iter()
         .map(|vma| {
             let (owned, file, zero) = count(descriptor, vma);
+            let warm = show_pages::counts(descriptor, vma)[Look::Warm as usize];
             json!({
                 "start": format!("{:#x}", vma.range.start.0), "end": format!("{:#x}", vma.range.end.0),
                 "prot": protection(vma.prot), "backing": backing(descriptor, vma),
+                "picture": show_pages::picture(descriptor, vma),
                 "pages": { "owned": owned, "file": file, "zero": zero,
-                           "absent": vma.range.len() / page - owned - file - zero },
+                           "absent": vma.range.len() / page - owned - file - zero,
+                           "warm": warm },
             })
         })
         .collect();
@@ -354,6 +362,7 @@ fn as_value(descriptor: &Descriptor, bytes: usize) -> Value {
         "lost": lost, "program": descriptor.process.exe, "cwd": descriptor.process.cwd,
         "kernel": descriptor.needs.kernel, "threads": descriptor.threads.len(),
         "vmas": vmas, "open_files": files, "call_sites": descriptor.sites.len(),
+        "needs": show_needs::as_value(descriptor),
     })
 }
 
@@ -481,6 +490,7 @@ mod tests {
         let mut descriptors = golden.map(|bytes| codec::decode(bytes).unwrap());
         let loss = Loss { kind: LossKind::Pipes, fds: vec![7], was: "pipe:[1]".to_owned() };
         descriptors[0].losses.all.push(loss);
+        descriptors[0].needs.cpu_features = vec![u32::MAX; 8];
         let values = descriptors.each_ref().map(|descriptor| as_value(descriptor, 1));
         assert_documented("inspect", &values);
         let steps = steps_as_value(["a", "b", "c"].map(str::to_owned));

@@ -16,7 +16,7 @@ use mitosis::wire::local::{ChildEnd, DropMode};
 use crate::progress::{Progress, TICK};
 use crate::prometheus;
 use crate::show;
-use crate::{DropArgs, InspectArgs, KillArgs, ResumeArgs};
+use crate::{ChildArgs, DropArgs, InspectArgs, KillArgs, ResumeArgs};
 
 /// Longest text taken from a file or standard input as a handle.
 const MAX_HANDLE_BYTES: u64 = 4096;
@@ -39,40 +39,63 @@ impl Context {
     }
 }
 
+impl ChildArgs {
+    /// For children of `handle` on `host`.
+    pub fn options(&self, handle: Handle, host: Option<String>) -> ResumeOptions {
+        let environment = self.environment.iter().map(|change| match change.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (change.clone(), None),
+        });
+        ResumeOptions {
+            host,
+            count: self.count,
+            payload: self.payload.clone().into_bytes(),
+            environment: environment.collect(),
+            new_ids: self.new_ids,
+            listen: self.listen.clone(),
+            clock: self.clock,
+            cwd: self.cwd.clone(),
+            hostname: self.hostname.clone(),
+            cgroup: self.cgroup.clone(),
+            namespaces: self.namespaces.clone(),
+            argv: self.argv.clone(),
+            id_map: self.id_map.clone(),
+            ..ResumeOptions::new(handle)
+        }
+    }
+}
+
 /// `mitosis resume`.
 pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> {
-    let environment = args.environment.iter().map(|change| match change.split_once('=') {
-        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (change.clone(), None),
-    });
-    let options = ResumeOptions {
-        host: args.on.clone(),
-        count: args.count,
-        payload: args.payload.clone().into_bytes(),
-        environment: environment.collect(),
-        new_ids: args.new_ids,
-        listen: args.listen.clone(),
-        clock: args.clock,
-        cwd: args.cwd.clone(),
-        hostname: args.hostname.clone(),
-        cgroup: args.cgroup.clone(),
-        namespaces: args.namespaces.clone(),
-        argv: args.argv.clone(),
-        id_map: args.id_map.clone(),
-        ..ResumeOptions::new(read_handle(&args.handle)?)
-    };
-    let started = Arc::new(OnceLock::new());
-    if !args.detach {
-        forward_signals(started.clone())?;
-    }
-    let children = client::resume(&context.agent(), options)?;
-    let children = started.get_or_init(|| children);
+    let options = args.how.options(read_handle(&args.handle)?, args.on.clone());
+    let children = start(&context.agent(), options, !args.detach)?;
+    let children = children.get().map_or(&[][..], Vec::as_slice);
     if args.detach || context.json {
         show::children(children, context.json);
     }
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
+    Ok(ExitCode::from(wait(context, children)))
+}
+
+/// Children, to which signals are passed on if they are waited for.
+pub fn start(
+    agent: &AgentAddress,
+    options: ResumeOptions,
+    forwards: bool,
+) -> anyhow::Result<Arc<OnceLock<Vec<Child>>>> {
+    let started = Arc::new(OnceLock::new());
+    if forwards {
+        forward_signals(started.clone())?;
+    }
+    let children = client::resume(agent, options)?;
+    started.get_or_init(|| children);
+    Ok(started)
+}
+
+/// Waits for children and tells how they ended; the status of the first that failed.
+pub fn wait(context: &Context, children: &[Child]) -> u8 {
     let mut status = 0;
     let mut progress = Progress::new(children.len(), !context.json);
     for child in children {
@@ -93,7 +116,7 @@ pub fn resume(context: &Context, args: &ResumeArgs) -> anyhow::Result<ExitCode> 
         }
     }
     progress.clear();
-    Ok(ExitCode::from(status))
+    status
 }
 
 /// How many have ended, and how many of them badly.
@@ -233,7 +256,7 @@ pub fn shutdown(context: &Context) -> anyhow::Result<ExitCode> {
 
 /// A handle as given, from standard input (`-`) or from a file (`@FILE`): so that no key need stand in a
 /// process list.
-fn read_handle(text: &str) -> anyhow::Result<Handle> {
+pub fn read_handle(text: &str) -> anyhow::Result<Handle> {
     let mut read = String::new();
     let text = if text == "-" {
         std::io::stdin()

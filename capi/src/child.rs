@@ -146,6 +146,8 @@ fn described(end: ChildEnd) -> (MitosisEnd, c_int, String) {
 /// MITOSIS_ERR_ARGUMENT       there is no such signal.
 /// MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that started the child.
 /// MITOSIS_ERR_CHILD_GONE     it has ended.
+/// MITOSIS_ERR_KEY_REFUSED    it runs on another host, to which this user may not send signals.
+/// MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.
 /// MITOSIS_ERR_UNREACHABLE    its host does not answer.
 /// MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION,
 /// MITOSIS_ERR_PROTOCOL       the agent of this host could not be asked.

@@ -30,7 +30,7 @@ pub enum MitosisErr {
     OtherProcess = -5,
     /// The time is over; nothing has happened.
     Timeout = -6,
-    /// Something else; the message tells.
+    /// Something else, in an agent as a rule; the message tells. Any function that asks an agent may return it.
     Internal = -7,
 
     /// No agent listens on this host: start one with `mitosis agent`, or set MITOSIS_AGENT to its socket.
@@ -48,7 +48,8 @@ pub enum MitosisErr {
 
     /// The seed is gone: dropped, ended, or never there.
     SeedGone = -40,
-    /// The key of the handle is wrong or missing: copy the handle whole.
+    /// The key of the handle is wrong or missing: copy the handle whole. Or the agent does not do that
+    /// for this user; the message says what.
     KeyRefused = -41,
     /// This process cannot be a seed; the message names what stands in the way.
     NotForkable = -42,

@@ -143,6 +143,8 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
 /// MITOSIS_ERR_NULL           seed is NULL.
 /// MITOSIS_ERR_ARGUMENT       options: size, flags, or a field that this version does not know.
 /// MITOSIS_ERR_NO_AGENT       no agent listens.
+/// MITOSIS_ERR_CONNECTION     the connection to the agent could not be made ready.
+/// MITOSIS_ERR_NOT_FORKABLE   memory whose faults are told to a userfaultfd.
 /// MITOSIS_ERR_BUSY           another thread has been preparing for 10 s.
 /// MITOSIS_ERR_NO_DISPATCH    the kernel offers no syscall user dispatch (Linux 5.11; sandboxes filter it).
 /// MITOSIS_ERR_SEED_VISIBLE   a library's fork handler kept the seed from being hidden.
@@ -152,6 +154,8 @@ pub unsafe extern "C" fn mitosis_fork(host: *const c_char, child: *mut *mut Chil
 /// MITOSIS_ERR_FORK_HANDLERS  libc has no memory to register fork handlers.
 /// MITOSIS_ERR_THREADS        a thread could not be stopped within 1 s; the message names it and its system call.
 /// MITOSIS_ERR_HOOK           a function of mitosis_before_prepare() or mitosis_after_prepare() failed.
+/// MITOSIS_ERR_MISSING        with MITOSIS_PREPARE_ALL_THREADS: /proc/self/smaps cannot be read.
+/// MITOSIS_ERR_LIMIT          with MITOSIS_PREPARE_ALL_THREADS: there are more than 65530 mappings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_prepare(
     options: *const PrepareOptions,

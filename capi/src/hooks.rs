@@ -121,7 +121,13 @@ pub unsafe extern "C" fn mitosis_before_prepare(
 /// also where they fail, in the order of registration; all of them, also when one fails. The first failure
 /// ends the seed, and the call with MITOSIS_ERR_HOOK.
 ///
-/// As mitosis_before_prepare().
+/// hook, data, timeout_ms: as for mitosis_before_prepare().
+///
+/// RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+///
+/// ERRORS:
+/// MITOSIS_ERR_NULL   hook is NULL.
+/// MITOSIS_ERR_LIMIT  1024 are registered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_after_prepare(
     hook: Hook,
@@ -139,7 +145,13 @@ pub unsafe extern "C" fn mitosis_after_prepare(
 ///
 /// With MITOSIS_PREPARE_ALL_THREADS the other threads run again by then.
 ///
-/// As mitosis_before_prepare(), but for the end of the time.
+/// hook, data, timeout_ms: as for mitosis_before_prepare(), but for what the end of the time brings.
+///
+/// RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+///
+/// ERRORS:
+/// MITOSIS_ERR_NULL   hook is NULL.
+/// MITOSIS_ERR_LIMIT  1024 are registered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_after_resume(
     hook: Hook,
@@ -158,7 +170,11 @@ pub unsafe extern "C" fn mitosis_after_resume(
 ///       2 s. It must change nothing outside of its process.
 /// data: as for mitosis_before_prepare().
 ///
-/// RETURN VALUE, ERRORS: as mitosis_before_prepare().
+/// RETURN VALUE: MITOSIS_OK, or a negative code. There is no way to take a hook back.
+///
+/// ERRORS:
+/// MITOSIS_ERR_NULL   hook is NULL.
+/// MITOSIS_ERR_LIMIT  1024 are registered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_rehearse(hook: Hook, data: *mut c_void) -> c_int {
     boundary(|| register(Kind::Rehearse, hook, data, MITOSIS_HOOK_NO_TIMEOUT))

@@ -95,7 +95,7 @@ const _: () = assert!(size_of::<ResumeOptions>() == 120);
 /// MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED, MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION
 ///                            the agent of this host could not be asked.
 /// MITOSIS_ERR_SEED_GONE      the seed was dropped, has ended, or was never there.
-/// MITOSIS_ERR_KEY_REFUSED    the key of the handle is wrong.
+/// MITOSIS_ERR_KEY_REFUSED    the key of the handle is wrong, or this user may not resume so.
 /// MITOSIS_ERR_HOST_UNFIT     the host cannot run the seed.
 /// MITOSIS_ERR_UNREACHABLE    the seed's host, or the one that shall run the children, does not answer.
 /// MITOSIS_ERR_SECRET         the hosts have no cluster secret in common.

@@ -162,8 +162,10 @@ pub extern "C" fn mitosis_clock_delta_ns() -> i64 {
 
 /// Which of the children of one mitosis_resume() this process is.
 ///
-/// RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). MITOSIS_ERR_ARGUMENT in a process that is no
-/// child.
+/// RETURN VALUE: from 0 on; 0 in the child of mitosis_fork(). A negative code in a process that is no child.
+///
+/// ERRORS:
+/// MITOSIS_ERR_ARGUMENT  this process is no child.
 #[unsafe(no_mangle)]
 pub extern "C" fn mitosis_child_index() -> c_int {
     boundary(|| {

@@ -51,7 +51,7 @@ const NO_ERRORS: [&str; 27] = [
     "link",
 ];
 /// Files that tell people how things are, and have no errors but by other files.
-const FILES_WITHOUT: [&str; 16] = [
+const FILES_WITHOUT: [&str; 18] = [
     "agent/src/doctor",
     "agent/src/info.rs",
     "agent/src/json_tests.rs",
@@ -64,13 +64,17 @@ const FILES_WITHOUT: [&str; 16] = [
     "agent/src/settings/tests.rs",
     "agent/src/show.rs",
     "agent/src/show_files.rs",
+    "agent/src/show_needs.rs",
+    "agent/src/trace/picture.rs",
     "core/src/describe/files/losses.rs",
     "core/src/export/stand_in.rs",
     "core/src/fabric/tcp/speed.rs",
     "core/src/resume/program.rs",
 ];
 /// Seen by whoever debugs Mitosis, in `{:?}` or a panic; or no error.
-const NOT_TOLD: [&str; 20] = [
+const NOT_TOLD: [&str; 22] = [
+    "; {} more are not shown",
+    "; the image was here before, with what had come by then",
     "MITOSIS_FABRIC={}; the only ACTIVE port",
     "MITOSIS_FABRIC={}; the nearest of {count} ACTIVE ports (NUMA distance {distance})",
     "MITOSIS_FABRIC={}; the first of {count} ACTIVE ports, NUMA distance unknown",

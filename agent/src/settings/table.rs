@@ -189,7 +189,7 @@ const COMMANDS: [Setting; 2] = [
     },
 ];
 
-const AGENTS: [Setting; 29] = [
+const AGENTS: [Setting; 30] = [
     agent(
         "socket_group",
         "MITOSIS_SOCKET_GROUP",

@@ -15,6 +15,7 @@ mod refusals;
 mod restarts;
 mod state;
 mod threads;
+mod trace;
 mod transport;
 mod verbs;
 #[allow(dead_code, reason = "shared with failures and chaos, which halt agents and look at them")]

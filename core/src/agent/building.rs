@@ -31,7 +31,7 @@ use crate::descriptor::{
 use crate::fabric::tcp::PushReport;
 use crate::halt;
 use crate::id::Handle;
-use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig};
+use crate::image::{Image, ImageLayout, ImageSpec, Mount, PagerConfig, Recording};
 use crate::resume::{HostFacts, HostVdso, Placement, Vdso, VdsoError, blob, stub, vdso};
 use crate::wire::control::Channel;
 use crate::wire::local::{Failure, FailureKind};
@@ -233,13 +233,18 @@ pub(super) fn build(
     let stub_entry = placement.base + blob::stub_entry();
     let diversions = stub::patches(&descriptor.sites, &placement.trampolines, stub_entry)
         .map_err(|error| unfit(&error))?;
+    let watched = match place {
+        SeedPlace::Here | SeedPlace::Elsewhere => agent.traces.watched(handle),
+        SeedPlace::Rehearsal => None,
+    };
+    let recording = watched.map(|watched| watched.recording(&descriptor)).unwrap_or_default();
     let image = open_image(
         agent,
         &descriptor,
         (layout, &beneath),
         local_files,
         diversions.patches,
-        place,
+        (place, recording),
         &unfit,
     )?;
     image.arena_news(&arena).map_err(|error| unfit(&error))?;
@@ -307,7 +312,7 @@ fn open_image(
     (layout, beneath): (ImageLayout, &[Vma]),
     local_files: HashMap<u16, File>,
     patches: Vec<Patch>,
-    place: SeedPlace,
+    (place, recording): (SeedPlace, Arc<Recording>),
     unfit: &dyn Fn(&dyn Display) -> Failure,
 ) -> Result<Image, Failure> {
     let mounts = agent.mounts()?;
@@ -330,6 +335,7 @@ fn open_image(
             miss_deadline: agent.config.miss_deadline,
             ..PagerConfig::default()
         },
+        recording,
         lost: agent.lost_page_sink(),
     };
     let image = mount.and_then(|mount| Image::open(mount, spec)).map_err(|error| unfit(&error))?;

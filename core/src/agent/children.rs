@@ -254,6 +254,17 @@ impl Children {
         table.by_pid.values().find(|entry| entry.child == child).map(|entry| entry.user)
     }
 
+    /// What a child lives on.
+    ///
+    /// # Errors
+    /// No such child.
+    pub(super) fn hosted(&self, child: ChildId) -> Result<Arc<Hosted>, Failure> {
+        let table = self.table.lock();
+        let entry = table.by_pid.values().find(|entry| entry.child == child);
+        let lives_on = entry.and_then(|entry| entry.lives_on.as_ref());
+        lives_on.map(|on| on.hosted.clone()).ok_or_else(|| child_gone(child))
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

@@ -328,6 +328,11 @@ impl Hosted {
         !matches!(self.parts().stay, Stay::Lease(_))
     }
 
+    /// What it is a child's of.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.parts().blueprint.descriptor
+    }
+
     /// Its image, for counters and traces.
     pub fn image(&self) -> &Image {
         &self.parts().image

@@ -118,6 +118,7 @@ fn converse(agent: &Arc<Agent>, mut stream: UnixStream) -> Result<(), FrameError
             return Ok(());
         }
         LocalRequest::Resume(request) => return resume(agent, caller, stream, *request, fds),
+        LocalRequest::Trace(of) => return agent.trace(caller, stream, &of),
         LocalRequest::Shutdown if caller.is_trusted => {
             // The answer first: this process may be gone the moment after.
             let told = frame::write(&mut stream, &LocalReply::Done);
@@ -189,7 +190,7 @@ impl Agent {
             LocalRequest::Shutdown => {
                 caller.must_be_trusted("end the agent").map(|()| LocalReply::Done)
             }
-            LocalRequest::Report { .. } | LocalRequest::Resume(_) => {
+            LocalRequest::Report { .. } | LocalRequest::Resume(_) | LocalRequest::Trace(_) => {
                 Err(fail(FailureKind::Protocol, "the request needs a connection of its own"))
             }
         }

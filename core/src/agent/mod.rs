@@ -44,6 +44,7 @@ mod seeds;
 mod shared_files;
 mod starting;
 mod surroundings;
+mod traces;
 
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -108,6 +109,7 @@ pub struct Agent {
     ahead: ahead::Ahead,
     children: Arc<children::Children>,
     requests: requests::Requests,
+    traces: traces::Traces,
     digests: files::Digests,
     shared_files: shared_files::SharedFiles,
     scanned: publish::ScannedTexts,
@@ -179,6 +181,7 @@ impl Agent {
             ahead,
             children: Arc::default(),
             requests: requests::Requests::default(),
+            traces: traces::Traces::default(),
             digests: files::Digests::default(),
             shared_files: shared_files::SharedFiles::default(),
             scanned: publish::ScannedTexts::default(),

@@ -1,6 +1,7 @@
 //! One connection to the local agent: a request, its answer, events.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -64,6 +65,11 @@ impl Connection {
                 None => Err(failed(error)),
             },
         }
+    }
+
+    /// Says that nothing more is asked for.
+    pub(super) fn end_asking(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     pub(super) fn into_stream(self) -> UnixStream {

@@ -11,6 +11,7 @@ mod of_process;
 mod outside;
 mod resuming;
 mod seed;
+mod tracing;
 mod when;
 
 use std::os::fd::OwnedFd;
@@ -29,6 +30,7 @@ pub use outside::{
 };
 pub use resuming::{Resuming, resume_start};
 pub use seed::{Seed, published};
+pub use tracing::{Tracing, trace};
 pub use when::{NoMoment, WHEN_VARIABLE, When};
 
 use crate::host::HostAddress;
@@ -42,6 +44,7 @@ pub use crate::wire::id_map::{IdMap, IdMapError};
 pub use crate::wire::listen::{Listen, ListenError, MAX_CHOICES};
 pub use crate::wire::local::{Clock, ClockError, MAX_ARGV_BYTES, MAX_COUNT, MAX_HOSTNAME_BYTES};
 pub use crate::wire::namespaces::{MAX_PATH_BYTES, Namespace, NamespaceError, NamespaceKind};
+pub use crate::wire::traced::{TraceOf, Traced, TracedPages, TracedVma, Way};
 
 /// What to resume, where and how.
 #[derive(Debug)]

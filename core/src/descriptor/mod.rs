@@ -105,6 +105,33 @@ impl Descriptor {
     pub fn page_size(&self) -> u64 {
         1 << self.page_shift
     }
+
+    /// What a VMA is called where people read of it: a path, `[heap]`, `[stack]`, `anonymous`, ...
+    pub fn name_of(&self, vma: &Vma) -> String {
+        let shared = || {
+            let part = self.shared.iter().find(|part| part.range == vma.range);
+            let of = |part: &SharedPart| {
+                self.shared_files.iter().find(|file| file.object == part.object)
+            };
+            part.and_then(of).map_or("shared", |file| &file.path)
+        };
+        let (heap, heap_end) = self.process.layout.brk;
+        let name = match vma.kind {
+            VmaKind::Anonymous if vma.range.start.0 < heap_end && vma.range.end.0 > heap => {
+                "[heap]"
+            }
+            VmaKind::Anonymous => "anonymous",
+            VmaKind::Stack => "[stack]",
+            VmaKind::File { file, .. } => {
+                self.files.get(usize::from(file)).map_or("?", |file| &file.path)
+            }
+            VmaKind::Shared => shared(),
+            VmaKind::Vvar => "[vvar]",
+            VmaKind::Vdso => "[vdso]",
+            VmaKind::Hole => "not carried",
+        };
+        name.to_owned()
+    }
 }
 
 /// What a host must have to run a descriptor.

@@ -8,9 +8,11 @@ use super::Shared;
 use super::counters::count;
 use super::plan::{MAX_MISS_BYTES, Plan};
 use super::prefetch::Wanted;
+use super::recording::Pages;
 use crate::descriptor::{SeedAddr, Source};
 use crate::fabric::{Buffer, ReadError};
 use crate::sys::fuse::{Parts, ReadRequest};
+use crate::wire::traced::Way;
 
 /// Times that one READ is posted again because its connection was flushed, before another way is tried.
 pub(super) const MAX_FLUSHED: u32 = 16;
@@ -188,6 +190,19 @@ impl Miss {
         self.route += 1;
         let is_silence = matches!(error, ReadError::Unreachable(_));
         self.fault = Some(Fault { reason: error.to_string().into(), is_silence });
+    }
+
+    /// How each part of it has come.
+    pub(super) fn ways(&self) -> impl Iterator<Item = Pages> + '_ {
+        let begin = self.wanted.request.offset;
+        self.plan.segments().iter().map(move |segment| {
+            let way = match segment.source {
+                Source::Owner { .. } => Way::Read,
+                Source::File { .. } => Way::File,
+                Source::Zero => Way::Zero,
+            };
+            Pages { offset: begin + segment.at as u64, len: segment.len, way }
+        })
     }
 
     /// The whole answer, each part where it lies.

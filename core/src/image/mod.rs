@@ -31,6 +31,7 @@ mod patch;
 mod plan;
 mod prefetch;
 mod push;
+mod recording;
 mod streamer;
 mod trace;
 
@@ -41,7 +42,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -50,6 +51,7 @@ pub use layout::{ALIGNMENT, GUARD, ImageLayout, Slot};
 pub use loss::{PageLost, await_told};
 pub use mount::{Mount, Mounts, READAHEAD_BYTES};
 pub use plan::MAX_MISS_BYTES;
+pub use recording::Recording;
 
 use crate::descriptor::{
     ArenaNews, ImageOffset, Owner, PageTable, Patch, SeedAddr, SeedRange, Source,
@@ -58,12 +60,14 @@ use crate::fabric::arena::BadNews;
 use crate::fabric::{Buffers, Fabric};
 use crate::id::SeedId;
 use crate::sys::event::Bell;
-use crate::sys::fuse::{self, Device, Parts};
+use crate::sys::fuse::{self, Device, Parts, ReadRequest};
+use crate::wire::traced::Way;
 use layout::Place;
 use loss::{Listener, Losses};
 use owner::Ways;
 use patch::Patches;
 use prefetch::{Ahead, Streams, Wanted};
+use recording::{Pages, Waited};
 use trace::Trace;
 
 /// The nice value of an image's threads, where this host allows it: children wait for them, and they
@@ -92,6 +96,8 @@ pub struct ImageSpec {
     pub fabrics: Vec<Arc<dyn Fabric>>,
     /// How misses are answered.
     pub pager: PagerConfig,
+    /// What it does is noted here while that is switched on.
+    pub recording: Arc<Recording>,
     /// Is told of each page that a child touched and did not get, from a thread of its own.
     pub lost: Arc<dyn Fn(PageLost) + Send + Sync>,
 }
@@ -217,6 +223,7 @@ struct Shared {
     config: PagerConfig,
     counters: Arc<ImageCounters>,
     trace: Trace,
+    recording: Arc<Recording>,
     losses: Losses,
     listener: Listener,
     streams: Mutex<Streams>,
@@ -321,6 +328,11 @@ impl Image {
         self.shared.trace.take(&self.shared.layout)
     }
 
+    /// What it does, while that is noted.
+    pub fn recording(&self) -> &Arc<Recording> {
+        &self.shared.recording
+    }
+
     /// What it has done so far; who keeps them learns the end of the image by being the only one who does.
     pub fn counters(&self) -> &Arc<ImageCounters> {
         &self.shared.counters
@@ -393,6 +405,7 @@ impl Shared {
             config: spec.pager,
             counters: Arc::new(counters),
             trace: Trace::default(),
+            recording: spec.recording,
             losses: Losses::default(),
             listener: Listener(spec.lost),
             streams: Mutex::new(Streams::new()),
@@ -423,10 +436,33 @@ impl Shared {
         self.counters.miss_times.count(wanted.arrived.elapsed());
     }
 
+    /// Notes how the pages of a miss that was just answered have come.
+    fn note(&self, wanted: &Wanted, ways: impl Iterator<Item = Pages>) {
+        let (pid, since) = (wanted.request.pid, wanted.arrived);
+        let waited = Waited { pid, since, until: Instant::now() };
+        ways.for_each(|pages| self.recording.note(&self.layout, pages, waited));
+    }
+
+    /// Notes that all pages of a miss have come in one way.
+    fn note_whole(&self, wanted: &Wanted, way: Way) {
+        if self.recording.is_on() {
+            let ReadRequest { offset, size, .. } = wanted.request;
+            self.note(wanted, std::iter::once(Pages { offset, len: size as usize, way }));
+        }
+    }
+
+    /// Notes pages that nobody has missed.
+    fn note_unasked(&self, offset: u64, len: usize, way: Way) {
+        if self.recording.is_on() {
+            self.recording.note(&self.layout, Pages { offset, len, way }, Waited::nobody());
+        }
+    }
+
     /// Answers a miss with -EIO: SIGBUS for who touched the page.
     fn refuse(&self, wanted: &Wanted) {
         self.counters.miss_times.count(wanted.arrived.elapsed());
         let _ = self.device.refuse(wanted.request.unique, libc::EIO);
+        self.note_whole(wanted, Way::Lost);
     }
 
     /// Patches bytes that begin at `addr`.

@@ -32,6 +32,7 @@ use crate::fabric::{Completion, Read, ReadError, ReadQueue};
 use crate::sys::event::{Poller, Watch};
 use crate::sys::fuse::{self, Parts, ReadRequest, Received, Request};
 use crate::sys::sched;
+use crate::wire::traced::Way;
 
 /// Misses that one thread has in flight: each holds a buffer of [`super::plan::MAX_MISS_BYTES`].
 pub(super) const MAX_IN_FLIGHT_MISSES: usize = 16;
@@ -158,6 +159,7 @@ impl Pager {
                 let mut parts = Parts::new();
                 parts.push(&buffer[at..at + size as usize]);
                 image.answer(&wanted, &parts);
+                image.note_whole(&wanted, Way::Hit);
             }
         }
         if has_work {
@@ -209,6 +211,9 @@ impl Pager {
         }
         let parts = miss.parts(image);
         image.answer(&miss.wanted, &parts);
+        if image.recording.is_on() {
+            image.note(&miss.wanted, miss.ways());
+        }
         self.free.push(miss);
     }
 

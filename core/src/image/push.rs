@@ -7,6 +7,7 @@ use super::counters::count;
 use super::layout::Place;
 use super::miss::pages;
 use crate::descriptor::{SeedAddr, SeedRange};
+use crate::wire::traced::Way;
 
 /// Puts whole pages of `bytes` into the page cache, slot by slot. A first or last page that is not whole
 /// is left out (a store of a part of a page that is not there is lost), and so is what has no place.
@@ -35,6 +36,7 @@ pub(super) fn store(image: &Shared, addr: SeedAddr, bytes: &[u8]) -> io::Result<
         let (now, behind) = rest.split_at(len);
         if let Some(offset) = place {
             store_patched(image, offset, addr, now)?;
+            image.note_unasked(offset, len, Way::Push);
             count(&image.counters.pages_pushed, pages(len));
         }
         (rest, addr) = (behind, SeedAddr(addr.0 + len as u64));

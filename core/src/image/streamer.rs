@@ -17,6 +17,7 @@ use crate::fabric::{Buffer, Completion, PostError, Read, ReadError, ReadQueue};
 use crate::sys::event::Poller;
 use crate::sys::fuse::Parts;
 use crate::sys::sched;
+use crate::wire::traced::Way;
 
 /// Reading ahead is worth a fast answer only: READs parked on it must have time left for another try.
 const LONGEST_READ: Duration = Duration::from_secs(1);
@@ -179,12 +180,14 @@ impl Streamer {
             let mut parts = Parts::new();
             parts.push(&buffer[at..at + wanted.request.size as usize]);
             image.answer(wanted, &parts);
+            image.note_whole(wanted, Way::Hit);
         }
         for (start, end) in gaps(piece, &arrival) {
             let bytes = &buffer[index(start - piece.offset)..index(end - piece.offset)];
             if image.device.store(start, bytes).is_err() {
                 break;
             }
+            image.note_unasked(start, bytes.len(), Way::Ahead);
         }
         let parked = image.streams.lock().done(piece.id);
         image.give_back(parked);

@@ -52,7 +52,7 @@ impl Trace {
 }
 
 /// The parts of an image's range that are addresses.
-fn addresses(
+pub(super) fn addresses(
     layout: &ImageLayout,
     offset: u64,
     size: u32,

@@ -16,7 +16,8 @@ use super::local::{
     ResumeRequest, SeedLine, StartReport, StartedChild, Stats,
 };
 use super::namespaces::{Namespace, NamespaceKind};
-use crate::descriptor::{ArenaNews, Clocks, Slab};
+use super::traced::{TraceOf, Traced, TracedPages, TracedVma, Way};
+use crate::descriptor::{ArenaNews, Clocks, SeedRange, Slab};
 use crate::id::{ChildId, ForkKey, Handle, PrepareToken, SeedId, StreamToken};
 use crate::times::{Times, TimesCounter};
 
@@ -84,6 +85,8 @@ pub(super) fn local_requests() -> Vec<LocalRequest> {
         LocalRequest::Stats,
         LocalRequest::Shutdown,
         LocalRequest::DropByHandle { handle: handle(), how: DropMode::Revoke },
+        LocalRequest::Trace(TraceOf::Seed(handle())),
+        LocalRequest::Trace(TraceOf::Child(CHILD)),
     ]
 }
 
@@ -167,7 +170,15 @@ pub(super) fn local_replies() -> Vec<LocalReply> {
         FailureKind::Internal,
     ];
     replies.extend(kinds.map(|kind| LocalReply::Failed(failure(kind))));
+    replies.extend([LocalReply::Tracing { was_here: true }, LocalReply::Traced(traced())]);
     replies
+}
+
+fn traced() -> Traced {
+    let range = SeedRange::new(0x7000_0000, 0x7000_2000);
+    let events = Way::ALL.map(|way| TracedPages { at_ns: 1, took_ns: 300, range, pid: 2, way });
+    let vmas = vec![TracedVma { range, name: "[heap]".to_owned() }];
+    Traced { began_at_ns: 3, events: events.to_vec(), left_out: 4, vmas }
 }
 
 fn times() -> Times {
@@ -254,8 +265,8 @@ fn assert_each_stands<M: Serialize + DeserializeOwned>(messages: &[M], variants:
 #[test]
 fn golden_bytes_of_local_1_0() {
     let golden = &mut &include_bytes!("../../../tests/wire/local-1.0.bin")[..];
-    assert_each_stands(&local_requests(), 11);
-    assert_each_stands(&local_replies(), 8);
+    assert_each_stands(&local_requests(), 12);
+    assert_each_stands(&local_replies(), 10);
     assert_golden(&local_requests(), golden);
     assert_golden(&local_replies(), golden);
     assert!(golden.is_empty());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::id_map::IdMap;
 use super::listen::Listen;
 use super::namespaces::Namespace;
+use super::traced::{TraceOf, Traced};
 use crate::id::{ChildId, Handle, PrepareToken, SeedId};
 use crate::times::Times;
 
@@ -74,6 +75,9 @@ pub enum LocalRequest {
         /// How.
         how: DropMode,
     },
+    /// Record what an image does. Answer: `Tracing`, and `Traced` once the caller has shut down its sending half; one that
+    /// closes the connection ends the record.
+    Trace(TraceOf),
 }
 
 /// Children that one request may ask for: half of what one host takes.
@@ -213,6 +217,13 @@ pub enum LocalReply {
     Stats(Box<Stats>),
     /// The request failed.
     Failed(Failure),
+    /// The record has begun.
+    Tracing {
+        /// The image was here before: what had come by then is not among the misses.
+        was_here: bool,
+    },
+    /// The record.
+    Traced(Traced),
 }
 
 /// A child that was started.

@@ -21,6 +21,7 @@ pub mod read;
 pub mod read_stream;
 #[cfg(feature = "agent")]
 pub mod seal;
+pub mod traced;
 
 #[cfg(all(test, feature = "agent"))]
 mod golden_tests;

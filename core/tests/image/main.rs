@@ -71,6 +71,7 @@ fn spec(pages: u64, fabrics: Vec<Arc<dyn Fabric>>) -> ImageSpec {
         buffers: Buffers::new(),
         fabrics,
         pager: PagerConfig { miss_deadline: Duration::from_secs(10), ..PagerConfig::default() },
+        recording: Arc::default(),
         lost: Arc::new(|_| {}),
     }
 }
