@@ -239,6 +239,8 @@ pub struct ThreadsShared {
     pub expected: u32,
     /// [`Command::child`].
     pub child: u64,
+    /// 1 once the gate is open: whoever has come to it behind the first one waits here.
+    pub leaving: u32,
 }
 
 /// What a template shares with the inits of its children's namespaces.

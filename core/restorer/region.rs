@@ -66,6 +66,12 @@ impl Region {
         }
     }
 
+    /// Where threads wait behind the first one at the gate.
+    pub fn leaving(&self) -> &'static AtomicU32 {
+        // SAFETY: as above.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.threads_shared()).leaving) }
+    }
+
     /// The lowest address of a further thread's stack.
     pub fn thread_stack(&self, index: u64) -> u64 {
         self.base + THREADS + THREADS_SHARED_LEN + index * THREAD_STACK_LEN

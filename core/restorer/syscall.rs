@@ -361,8 +361,8 @@ pub fn futex_wait(address: u64, value: u32) {
     unsafe { syscall(FUTEX, [address, FUTEX_WAIT_PRIVATE, value.into(), 0, 0, 0]) };
 }
 
-/// futex(2): wakes all who sleep at `address`.
-pub fn futex_wake(address: u64) {
+/// futex(2): wakes one who sleeps at `address`.
+pub fn futex_wake_one(address: u64) {
     // SAFETY: no memory is passed but an address that names a futex.
-    unsafe { syscall(FUTEX, [address, FUTEX_WAKE_PRIVATE, i32::MAX as u64, 0, 0, 0]) };
+    unsafe { syscall(FUTEX, [address, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0]) };
 }

@@ -32,6 +32,7 @@ pub unsafe fn create(
     let [arrived, expected] = region.arrivals();
     if waits {
         arrived.store(0, Ordering::Relaxed);
+        region.leaving().store(0, Ordering::Relaxed);
         expected.store(count as u32, Ordering::Relaxed);
     }
     // SAFETY: threads read it, and none of them has been made.
@@ -96,17 +97,29 @@ unsafe fn waits_at_gate(ops: *const RawOp, count: u64) -> bool {
     (0..count).any(|at| unsafe { (*ops.add(at as usize)).kind } == op::GATE)
 }
 
-/// Waits while the word at `gate` is 0.
+/// Waits while the word at `gate` is 0: the first to come there, the others behind it. Each that goes wakes the next one:
+/// whoever opens the gate, in whose way they would all come at once, wakes one.
 pub fn wait_at(region: &Region, gate: u64) {
     let [arrived, expected] = region.arrivals();
-    if arrived.fetch_add(1, Ordering::AcqRel) + 1 == expected.load(Ordering::Relaxed) {
-        syscall::futex_wake(address(arrived));
+    let before = arrived.fetch_add(1, Ordering::AcqRel);
+    if before + 1 == expected.load(Ordering::Relaxed) {
+        // Whoever makes the threads is the only one there.
+        syscall::futex_wake_one(address(arrived));
     }
-    // SAFETY: the descriptor says that an aligned word of the child's lies there, for as long as it runs.
-    let word = unsafe { AtomicU32::from_ptr(gate as *mut u32) };
-    while word.load(Ordering::Acquire) == 0 {
-        syscall::futex_wait(gate, 0);
+    let leaving = region.leaving();
+    if before == 0 {
+        // SAFETY: the descriptor says that an aligned word of the child's lies there, for as long as it runs.
+        let word = unsafe { AtomicU32::from_ptr(gate as *mut u32) };
+        while word.load(Ordering::Acquire) == 0 {
+            syscall::futex_wait(gate, 0);
+        }
+        leaving.store(1, Ordering::Release);
+    } else {
+        while leaving.load(Ordering::Acquire) == 0 {
+            syscall::futex_wait(address(leaving), 0);
+        }
     }
+    syscall::futex_wake_one(address(leaving));
 }
 
 fn address(word: &AtomicU32) -> u64 {

@@ -20,6 +20,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -31,6 +32,12 @@ use crate::sys::sched;
 pub const SLAB_BYTES: u64 = 16 << 20;
 /// Bytes that are copied before others are looked after.
 const STEP_BYTES: u64 = 1 << 20;
+/// And where the copy is for this host's page service alone: a kernel that preempts no system call lets nobody else have that
+/// processor for as long, some 0.1 ms.
+const SMALL_STEP_BYTES: u64 = 128 << 10;
+/// So long after its seed is exported such a copy begins: who has prepared starts children, as a rule at once, and whatever
+/// the filling thread's priority is, a kernel that shares processors among sessions gives it its agent's share.
+pub(super) const REST: Duration = Duration::from_millis(250);
 /// The filling thread gives way to whoever works for somebody that waits.
 const NICE: i32 = 10;
 
@@ -122,7 +129,8 @@ struct State {
     ready: Vec<RegisteredSlab>,
     /// Bytes of slabs that exist, ready ones included.
     bytes: u64,
-    copies: VecDeque<Arc<Copy>>,
+    /// Each not before its moment.
+    copies: VecDeque<(Instant, Arc<Copy>)>,
     is_ending: bool,
 }
 
@@ -213,10 +221,15 @@ impl Shared {
             if state.is_ending {
                 return None;
             }
-            if let Some(copy) = state.copies.pop_front() {
+            let now = Instant::now();
+            let due = state.copies.iter().position(|(when, _)| *when <= now);
+            if let Some((_, copy)) = due.and_then(|at| state.copies.remove(at)) {
                 return Some(copy);
             }
-            self.work.wait(&mut state);
+            match state.copies.iter().map(|(when, _)| *when).min() {
+                Some(soonest) => drop(self.work.wait_until(&mut state, soonest)),
+                None => self.work.wait(&mut state),
+            }
         }
     }
 
@@ -251,13 +264,23 @@ impl Shared {
             let memory = copy.memory[index].get_or_init(|| slabs.list[index].memory.clone());
             (memory.clone(), from)
         };
-        match copy.fill(filled, &*memory, &from) {
+        match copy.fill(filled, self.step_bytes(), &*memory, &from) {
             Ok(filled) => {
                 copy.filled.store(filled, Ordering::Release);
                 Step::More
             }
             Err(error) => Step::Over(error.to_string()),
         }
+    }
+
+    fn step_bytes(&self) -> u64 {
+        if self.card.is_read_by_others() { STEP_BYTES } else { SMALL_STEP_BYTES }
+    }
+
+    /// When a copy begins that is asked for now.
+    fn beginning(&self) -> Instant {
+        let rest = if self.card.is_read_by_others() { Duration::ZERO } else { REST };
+        Instant::now() + rest
     }
 
     /// A slab more, within the limit.
@@ -298,7 +321,8 @@ impl ArenaCopy {
     /// Begins to copy the bytes of `exported`, whose extents these are.
     pub(super) fn fill_from(&self, exported: Arc<Exported>) {
         self.copy.slabs.lock().from = Some(exported);
-        self.arena.state.lock().copies.push_back(self.copy.clone());
+        let begins = self.arena.beginning();
+        self.arena.state.lock().copies.push_back((begins, self.copy.clone()));
         self.arena.work.notify_one();
     }
 
@@ -438,16 +462,17 @@ impl Copy {
         })
     }
 
-    /// Copies up to [`STEP_BYTES`] from the place `filled` on into the slab that it lies in; tells the new
+    /// Copies up to `step` bytes from the place `filled` on into the slab that it lies in; tells the new
     /// place.
     fn fill(
         &self,
         filled: u64,
+        step: u64,
         memory: &dyn SlabMemory,
         from: &Exported,
     ) -> Result<u64, ExportError> {
         let slab_start = filled - filled % SLAB_BYTES;
-        let end = (filled + STEP_BYTES).min(slab_start + SLAB_BYTES).min(self.bytes);
+        let end = (filled + step).min(slab_start + SLAB_BYTES).min(self.bytes);
         let mut at = 0;
         let mut filled = filled;
         for extent in &self.extents {
@@ -490,7 +515,7 @@ fn fill_all(arena: &Shared) {
     while let Some(copy) = arena.next() {
         let bytes = copy.bytes;
         match arena.step(&copy) {
-            Step::More => arena.state.lock().copies.push_back(copy),
+            Step::More => arena.state.lock().copies.push_back((Instant::now(), copy)),
             Step::Whole => {
                 copy.slabs.lock().from = None;
                 tracing::debug!(bytes, "a seed lies in the arena");

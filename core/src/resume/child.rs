@@ -266,7 +266,8 @@ impl TailFacts {
 
     /// What a child that is cloned ahead has behind it when its command comes.
     pub(super) fn ahead(&self, base: u64) -> Vec<Op> {
-        let mut ops = self.mark_memory();
+        let mut ops = vec![own_session()];
+        ops.extend(self.mark_memory());
         ops.extend(self.lock_memory());
         ops.extend(self.make_threads(base));
         ops
@@ -320,8 +321,7 @@ impl TailFacts {
         let mut ops = vec![
             die_with_parent(),
             self.check_parent(keeper),
-            // A child that signals its process group must not reach the keeper and its siblings.
-            calls::setsid(),
+            if place.is_ahead { no_step() } else { own_session() },
         ];
         let entered = (stdio + 4..).nth(listeners.len()).unwrap_or(u32::MAX);
         let user_namespace = own.enters.user_at(entered);
@@ -512,6 +512,13 @@ impl TailFacts {
 
 /// CLONE_NEWUSER.
 const USER_NAMESPACE: u32 = libc::CLONE_NEWUSER.cast_unsigned();
+
+/// A child that signals its process group must not reach the keeper and its siblings. With a session a kernel may give it a
+/// group of its own among those that share the processors, in which it begins behind all others: some milliseconds, if they
+/// want them, which one that is cloned ahead has behind it.
+fn own_session() -> Op {
+    calls::setsid()
+}
 
 fn die_with_parent() -> Op {
     let kill = u64::from(libc::SIGKILL.cast_unsigned());

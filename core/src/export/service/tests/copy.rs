@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::*;
-use crate::export::arena::{Arena, ArenaLimits, SLAB_BYTES};
+use crate::export::arena::{Arena, ArenaLimits, REST, SLAB_BYTES};
 use crate::export::{HostMemory, ProcessExport};
 
 /// A seed of some slabs and a bit, with a gap, whose copy has room for `most` slabs; served when all of that is
@@ -36,12 +36,14 @@ impl Copied {
             readable,
             read_key: key.clone(),
         };
+        let added = Instant::now();
         exports.add(seed, export);
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = added + Duration::from_secs(60);
         while exports.copied(seed).unwrap().0 < BYTES.min(most * SLAB_BYTES) {
             assert!(Instant::now() < until, "{:?} are copied", exports.copied(seed));
             thread::sleep(Duration::from_millis(1));
         }
+        assert!(added.elapsed() >= REST, "its first children come before it");
         let service = PageService::new(Arc::clone(&exports));
         let address = listen(&service);
         let served = Served { stand_in, exports, service, address, seed, key };
