@@ -13,6 +13,7 @@
 
 mod compile;
 mod machine;
+mod outcome;
 #[allow(dead_code, reason = "shared with two_hosts, which uses all of it")]
 #[path = "../two_hosts/process.rs"]
 mod process;
@@ -25,7 +26,8 @@ mod world;
 use std::process::ExitCode;
 
 use machine::Machine;
-use run::{Kernels, Outcome, Suite, Way};
+use outcome::{Outcome, Way};
+use run::{Kernels, Suite};
 use table::{Row, Table};
 
 /// Programs that call the vDSO, look at it, or have a child of their own that does: they run between hosts that take each

@@ -1,6 +1,5 @@
 //! Two hosts, and programs on them, some at a time.
 
-use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use mitosis_hosts::{ExecOptions, Host};
 
 use crate::compile::Built;
+use crate::outcome::{Outcome, Way};
 use crate::world::{Plan, World};
 
 /// At a time: most of their time they wait for answers of the hosts.
@@ -27,30 +27,11 @@ const OTHER_KERNELS: [&str; 2] = ["--no-rehearsal", "--proxy-vdso"];
 /// What children start on host-b.
 const TOOLS_ON_B: [&str; 3] = ["/bin/sh", "/bin/cat", "/bin/true"];
 
-/// How a program is forked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    Plain,
-    Fork,
-    Whole,
-}
-
 /// What hosts take each other's kernel for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernels {
     Equal,
     Other,
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    /// The last line that it said.
-    pub(crate) line: String,
-    /// Its exit status is 0.
-    pub(crate) success: bool,
-    err: String,
-    pub(crate) took: Duration,
 }
 
 /// Two hosts and the programs.
@@ -67,37 +48,6 @@ struct Place<'a> {
     hosts: [&'a Host; 2],
     built: &'a Built,
     folder: &'a Path,
-}
-
-impl Way {
-    pub(crate) const ALL: [Way; 3] = [Way::Plain, Way::Fork, Way::Whole];
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Way::Plain => "plain",
-            Way::Fork => "fork",
-            Way::Whole => "whole",
-        }
-    }
-}
-
-impl Outcome {
-    /// The kind of it.
-    pub(crate) fn word(&self) -> &'static str {
-        let kinds = ["carried", "new", "refused", "absent"];
-        let begins = |kind: &&&str| self.line.starts_with(&format!("{kind}: "));
-        if !self.success {
-            return "differs";
-        }
-        kinds.iter().find(begins).copied().unwrap_or("differs")
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}'", self.line)?;
-        if self.err.is_empty() { Ok(()) } else { write!(f, " ({})", self.err.trim_end()) }
-    }
 }
 
 impl Suite {

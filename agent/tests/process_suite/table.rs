@@ -20,7 +20,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::run::{Outcome, Way};
+use crate::outcome::{Outcome, Way};
 
 /// The whole document.
 #[derive(Debug)]
@@ -50,8 +50,9 @@ pub(crate) enum Expected {
 }
 
 pub(crate) fn repository() -> PathBuf {
-    let agent = Path::new(env!("CARGO_MANIFEST_DIR"));
-    agent.parent().expect("a folder of the workspace").to_owned()
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_root = |folder: &&Path| folder.join("Cargo.lock").is_file();
+    crates.ancestors().find(is_root).expect("a workspace").to_owned()
 }
 
 impl Table {

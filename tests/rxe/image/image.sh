@@ -10,12 +10,12 @@ readonly kernel
 
 # What the guests load, with all that it depends on. Those of the second list are no modules, or
 # have no dependants that name them, in some kernels.
-readonly MODULES=(virtio_net 9p 9pnet_virtio overlay rdma_rxe rdma_ucm ib_uverbs)
+readonly MODULES=(virtio_net 9p 9pnet_virtio overlay rdma_rxe rdma_ucm ib_uverbs unix_diag)
 readonly MODULES_IF_ANY=(virtio_pci virtio_console fuse crc32_generic crc32c_generic crc32_pclmul)
 readonly MODULE_TREES=(arch/x86/crypto crypto
   drivers/char/virtio_console.ko drivers/infiniband/core drivers/infiniband/sw/rxe drivers/net/net_failover.ko drivers/net/virtio_net.ko drivers/virtio
   fs/9p fs/configfs fs/fscache fs/fuse fs/netfs fs/overlayfs lib
-  net/9p net/core net/ipv4/udp_tunnel.ko net/ipv6/ip6_udp_tunnel.ko)
+  net/9p net/core net/ipv4/udp_tunnel.ko net/ipv6/ip6_udp_tunnel.ko net/unix)
 readonly PROGRAMS=(bin/ip sbin/tc usr/bin/{rdma,ibv_devices,ibv_devinfo,ibv_rc_pingpong,rping}
   usr/bin/ib_{read,write,send,atomic}_{lat,bw})
 # Loaded by name at run time, so that no program shows that it needs them. A thread of a C program

@@ -9,7 +9,8 @@
 
 int main(void)
 {
-    about("a process that others' I/O waits for (PR_SET_IO_FLUSHER)");
+    about("a process that others' I/O waits for (PR_SET_IO_FLUSHER; the kernel tells it to "
+        "CAP_SYS_RESOURCE alone)");
     if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
         return absent("this process may not be one (CAP_SYS_RESOURCE)");
     prepare_here();

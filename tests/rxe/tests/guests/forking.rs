@@ -1,6 +1,6 @@
 //! Processes that go on as processes of the other machine.
 
-use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, python, shared, until};
+use crate::world::{ARRAY_PAGES, HOST_A, HOST_B, TWO_KERNELS, python, shared, until};
 
 /// CPython with numpy forks onto a machine that has no Python.
 pub(crate) fn python_forks(fabric: &'static str) {
@@ -45,7 +45,7 @@ pub(crate) fn a_child_is_forked(fabric: &'static str) {
         assert!(pulled >= written, "{pulled} of {written} pages were pulled");
         // By a card not all: the first come before its peer is known.
         let by_card = world.count(HOST_A, "pages_rdma") - before[1];
-        by_card > 0 || fabric == "tcp"
+        by_card > 0 || fabric == TWO_KERNELS
     });
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn every_page_arrives(fabric: &'static str) {
     // Over rc the first pages come by tcp, while the arena is filled and the connection is made.
     let by_card = count("pages_rdma");
     match fabric {
-        "tcp" => assert_eq!(by_card, 0),
+        "tcp" | TWO_KERNELS => assert_eq!(by_card, 0),
         _ => assert!(by_card > ARRAY_PAGES / 2, "{by_card} of {all} pages came by the card"),
     }
 }

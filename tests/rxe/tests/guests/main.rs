@@ -5,15 +5,25 @@
 #![allow(missing_docs)]
 
 mod bed;
+#[allow(dead_code, reason = "the process suite's own runner uses all of it")]
+#[path = "../../../../agent/tests/process_suite/compile.rs"]
+mod compile;
 mod devices;
 mod faults;
 mod forking;
 mod kernels;
 mod losses;
+#[allow(dead_code, reason = "the process suite's own runner uses all of it")]
+#[path = "../../../../agent/tests/process_suite/outcome.rs"]
+mod outcome;
 mod revocation;
 mod settings;
 mod silence;
 mod software_dc;
+mod suite;
+#[allow(dead_code, reason = "the process suite's own runner uses all of it")]
+#[path = "../../../../agent/tests/process_suite/table.rs"]
+mod table;
 mod targets;
 mod verbs;
 mod world;
@@ -69,8 +79,9 @@ macro_rules! card {
 /// A machine that loses its power is a boot for those who come behind: these are the last, and for the cards
 /// alone; over tcp the sealed hosts cut links.
 mod without_power {
-    use crate::kernels;
     use crate::losses::{self, Others};
+    use crate::world::TWO_KERNELS;
+    use crate::{forking, kernels, suite};
 
     #[test]
     fn dc_seeds_machine_is_killed() {
@@ -81,6 +92,32 @@ mod without_power {
     #[test]
     fn other_kernels_run_each_others_seeds() {
         kernels::run_each_others_seeds();
+    }
+
+    /// And over tcp, what the sealed hosts show of one kernel.
+    #[test]
+    fn other_kernels_over_tcp_1_every_page_arrives() {
+        forking::every_page_arrives(TWO_KERNELS);
+    }
+
+    #[test]
+    fn other_kernels_over_tcp_2_a_child_is_forked_back() {
+        forking::a_child_is_forked(TWO_KERNELS);
+    }
+
+    #[test]
+    fn other_kernels_over_tcp_3_the_childs_agent_is_killed() {
+        losses::the_childs_agent_is_killed(TWO_KERNELS);
+    }
+
+    #[test]
+    fn other_kernels_over_tcp_4_the_seeds_agent_is_killed() {
+        losses::the_seeds_agent_is_killed(TWO_KERNELS);
+    }
+
+    #[test]
+    fn other_kernels_over_tcp_5_programs_cross_both_ways() {
+        suite::programs_cross_both_ways();
     }
 
     #[test]

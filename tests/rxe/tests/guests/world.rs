@@ -32,6 +32,12 @@ pub(crate) const ARRAY_PAGES: usize = ARRAY_WORDS / 512;
 /// The fabric rc with the libraries of the software DC, which must leave it as it is.
 pub(crate) const RC_BESIDE_DC: &str = "rc_beside_dc";
 
+/// Over tcp, between machines of two kernels.
+pub(crate) const TWO_KERNELS: &str = "tcp_of_two_kernels";
+
+/// Likewise, and nothing is rehearsed: one child a seed.
+pub(crate) const SUITE_OF_TWO_KERNELS: &str = "suite_of_two_kernels";
+
 /// The fabric dc where the card isolates the failures of streams.
 pub(crate) const DC_STREAMS: &str = "dc_streams";
 
@@ -125,6 +131,9 @@ pub(crate) struct Shared(MutexGuard<'static, Option<World>>);
 
 /// These guests, with agents that use this fabric.
 pub(crate) fn shared(fabric: &'static str) -> Shared {
+    if [TWO_KERNELS, SUITE_OF_TWO_KERNELS].contains(&fabric) {
+        return of_two_kernels(fabric);
+    }
     let mut world = machines();
     world.settle(fabric);
     world
@@ -256,17 +265,20 @@ impl World {
             "dc" => ("dc", true),
             RC_BESIDE_DC => ("rc", true),
             DC_STREAMS => ("dc", true),
+            TWO_KERNELS | SUITE_OF_TWO_KERNELS => ("tcp", false),
             fabric => (fabric, false),
         };
         let fabric = format!("MITOSIS_FABRIC={fabric}");
         let libraries = format!("LD_LIBRARY_PATH={}", if software_dc { DC_LIBRARIES } else { "" });
         let isolation = if self.fabric == DC_STREAMS { "6,6" } else { "6,0" };
         let streams = format!("DC_PROVIDER_STREAMS={isolation}");
-        let command =
-            ["env", &fabric, &libraries, &streams, "mitosis", "agent", "--listen", "7370"];
+        let no_rehearsal = self.fabric == SUITE_OF_TWO_KERNELS;
+        let no_rehearsal = format!("MITOSIS_NO_REHEARSAL={no_rehearsal}");
+        let variables = ["env", &fabric, &libraries, &streams, &no_rehearsal];
+        let command = ["mitosis", "agent", "--listen", "7370"];
         let options = ["--advertise", &advertise, "--secret-file", "/host/files/secret"];
         let more = ["--miss-deadline-ms", &deadline];
-        let mut agent = guest.run(&[&command[..], &options, &more].concat()).unwrap();
+        let mut agent = guest.run(&[&variables[..], &command, &options, &more].concat()).unwrap();
         let line = agent.line(PATIENCE).unwrap();
         assert!(line.starts_with("mitosis agent ready on "), "{line}");
         *self.agent(node) = Some(agent);
