@@ -136,12 +136,12 @@ impl Fault {
             }
             Fault::AgentStopped(place) => {
                 let agent = agent_of(scene, place);
-                kill(agent, "STOP");
+                stop(agent);
                 Undo::Continue(agent)
             }
             Fault::Late => {
                 let agent = agent_of(scene, place);
-                kill(agent, "STOP");
+                stop(agent);
                 std::thread::spawn(move || {
                     std::thread::sleep(LATE);
                     kill(agent, "CONT");
@@ -299,6 +299,19 @@ pub(crate) fn can_count_processes() -> bool {
     let counts = probe.join("pids.max").exists();
     let _ = fs::remove_dir(&probe);
     is_made && counts
+}
+
+/// Each of its threads stands behind this: one that is on a processor when the signal is sent goes on until it leaves it.
+fn stop(pid: i32) {
+    kill(pid, "STOP");
+    within(SOON, "all threads stand", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.flatten().all(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let state = status.lines().find_map(|line| line.strip_prefix("State:\t"));
+            state.is_none_or(|state| state.starts_with('T'))
+        })
+    });
 }
 
 pub(crate) fn kill(pid: i32, signal: &str) {

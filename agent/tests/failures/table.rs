@@ -171,11 +171,12 @@ fn is_test(test: &str) -> bool {
 /// Sources that ask CLOCK_REALTIME, which may jump, beside those that tell people or children what it is, or files by when they
 /// were made: deadlines and orders of things are CLOCK_MONOTONIC's.
 pub(crate) fn asking_the_wall_clock() -> Vec<String> {
-    const TELLING: [&str; 7] = [
+    const TELLING: [&str; 8] = [
         "agent/src/doctor/peer.rs",
         "core/src/agent/remote.rs",
         "core/src/agent/shared_files.rs",
         "core/src/agent/starting.rs",
+        "core/src/image/recording.rs",
         "core/src/resume/files/make.rs",
         "core/src/sys/clock.rs",
         "core/src/prepare/whole/timers.rs",
