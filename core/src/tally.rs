@@ -38,6 +38,12 @@ impl<K: Copy + Debug + Eq + Hash> Tally<K> {
         counts.insert(key, has + count);
         Some(Counted { tally: self.clone(), key, count })
     }
+
+    /// How many `key` has.
+    #[cfg(test)]
+    pub(crate) fn count(&self, key: &K) -> usize {
+        self.counts.lock().get(key).copied().unwrap_or(0)
+    }
 }
 
 impl<K: Copy + Debug + Eq + Hash> Counted<K> {

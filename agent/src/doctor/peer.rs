@@ -179,14 +179,25 @@ fn open_stream(channel: &mut Channel, is_demanded: bool) -> anyhow::Result<bool>
         anyhow::bail!("its agent gives no token for one");
     };
     let mut stream = connect(channel.stream().peer_addr()?)?;
-    match is_demanded {
-        true => stream.write_all(&seal::greet(&token)?.0)?,
-        false => stream.write_all(&read::encode_greeting(&token))?,
-    }
+    let greeted = if is_demanded {
+        let (greeting, greeted) = seal::greet(&token)?;
+        stream.write_all(&greeting)?;
+        Some(greeted)
+    } else {
+        stream.write_all(&read::encode_greeting(&token))?;
+        None
+    };
     let mut welcome = [0; read::WELCOME_LEN];
     stream.read_exact(&mut welcome)?;
     match read::parse_welcome(welcome)? {
-        Status::Ok => Ok(is_demanded),
+        Status::Ok => {
+            if let Some(greeted) = greeted {
+                let mut message = [0; seal::HANDSHAKE_LEN];
+                stream.read_exact(&mut message)?;
+                greeted.answered(&message)?;
+            }
+            Ok(is_demanded)
+        }
         Status::Encrypt => Ok(true),
         Status::Busy => {
             anyhow::bail!("it serves as many as it takes, or as one peer may have there")

@@ -206,7 +206,8 @@ impl Settled {
         })?;
         if self.switch("encrypt_reads") {
             let wish = &mut settings.fabric;
-            if wish.required || matches!(wish.fabric, Some(FabricName::Dc | FabricName::Rc)) {
+            let is_card = wish.fabric.map_or(wish.required, |fabric| fabric != FabricName::Tcp);
+            if is_card {
                 bail!(
                     "{}: what an RDMA card READs is not encrypted, and encrypt_reads is set: give tcp, or take \
                      encrypt_reads away",

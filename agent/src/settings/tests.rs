@@ -95,7 +95,7 @@ fn what_the_agent_asks_of_rdma_may_come_from_anywhere() {
 #[test]
 fn who_encrypts_reads_uses_no_card_and_may_not_ask_for_one() {
     use mitosis::verbs::choice::FabricName;
-    for fabric in ["", "auto", "tcp"] {
+    for fabric in ["", "auto", "tcp", "tcp,require"] {
         let (settled, _) = settled(&[("encrypt_reads", "true")], &[("MITOSIS_FABRIC", fabric)], "");
         assert_eq!(settled.rdma().unwrap().fabric.fabric, Some(FabricName::Tcp), "{fabric}");
     }

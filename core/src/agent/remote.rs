@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Agent;
 use super::connections::Connections;
@@ -91,31 +91,32 @@ fn await_greeting(
 ) -> Option<Greeting> {
     let address = stream.peer_addr().ok()?.ip().to_canonical();
     let _stranger = strangers.enter(address, 1, most)?;
-    stream.set_read_timeout(Some(GREETING_DEADLINE)).ok()?;
+    let deadline = Instant::now() + GREETING_DEADLINE;
     let mut magic = [0u8; 8];
-    peek_all(stream, &mut magic).ok()?;
+    peek_all(stream, &mut magic, deadline).ok()?;
     let (len, greeting) = match magic {
         control::MAGIC => (control::GREETING_LEN, Greeting::Control),
         read::MAGIC => (read::GREETING_LEN, Greeting::Read),
         seal::MAGIC => (seal::GREETING_LEN, Greeting::Read),
         _ => return None,
     };
-    peek_all(stream, &mut [0u8; LONGEST_GREETING][..len]).ok()?;
+    peek_all(stream, &mut [0u8; LONGEST_GREETING][..len], deadline).ok()?;
+    stream.set_read_timeout(Some(GREETING_DEADLINE)).ok()?;
     Some(greeting)
 }
 
-fn peek_all(stream: &TcpStream, into: &mut [u8]) -> std::io::Result<()> {
-    let deadline = std::time::Instant::now() + GREETING_DEADLINE;
+fn peek_all(stream: &TcpStream, into: &mut [u8], deadline: Instant) -> std::io::Result<()> {
     loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         match stream.peek(into)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             got if got == into.len() => return Ok(()),
-            _ => {}
+            _ => std::thread::sleep(Duration::from_millis(1)),
         }
-        if std::time::Instant::now() > deadline {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -365,10 +366,10 @@ mod tests {
             let (stream, strangers) = (listener.accept().unwrap().0, strangers.clone());
             waiting.push(std::thread::spawn(move || await_greeting(&strangers, 2, &stream)));
         }
-        let is_full = || strangers.enter(IpAddr::from([127, 0, 0, 1]), 1, 2).is_none();
-        let until = std::time::Instant::now() + GREETING_DEADLINE;
+        let is_full = || strangers.count(&IpAddr::from([127, 0, 0, 1])) == 2;
+        let until = Instant::now() + GREETING_DEADLINE;
         while !is_full() {
-            assert!(std::time::Instant::now() < until, "none of them is counted");
+            assert!(Instant::now() < until, "none of them is counted");
             std::thread::yield_now();
         }
         let mut third = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -102,8 +102,10 @@ struct Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.traces.table.lock().remove(&self.seed);
+        // In this order, and at once: who traces the same seed next records into the same place.
+        let mut table = self.traces.table.lock();
         drop(self.watched.recording.take());
+        table.remove(&self.seed);
     }
 }
 
@@ -129,6 +131,8 @@ impl Agent {
         // It has nothing to say: whatever comes, it is the end.
         let _ = stream.read(&mut [0]);
         let traced = watch.watched.take();
+        // Before the answer: who has it may trace again.
+        drop(watch);
         frame::write(&mut stream, &LocalReply::Traced(traced))
     }
 

@@ -91,7 +91,7 @@ fn taken(peer: &str, answer: Answer) -> Result<ReadStream, ReadError> {
         ))),
         Answer::HungUp => Err(ReadError::Unreachable(format!(
             "{peer} takes no encrypted READ streams, and this host opens no others (encrypt_reads): run the same \
-             version of mitosis there"
+             version of mitosis there, if it is not that it has as many connections as it takes"
         ))),
         Answer::Refused(Ok(_) | Err(_)) => Err(ReadError::Revoked(format!(
             "{peer} speaks another READ protocol; both sides must run the same version of mitosis"
@@ -162,9 +162,13 @@ fn greet_encrypted(mut tcp: TcpStream, token: &StreamToken) -> io::Result<Answer
     let (greeting, greeted): (_, Greeted) = seal::greet(token).map_err(io::Error::other)?;
     tcp.write_all(&greeting)?;
     match welcomed(&mut tcp) {
-        // Who does not know the greeting hangs up without a word.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Answer::HungUp),
-        Err(error) => return Err(error),
+        // Who does not know the greeting hangs up without a word, and without having read it.
+        Err(error) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                return Ok(Answer::HungUp);
+            }
+            _ => return Err(error),
+        },
         Ok(Ok(Status::Ok)) => {}
         Ok(refused) => return Ok(Answer::Refused(refused)),
     }
