@@ -6,9 +6,9 @@
 //! ```
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,32 +27,23 @@ use crate::wire::local::{Failure, FailureKind};
 /// How long the hosts that held a seed of the agent before may take to say so again: they try at least every second.
 const LEASES_RETURN: Duration = Duration::from_secs(10);
 
-/// Where the next agent asks for what this one leaves.
-pub(super) fn path_beside(socket: &Path) -> PathBuf {
-    let mut path = socket.as_os_str().to_owned();
-    path.push(".kept");
-    std::path::absolute(PathBuf::from(&path)).unwrap_or_else(|_| path.into())
-}
-
 impl Agent {
     /// Takes all seeds of the agent before, and has the keeper keep them and all others from now on. Whatever fails is
     /// told, and an agent without it is a good one.
     pub(super) fn adopt_and_outlive(self: &Arc<Self>) {
-        let path = path_beside(&self.config.socket);
+        let path = store::path_beside(&self.config.socket);
         let heir = Heir::find(&path).unwrap_or_else(|error| {
             tracing::warn!(%error, "seeds of the agent before are not taken");
             None
         });
-        let adopted = heir.as_ref().map_or_else(Vec::new, |heir| self.adopt_all(heir));
-        if self.outlives() {
-            match self.outlive(&path) {
-                Ok(()) => adopted.iter().for_each(|(seed, fds)| {
-                    self.keep_fds(*seed, fds.each_ref().map(AsFd::as_fd));
-                }),
-                Err(error) => {
-                    tracing::warn!(error, path = %path.display(), "seeds end with this agent");
-                }
-            }
+        let told = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, path = %path.display(), "seeds end with this agent");
+        };
+        let outlives =
+            self.outlives() && self.outlive(&path).inspect_err(|error| told(error)).is_ok();
+        let adopted = heir.as_ref().map_or(0, |heir| self.adopt_all(heir));
+        if outlives && let Err(error) = store::settle(&path) {
+            told(&error);
         }
         // Only now: until then an end of this agent leaves them where they were.
         if let Some(heir) = heir {
@@ -61,8 +52,8 @@ impl Agent {
                 let _ = std::fs::remove_file(&path);
             }
         }
-        if !adopted.is_empty() {
-            tracing::info!(seeds = adopted.len(), "seeds of the agent before go on");
+        if adopted > 0 {
+            tracing::info!(seeds = adopted, "seeds of the agent before go on");
             self.await_holders();
         }
     }
@@ -87,14 +78,19 @@ impl Agent {
         }
     }
 
-    /// All seeds of an heir that can be had, with what the keeper is to have of them.
-    fn adopt_all(self: &Arc<Self>, heir: &Heir) -> Vec<(SeedId, [OwnedFd; 3])> {
-        let mut adopted = Vec::new();
+    /// All seeds of an heir that can be had; gives how many.
+    fn adopt_all(self: &Arc<Self>, heir: &Heir) -> usize {
+        let mut adopted = 0;
         while let Some(kept) = next_of(heir) {
             let seed = SeedId(kept.seed);
+            // Before anything notices that it has ended.
+            if self.outlives() {
+                self.keep_fds(seed, [&kept.connection, &kept.mem, &kept.record].map(AsFd::as_fd));
+            }
             match self.adopt(kept) {
-                Ok(fds) => adopted.push((seed, fds)),
+                Ok(()) => adopted += 1,
                 Err(failure) => {
+                    self.keep_no_longer(seed);
                     tracing::warn!(%seed, %failure, "a seed of the agent before has ended");
                 }
             }
@@ -102,12 +98,10 @@ impl Agent {
         adopted
     }
 
-    /// One seed, as it was; gives what the keeper is to have of it.
-    fn adopt(self: &Arc<Self>, kept: KeptSeed) -> Result<[OwnedFd; 3], Failure> {
+    /// One seed, as it was.
+    fn adopt(self: &Arc<Self>, kept: KeptSeed) -> Result<(), Failure> {
         let broken = |error: &dyn std::fmt::Display| fail(FailureKind::Internal, error.to_string());
-        let clone = |fd: &OwnedFd| fd.try_clone().map_err(|error| broken(&error));
-        let fds = [clone(&kept.connection)?, clone(&kept.mem)?, clone(&kept.record)?];
-        let for_table = UnixStream::from(clone(&kept.connection)?);
+        let for_table = kept.connection.try_clone().map_err(|error| broken(&error))?;
         let (record, facts, life) = Record::open(kept.record).map_err(|error| broken(&error))?;
         let Facts { id, token, fork_key, read_key, pid, user, created_ns, hot, descriptor } = facts;
         let age = u64::try_from(clock::monotonic_ns() - created_ns).unwrap_or(0);
@@ -123,7 +117,7 @@ impl Agent {
         // None of them was made of a child, whose image would have ended.
         let published = self.export(&fixed, &mut descriptor, mem, door, InImage::default())?;
         self.exports.set_hot(id, hot);
-        self.seeds.adopt(fixed, for_table, published, (record, life));
+        self.seeds.adopt(fixed, for_table.into(), published, (record, life));
         let (agent, watched) = (self.clone(), UnixStream::from(kept.connection));
         let stay = move || agent.stay_with(id, watched);
         let spawned = std::thread::Builder::new().name("local".to_owned()).spawn(stay);
@@ -133,7 +127,7 @@ impl Agent {
             broken(&error)
         })?;
         tracing::info!(seed = %id, leases = life.leases, "a seed of the agent before goes on");
-        Ok(fds)
+        Ok(())
     }
 
     /// Leaves a seed to the next agent. Where that cannot be, it ends with this one.
@@ -194,7 +188,7 @@ impl Agent {
         if self.outlives() {
             // A keeper that is gone keeps nothing.
             let _ = self.keeper.end_with_agent();
-            let _ = std::fs::remove_file(path_beside(&self.config.socket));
+            let _ = std::fs::remove_file(store::path_beside(&self.config.socket));
         }
     }
 }

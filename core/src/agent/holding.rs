@@ -150,6 +150,7 @@ impl Watch {
                 return;
             }
             self.note(|hosted| hosted.is_adrift.store(true, Ordering::Release));
+            self.agent.peers.forget_tokens(&self.owner);
             let Some(channel) = self.rejoin() else { return };
             tracing::info!(seed = %self.seed, owner = self.owner, "a seed is held again");
             super::keep_lease_alive(channel.stream());
@@ -195,7 +196,10 @@ impl Watch {
         while Instant::now() < until {
             let request = ControlRequest::Rejoin { seed: self.seed, key: self.key.clone() };
             match self.agent.peers.converse(&self.owner, &request) {
-                Ok((ControlReply::Done, channel)) => {
+                Ok((reply @ (ControlReply::Done | ControlReply::Dropping), channel)) => {
+                    if matches!(reply, ControlReply::Dropping) {
+                        self.note(|hosted| hosted.dropping.store(true, Ordering::Release));
+                    }
                     let stream = channel.stream().try_clone().ok()?;
                     *self.lease.upgrade()?.0.lock() = stream;
                     return Some(channel);

@@ -171,6 +171,11 @@ impl Peers {
         }
         kept.push((Instant::now(), token));
     }
+
+    /// Another agent may be there by now, which knows none of them.
+    pub(super) fn forget_tokens(&self, agent: &str) {
+        self.tokens.lock().remove(agent);
+    }
 }
 
 impl TokenSource for Peers {

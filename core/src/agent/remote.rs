@@ -163,8 +163,13 @@ fn serve_channel(agent: &Arc<Agent>, mut channel: Channel) -> Result<(), FrameEr
                 let name = channel.stream().peer_addr().map(|peer| peer.to_string());
                 let lease = Arc::new(Lease::new(name.unwrap_or_default()));
                 match agent.seeds.rejoin(seed, &key, lease.clone()) {
-                    Ok(_hold) => {
-                        frame::write(&mut channel, &ControlReply::Done)?;
+                    Ok((_hold, is_dropping)) => {
+                        // In this answer, not behind it: it may not start one more child in between.
+                        let reply = match is_dropping {
+                            true => ControlReply::Dropping,
+                            false => ControlReply::Done,
+                        };
+                        frame::write(&mut channel, &reply)?;
                         // What it knows of an arena is of the agent before.
                         return keep_lease(agent, channel, &lease, None);
                     }

@@ -187,7 +187,7 @@ impl Seeds {
         id: SeedId,
         key: &ForkKey,
         lease: Arc<Lease>,
-    ) -> Result<Hold, Failure> {
+    ) -> Result<(Hold, bool), Failure> {
         let mut table = self.table.lock();
         let entry = table.get_mut(&id).ok_or_else(|| seed_gone(id))?;
         entry.authorize(key)?;
@@ -197,10 +197,11 @@ impl Seeds {
         }
         entry.leases.push(lease.clone());
         entry.note();
-        if entry.ends_with_children || matches!(entry.state, State::Dropping(_)) {
+        let is_dropping = entry.ends_with_children || matches!(entry.state, State::Dropping(_));
+        if is_dropping {
             lease.tell();
         }
-        Ok(Hold { seeds: self.clone(), id, lease: Some(lease) })
+        Ok((Hold { seeds: self.clone(), id, lease: Some(lease) }, is_dropping))
     }
 
     /// Who has not come back by now holds nothing.
@@ -494,7 +495,7 @@ impl Entry {
         let Some(kept) = &self.kept else { return };
         let leases = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
         kept.write(Life {
-            is_dropping: matches!(self.state, State::Dropping(_)),
+            is_dropping: self.drops_early || matches!(self.state, State::Dropping(_)),
             ends_with_children: self.ends_with_children,
             leases: leases.saturating_add(self.returning),
         });

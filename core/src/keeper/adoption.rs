@@ -115,6 +115,8 @@ mod tests {
         let refused = store.keep(7, vec![null()]).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOENT), "nothing outlives the agent yet");
         store.outlive(Some(store::listen(path).unwrap()), grace);
+        assert!(!path.exists(), "not before all is kept");
+        store::settle(path).unwrap();
         store.keep(7, vec![ours.into(), null(), null()]).unwrap();
         (store, seed)
     }
@@ -122,7 +124,7 @@ mod tests {
     #[test]
     fn the_next_agent_gets_each_seed_once_and_the_heir_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept");
+        let path = folder.path().join("sock.kept");
         let (store, mut seed) = store(&path, Duration::from_secs(60));
         let heir = std::thread::spawn(move || store.wait_for_next_agent());
         // One that goes away in the middle takes nothing along.
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn behind_the_grace_nothing_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept");
+        let path = folder.path().join("sock.kept");
         let (store, mut seed) = store(&path, Duration::from_millis(100));
         let begun = Instant::now();
         store.wait_for_next_agent();
@@ -155,9 +157,10 @@ mod tests {
     #[test]
     fn a_path_at_which_another_one_listens_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept");
+        let path = folder.path().join("sock.kept");
         let (store, _seed) = store(&path, Duration::ZERO);
         let _next = store::listen(&path).unwrap();
+        store::settle(&path).unwrap();
         store.close();
         assert!(path.exists());
     }

@@ -161,7 +161,10 @@ impl Server {
                 self.store.outlive(listener, Duration::from_millis(first));
                 self.settle(message.id, Ok((0, 0)))
             }
-            Kind::End => Err(io::ErrorKind::UnexpectedEof.into()),
+            Kind::End => {
+                self.store.outlive(None, Duration::ZERO);
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the agent breaks the protocol")),
         }
     }
@@ -173,6 +176,7 @@ impl Server {
         if !(2..=MAX_TEMPLATE_FDS).contains(&count) {
             return Err(broken());
         }
+        self.store.make_room(count);
         let fds = self.descriptors(request.id, count)?;
         let [monotonic_ns, boottime_ns] = [monotonic, boottime].map(u64::cast_signed);
         let offset = Clocks { monotonic_ns, boottime_ns };

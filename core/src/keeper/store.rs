@@ -14,19 +14,25 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::message::{Kind, Message, SEED_FDS, VERSION};
 use crate::sys::wait::{self, Interest};
 use crate::sys::{self, limits, local_socket, lock, socket};
 
+/// The last part of the socket's name.
+const KEPT: &str = "kept";
+/// Of one that the next agent is not to find yet; as long as the other.
+const TO_BE_KEPT: &str = "keep";
 /// How long the next agent may take for all that it is given: it makes descriptors anew meanwhile.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long another process may hold the folder of the socket locked.
 const TURN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long it is waited for whoever may listen at the path by now.
 const LOOK_PATIENCE: Duration = Duration::from_millis(100);
+/// What a keeper itself has open, and some to spare.
+const OWN_FDS: usize = 24;
 /// Behind a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -35,8 +41,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Store {
     seeds: BTreeMap<u64, Vec<OwnedFd>>,
     door: Option<Door>,
-    /// Half of what a keeper may have open: the other half is for templates.
-    most: usize,
+    /// What a keeper may have open.
+    limit: usize,
 }
 
 /// Where the next agent asks, and until when.
@@ -49,8 +55,8 @@ struct Door {
 impl Store {
     pub(super) fn new() -> Store {
         let soft = limits::of(std::process::id()).map(|all| all[libc::RLIMIT_NOFILE as usize].0);
-        let most = soft.map_or(0, |soft| usize::try_from(soft).unwrap_or(usize::MAX));
-        Store { seeds: BTreeMap::new(), door: None, most: most / 2 / SEED_FDS }
+        let limit = soft.map_or(0, |soft| usize::try_from(soft).unwrap_or(usize::MAX));
+        Store { seeds: BTreeMap::new(), door: None, limit }
     }
 
     /// From now on what is kept outlives the agent, or without a listener nothing does.
@@ -69,11 +75,22 @@ impl Store {
         if self.door.is_none() {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
-        if self.seeds.len() >= self.most {
+        if self.seeds.len() >= self.limit / 2 / SEED_FDS {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         self.seeds.insert(seed, fds);
         Ok(())
+    }
+
+    /// Lets go of seeds until a template's descriptors fit beside the rest: they end with their agent.
+    pub(super) fn make_room(&mut self, descriptors: usize) {
+        let others = descriptors + OWN_FDS;
+        while others + self.seeds.len() * SEED_FDS > self.limit {
+            let Some((seed, _)) = self.seeds.pop_first() else { return };
+            eprintln!(
+                "mitosis keeper: seed {seed:016x} will end with its agent: too few open files are allowed (ulimit -n)"
+            );
+        }
     }
 
     pub(super) fn forget(&mut self, seed: u64) {
@@ -136,28 +153,49 @@ fn hand_over(seeds: &BTreeMap<u64, Vec<OwnedFd>>, next: &OwnedFd) -> io::Result<
     }
 }
 
-/// A socket at `path` for the next agent to ask at; takes away what an earlier one has left there.
+/// Where the next agent asks for what the agent of this socket has left.
+pub fn path_beside(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".");
+    path.push(KEPT);
+    std::path::absolute(PathBuf::from(&path)).unwrap_or_else(|_| path.into())
+}
+
+/// A socket that the next agent is to ask at `path`. It is there once it is [`settle`]d: until then the heir of the agent
+/// before is.
 ///
 /// # Errors
-/// The folder is locked, or the path cannot be made.
+/// The folder is locked, or no path can be made.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let _turn = turn(path)?;
-    match fs::remove_file(path) {
+    let path = path.with_extension(TO_BE_KEPT);
+    match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = local_socket::listen_packets(path)?;
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let listener = local_socket::listen_packets(&path)?;
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(listener)
 }
 
-/// Removes a listener's path, unless another one listens there by now.
+/// What was made by [`listen`] stands at `path` from now on.
+///
+/// # Errors
+/// The folder is locked, or rename(2)'s.
+pub fn settle(path: &Path) -> io::Result<()> {
+    let _turn = turn(path)?;
+    fs::rename(path.with_extension(TO_BE_KEPT), path)
+}
+
+/// Removes a listener's paths, unless another one listens there by now.
 fn take_away(listener: OwnedFd) {
-    let Ok(path) = local_socket::path_of(listener.as_fd()) else { return };
+    let Ok(bound) = local_socket::path_of(listener.as_fd()) else { return };
     drop(listener);
-    let Ok(_turn) = turn(&path) else { return };
-    if local_socket::connect_packets(&path, LOOK_PATIENCE).is_err() {
-        let _ = fs::remove_file(&path);
+    let Ok(_turn) = turn(&bound) else { return };
+    for path in [bound.with_extension(KEPT), bound] {
+        if local_socket::connect_packets(&path, LOOK_PATIENCE).is_err() {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 

@@ -95,6 +95,6 @@ impl Way {
 pub struct TracedVma {
     /// Where it lies.
     pub range: SeedRange,
-    /// A path, [heap], [stack], anonymous, ...
+    /// A path, `[heap]`, `[stack]`, anonymous, ...
     pub name: String,
 }
