@@ -619,8 +619,8 @@ int mitosis_seed_pause(const struct mitosis_seed *seed,
                        uint64_t *parking_ns);
 
 /**
- * Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may
- * use the seed at the same time.
+ * Ends the seed. Once it has returned MITOSIS_OK or MITOSIS_ERR_SEED_GONE, only mitosis_seed_free() is of use;
+ * after any other code the seed is as before. No other thread may use the seed at the same time.
  *
  * seed: from mitosis_prepare(), in the process that called it.
  * how:  MITOSIS_DROP_AFTER_CHILDREN or MITOSIS_DROP_REVOKE.
@@ -629,13 +629,13 @@ int mitosis_seed_pause(const struct mitosis_seed *seed,
  *
  * ERRORS:
  * MITOSIS_ERR_NULL           seed is NULL.
- * MITOSIS_ERR_ARGUMENT       how is neither; the seed is as before.
+ * MITOSIS_ERR_ARGUMENT       how is neither.
  * MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
  * MITOSIS_ERR_SEED_GONE      it has been dropped before, or has ended.
  * MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED
- *                            the agent is gone, and the seed with it.
+ *                            the agent is gone; the next one may have the seed: drop it again.
  * MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION, MITOSIS_ERR_PROTOCOL
- *                            the agent could not be asked: the seed may live on (`mitosis drop`).
+ *                            the agent could not be asked: the seed may live on; drop it again.
  */
 int mitosis_seed_drop(struct mitosis_seed *seed,
                       int how);

@@ -21,7 +21,6 @@ use mitosis_core::prepare::{
     prepare,
 };
 use mitosis_core::sys::openssl::OpenSsl;
-use mitosis_core::wire::local::DropMode;
 
 use crate::boundary::boundary;
 use crate::error::{Failed, MITOSIS_OK, MitosisErr};
@@ -227,8 +226,7 @@ pub(crate) fn prepare_with_hooks(options: &PrepareOptions) -> Result<Option<Seed
         Ok(Prepared::Parent(seed)) => match run_after() {
             Ok(()) => Ok(Some(seed)),
             Err(failed) => {
-                // Its own failure would hide the cause; an agent that is gone has no seeds.
-                let _ = seed.drop_seed(DropMode::AfterChildren);
+                seed.discard();
                 Err(failed)
             }
         },

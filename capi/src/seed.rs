@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_int};
 use std::mem;
 use std::sync::OnceLock;
 
-use mitosis_core::client;
-use mitosis_core::wire::local::DropMode;
+use mitosis_core::client::{self, ClientError};
+use mitosis_core::wire::local::{DropMode, FailureKind};
 use zeroize::Zeroizing;
 
 use crate::boundary::{boundary, not_null};
@@ -127,8 +127,8 @@ pub unsafe extern "C" fn mitosis_seed_pause(
     })
 }
 
-/// Ends the seed. After it, whatever it returned, only mitosis_seed_free() is of use. No other thread may
-/// use the seed at the same time.
+/// Ends the seed. Once it has returned MITOSIS_OK or MITOSIS_ERR_SEED_GONE, only mitosis_seed_free() is of use;
+/// after any other code the seed is as before. No other thread may use the seed at the same time.
 ///
 /// seed: from mitosis_prepare(), in the process that called it.
 /// how:  MITOSIS_DROP_AFTER_CHILDREN or MITOSIS_DROP_REVOKE.
@@ -137,13 +137,13 @@ pub unsafe extern "C" fn mitosis_seed_pause(
 ///
 /// ERRORS:
 /// MITOSIS_ERR_NULL           seed is NULL.
-/// MITOSIS_ERR_ARGUMENT       how is neither; the seed is as before.
+/// MITOSIS_ERR_ARGUMENT       how is neither.
 /// MITOSIS_ERR_OTHER_PROCESS  this process is a fork of the one that called mitosis_prepare().
 /// MITOSIS_ERR_SEED_GONE      it has been dropped before, or has ended.
 /// MITOSIS_ERR_NO_AGENT, MITOSIS_ERR_AGENT_CLOSED
-///                            the agent is gone, and the seed with it.
+///                            the agent is gone; the next one may have the seed: drop it again.
 /// MITOSIS_ERR_AGENT_SILENT, MITOSIS_ERR_CONNECTION, MITOSIS_ERR_PROTOCOL
-///                            the agent could not be asked: the seed may live on (`mitosis drop`).
+///                            the agent could not be asked: the seed may live on; drop it again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mitosis_seed_drop(seed: *mut Seed, how: c_int) -> c_int {
     const AFTER_CHILDREN: c_int = MitosisDrop::AfterChildren as c_int;
@@ -161,7 +161,12 @@ pub unsafe extern "C" fn mitosis_seed_drop(seed: *mut Seed, how: c_int) -> c_int
                 return Err(Failed::new(MitosisErr::Argument, message));
             }
         };
-        seed.seed.take().ok_or_else(dropped)?.drop_seed(how)?;
+        let outcome = seed.seed.as_ref().ok_or_else(dropped)?.drop_seed(how);
+        let is_gone = |error: &ClientError| error.kind() == FailureKind::SeedGone;
+        if outcome.as_ref().err().is_none_or(is_gone) {
+            seed.seed = None;
+        }
+        outcome?;
         Ok(MITOSIS_OK)
     })
 }

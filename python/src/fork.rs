@@ -1,9 +1,9 @@
 //! `prepare`: once in, once out in the caller, once out in each child.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use mitosis::client::{self, AgentAddress, OfProcess};
+use mitosis::client::{self, AgentAddress, ClientError, OfProcess};
 use mitosis::prepare::{self as core, Files, LossKind, PrepareOptions, Prepared, Refuse, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
 use pyo3::prelude::*;
@@ -35,7 +35,8 @@ pub(crate) struct Seed {
 
 #[derive(Debug)]
 struct Made {
-    seed: Mutex<Option<OfProcess<client::Seed>>>,
+    /// `None` once it is dropped. A fork of this process does not touch the lock, which one of its threads may hold.
+    seed: OfProcess<Mutex<Option<client::Seed>>>,
     pid: i32,
     pause: Option<core::Pause>,
 }
@@ -43,9 +44,14 @@ struct Made {
 impl Seed {
     fn fill(&self, seed: client::Seed) {
         let (pid, pause) = (seed.pid(), seed.pause());
-        let seed = Mutex::new(Some(OfProcess::new(seed)));
+        let seed = OfProcess::new(Mutex::new(Some(seed)));
         // One that is filled already is another prepare's, which no caller asks for.
         let _ = self.made.set(Made { seed, pid, pause });
+    }
+
+    /// The seed until it is dropped, in its own process.
+    fn own(&self) -> Option<MutexGuard<'_, Option<client::Seed>>> {
+        Some(self.made.get()?.seed.own()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -73,10 +79,7 @@ impl Seed {
 
     /// Waits until the agent has published the seed.
     fn handle(&self, py: Python<'_>) -> PyResult<Handle> {
-        let published = py.detach(|| {
-            let seed = self.made.get()?.seed.lock().unwrap_or_else(PoisonError::into_inner);
-            seed.as_ref().and_then(OfProcess::own).map(client::Seed::handle)
-        });
+        let published = py.detach(|| self.own()?.as_ref().map(client::Seed::handle));
         match published {
             Some(handle) => Ok(Handle(handle.or_raise(py)?)),
             None => Err(exception(
@@ -89,14 +92,29 @@ impl Seed {
         }
     }
 
-    /// Ends the seed; False if that has been done, or is another process's to do.
+    /// Ends the seed; False if that has been done, or is another process's to do. After an error other than
+    /// SeedGone it can be dropped again.
     fn drop(&self, py: Python<'_>, revoke: bool) -> PyResult<bool> {
         let how = if revoke { DropMode::Revoke } else { DropMode::AfterChildren };
         let dropped = py.detach(|| {
-            let seed = self.made.get()?.seed.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Some(seed?.take()?.drop_seed(how))
+            let mut seed = self.own()?;
+            let dropped = seed.as_ref()?.drop_seed(how);
+            let is_gone = |error: &ClientError| error.kind() == FailureKind::SeedGone;
+            if dropped.as_ref().err().is_none_or(is_gone) {
+                *seed = None;
+            }
+            Some(dropped)
         });
         dropped.transpose().or_raise(py).map(|done| done.is_some())
+    }
+
+    /// Ends a seed of which nobody has the handle, even if its agent is gone. Nothing that fails is told.
+    fn discard(&self, py: Python<'_>) {
+        py.detach(|| {
+            if let Some(seed) = self.own().and_then(|mut seed| seed.take()) {
+                seed.discard();
+            }
+        });
     }
 }
 

@@ -155,6 +155,33 @@ def test_a_hook_after_prepare_that_raises_drops_the_seed(agent):
     )
 
 
+def test_a_hook_after_prepare_that_raises_ends_the_seed_where_no_agent_answers(agent):
+    agent.run(
+        """
+        import os, time, mitosis
+        socket = os.environ["MITOSIS_AGENT"]
+        deadline = time.monotonic() + 10
+        @mitosis.after_prepare
+        def fail():
+            while [line.state for line in mitosis.list().seeds] != ["published"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.rename(socket, socket + ".away")
+            raise RuntimeError("of the hook")
+        try:
+            mitosis.prepare()
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError
+        os.rename(socket + ".away", socket)
+        while mitosis.list().seeds:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        """
+    )
+
+
 def test_a_dropped_seed_is_gone(agent):
     agent.run(
         """
@@ -169,6 +196,32 @@ def test_a_dropped_seed_is_gone(agent):
             except mitosis.SeedGone:
                 continue
             raise AssertionError
+        """
+    )
+
+
+def test_a_seed_whose_agent_is_away_can_be_dropped_later(agent):
+    agent.run(
+        """
+        import os, mitosis
+        seed = mitosis.prepare()
+        handle = seed.handle
+        socket = os.environ["MITOSIS_AGENT"]
+        os.rename(socket, socket + ".away")
+        for _ in range(2):
+            try:
+                seed.drop()
+            except mitosis.MissingError:
+                continue
+            raise AssertionError
+        os.rename(socket + ".away", socket)
+        assert [line.seed for line in mitosis.list().seeds] == [handle.seed]
+        seed.drop()
+        try:
+            mitosis.resume(handle)
+        except mitosis.SeedGone:
+            raise SystemExit(0)
+        raise AssertionError
         """
     )
 

@@ -15,6 +15,17 @@ int main(void)
     CHECK(mitosis_seed_handle(seed, &again) == MITOSIS_OK && again == handle);
     CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
     FAILS(mitosis_seed_drop(seed, 2), MITOSIS_ERR_ARGUMENT, "MITOSIS_DROP_");
+
+    /* Where no agent answers the seed is as before: the next one may have it. */
+    const char *socket = getenv("MITOSIS_AGENT");
+    char away[512];
+    snprintf(away, sizeof away, "%s.away", socket);
+    CHECK(rename(socket, away) == 0);
+    for (int i = 0; i < 2; i++)
+        FAILS(mitosis_seed_drop(seed, MITOSIS_DROP_REVOKE), MITOSIS_ERR_NO_AGENT, "answers");
+    CHECK(mitosis_seed_handle(seed, &again) == MITOSIS_OK && again == handle);
+    CHECK(rename(away, socket) == 0);
+
     CHECK(mitosis_seed_drop(seed, MITOSIS_DROP_AFTER_CHILDREN) == MITOSIS_OK);
     FAILS(mitosis_seed_drop(seed, MITOSIS_DROP_AFTER_CHILDREN), MITOSIS_ERR_SEED_GONE, "dropped");
     FAILS(mitosis_seed_handle(seed, &handle), MITOSIS_ERR_SEED_GONE, "dropped");

@@ -76,25 +76,9 @@ impl Seed {
     /// Ends the seed.
     ///
     /// # Errors
-    /// The agent refuses, is gone or silent.
-    pub fn drop_seed(self, how: DropMode) -> Result<(), ClientError> {
-        self.drop_as(how)
-    }
-
-    /// Ends a seed of which nobody has the handle, even if its agent is gone: the next one would find it.
-    pub(crate) fn discard(self) {
-        if self.drop_as(DropMode::AfterChildren).is_ok() || self.reaped() {
-            return;
-        }
-        // Not reaped yet, its number is nobody else's.
-        if let Some(seed) = u32::try_from(self.pid).ok().and_then(|pid| PidFd::open(pid).ok()) {
-            // One that has ended meanwhile is as well.
-            let _ = seed.signal(libc::SIGKILL);
-            self.reap_soon();
-        }
-    }
-
-    fn drop_as(&self, how: DropMode) -> Result<(), ClientError> {
+    /// The agent refuses, is gone or silent. Unless it is [`FailureKind::SeedGone`](crate::wire::local::FailureKind),
+    /// the seed may live on, and the next agent may have it: drop it again.
+    pub fn drop_seed(&self, how: DropMode) -> Result<(), ClientError> {
         const WHILE: &str = "drops the seed";
         if !self.settled.load(Relaxed) {
             // An agent to which the seed has not reported yet has nothing to drop. Why it was not published
@@ -113,6 +97,19 @@ impl Seed {
         };
         self.reap_soon();
         outcome
+    }
+
+    /// Ends a seed of which nobody has the handle, even if its agent is gone: the next one would find it.
+    pub fn discard(self) {
+        if self.drop_seed(DropMode::AfterChildren).is_ok() || self.reaped() {
+            return;
+        }
+        // Not reaped yet, its number is nobody else's.
+        if let Some(seed) = u32::try_from(self.pid).ok().and_then(|pid| PidFd::open(pid).ok()) {
+            // One that has ended meanwhile is as well.
+            let _ = seed.signal(libc::SIGKILL);
+            self.reap_soon();
+        }
     }
 
     fn reap_soon(&self) {

@@ -97,7 +97,7 @@ class Seed:
         Raises:
             NotForkable: the process cannot be a seed; the text names what is in the way.
             SeedGone: it was dropped before.
-            MissingError: the agent has ended, and the seed with it.
+            MissingError: the agent is gone; the next one may have the seed: ask again.
             Unreachable: the agent is silent, or ends just now.
         """
         if self._handle is None:
@@ -113,8 +113,9 @@ class Seed:
         In a process that was forked off the one that prepared the seed this does nothing.
 
         Raises:
-            MissingError: the agent has ended, and the seed with it.
-            Unreachable: the agent is silent, or ends just now.
+            MissingError: the agent is gone; the next one may have the seed: drop it again.
+            Unreachable: the agent is silent, or ends just now: drop it again.
+            SeedGone: it has ended.
         """
         self._native.drop(revoke)
 
@@ -186,7 +187,7 @@ def fork(
     try:
         return _start(agent, forked.handle, host, stdin, stdout, stderr).finish()[0]
     except BaseException:
-        _drop_quietly(forked)
+        forked._native.discard()
         raise
 
 
@@ -218,7 +219,7 @@ async def fork_async(
         handle = await asyncio.to_thread(lambda: forked.handle)
         return (await _start(agent, handle, host, stdin, stdout, stderr).finish_async())[0]
     except BaseException:
-        _drop_quietly(forked)
+        forked._native.discard()
         raise
 
 
@@ -236,12 +237,6 @@ def _start(
         environment=[],
         seed_ends_with_children=True,
     )
-
-
-def _drop_quietly(seed: Seed) -> None:
-    # Its own failure would hide the cause; an agent that is gone has no seeds.
-    with contextlib.suppress(Error):
-        seed.drop()
 
 
 def prepare(
@@ -394,8 +389,7 @@ def _prepare(
         try:
             _hooks.run_after_prepare()
         except BaseException:
-            with contextlib.suppress(Error):
-                seed.drop()
+            seed._native.discard()
             raise
     return seed
 

@@ -20,6 +20,8 @@ const STDIO = ['stdin', 'stdout', 'stderr'];
 
 let preparing = false;
 let latest = null;
+/** Ends a seed of which nobody has the handle, even if its agent is gone. Never rejects. */
+let discard;
 const listeners = [];
 
 /** A frozen copy of this process. */
@@ -35,13 +37,24 @@ class Seed {
 
   /** The handle to resume it with, once the agent has published the seed. */
   handle() {
-    this.#handle ??= ask(native.seedHandle, this.#native).then((text) => new Handle(text));
+    this.#handle ??= ask(native.seedHandle, this.#native).then(
+      (text) => new Handle(text),
+      (error) => {
+        this.#handle = null;
+        throw error;
+      },
+    );
     return this.#handle;
   }
 
-  /** Ends the seed: no new children; its memory goes with the last one. Twice is once. */
+  /** Ends the seed: no new children; its memory goes with the last one. Twice is once. If it rejects, try again. */
   async drop({ revoke = false } = {}) {
     await ask(native.seedDrop, this.#native, Boolean(revoke));
+  }
+
+  static {
+    // Its own failure (node is ending) would hide the cause.
+    discard = (seed) => ask(native.seedDiscard, seed.#native).catch(() => {});
   }
 }
 
@@ -120,8 +133,7 @@ async function prepared(...asked) {
   try {
     await hooks.runAfterPrepare();
   } catch (error) {
-    // Its own failure would hide the cause.
-    await seed.drop().catch(() => {});
+    await discard(seed);
     throw error;
   }
   return { role: 'parent', seed };
@@ -190,7 +202,7 @@ async function fork(host = null, options = {}) {
     const [child] = await started(handle, host, { ...settings, count: 1 }, true);
     return { role: 'parent', child };
   } catch (error) {
-    await forked.seed.drop().catch(() => {});
+    await discard(forked.seed);
     throw error;
   }
 }

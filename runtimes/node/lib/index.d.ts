@@ -89,7 +89,8 @@ export class Seed {
   /**
    * The handle to resume it with, once the agent has published the seed.
    *
-   * Rejects with `ERR_MITOSIS_NOT_FORKABLE` if the process cannot be a seed; the message names what is in the way.
+   * Rejects with `ERR_MITOSIS_NOT_FORKABLE` if the process cannot be a seed; the message names what is in the way. With
+   * `ERR_MITOSIS_MISSING` or `ERR_MITOSIS_UNREACHABLE` the agent is gone; the next one may have the seed: ask again.
    */
   handle(): Promise<Handle>;
   /**
@@ -97,6 +98,9 @@ export class Seed {
    *
    * With `revoke` its pages can be read no more from now on: a child that touches one that it has not got
    * dies, and its `wait` rejects with `ERR_MITOSIS_PAGE_LOST`.
+   *
+   * Rejects with `ERR_MITOSIS_MISSING` or `ERR_MITOSIS_UNREACHABLE`: the agent is gone; the next one may have the seed:
+   * drop it again.
    */
   drop(options?: { revoke?: boolean }): Promise<void>;
 }

@@ -67,6 +67,23 @@ test('prepare settles here and in each child', async (t) => {
   assert.strictEqual(after.late, 'ERR_MITOSIS_SEED_GONE');
 });
 
+test('a seed whose agent is away is asked and dropped later', async (t) => {
+  const agent = await startAgent(t);
+  const said = await run(agent, async (mitosis, say) => {
+    const { renameSync } = require('node:fs');
+    const socket = process.env.MITOSIS_AGENT;
+    const { seed } = await mitosis.prepare();
+    const code = (promise) => promise.then(() => 'done', (error) => error.code);
+    renameSync(socket, `${socket}.away`);
+    say([await code(seed.handle()), await code(seed.drop()), await code(seed.drop())]);
+    renameSync(`${socket}.away`, socket);
+    const handle = await seed.handle();
+    say([await code(seed.drop()), await code(mitosis.resume(handle))]);
+  });
+  const away = 'ERR_MITOSIS_MISSING';
+  assert.deepStrictEqual(said, [[away, away, away], ['done', 'ERR_MITOSIS_SEED_GONE']]);
+});
+
 test('hooks run in order, are awaited, and stop what they must', async (t) => {
   const agent = await startAgent(t);
   const said = await run(agent, async (mitosis, say) => {

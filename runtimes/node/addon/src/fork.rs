@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mitosis::client::{self, AgentAddress, OfProcess};
+use mitosis::client::{self, AgentAddress, ClientError, OfProcess};
 use mitosis::id::{ChildId, SeedId};
 use mitosis::prepare::{self as core, LossKind, PrepareOptions, Prepared, Refuse, Threads};
 use mitosis::wire::local::{DropMode, FailureKind};
@@ -19,7 +19,14 @@ const WHAT: &str = "seed";
 
 /// A seed, as the process that prepared it holds it; work on other threads may hold it, too.
 #[derive(Clone, Debug)]
-struct Seed(Arc<Mutex<Option<OfProcess<client::Seed>>>>);
+struct Seed(Arc<OfProcess<Mutex<Option<client::Seed>>>>);
+
+impl Seed {
+    /// `None` once it is dropped. A fork of this process does not touch the lock, which one of its threads may hold.
+    fn own(&self) -> Result<MutexGuard<'_, Option<client::Seed>>, Failure> {
+        Ok(own(&self.0, WHAT)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Forks between this process and the first one.
 pub(crate) fn generation<'s>(env: Env<'s>, _: &[Value<'s>; MAX_ARGS]) -> Result<Value<'s>, Raised> {
@@ -128,7 +135,7 @@ pub(crate) fn prepare<'s>(env: Env<'s>, args: &[Value<'s>; MAX_ARGS]) -> Result<
         Prepared::Parent(seed) => {
             let prepared = env.object()?;
             prepared.set(env, "pid", env.number(f64::from(seed.pid()))?)?;
-            let seed = Seed(Arc::new(Mutex::new(Some(OfProcess::new(seed)))));
+            let seed = Seed(Arc::new(OfProcess::new(Mutex::new(Some(seed)))));
             prepared.set(env, "seed", env.held(seed)?)?;
             Ok(prepared)
         }
@@ -240,20 +247,18 @@ pub(crate) fn seed_handle<'s>(
     args: &[Value<'s>; MAX_ARGS],
 ) -> Result<Value<'s>, Raised> {
     let seed = args[0].held::<Seed>(env)?.clone();
-    let work = move || {
-        let seed = seed.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match seed.as_ref() {
-            Some(seed) => Ok(own(seed, WHAT)?.handle()?.reveal()),
-            None => {
-                let message = "this seed has been dropped: take its handle before";
-                Err(Failure::of(FailureKind::SeedGone, message))
-            }
+    let work = move || match seed.own()?.as_ref() {
+        Some(seed) => Ok(seed.handle()?.reveal()),
+        None => {
+            let message = "this seed has been dropped: take its handle before";
+            Err(Failure::of(FailureKind::SeedGone, message))
         }
     };
     work::promise(env, work, |env, handle| env.string(&handle))
 }
 
-/// (seed, revoke): a promise that it ends; of false if that has been done, or is another process's to do.
+/// (seed, revoke): a promise that it ends; of false if that has been done, or is another process's to do. After a
+/// failure other than SEED_GONE it can be dropped again.
 pub(crate) fn seed_drop<'s>(
     env: Env<'s>,
     args: &[Value<'s>; MAX_ARGS],
@@ -261,11 +266,33 @@ pub(crate) fn seed_drop<'s>(
     let seed = args[0].held::<Seed>(env)?.clone();
     let how = if args[1].to_bool(env)? { DropMode::Revoke } else { DropMode::AfterChildren };
     let work = move || {
-        let seed = seed.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match seed.and_then(OfProcess::take) {
-            Some(seed) => Ok(seed.drop_seed(how).map(|()| true)?),
-            None => Ok(false),
+        let Ok(mut own) = seed.own() else { return Ok(false) };
+        let Some(seed) = own.as_ref() else { return Ok(false) };
+        let dropped = seed.drop_seed(how);
+        let is_gone = |error: &ClientError| error.kind() == FailureKind::SeedGone;
+        if dropped.as_ref().err().is_none_or(is_gone) {
+            *own = None;
         }
+        dropped?;
+        Ok(true)
+    };
+    work::promise(env, work, |env, done| env.boolean(done))
+}
+
+/// (seed): a promise that a seed ends of which nobody has the handle, even if its agent is gone; of false if it has
+/// been dropped, or is another process's.
+pub(crate) fn seed_discard<'s>(
+    env: Env<'s>,
+    args: &[Value<'s>; MAX_ARGS],
+) -> Result<Value<'s>, Raised> {
+    let seed = args[0].held::<Seed>(env)?.clone();
+    let work = move || {
+        let seed = seed.own().ok().and_then(|mut own| own.take());
+        let is_there = seed.is_some();
+        if let Some(seed) = seed {
+            seed.discard();
+        }
+        Ok(is_there)
     };
     work::promise(env, work, |env, done| env.boolean(done))
 }

@@ -23,7 +23,7 @@ use mitosis::prepare::Refuse;
 
 /// What `require()` of this library returns.
 fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
-    let functions: [(&str, js::Callee); 25] = [
+    let functions: [(&str, js::Callee); 26] = [
         ("findAgent", agent::find_agent),
         ("ensureAgent", agent::ensure_agent),
         ("checkHost", agent::check_host),
@@ -40,6 +40,7 @@ fn exports<'s>(env: Env<'s>, exports: Value<'s>) -> Result<(), Raised> {
         ("endRehearsal", fork::end_rehearsal),
         ("seedHandle", fork::seed_handle),
         ("seedDrop", fork::seed_drop),
+        ("seedDiscard", fork::seed_discard),
         ("childEnd", child::end),
         ("childKill", child::kill),
         ("childWatch", child::watch),
