@@ -36,6 +36,8 @@ def test_a_child_is_where_its_resumer_says(agent):
             {"cwd": "/not/there"},
             {"hostname": ""},
             {"argv": "worker"},
+            {"argv": b"worker"},
+            {"argv": [b"a"]},
             {"id_map": "0:100000:65536"},
             {"id_map": ["0:1"]},
             {"argv": ["a\\0b"]},

@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 
 use super::proc_files;
 use super::scratch::{Guarded, MAX_COPIES};
-use super::shared_pages::SharedPages;
+use super::shared_pages::{SharedPages, Unread};
 use crate::descriptor::SeedRange;
 use crate::sys::page_size;
 
@@ -107,8 +107,7 @@ fn copy(vma: &SharedVma, data: &[SeedRange], source: &File) -> Result<Copied, Sh
         let (first, _end) = (memory.at(offset), memory.at(offset + len));
         // SAFETY: `offset..offset + len` lies in the new mapping (`at` asserts it), which has no other user.
         let read = unsafe { pages.read(range.start.0, first.as_ptr(), len) };
-        let read = read.map_err(|answer| io::Error::from_raw_os_error(-answer));
-        read.map_err(failed("/proc/self/mem"))?;
+        read.map_err(Unread::error)?;
     }
     Ok(Copied { shared: vma.range, memory })
 }

@@ -7,6 +7,9 @@
 //!
 //! No allocation, no libc: other threads may stand.
 
+use std::io;
+
+use super::shared::SharedMemoryError;
 use crate::descriptor::SeedRange;
 use crate::sys::rawcall::rawcall;
 
@@ -25,7 +28,41 @@ pub(super) struct SharedPages {
 enum Again {
     NotAsked,
     At(u64),
-    Refused,
+    /// errno.
+    Refused(i32),
+}
+
+/// Why bytes were not read: -errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// /proc/self/mem's.
+    Memory(i32),
+    /// mremap(2)'s: whether a page has bytes behind a guard cannot be told.
+    Again(i32),
+}
+
+impl Unread {
+    /// In words.
+    pub(super) fn error(self) -> SharedMemoryError {
+        let (Unread::Memory(answer) | Unread::Again(answer)) = self;
+        let error = io::Error::from_raw_os_error(-answer);
+        match self {
+            Unread::Memory(_) => SharedMemoryError::Copy { what: "/proc/self/mem", error },
+            Unread::Again(_) => {
+                let remedy = match -answer {
+                    libc::EAGAIN => "unlock it before prepare, or raise RLIMIT_MEMLOCK (ulimit -l)",
+                    libc::EPERM => {
+                        "it is sealed (mseal), so it must have no guards (MADV_GUARD_INSTALL), and no pages behind the \
+                         end of its file"
+                    }
+                    _ => "leave room for one mapping more (ulimit -v, vm.max_map_count)",
+                };
+                let what = "mapping it once more, as some of its pages cannot be read";
+                let error = io::Error::new(error.kind(), format!("{error}; {remedy}"));
+                SharedMemoryError::Copy { what, error }
+            }
+        }
+    }
 }
 
 impl SharedPages {
@@ -40,7 +77,12 @@ impl SharedPages {
     ///
     /// # Errors
     /// The kernel's answer, where it is not that a page has no bytes.
-    pub(super) unsafe fn read(&mut self, start: u64, into: *mut u8, len: usize) -> Result<(), i32> {
+    pub(super) unsafe fn read(
+        &mut self,
+        start: u64,
+        into: *mut u8,
+        len: usize,
+    ) -> Result<(), Unread> {
         let mut done = 0;
         while done < len {
             let at = self.seen_at(start + done as u64);
@@ -48,13 +90,19 @@ impl SharedPages {
             let got =
                 unsafe { rawcall!(libc::SYS_pread64, self.memory, into.add(done), len - done, at) };
             match usize::try_from(got) {
-                Ok(0) => return Err(-libc::ENODATA),
+                Ok(0) => return Err(Unread::Memory(-libc::ENODATA)),
                 Ok(bytes) => done += bytes,
                 Err(_) => match i32::try_from(-got).unwrap_or(libc::ENODATA) {
                     libc::EINTR => {}
                     libc::EIO | libc::EFAULT if self.is_mapped_again() => {}
-                    libc::EIO | libc::EFAULT => done = (done + 1).next_multiple_of(self.page),
-                    errno => return Err(-errno),
+                    libc::EIO | libc::EFAULT => match self.again {
+                        // The memory could be mapped once more, and a guard may stand before bytes.
+                        Again::Refused(errno @ (libc::ENOMEM | libc::EAGAIN | libc::EPERM)) => {
+                            return Err(Unread::Again(-errno));
+                        }
+                        _ => done = (done + 1).next_multiple_of(self.page),
+                    },
+                    errno => return Err(Unread::Memory(-errno)),
                 },
             }
         }
@@ -64,7 +112,7 @@ impl SharedPages {
     fn seen_at(&self, addr: u64) -> u64 {
         match self.again {
             Again::At(start) => start + (addr - self.range.start.0),
-            Again::NotAsked | Again::Refused => addr,
+            Again::NotAsked | Again::Refused(_) => addr,
         }
     }
 
@@ -76,7 +124,8 @@ impl SharedPages {
         let (start, len) = (self.range.start.0, self.range.len());
         // SAFETY: of length 0, mremap(2) maps shared memory once more, at a place that nothing else has.
         let at = unsafe { rawcall!(libc::SYS_mremap, start, 0, len, libc::MREMAP_MAYMOVE, 0) };
-        self.again = u64::try_from(at).map_or(Again::Refused, Again::At);
+        let refused = |_| Again::Refused(i32::try_from(-at).unwrap_or(libc::EINVAL));
+        self.again = u64::try_from(at).map_or_else(refused, Again::At);
         matches!(self.again, Again::At(_))
     }
 }
@@ -100,7 +149,7 @@ mod tests {
     const PAGE: usize = 4096;
     const MADV_GUARD_INSTALL: i32 = 102;
 
-    fn read(memory: &File, start: u64, pages: usize) -> Result<Vec<u8>, i32> {
+    fn read(memory: &File, start: u64, pages: usize) -> Result<Vec<u8>, Unread> {
         let mut into = vec![0; pages * PAGE];
         let range = SeedRange::new(start, start + into.len() as u64);
         let mut source = SharedPages::of(memory.as_raw_fd(), range, PAGE);
@@ -132,10 +181,41 @@ mod tests {
         let range = SeedRange::new(start, start + PAGE as u64);
         let mut none = SharedPages::of(-1, range, PAGE);
         // SAFETY: a page of its own.
-        assert_eq!(unsafe { none.read(start, into.as_mut_ptr(), PAGE) }, Err(-libc::EBADF));
+        let read_none = unsafe { none.read(start, into.as_mut_ptr(), PAGE) };
+        assert_eq!(read_none, Err(Unread::Memory(-libc::EBADF)));
         assert_eq!(read(&memory, start, 1).unwrap(), page);
         // Nothing is mapped there: EIO, and nothing is there to be mapped once more.
         assert_eq!(read(&memory, PAGE as u64, 1).unwrap(), [0; PAGE]);
+    }
+
+    #[test]
+    fn what_may_stand_behind_a_guard_is_no_zeros() {
+        let memory = File::open("/proc/self/mem").unwrap();
+        let start = PAGE as u64;
+        let range = SeedRange::new(start, 2 * start);
+        let refused = |errno| {
+            let mut into = vec![1u8; PAGE];
+            let again = Again::Refused(errno);
+            let mut source =
+                SharedPages { again, ..SharedPages::of(memory.as_raw_fd(), range, PAGE) };
+            // SAFETY: as long as it is said to be.
+            unsafe { source.read(start, into.as_mut_ptr(), PAGE) }
+        };
+        for errno in [libc::ENOMEM, libc::EAGAIN, libc::EPERM] {
+            let unread = Unread::Again(-errno);
+            assert_eq!(refused(errno), Err(unread));
+            let text = unread.error().to_string();
+            let told = io::Error::from_raw_os_error(errno).to_string();
+            assert!(text.contains("once more") && text.contains(&told), "{text}");
+            assert!(!text.contains("/proc"), "{text}");
+        }
+        assert_eq!(refused(libc::EINVAL), Ok(()), "no shared memory of any file");
+    }
+
+    /// Device and inode of a line of /proc/self/maps.
+    fn file_of(line: &str) -> (&str, &str) {
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        (fields.next().unwrap(), fields.next().unwrap())
     }
 
     #[test]
@@ -157,9 +237,12 @@ mod tests {
             let first: Vec<u8> = found.iter().step_by(PAGE).copied().collect();
             assert_eq!(first, [9, 9, if pages == 3 { 9 } else { 0 }]);
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let is_its = |line: &&str| line.starts_with(&format!("{start:x}-"));
+            let file_here = file_of(maps.lines().find(is_its).unwrap());
             unmap(start, 3);
             let left = std::fs::read_to_string("/proc/self/maps").unwrap();
-            assert!(left.lines().count() < maps.lines().count(), "nothing else is left mapped");
+            let still = left.lines().find(|line| file_of(line) == file_here);
+            assert_eq!(still, None, "nothing of it is left mapped");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::child::{ChildSpec, Own, STDIO_FD, STDIO_FD_AHEAD, TailFacts, TailPlac
 use super::clock::ChildClock;
 use super::compile::{self, COMMAND_FD, HostFacts, TemplateFds, compile};
 use super::entering::Entering;
-use super::placement::Placement;
+use super::placement::{PARKING_LEN, Placement};
 use super::program::Program;
 use super::shared::SharedHere;
 use super::vdso::Vdso;
@@ -160,7 +160,7 @@ impl Template {
         let own_proc = host.proc_is_plain && spec.descriptor.root.is_none();
         let stand_in = spec.stand_in();
         let (program, files) = spec.program(&host, stand_in.as_ref())?;
-        let room = spec.placement.room_for(spec.descriptor, MAX_ARGV_BYTES as u64);
+        let room = room_for_argv(spec.placement, spec.descriptor);
         let tail = TailFacts::of(spec.descriptor, &host)?.with_room_for_argv(room);
         let base = spec.placement.base;
         let nothing = nothing()?;
@@ -481,6 +481,13 @@ fn command(child: ChildId, mail_len: usize, ops: u64, fds: usize) -> Command {
         own_pid: 0,
         own_proc: 0,
     }
+}
+
+/// Where the argv of a resumer's finds room: behind the host's vvar and vDSO, which `vdso::plan` may have put at the same
+/// place. They are no larger than the parking that they came by.
+pub(super) fn room_for_argv(placement: &Placement, desc: &Descriptor) -> Option<SeedAddr> {
+    let room = placement.room_for(desc, PARKING_LEN + MAX_ARGV_BYTES as u64)?;
+    Some(SeedAddr(room.0 + PARKING_LEN))
 }
 
 /// Sends a command in one piece: whoever takes it is woken once.

@@ -194,7 +194,11 @@ fn beginning(
     if len != 0 {
         ops.push(calls::set_robust_list(head.0, len));
     }
-    ops.extend(sched.map(|sched| scheduling(sched, Expect::Success)));
+    // One that runs behind others would hold those up that leave the gate after it. Behind the gate nobody can be told of a
+    // failure, and to lower itself a thread needs no capability.
+    let late = sched.filter(|sched| gate.is_some() && is_lowered(sched));
+    let early = sched.filter(|_| late.is_none());
+    ops.extend(early.map(|sched| scheduling(sched, Expect::Success)));
     if let Some((first, own)) = kept {
         ops.extend(state::of_thread(own, first));
         ops.extend(state::room_for_vectors(own));
@@ -205,6 +209,7 @@ fn beginning(
     }
     let as_whom = gate.map(|_| ops.len());
     ops.extend(gate.map(|gate| Op::Gate { addr: gate.0 }));
+    ops.extend(late.map(|sched| scheduling(sched, Expect::Ignored)));
     ops.push(Op::SignalReturn { frame: thread.frame.0 });
     (Program { ops }, as_whom)
 }
@@ -229,5 +234,51 @@ pub(super) fn is_raised(sched: &Sched) -> bool {
         Ok(libc::SCHED_FIFO | libc::SCHED_RR) => true,
         Ok(libc::SCHED_IDLE) => false,
         _ => sched.nice < 0,
+    }
+}
+
+/// Whether others run before it.
+fn is_lowered(sched: &Sched) -> bool {
+    match i32::try_from(sched.policy) {
+        Ok(libc::SCHED_FIFO | libc::SCHED_RR) => false,
+        Ok(libc::SCHED_IDLE) => true,
+        _ => sched.nice > 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resume::compile::tests::descriptor;
+
+    /// Which steps of a thread that is to be scheduled so do it; all of them; where it becomes whom it is to be.
+    fn scheduled(sched: Sched, gate: Option<SeedAddr>) -> (Vec<usize>, Vec<String>, Option<usize>) {
+        let thread = &descriptor().threads[0];
+        let (program, as_whom) = beginning(thread, Some(&sched), None, None, gate);
+        let steps: Vec<String> = program.ops.iter().map(Op::to_string).collect();
+        let is_it = |step: &usize| steps[*step].starts_with("sched_setattr");
+        let found = (0..steps.len()).filter(is_it).collect();
+        (found, steps, as_whom)
+    }
+
+    #[test]
+    fn who_is_lowered_leaves_the_gate_before() {
+        let idle = Sched { policy: 5, ..Sched::default() };
+        let raised = Sched { policy: 1, priority: 1, ..Sched::default() };
+        let nice = |nice| Sched { nice, ..Sched::default() };
+        let all = [(idle, true), (nice(19), true), (nice(0), false), (nice(-5), false)];
+        for (sched, is_late) in all.into_iter().chain([(raised, false)]) {
+            let (found, steps, as_whom) = scheduled(sched, Some(SeedAddr(0x400)));
+            let gate = steps.iter().position(|step| step.starts_with("futex wait")).unwrap();
+            let [step] = found[..] else { panic!("{steps:?}") };
+            assert_eq!(step == gate + 1, is_late, "{steps:?}");
+            assert_eq!(step < gate, !is_late, "{steps:?}");
+            assert_eq!(steps[step].ends_with("(may fail)"), is_late, "{steps:?}");
+            assert_eq!(as_whom, Some(gate), "{steps:?}");
+            assert!(steps.last().unwrap().starts_with("rt_sigreturn"), "{steps:?}");
+            let (found, steps, _) = scheduled(sched, None);
+            assert_eq!(found.len(), 1, "{steps:?}");
+            assert!(!steps[found[0]].ends_with("(may fail)"), "{steps:?}");
+        }
     }
 }

@@ -232,6 +232,9 @@ mod tests {
     use super::*;
     use crate::descriptor::{Vma, VmaFlags};
     use crate::resume::compile::tests::descriptor;
+    use crate::resume::placement::PARKING_LEN;
+    use crate::resume::template::room_for_argv;
+    use crate::wire::local::MAX_ARGV_BYTES;
 
     /// Bytes of what leads elsewhere.
     const JUMP_LEN: usize = 14;
@@ -313,15 +316,24 @@ mod tests {
         let (mut desc, memory) = seed(rip);
         desc.needs.vdso = [1; 32];
         let placement = Placement::choose(&desc, &[]).unwrap();
+        planned_at(&desc, &memory, &placement, digest)
+    }
+
+    fn planned_at(
+        desc: &Descriptor,
+        memory: &[u8],
+        placement: &Placement,
+        digest: [u8; 32],
+    ) -> Result<Vdso, VdsoError> {
         let bytes = own();
-        let special = special(&desc);
+        let special = special(desc);
         let here = HostVdso { bytes: &bytes, special: &special, digest: Some(digest) };
         let read = |addr: SeedAddr, into: &mut [u8]| {
             let at = place(addr);
             into.copy_from_slice(&memory[at..at + into.len()]);
             Ok(())
         };
-        plan(&desc, &placement, &here, &read)
+        plan(desc, placement, &here, &read)
     }
 
     #[test]
@@ -332,6 +344,51 @@ mod tests {
             proxy.seed.contains(SeedAddr(*addr)) && code.len() == JUMP_LEN
         };
         assert!(proxy.entries.len() >= 5 && proxy.entries.iter().all(inside), "{proxy:x?}");
+    }
+
+    /// Seeds that leave two holes: one in which the region finds room, and a smaller one.
+    #[test]
+    fn a_given_argv_is_nowhere_in_the_hosts() {
+        const BASES: u64 = 2 << 20;
+        const GAPS: [u64; 6] = [32 << 20, 34 << 20, 48 << 20, 66 << 20, 1 << 30, 1 << 40];
+        let (mut desc, memory) = seed(0);
+        desc.needs.vdso = [1; 32];
+        let vma = |start, end| Vma {
+            range: SeedRange::new(start, end),
+            prot: 3,
+            kind: VmaKind::Anonymous,
+            flags: VmaFlags::default(),
+        };
+        let (mut same, mut apart) = (0, 0);
+        let extras = [0, 64 << 10, 128 << 10, 256 << 10, 384 << 10, 2 << 20];
+        for (gap, extra) in GAPS.into_iter().flat_map(|gap| extras.map(|extra| (gap, extra))) {
+            let mut desc = desc.clone();
+            let (low, high) = (0x6000_0000_0000, 0x6000_4000_0000);
+            desc.vmas.extend([
+                vma(4 << 30, low),
+                vma(low + gap.min(1 << 29) + extra, high),
+                vma(high + (64 << 20) + gap, 0x7fff_ffff_f000),
+            ]);
+            let Ok(placement) = Placement::choose(&desc, &[]) else { continue };
+            let argv = room_for_argv(&placement, &desc);
+            let proxied = planned_at(&desc, &memory, &placement, [2; 32]);
+            let (Some(argv), Ok(Vdso::Proxied(proxy))) = (argv, proxied) else { continue };
+            let len = special(&desc).last().unwrap().1.end.0 - special(&desc)[0].1.start.0;
+            let host = SeedRange::new(proxy.host.0, proxy.host.0 + len);
+            // Whichever is lower ends before the next base.
+            assert_eq!((host.start.0 % BASES, argv.0 % BASES), (0, PARKING_LEN));
+            let argv = SeedRange::new(argv.0, argv.0 + MAX_ARGV_BYTES as u64);
+            assert!(host.intersect(argv).is_empty(), "{gap:x} {extra:x}: {host:?} {argv:?}");
+            let is_free = |vma: &Vma| vma.range.intersect(argv).is_empty();
+            assert!(desc.vmas.iter().all(is_free), "{gap:x} {extra:x}: {argv:?}");
+            assert!(placement.region().intersect(argv).is_empty());
+            match argv.start.0 - proxy.host.0.min(argv.start.0) == PARKING_LEN {
+                true => same += 1,
+                false => apart += 1,
+            }
+        }
+        assert!(same > 0 && apart > 0, "{same} beside each other, {apart} elsewhere");
+        const { assert!(PARKING_LEN + MAX_ARGV_BYTES as u64 <= BASES) };
     }
 
     #[test]

@@ -314,9 +314,13 @@ def _start(
 
 
 def _texts(name: str, texts: object, example: str) -> list[str]:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
+    if (
+        isinstance(texts, str)
+        or not isinstance(texts, Sequence)
+        or not all(isinstance(text, str) for text in texts)
+    ):
         raise ArgumentError(f"{name} is {texts!r}: give a list of texts, {example}")
-    return [str(text) for text in texts]
+    return list(texts)
 
 
 def _whole_number(n: object) -> int:

@@ -7,7 +7,7 @@ use crate::descriptor::SeedRange;
 use crate::prepare::proc_files::{close, open};
 use crate::prepare::scratch::{Guarded, MAX_COPIES};
 use crate::prepare::shared::{Copied, SharedMemoryError, SharedVma, shared_vmas, swap_exists};
-use crate::prepare::shared_pages::SharedPages;
+use crate::prepare::shared_pages::{SharedPages, Unread};
 use crate::sys::page_size;
 use crate::sys::rawcall::rawcall;
 
@@ -32,8 +32,8 @@ pub(super) struct Plan {
 pub(super) enum NotCopied {
     /// Above the limit: the index of the VMA that was too much, and the bytes with it.
     Over { index: usize, bytes: u64 },
-    /// /proc/self/mem could not be opened or read: the kernel's answer.
-    Unreadable(i32),
+    /// /proc/self/mem could not be opened, or the memory not be read.
+    Unreadable(Unread),
 }
 
 impl Plan {
@@ -69,7 +69,7 @@ impl Plan {
         }
         let memory = open(c"/proc/self/mem".as_ptr().cast(), 0);
         if memory < 0 {
-            return Err(NotCopied::Unreadable(memory));
+            return Err(NotCopied::Unreadable(Unread::Memory(memory)));
         }
         let mut bytes = 0;
         let outcome =
@@ -122,10 +122,7 @@ impl Plan {
     pub(super) fn error(&self, cause: NotCopied) -> SharedMemoryError {
         let (index, bytes) = match cause {
             NotCopied::Over { index, bytes } => (index, bytes),
-            NotCopied::Unreadable(answer) => {
-                let error = io::Error::from_raw_os_error(-answer);
-                return SharedMemoryError::Copy { what: "/proc/self/mem", error };
-            }
+            NotCopied::Unreadable(why) => return why.error(),
         };
         let vma = &self.sources[index];
         SharedMemoryError::OverLimit {

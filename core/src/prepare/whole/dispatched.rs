@@ -2,8 +2,8 @@
 //!
 //! Nobody is told of it but who traces such a thread, and it must not be asked to park: the calls of our handler would go to
 //! its own, which is blocked there, and the kernel ends a process for that. So a helper process looks before anybody is
-//! stopped, and only where SIGSYS has a handler at all: without one nobody has calls dispatched. Where ptrace is refused
-//! nothing is known, and nothing is refused.
+//! stopped, and only where SIGSYS has a handler at all: without one nobody has calls dispatched. Where clone, wait4 or
+//! ptrace is refused nothing is known, and nothing is refused.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::park::{self, now};
 use super::table::{self, DISPATCHED, Slot, Table};
 use crate::prepare::scratch::Guarded;
 use crate::prepare::{Threads, kept};
-use crate::sys::rawcall::{rawcall, set_signal_mask};
+use crate::sys::rawcall::{rawcall, set_signal_mask, signal_bit};
 
 /// Where names of threads, and the list of them, are read to.
 const WORK_BYTES: usize = 48 << 10;
@@ -33,9 +33,14 @@ pub(in crate::prepare) fn refuse(threads: Threads, patience: Duration) -> Option
     let own = unsafe { rawcall!(libc::SYS_gettid) };
     list(table, threads, u32::try_from(own).unwrap_or(0), work);
     let deadline = now().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
-    // No handler of the program runs in the helper, which shares its memory.
+    // No handler of the program runs in the helper, which shares its memory, but one: where a seccomp filter traps a call
+    // of ours (SECCOMP_RET_TRAP, for which most handlers of SIGSYS are there), the kernel ends who blocks that signal.
     let mask = set_signal_mask(u64::MAX);
-    let looked = open::by_helper(table, deadline, look);
+    set_signal_mask(mask | !signal_bit(libc::SIGSYS));
+    let looked = match can_wait() {
+        true => open::by_helper(table, deadline, look),
+        false => Err(-(libc::ENOSYS as isize)),
+    };
     set_signal_mask(mask);
     let found = listed(table).find(|(_, slot)| slot.opened.load(SeqCst) == DISPATCHED);
     let refused = found.filter(|_| looked.is_ok()).map(|(tid, slot)| {
@@ -44,6 +49,16 @@ pub(in crate::prepare) fn refuse(threads: Threads, patience: Duration) -> Option
     });
     table.used.store(0, SeqCst);
     refused
+}
+
+/// Whether wait4(2) is answered by the kernel: a helper of whose end nothing is told would be waited for without end.
+fn can_wait() -> bool {
+    // SAFETY: nobody is a child of its own, so nobody is reaped.
+    let answer = unsafe {
+        let own = rawcall!(libc::SYS_getpid);
+        rawcall!(libc::SYS_wait4, own, 0, libc::__WALL | libc::WNOHANG, 0)
+    };
+    answer == -(libc::ECHILD as isize)
 }
 
 /// Who is to be looked at.

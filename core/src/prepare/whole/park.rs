@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  list /proc/self/task > ask who is new > wait until all have entered themselves > list again > nobody new
-//!                                             └ every 2 ms: gone? blocks the signal? (open.rs)
+//!                                             └ every 2 ms: gone? the kernel's? blocks the signal? (open.rs)
 //! ```
+//! Threads that the kernel runs for an io_uring (iou-sqp-*, iou-wrk-*) are listed with ours, block all that they may,
+//! and have no code of their own: they are passed over, as they are no threads of a child. They are looked at when they have
+//! not come, for a look at each thread costs more than asking it.
 //!
 //! From the first question on nothing here allocates or takes a lock: whoever holds it may be parked.
 
@@ -13,7 +16,7 @@ use super::failure::{self, Stopped};
 use super::faults;
 use super::open;
 use super::signal;
-use super::table::{GONE, OPENED, REFUSED, Slot, Table, WANTED};
+use super::table::{DISPATCHED, GONE, OPENED, REFUSED, Slot, Table, WANTED};
 use crate::descriptor::MAX_THREADS;
 use crate::prepare::proc_files::{close, each_entry, open as open_file, own_entry, read_file};
 use crate::prepare::proc_text::{Path, decimal, own_number, status};
@@ -25,6 +28,10 @@ const LOOK_NS: u64 = 2_000_000;
 /// How long a thread may block the signal where ptrace(2) is refused: one that starts or ends does so for
 /// some microseconds.
 const BLOCKED_NS: u64 = 50_000_000;
+/// `Slot::opened`, until another thread has the slot: it is a thread of the kernel's.
+const KERNELS: u32 = 5;
+/// Of a thread's flags, in proc_pid_stat(5): it works for an io_uring.
+const PF_IO_WORKER: u64 = 0x10;
 
 /// One attempt.
 pub(super) struct Parking<'a> {
@@ -110,7 +117,17 @@ impl<'a> Parking<'a> {
                 outcome = Err(failure::plain(failure::Kind::TooMany));
                 return;
             };
+            let was_kernels =
+                slot.opened.load(SeqCst) == KERNELS && table.tids[*used].load(SeqCst) == tid;
             prepare_slot(table, slot, *used, (tid, in_proc), round);
+            // Nobody takes the signals that would be left with it, one a prepare.
+            if was_kernels && is_kernels(in_proc, text) {
+                slot.opened.store(KERNELS, SeqCst);
+                slot.claim.store(GONE, SeqCst);
+                *used += 1;
+                *gone += 1;
+                return;
+            }
             match signal::ask(process, tid, round, *used) {
                 0 => *used += 1,
                 // It has just ended.
@@ -173,14 +190,17 @@ impl<'a> Parking<'a> {
                 if isize::try_from(tid) == Ok(self.process) {
                     return Err(failure::plain(failure::Kind::MainEnded));
                 }
-                if slot.claim.compare_exchange(self.round, GONE, SeqCst, SeqCst).is_ok() {
-                    self.gone += 1;
-                }
+                self.pass_over(slot);
                 continue;
             }
             // What cannot be looked at (no descriptor is left) is waited for.
             let Some((_, blocked)) = found else { continue };
             if blocked & signal_bit(signal::PARK_SIGNAL) == 0 {
+                continue;
+            }
+            if slot.opened.load(SeqCst) == 0 && is_kernels(in_proc, self.text) {
+                slot.opened.store(KERNELS, SeqCst);
+                self.pass_over(slot);
                 continue;
             }
             match slot.opened.load(SeqCst) {
@@ -199,6 +219,13 @@ impl<'a> Parking<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// Waits for it no more.
+    fn pass_over(&mut self, slot: &Slot) {
+        if slot.claim.compare_exchange(self.round, GONE, SeqCst, SeqCst).is_ok() {
+            self.gone += 1;
+        }
     }
 
     fn first_of(&self, opened: u32) -> (u32, u32) {
@@ -259,6 +286,19 @@ fn number_here(in_proc: u64, text: &mut [u8]) -> Result<Option<u64>, i32> {
         Err(answer) if [-libc::ENOENT, -libc::ESRCH].contains(&answer) => Ok(None),
         Err(answer) => Err(answer),
     }
+}
+
+/// Whether a thread of this process is one that the kernel runs for an io_uring.
+fn is_kernels(in_proc: u32, text: &mut [u8]) -> bool {
+    let path = Path::new(b"/proc/self/task/", u64::from(in_proc), b"/stat");
+    let len = read_file(path.as_ptr(), text).unwrap_or(0);
+    flags(&text[..len]).is_some_and(|flags| flags & PF_IO_WORKER != 0)
+}
+
+/// `flags` of proc_pid_stat(5), its field 9; the first one behind the name is the third.
+fn flags(text: &[u8]) -> Option<u64> {
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    decimal(text.get(name_end + 2..)?.split(|byte| *byte == b' ').nth(9 - 3)?)
 }
 
 /// `numbers`: here and in /proc.
@@ -335,6 +375,8 @@ pub(super) fn now() -> u64 {
 }
 
 const _: () = assert!(MAX_THREADS < u32::MAX as usize && OPENED != REFUSED);
+const _: () =
+    assert!(WANTED < OPENED && OPENED < REFUSED && REFUSED < DISPATCHED && DISPATCHED < KERNELS);
 
 #[cfg(test)]
 mod tests {
@@ -360,6 +402,45 @@ mod tests {
 
     fn memory() -> Guarded {
         Guarded::new(size_of::<Table>().next_multiple_of(4096)).unwrap()
+    }
+
+    #[test]
+    fn flags_are_found_behind_the_name() {
+        let text = b"5205 (a b) (c) S 5160 5160 23367 0 -1 4210768 3 0";
+        assert_eq!(flags(text), Some(0x40_4050));
+        assert_eq!((flags(&text[..20]), flags(b"")), (None, None));
+        // SAFETY: takes nothing.
+        let own = unsafe { libc::gettid() }.cast_unsigned();
+        assert!(!is_kernels(own, &mut [0; 1024]) && !is_kernels(0, &mut [0; 1024]));
+    }
+
+    /// io_uring_setup(2) of a ring that a thread of the kernel's polls.
+    fn polled_ring() -> std::io::Result<std::os::fd::OwnedFd> {
+        use std::os::fd::FromRawFd;
+        const IORING_SETUP_SQPOLL: u32 = 2;
+        let mut parameters = [0u32; 30];
+        parameters[2] = IORING_SETUP_SQPOLL;
+        // SAFETY: `struct io_uring_params` has 120 bytes, which live.
+        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4u32, parameters.as_mut_ptr()) };
+        match i32::try_from(fd) {
+            // SAFETY: new.
+            Ok(fd) if fd >= 0 => Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) }),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+
+    #[test]
+    fn the_thread_of_a_polled_ring_is_the_kernels() {
+        let _ring = match polled_ring() {
+            Ok(ring) => ring,
+            Err(error) => return println!("no io_uring that is polled is to be had: {error}"),
+        };
+        let (mut work, mut found) = (vec![0u8; 48 << 10], 0);
+        let mut text = [0u8; 1024];
+        each_thread(&mut work, &mut |_, in_proc| {
+            found += usize::from(is_kernels(in_proc, &mut text));
+        });
+        assert_eq!(found, 1);
     }
 
     #[test]
