@@ -103,6 +103,14 @@ pub(crate) fn fork_with(file: RawFd, work: impl FnOnce() -> i32) -> Reader {
 }
 
 impl Reader {
+    /// Where it stands, for whoever reads of a wait that was too long.
+    fn tell_where(&self) {
+        for name in ["status", "wchan", "stack", "syscall"] {
+            let text = std::fs::read_to_string(format!("/proc/{}/{name}", self.pid));
+            println!("{name} of {}: {}", self.pid, text.unwrap_or_default());
+        }
+    }
+
     /// Waits for its end, but not longer than `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> End {
         let until = Instant::now() + limit;
@@ -118,6 +126,7 @@ impl Reader {
                 };
             }
             if Instant::now() > until {
+                self.tell_where();
                 return End::StillRunning;
             }
             std::thread::sleep(Duration::from_micros(200));
