@@ -19,11 +19,13 @@ use crate::world::{HOST_A, HOST_B, SUITE_OF_TWO_KERNELS, World, shared};
 /// What is the C library's own affair, and the same under any kernel.
 const FAMILIES_LEFT_OUT: [&str; 1] = ["libc/"];
 /// What these machines, or the older of their kernels, are no place for: programs and a family.
-const LEFT_OUT: [&str; 14] = [
+const LEFT_OUT: [&str; 16] = [
     // Linux 6.1 has not what the state is made of: MAP_DROPPABLE is of 6.11, mseal(2) of 6.10, PR_SET_MDWE of 6.3.
     "memory/droppable",
     "memory/sealed",
     "process/memory_deny_exec_own",
+    // PR_SET_MEMORY_MERGE is of 6.4.
+    "process/merges",
     // Its kernel does not tell which calls are dispatched: from Linux 6.4 on.
     "process/dispatch",
     // Nor which eventfd is a semaphore: docs/files.md.
@@ -34,6 +36,8 @@ const LEFT_OUT: [&str; 14] = [
     "signals/restarts",
     "threads/condition_later",
     "threads/hooks_registered",
+    // A thread whose time is reserved does not come to stand within a second.
+    "process/deadline_",
     // Both machines have all programs.
     "proc/exe_missing",
     "proc/image_names",
